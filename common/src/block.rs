@@ -1,0 +1,339 @@
+//! Blocks: decoded, checked alone, and as the payload that shards receive once.
+//!
+//! What can be checked without any state is checked here: the roots of transactions, withdrawals
+//! and ommers against the header, and the header against its claimed hash. Rules that need the
+//! parent or the state are the coordinator's.
+
+use alloy_consensus::proofs::{
+    calculate_ommers_root, calculate_transaction_root, calculate_withdrawals_root,
+};
+use alloy_consensus::{EthereumTxEnvelope, Header, TxEip4844};
+use alloy_eips::eip2718::{Decodable2718, Encodable2718};
+use alloy_eips::eip4895::Withdrawal;
+use alloy_primitives::{B256, Bytes, keccak256};
+use alloy_rlp::{Decodable, Encodable};
+use serde::{Deserialize, Serialize};
+
+use crate::account::AccountDelta;
+use crate::codec::{self, CodecError};
+use crate::id::{Height, TxIndex};
+
+/// A signed transaction as blocks hold it (blob transactions without their sidecar).
+pub type Transaction = EthereumTxEnvelope<TxEip4844>;
+
+/// The largest block that is accepted, in bytes of its encoding. Mainnet's largest are below 3 MiB,
+/// and EIP-7934 caps them at 10 MiB.
+pub const MAX_BLOCK_BYTES: usize = 16 << 20;
+
+/// The most transactions that a block can have; bounded by its bytes long before.
+pub const MAX_TRANSACTIONS: usize = 1 << 20;
+
+/// What is known of a block's ommers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ommers {
+    /// Their headers, as a block body holds them.
+    Headers(Vec<Header>),
+    /// Only their hashes, as JSON-RPC answers give them: they cannot be checked against the
+    /// header, and their miners' rewards cannot be paid.
+    Hashes(Vec<B256>),
+}
+
+impl Ommers {
+    /// The headers, where they are known.
+    #[must_use]
+    pub fn headers(&self) -> &[Header] {
+        match self {
+            Self::Headers(headers) => headers,
+            Self::Hashes(_) => &[],
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Headers(headers) => headers.len(),
+            Self::Hashes(hashes) => hashes.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A decoded block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Its header.
+    pub header: Header,
+    /// The hash of the header.
+    pub hash: B256,
+    /// Its transactions, in order.
+    pub transactions: Vec<Transaction>,
+    /// Its ommers.
+    pub ommers: Ommers,
+    /// Its withdrawals, from Shanghai on.
+    pub withdrawals: Option<Vec<Withdrawal>>,
+}
+
+/// What is wrong with a block by itself.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BlockError {
+    /// Not the encoding of a block.
+    #[error("the block is not valid RLP: {0}")]
+    Rlp(String),
+    /// One of its transactions is not the encoding of a transaction.
+    #[error("transaction {index} cannot be decoded: {reason}")]
+    Transaction {
+        /// Which one.
+        index: TxIndex,
+        /// Why not.
+        reason: String,
+    },
+    /// Header and content disagree.
+    #[error("header field {field} is {header}, the content gives {content}")]
+    Mismatch {
+        /// Which field of the header.
+        field: &'static str,
+        /// What the header says.
+        header: String,
+        /// What the content gives.
+        content: String,
+    },
+    /// Larger than this system accepts.
+    #[error(transparent)]
+    Size(#[from] CodecError),
+}
+
+impl Block {
+    /// A block of these parts; the hash is computed.
+    #[must_use]
+    pub fn new(
+        header: Header,
+        transactions: Vec<Transaction>,
+        ommers: Ommers,
+        withdrawals: Option<Vec<Withdrawal>>,
+    ) -> Self {
+        let hash = header.hash_slow();
+        Self { header, hash, transactions, ommers, withdrawals }
+    }
+
+    /// Decodes a block from the front of `bytes`, as chain files hold them one after another.
+    ///
+    /// # Errors
+    /// [`BlockError::Rlp`] when the bytes do not begin with a block.
+    pub fn decode(bytes: &mut &[u8]) -> Result<Self, BlockError> {
+        let block = alloy_consensus::Block::<Transaction>::decode(bytes)
+            .map_err(|error| BlockError::Rlp(error.to_string()))?;
+        let alloy_consensus::Block { header, body } = block;
+        Ok(Self::new(
+            header,
+            body.transactions,
+            Ommers::Headers(body.ommers),
+            body.withdrawals.map(|withdrawals| withdrawals.into_inner()),
+        ))
+    }
+
+    /// Appends the block's RLP encoding, byte for byte what [`Block::decode`] reads.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let body = alloy_consensus::BlockBody {
+            transactions: self.transactions.clone(),
+            ommers: self.ommers.headers().to_vec(),
+            withdrawals: self.withdrawals.clone().map(Into::into),
+        };
+        alloy_consensus::Block::new(self.header.clone(), body).encode(out);
+    }
+
+    /// The block's number.
+    #[must_use]
+    pub fn height(&self) -> Height {
+        Height(self.header.number)
+    }
+
+    /// Checks the content against the header's roots. The hash covers only the header: a wrong
+    /// body must not condemn the right block.
+    ///
+    /// # Errors
+    /// [`BlockError::Mismatch`] with the first field that disagrees.
+    pub fn check_body(&self) -> Result<(), BlockError> {
+        let transactions = calculate_transaction_root(&self.transactions);
+        check_root("transactionsRoot", self.header.transactions_root, transactions)?;
+        if let Ommers::Headers(ommers) = &self.ommers {
+            check_root("sha3Uncles", self.header.ommers_hash, calculate_ommers_root(ommers))?;
+        }
+        match (&self.header.withdrawals_root, &self.withdrawals) {
+            (Some(root), Some(withdrawals)) => {
+                check_root("withdrawalsRoot", *root, calculate_withdrawals_root(withdrawals))
+            }
+            (None, None) => Ok(()),
+            (root, withdrawals) => Err(BlockError::Mismatch {
+                field: "withdrawalsRoot",
+                header: root.map_or("absent".into(), |root| root.to_string()),
+                content: match withdrawals {
+                    Some(withdrawals) => format!("{} withdrawals", withdrawals.len()),
+                    None => "no list of withdrawals".into(),
+                },
+            }),
+        }
+    }
+}
+
+fn check_root(field: &'static str, header: B256, content: B256) -> Result<(), BlockError> {
+    if header == content {
+        return Ok(());
+    }
+    Err(BlockError::Mismatch { field, header: header.to_string(), content: content.to_string() })
+}
+
+/// What happens in a block before its first transaction (system calls), as changes to its base
+/// state: part of what every transaction may see.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prelude {
+    /// Changed accounts.
+    pub accounts: Vec<AccountDelta>,
+}
+
+/// What a shard needs to know of a block: sent once, named by its digest afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockPayload {
+    /// The block's hash.
+    pub block: B256,
+    /// The header's RLP encoding.
+    pub header: Bytes,
+    /// The transactions' EIP-2718 encodings.
+    pub transactions: Vec<Bytes>,
+    /// What precedes them.
+    pub prelude: Prelude,
+}
+
+/// A block as a shard works with it.
+#[derive(Debug, Clone)]
+pub struct ShardBlock {
+    /// Its hash.
+    pub hash: B256,
+    /// Its header.
+    pub header: Header,
+    /// Its transactions.
+    pub transactions: Vec<Transaction>,
+    /// What precedes them.
+    pub prelude: Prelude,
+    /// The digest of the payload it came from.
+    pub inputs: B256,
+}
+
+impl BlockPayload {
+    /// The payload of `block`.
+    #[must_use]
+    pub fn new(block: &Block, prelude: Prelude) -> Self {
+        Self {
+            block: block.hash,
+            header: alloy_rlp::encode(&block.header).into(),
+            transactions: block.transactions.iter().map(|tx| tx.encoded_2718().into()).collect(),
+            prelude,
+        }
+    }
+
+    /// The digest that names these inputs.
+    ///
+    /// # Errors
+    /// [`CodecError::TooLarge`] for a block beyond the limit.
+    pub fn digest(&self) -> Result<B256, CodecError> {
+        let bytes = codec::encode("block payload", self, 2 * MAX_BLOCK_BYTES)?;
+        Ok(codec::payload_digest(&bytes))
+    }
+
+    /// Decodes header and transactions.
+    ///
+    /// # Errors
+    /// [`BlockError`] naming what cannot be decoded, or that the header has another hash.
+    pub fn open(&self) -> Result<ShardBlock, BlockError> {
+        let inputs = self.digest()?;
+        let mut bytes = self.header.as_ref();
+        let header = Header::decode(&mut bytes).map_err(|error| BlockError::Rlp(error.to_string()))?;
+        let hash = keccak256(&self.header);
+        check_root("hash", self.block, hash)?;
+        let transactions = self
+            .transactions
+            .iter()
+            .zip(0..)
+            .map(|(bytes, index)| {
+                Transaction::decode_2718_exact(bytes.as_ref()).map_err(|error| BlockError::Transaction {
+                    index: TxIndex(index),
+                    reason: error.to_string(),
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(ShardBlock { hash, header, transactions, prelude: self.prelude.clone(), inputs })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use alloy_consensus::{SignableTransaction, TxLegacy};
+    use alloy_primitives::{Signature, U256};
+
+    fn block() -> Block {
+        let tx = TxLegacy { nonce: 3, gas_limit: 21_000, ..Default::default() };
+        let signed = tx.into_signed(Signature::new(U256::from(1), U256::from(2), false));
+        let transactions: Vec<Transaction> = vec![signed.into()];
+        let header = Header {
+            number: 7,
+            transactions_root: calculate_transaction_root(&transactions),
+            ..Default::default()
+        };
+        Block::new(header, transactions, Ommers::Headers(vec![]), None)
+    }
+
+    #[test]
+    fn a_block_survives_encoding() {
+        let mut bytes = Vec::new();
+        block().encode(&mut bytes);
+        let mut rest = bytes.as_slice();
+        assert_eq!(Block::decode(&mut rest).unwrap(), block());
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn a_wrong_body_is_found_by_its_root() {
+        let mut block = block();
+        assert_eq!(block.check_body(), Ok(()));
+        block.transactions.clear();
+        let error = block.check_body().unwrap_err();
+        assert!(error.to_string().contains("transactionsRoot"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_list_of_withdrawals_is_named() {
+        let mut block = block();
+        block.header.withdrawals_root = Some(B256::ZERO);
+        assert!(block.check_body().unwrap_err().to_string().contains("no list of withdrawals"));
+    }
+
+    #[test]
+    fn a_payload_opens_to_the_same_block() {
+        let block = block();
+        let opened = BlockPayload::new(&block, Prelude::default()).open().unwrap();
+        assert_eq!(opened.header, block.header);
+        assert_eq!(opened.transactions, block.transactions);
+    }
+
+    #[test]
+    fn a_payload_with_a_damaged_transaction_names_it() {
+        let mut payload = BlockPayload::new(&block(), Prelude::default());
+        payload.transactions[0] = Bytes::from_static(&[0x7f, 1, 2]);
+        let error = payload.open().unwrap_err();
+        assert!(matches!(error, BlockError::Transaction { index: TxIndex(0), .. }), "{error}");
+    }
+
+    #[test]
+    fn a_payload_whose_header_has_another_hash_is_refused() {
+        let mut payload = BlockPayload::new(&block(), Prelude::default());
+        payload.block = B256::ZERO;
+        assert!(matches!(payload.open(), Err(BlockError::Mismatch { field: "hash", .. })));
+    }
+}

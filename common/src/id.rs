@@ -1,0 +1,189 @@
+//! Identifiers and units: numbers that mean different things are different types.
+//!
+//! Nothing here generates identifiers from a clock or a random source except
+//! [`Incarnation::fresh`] and [`Epoch::first`], which exist to be unlike every other start.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use alloy_primitives::B256;
+use serde::{Deserialize, Serialize};
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(
+            Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+number! {
+    /// A block's number in its chain.
+    Height(u64)
+}
+number! {
+    /// An executor shard's identity, given by its operator and stable over restarts.
+    ShardId(u32)
+}
+number! {
+    /// One start of a shard process: new at every start, so that messages of an earlier life are
+    /// recognised.
+    Incarnation(u64)
+}
+number! {
+    /// The index of a transaction in its block, from 0.
+    TxIndex(u32)
+}
+number! {
+    /// One worker thread of a shard, from 0.
+    SlotIndex(u16)
+}
+number! {
+    /// The how-manieth try at the same work this is, from 1.
+    Attempt(u32)
+}
+number! {
+    /// One pass over one block, unique within a coordinator's epoch.
+    RoundId(u64)
+}
+number! {
+    /// An amount of gas.
+    Gas(u64)
+}
+
+impl Incarnation {
+    /// An incarnation unlike any other, drawn from the operating system's randomness.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self(random_u64())
+    }
+}
+
+/// A random number from the seed that the standard library takes from the operating system.
+fn random_u64() -> u64 {
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}
+
+/// The coordinator's term: it fences commands (shards refuse an older one) and commits.
+///
+/// Ordered by number first. Two coordinators that start from the same number differ in the
+/// random instance, and the order between them is then arbitrary but agreed on by everyone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Raised by one at every start of a coordinator on the same ledger.
+    pub number: u64,
+    /// Random, so that two coordinators never share an epoch.
+    pub instance: u64,
+}
+
+impl Epoch {
+    /// The first epoch of a coordinator without a past.
+    #[must_use]
+    pub fn first() -> Self {
+        Self { number: 1, instance: random_u64() }
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:08x}", self.number, self.instance as u32)
+    }
+}
+
+macro_rules! hash_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub B256);
+
+        impl fmt::Display for $name {
+            /// The first four bytes, enough to follow one in a log.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                for byte in self.0.iter().take(4) {
+                    write!(f, "{byte:02x}")?;
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+hash_id! {
+    /// One chain's universe: the hash of its genesis state (or stand-alone pre-state) and its
+    /// chain specification.
+    WorldId
+}
+hash_id! {
+    /// What is to be computed: `H(state reference, block, visible inputs, transaction indices)`.
+    /// Deterministic, so the first sound result for it is *the* result.
+    WorkId
+}
+
+/// Names one state: heights alone do not, because of reorganisations and stand-alone pre-states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StateRef {
+    /// The chain's universe.
+    pub world: WorldId,
+    /// The height of the block after which this is the state.
+    pub height: Height,
+    /// The hash of that block; for a stand-alone pre-state, the parent hash of its block.
+    pub block_hash: B256,
+}
+
+impl fmt::Display for StateRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.world, self.height)
+    }
+}
+
+/// One try at one piece of work: which work, by whom, in which life, under which coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AssignmentId {
+    /// What is to be computed.
+    pub work: WorkId,
+    /// Who is to compute it.
+    pub shard: ShardId,
+    /// That shard's life.
+    pub incarnation: Incarnation,
+    /// The how-manieth try this is.
+    pub attempt: Attempt,
+    /// The coordinator's term.
+    pub epoch: Epoch,
+}
+
+impl fmt::Display for AssignmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}@{}", self.work, self.attempt, self.shard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_epoch_is_greater_whatever_its_instance() {
+        let early = Epoch { number: 1, instance: u64::MAX };
+        let late = Epoch { number: 2, instance: 0 };
+        assert!(early < late);
+    }
+
+    #[test]
+    fn incarnations_differ() {
+        assert_ne!(Incarnation::fresh(), Incarnation::fresh());
+    }
+}

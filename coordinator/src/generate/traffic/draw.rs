@@ -1,0 +1,216 @@
+//! One random transaction of each kind.
+//!
+//! What is drawn here surely succeeds if everything drawn before was executed in order.
+//! Nothing is signed and nothing is counted here: a plan says what would change, and it
+//! changes only if the transaction is really sent.
+
+use alloy_eips::eip2930::{AccessList, AccessListItem};
+use alloy_primitives::{Address, Bytes, TxKind, U256};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    TrafficError,
+    accounts::{Accounts, Draft, Style},
+    market::{Market, Side},
+};
+use crate::generate::contracts;
+
+/// Gas of a transfer of ether to an account without code.
+const TRANSFER_GAS: u64 = 21_000;
+/// Gas limit of a token transfer: a bit more than what one to a new holder takes.
+const ERC20_GAS: u64 = 60_000;
+/// Gas limit of a swap: a good deal more than the 70 thousand that one takes.
+const AMM_GAS: u64 = 100_000;
+
+/// Greatest value of a transfer: a tenth of an ether. The least is 1 wei.
+const MAX_VALUE: u64 = 100_000_000_000_000_000;
+/// One in so many recipients is an address that nobody ever used.
+const FRESH_EVERY: u32 = 16;
+/// Token amounts are at most so many millionths of what the sender has.
+const MAX_MILLIONTHS: u32 = 1000;
+
+/// A transaction that was drawn, and what it changes if it is sent.
+pub(crate) struct Plan {
+    pub(crate) draft: Draft,
+    pub(crate) effect: Effect,
+}
+
+/// What a transaction changes of what the generator keeps count of.
+pub(crate) enum Effect {
+    Ether { to: Option<usize>, value: U256 },
+    Tokens { side: Side, from: usize, to: Option<usize>, amount: U256 },
+    Swap { side: Side, holder: usize, amount_in: U256 },
+}
+
+/// Ether from any account to any other, or to a fresh address.
+pub(crate) fn transfer(rng: &mut ChaCha8Rng, accounts: &Accounts) -> Result<Plan, TrafficError> {
+    let sender = rng.random_range(0..accounts.len());
+    let (to, recipient) = recipient(rng, accounts, sender)?;
+    let value = U256::from(rng.random_range(1..=MAX_VALUE));
+    let touched = AccessListItem { address: recipient, storage_keys: Vec::new() };
+    let draft = draft(rng, sender, recipient, Bytes::new(), TRANSFER_GAS, vec![touched]);
+    let draft = Draft { value, ..draft };
+    Ok(Plan { draft, effect: Effect::Ether { to, value } })
+}
+
+/// Tokens from a holder to any account, or to a fresh address.
+pub(crate) fn erc20(
+    rng: &mut ChaCha8Rng,
+    accounts: &Accounts,
+    market: &Market,
+) -> Result<Plan, TrafficError> {
+    let side = side(rng);
+    let from = rng.random_range(0..market.holders());
+    let (to, recipient) = recipient(rng, accounts, from)?;
+    let amount = part(rng, market.balance(from, side)?);
+    let token = market.token(side);
+    let touched = AccessListItem {
+        address: token,
+        storage_keys: vec![
+            contracts::balance_key(accounts.address(from)?),
+            contracts::balance_key(recipient),
+        ],
+    };
+    let input = contracts::transfer(recipient, amount);
+    let draft = draft(rng, from, token, input, ERC20_GAS, vec![touched]);
+    Ok(Plan { draft, effect: Effect::Tokens { side, from, to, amount } })
+}
+
+/// A swap of a holder, paid out to itself, with one hundredth of slack; `None` if what
+/// the holder would give is so little that it would get nothing for it.
+pub(crate) fn swap(
+    rng: &mut ChaCha8Rng,
+    accounts: &Accounts,
+    market: &Market,
+) -> Result<Option<Plan>, TrafficError> {
+    let side = side(rng);
+    let holder = rng.random_range(0..market.holders());
+    let address = accounts.address(holder)?;
+    let amount_in = part(rng, market.balance(holder, side)?);
+    let amount_out = market.quote(side, amount_in);
+    if amount_out.is_zero() {
+        return Ok(None);
+    }
+    let min_out = amount_out - amount_out / U256::from(100);
+    let input = contracts::swap(market.token(side), amount_in, min_out, address);
+    let keys = vec![contracts::balance_key(address), contracts::balance_key(market.pair())];
+    let touched = [side, side.other()]
+        .map(|side| AccessListItem { address: market.token(side), storage_keys: keys.clone() });
+    let draft = draft(rng, holder, market.pair(), input, AMM_GAS, touched.into());
+    Ok(Some(Plan { draft, effect: Effect::Swap { side, holder, amount_in } }))
+}
+
+/// Someone other than the sender: an account (with its index) or a fresh address.
+fn recipient(
+    rng: &mut ChaCha8Rng,
+    accounts: &Accounts,
+    sender: usize,
+) -> Result<(Option<usize>, Address), TrafficError> {
+    if rng.random_ratio(1, FRESH_EVERY) {
+        return Ok((None, Address::from(rng.random::<[u8; 20]>())));
+    }
+    // One of the others, counted from the sender on.
+    let step = rng.random_range(1..accounts.len());
+    let index = (sender + step) % accounts.len();
+    Ok((Some(index), accounts.address(index)?))
+}
+
+fn side(rng: &mut ChaCha8Rng) -> Side {
+    if rng.random() { Side::First } else { Side::Second }
+}
+
+/// A small part of a balance: never more than there is, so it never runs out.
+fn part(rng: &mut ChaCha8Rng, balance: U256) -> U256 {
+    let millionths = U256::from(rng.random_range(1..=MAX_MILLIONTHS));
+    balance / U256::from(1_000_000) * millionths
+}
+
+/// A draft of a random type: mostly EIP-1559, one in ten legacy, one in ten EIP-2930,
+/// the latter with `touched` as its access list and the gas that this costs on top.
+fn draft(
+    rng: &mut ChaCha8Rng,
+    sender: usize,
+    to: Address,
+    input: Bytes,
+    gas_limit: u64,
+    touched: Vec<AccessListItem>,
+) -> Draft {
+    let (style, extra) = match rng.random_range(0..10) {
+        0 => (Style::Legacy, 0),
+        1 => {
+            let extra = touched.iter().map(|item| 2400 + 1900 * item.storage_keys.len() as u64).sum();
+            (Style::AccessList(AccessList(touched)), extra)
+        }
+        _ => (Style::FeeMarket, 0),
+    };
+    let gas_limit = gas_limit + extra;
+    Draft { sender, to: TxKind::Call(to), value: U256::ZERO, input, gas_limit, style }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::generate::traffic::{market::Both, setup};
+
+    fn rng() -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(1)
+    }
+
+    #[test]
+    fn nobody_sends_to_itself() {
+        let accounts = Accounts::derive(1, 3, 1).unwrap();
+        let mut rng = rng();
+        for _ in 0..200 {
+            let Plan { draft, .. } = transfer(&mut rng, &accounts).unwrap();
+            assert_ne!(draft.to, TxKind::Call(accounts.address(draft.sender).unwrap()));
+            assert!(!draft.value.is_zero());
+        }
+    }
+
+    #[test]
+    fn some_recipients_are_fresh_and_most_are_not() {
+        let accounts = Accounts::derive(1, 3, 1).unwrap();
+        let mut rng = rng();
+        let fresh = (0..1600).filter(|_| recipient(&mut rng, &accounts, 0).unwrap().0.is_none());
+        assert!((60..140).contains(&fresh.count()));
+    }
+
+    #[test]
+    fn a_part_is_small_and_never_more_than_there_is() {
+        let mut rng = rng();
+        for balance in [0, 1, 999_999, 1_000_000, u64::MAX] {
+            let balance = U256::from(balance);
+            assert!(part(&mut rng, balance) * U256::from(1000) <= balance);
+        }
+    }
+
+    #[test]
+    fn both_directions_are_swapped() {
+        let accounts = Accounts::derive(1, 3, 1).unwrap();
+        let (_, market) = setup::plan(&accounts).unwrap();
+        let mut rng = rng();
+        let mut seen = Both { first: 0, second: 0 };
+        for _ in 0..100 {
+            match swap(&mut rng, &accounts, &market).unwrap().unwrap().effect {
+                Effect::Swap { side: Side::First, .. } => seen.first += 1,
+                Effect::Swap { side: Side::Second, .. } => seen.second += 1,
+                _ => unreachable!(),
+            }
+        }
+        assert!(seen.first > 30 && seen.second > 30, "{seen:?}");
+    }
+
+    #[test]
+    fn a_swap_for_nothing_is_not_drawn() {
+        let accounts = Accounts::derive(1, 2, 1).unwrap();
+        let none = Both { first: U256::ZERO, second: U256::ZERO };
+        let tokens = Both { first: Address::ZERO, second: Address::ZERO };
+        let market = Market::new(tokens, Address::ZERO, none, 2, none);
+        assert!(swap(&mut rng(), &accounts, &market).unwrap().is_none());
+    }
+}

@@ -1,0 +1,324 @@
+//! What comes in as files: one block with its pre-state (JSON), a chain of blocks (RLP, as
+//! `geth export` writes it), a genesis (JSON). Each may be plain or packed with gzip.
+//!
+//! This module decodes and checks what a file claims about itself (hashes against fields, sizes
+//! against limits). It deliberately does not execute, recover senders, or check a block's content
+//! against its header: that is for whoever takes the block on, wherever it came from. Files are
+//! not trusted: nothing is allocated on their word, and no content makes this module panic.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
+use common::account::{Account, AccountRecord, SlotValue};
+
+pub mod chain;
+pub mod genesis;
+pub mod prestate;
+
+mod json;
+mod source;
+mod transaction;
+
+pub use chain::{ChainReader, write_block};
+pub use genesis::{Genesis, GenesisError, genesis_from_parts, read_genesis};
+pub use prestate::{PrestateCase, parse_prestate, read_prestate};
+
+use source::Source;
+
+/// The largest JSON file that is read, in bytes after unpacking. Chain files have no such limit:
+/// they are read block by block.
+pub const MAX_INPUT_BYTES: u64 = 512 << 20;
+
+/// How much white space may precede the content that tells a file's kind.
+const MAX_LEADING_SPACE: usize = 1 << 16;
+
+/// What a file holds, told by its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputKind {
+    /// One block with its pre-state, as JSON.
+    Prestate,
+    /// Blocks one after another, as RLP.
+    Chain,
+}
+
+/// Which block and transaction of a file an error is about, as far as known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The block's number.
+    pub block: Option<u64>,
+    /// The transaction's index in the block, from 0.
+    pub transaction: Option<u32>,
+}
+
+impl fmt::Display for Place {
+    /// Empty, or `block 5, transaction 3: `.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.block, self.transaction) {
+            (Some(block), Some(index)) => write!(f, "block {block}, transaction {index}: "),
+            (Some(block), None) => write!(f, "block {block}: "),
+            (None, Some(index)) => write!(f, "transaction {index}: "),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// The file cannot be opened or read.
+    #[error("{}: {source}; check the path and its permissions", file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is packed, and damaged or cut short.
+    #[error(
+        "{}: the gzip stream is damaged or cut short after {unpacked} unpacked bytes ({source}); \
+         fetch the file again",
+        file.display()
+    )]
+    Gzip {
+        /// The file.
+        file: PathBuf,
+        /// How many bytes could be unpacked.
+        unpacked: u64,
+        /// What the decoder said.
+        source: io::Error,
+    },
+    /// The file holds more than is read into memory.
+    #[error(
+        "{}: holds more than {limit} bytes after unpacking, the most that is read; \
+         split it, or give a chain file, which is read block by block",
+        file.display()
+    )]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The content is of no known kind.
+    #[error(
+        "{}: {found}; expected a JSON object with block and prestate, or blocks as `geth export` writes them, \
+         plain or packed with gzip",
+        file.display()
+    )]
+    UnknownKind {
+        /// The file.
+        file: PathBuf,
+        /// What is there instead.
+        found: String,
+    },
+    /// The content is not JSON.
+    #[error("{}: not valid JSON: {source}; correct the file or fetch it again", file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, and where.
+        source: serde_json::Error,
+    },
+    /// One field is missing, wrong, or disagrees with others.
+    #[error("{}: {place}{}{reason}; {remedy}", file.display(), Field(field))]
+    Field {
+        /// The file.
+        file: PathBuf,
+        /// Which block and transaction.
+        place: Place,
+        /// Which field, as a path; empty if the error is about all of it.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A block in a chain file cannot be decoded.
+    #[error(
+        "{}: {place}{reason} (entry {ordinal} of the file, at byte {offset} of its unpacked content); \
+         export the chain again from a node that has it",
+        file.display()
+    )]
+    Block {
+        /// The file.
+        file: PathBuf,
+        /// Where the block begins, in bytes of the unpacked content.
+        offset: u64,
+        /// The how-manieth block of the file it is, from 1.
+        ordinal: u64,
+        /// Which block and transaction.
+        place: Place,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A chain file ends inside a block.
+    #[error(
+        "{}: ends at byte {end} of its unpacked content, inside entry {ordinal}, which begins at byte {offset} \
+         and has {missing} bytes more; the file was cut short: copy or export it again",
+        file.display()
+    )]
+    Truncated {
+        /// The file.
+        file: PathBuf,
+        /// Where the block begins, in bytes of the unpacked content.
+        offset: u64,
+        /// The how-manieth block of the file it is, from 1.
+        ordinal: u64,
+        /// Where the content ends.
+        end: u64,
+        /// How many bytes are missing, at least.
+        missing: u64,
+    },
+    /// A genesis that is well-formed, but cannot be the beginning of a chain here.
+    #[error("{}: {source}", file.display())]
+    Genesis {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: GenesisError,
+    },
+}
+
+/// A field's path as error messages name it.
+struct Field<'a>(&'a str);
+
+impl fmt::Display for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "field {}: ", self.0) }
+    }
+}
+
+/// Tells what a file holds from its first bytes after unpacking.
+///
+/// # Errors
+/// [`InputError::UnknownKind`] if it is neither, and whatever keeps it from being read.
+pub fn detect(path: &Path) -> Result<InputKind, InputError> {
+    let mut source = Source::open(path)?;
+    let mut start = Vec::new();
+    source.append(MAX_LEADING_SPACE, &mut start)?;
+    let content = json::without_mark(&start).trim_ascii_start();
+    let found = match content.first() {
+        Some(b'{') => return Ok(InputKind::Prestate),
+        Some(0xc0..) => return Ok(InputKind::Chain),
+        Some(byte) => format!("the content begins with byte 0x{byte:02x}"),
+        None if start.is_empty() => "the file is empty".into(),
+        None => "there is only white space".into(),
+    };
+    Err(InputError::UnknownKind { file: path.into(), found })
+}
+
+/// Accounts and their code in canonical order, whatever order they come in.
+#[derive(Default)]
+struct StateBuilder {
+    accounts: Vec<AccountRecord>,
+    code: BTreeMap<B256, Bytes>,
+}
+
+impl StateBuilder {
+    /// Adds an account, without its zero slots.
+    fn add(
+        &mut self,
+        address: Address,
+        balance: U256,
+        nonce: u64,
+        code: Option<Bytes>,
+        storage: impl Iterator<Item = (U256, U256)>,
+    ) {
+        let code_hash = match code.filter(|code| !code.is_empty()) {
+            Some(code) => {
+                let hash = keccak256(&code);
+                self.code.entry(hash).or_insert(code);
+                hash
+            }
+            None => KECCAK256_EMPTY,
+        };
+        let mut storage: Vec<_> = storage
+            .filter(|(_, value)| !value.is_zero())
+            .map(|(slot, value)| SlotValue { slot, value })
+            .collect();
+        storage.sort_unstable();
+        self.accounts.push(AccountRecord { address, account: Account { balance, nonce, code_hash }, storage });
+    }
+
+    fn finish(mut self) -> (Vec<AccountRecord>, Vec<(B256, Bytes)>) {
+        self.accounts.sort_unstable_by_key(|record| record.address);
+        (self.accounts, self.code.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use std::fs;
+    use std::io::Write as _;
+
+    /// Packs bytes as `gzip` does.
+    pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// A file of these bytes, gone when the directory is dropped.
+    pub(super) fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("input");
+        fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
+
+    fn kind(bytes: &[u8]) -> Result<InputKind, InputError> {
+        let (_dir, path) = file(bytes);
+        detect(&path)
+    }
+
+    #[test]
+    fn the_kind_is_told_by_the_content_plain_or_packed() {
+        for (bytes, expected) in [
+            (b" \n\t{\"block\": {}}".as_slice(), InputKind::Prestate),
+            (b"\xef\xbb\xbf{}".as_slice(), InputKind::Prestate),
+            (b"\xf9\x02\x00".as_slice(), InputKind::Chain),
+            (b"\xc0".as_slice(), InputKind::Chain),
+        ] {
+            assert_eq!(kind(bytes).unwrap(), expected);
+            assert_eq!(kind(&gzip(bytes)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn other_content_is_refused_by_what_it_is() {
+        for (bytes, message) in [
+            (b"".as_slice(), "the file is empty"),
+            (b" \n".as_slice(), "only white space"),
+            (b"[1]".as_slice(), "byte 0x5b"),
+            (b"\x1f".as_slice(), "byte 0x1f"),
+        ] {
+            let error = kind(bytes).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = detect(Path::new("/nowhere/blocks.rlp")).unwrap_err().to_string();
+        assert!(error.starts_with("/nowhere/blocks.rlp: "), "{error}");
+    }
+
+    #[test]
+    fn a_directory_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(detect(dir.path()), Err(InputError::Io { .. })));
+    }
+
+    #[test]
+    fn no_truncation_of_a_packed_file_panics() {
+        let packed = gzip(b"{\"block\": null}");
+        for end in 2..packed.len() - 9 {
+            assert!(matches!(kind(&packed[..end]), Err(InputError::Gzip { .. })), "{end}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The independent baseline: alloy-evm's own block executor on one thread, with recovery and
+//! roots, over revm's `State`. No speculation, no recording, nothing of this project's engine.
+//!
+//! It is what `coordinator run --sequential` measures, and what tests compare results with.
+
+use std::convert::Infallible;
+
+use alloy_consensus::transaction::{Recovered, SignerRecoverable};
+use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, TransactionEnvelope, TxType};
+use alloy_evm::block::{BlockExecutionResult, BlockExecutor};
+use alloy_evm::eth::receipt_builder::{ReceiptBuilder, ReceiptBuilderCtx};
+use alloy_evm::eth::{EthBlockExecutionCtx, EthBlockExecutor};
+use alloy_evm::{Evm, EvmFactory};
+use alloy_hardforks::EthereumHardforks;
+use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
+use common::account::{Account, AccountDelta, SlotValue};
+use common::block::{Block, Transaction};
+use common::chain_spec::ChainSpec;
+use common::id::{Gas, TxIndex};
+use executor_shard::engine::{MemoryState, StateView};
+use revm::DatabaseRef;
+use revm::database::states::bundle_state::BundleRetention;
+use revm::database::{BundleState, State};
+use revm::state::{AccountInfo, Bytecode};
+
+use crate::validate::{Finished, Rejection, ValidateError};
+
+/// Executes a block as alloy-evm does.
+///
+/// # Errors
+/// [`ValidateError`] when the block is invalid.
+pub fn execute_sequentially(
+    block: &Block,
+    spec: &ChainSpec,
+    base: &MemoryState,
+) -> Result<Finished, ValidateError> {
+    let header = &block.header;
+    let active = spec.at(header);
+    let mut db = State::builder().with_database_ref(PlainState(base)).with_bundle_update().build();
+    let env = spec.evm_env(header);
+    let ctx = EthBlockExecutionCtx {
+        parent_hash: header.parent_hash,
+        parent_beacon_block_root: header.parent_beacon_block_root,
+        ommers: block.ommers.headers(),
+        withdrawals: block.withdrawals.as_deref().map(Into::into),
+        extra_data: header.extra_data.clone(),
+        tx_count_hint: Some(block.transactions.len()),
+        slot_number: None,
+    };
+    let evm = alloy_evm::EthEvmFactory::default().create_evm(&mut db, env);
+    let mut executor = EthBlockExecutor::new(evm, ctx, active, Receipts);
+    executor.apply_pre_execution_changes().map_err(invalid)?;
+    for (transaction, index) in block.transactions.iter().zip(0..) {
+        let sender = recover(transaction, active.is_homestead_active_at_block(header.number))
+            .map_err(|reason| Rejection::Transaction { index: TxIndex(index), reason })?;
+        let recovered = Recovered::new_unchecked(transaction, sender);
+        executor
+            .execute_transaction(recovered)
+            .map_err(|error| Rejection::Transaction { index: TxIndex(index), reason: error.to_string() })?;
+    }
+    let (_, result) = executor.finish().map_err(invalid)?;
+    db.merge_transitions(BundleRetention::PlainState);
+    let bundle = db.take_bundle();
+    Ok(finished(block, spec, result, &bundle, base))
+}
+
+fn recover(transaction: &Transaction, homestead: bool) -> Result<Address, String> {
+    if homestead { transaction.recover_signer() } else { transaction.recover_signer_unchecked() }
+        .map_err(|error| error.to_string())
+}
+
+fn invalid(error: impl std::fmt::Display) -> ValidateError {
+    Rejection::Block { field: "block", reason: error.to_string() }.into()
+}
+
+fn finished(
+    block: &Block,
+    spec: &ChainSpec,
+    result: BlockExecutionResult<ReceiptEnvelope>,
+    bundle: &BundleState,
+    base: &MemoryState,
+) -> Finished {
+    let header = &block.header;
+    let active = spec.at(header);
+    let bloom = result
+        .receipts
+        .iter()
+        .fold(alloy_primitives::Bloom::ZERO, |bloom, receipt| bloom | *receipt.logs_bloom());
+    let changes = net_changes(bundle, base);
+    let mut code: Vec<_> = changes
+        .iter()
+        .filter_map(|delta| delta.account.map(|account| account.code_hash))
+        .filter_map(|hash| bundle.contracts.get(&hash).map(|code| (hash, code.original_bytes())))
+        .collect();
+    code.sort_unstable_by_key(|(hash, _)| *hash);
+    code.dedup_by_key(|(hash, _)| *hash);
+    Finished {
+        rooted: active.is_byzantium_active_at_block(header.number),
+        receipts: result.receipts,
+        gas_used: Gas(result.gas_used),
+        blob_gas_used: Gas(result.blob_gas_used),
+        bloom,
+        requests: active.is_prague_active_at_timestamp(header.timestamp).then_some(result.requests),
+        changes,
+        code,
+        reexecuted: 0,
+    }
+}
+
+/// The bundle in the same canonical form as the overlay's changes.
+fn net_changes(bundle: &BundleState, base: &MemoryState) -> Vec<AccountDelta> {
+    let mut deltas = Vec::new();
+    for (address, changed) in &bundle.state {
+        let before = known(base.account(address));
+        let account = changed.info.as_ref().map(|info| Account {
+            balance: info.balance,
+            nonce: info.nonce,
+            code_hash: info.code_hash,
+        });
+        let had_storage = known(base.any_slot(address, &|_| true));
+        let wiped = (changed.was_destroyed() || account.is_none()) && before.is_some() && had_storage;
+        let mut storage: Vec<SlotValue> = changed
+            .storage
+            .iter()
+            .map(|(slot, value)| SlotValue { slot: *slot, value: value.present_value })
+            .filter(|entry| {
+                let was = if wiped { U256::ZERO } else { known(base.slot(address, &entry.slot)) };
+                was != entry.value
+            })
+            .collect();
+        storage.sort_unstable();
+        if before != account || wiped || !storage.is_empty() {
+            deltas.push(AccountDelta { address: *address, account, wiped, storage });
+        }
+    }
+    deltas.sort_unstable_by_key(|delta| delta.address);
+    deltas
+}
+
+/// A state in memory answers every question but that for code it does not have.
+fn known<T: Default, E>(answer: Result<T, E>) -> T {
+    answer.unwrap_or_default()
+}
+
+#[derive(Debug)]
+struct PlainState<'a>(&'a MemoryState);
+
+impl DatabaseRef for PlainState<'_> {
+    type Error = Infallible;
+
+    fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, Infallible> {
+        Ok(known(self.0.account(&address)).map(|account| AccountInfo {
+            balance: account.balance,
+            nonce: account.nonce,
+            code_hash: account.code_hash,
+            code: (account.code_hash == KECCAK256_EMPTY).then(Bytecode::default),
+            account_id: None,
+        }))
+    }
+
+    fn code_by_hash_ref(&self, hash: B256) -> Result<Bytecode, Infallible> {
+        Ok(known(self.0.code(&hash)))
+    }
+
+    fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, Infallible> {
+        Ok(known(self.0.slot(&address, &slot)))
+    }
+
+    fn block_hash_ref(&self, number: u64) -> Result<B256, Infallible> {
+        Ok(known(self.0.block_hash(number)))
+    }
+}
+
+/// Receipts of alloy's own form for blob transactions without sidecar.
+#[derive(Debug, Clone, Copy)]
+struct Receipts;
+
+impl ReceiptBuilder for Receipts {
+    type Transaction = Transaction;
+    type Receipt = ReceiptEnvelope;
+
+    fn build_receipt<E: Evm>(
+        &self,
+        ctx: ReceiptBuilderCtx<'_, <Transaction as TransactionEnvelope>::TxType, E>,
+    ) -> ReceiptEnvelope {
+        let tx_type: TxType = ctx.tx_type;
+        let receipt = Receipt {
+            status: Eip658Value::Eip658(ctx.result.is_success()),
+            cumulative_gas_used: ctx.cumulative_gas_used,
+            logs: ctx.result.into_logs(),
+        };
+        ReceiptEnvelope::from_typed(tx_type, receipt.with_bloom())
+    }
+}

@@ -1,0 +1,145 @@
+//! Is a speculative result valid: is every value that it read the one that sequential execution
+//! would have shown it?
+
+use alloy_primitives::KECCAK256_EMPTY;
+use common::account::Account;
+use common::work::{AccountReads, Effects, ReadSet, Transfer, TxOutcome};
+use executor_shard::engine::{StateError, StateView};
+
+/// Whether `outcome` is what sequential execution gives on `view`.
+pub(super) fn is_valid<V: StateView>(view: &V, outcome: &TxOutcome) -> Result<bool, StateError> {
+    match outcome {
+        TxOutcome::Invalid { reads, .. } => reads_hold(view, reads),
+        TxOutcome::Executed(executed) => match &executed.effects {
+            Effects::Exact { reads, .. } => reads_hold(view, reads),
+            Effects::Transfer(transfer) => transfer_holds(view, transfer),
+        },
+    }
+}
+
+fn reads_hold<V: StateView>(view: &V, reads: &ReadSet) -> Result<bool, StateError> {
+    for entry in &reads.accounts {
+        if !account_holds(view, entry)? {
+            return Ok(false);
+        }
+    }
+    for (number, hash) in &reads.block_hashes {
+        if view.block_hash(*number)? != *hash {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn account_holds<V: StateView>(view: &V, entry: &AccountReads) -> Result<bool, StateError> {
+    if let Some(account) = &entry.account
+        && view.account(&entry.address)? != *account
+    {
+        return Ok(false);
+    }
+    for read in &entry.slots {
+        if view.slot(&entry.address, &read.slot)? != read.value {
+            return Ok(false);
+        }
+    }
+    match entry.has_storage {
+        Some(answer) => Ok(view.any_slot(&entry.address, &|_| true)? == answer),
+        None => Ok(true),
+    }
+}
+
+/// A plain transfer holds wherever the sender has its nonce and code and can pay, and the
+/// recipient has no code.
+fn transfer_holds<V: StateView>(view: &V, transfer: &Transfer) -> Result<bool, StateError> {
+    let Some(sender) = view.account(&transfer.sender)? else { return Ok(false) };
+    let recipient: Option<Account> = view.account(&transfer.recipient)?;
+    Ok(sender.nonce == transfer.nonce
+        && sender.code_hash == transfer.code_hash
+        && sender.balance >= transfer.required
+        && sender.balance >= transfer.debit
+        && recipient.is_none_or(|account| account.code_hash == KECCAK256_EMPTY))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use alloy_primitives::{Address, B256, U256};
+    use common::account::{AccountRecord, SlotValue};
+    use executor_shard::engine::MemoryState;
+    use proptest::prelude::*;
+
+    const SENDER: Address = Address::repeat_byte(1);
+    const RECIPIENT: Address = Address::repeat_byte(2);
+
+    fn state(balance: u64, nonce: u64) -> MemoryState {
+        let mut state = MemoryState::default();
+        let account = Account { balance: U256::from(balance), nonce, ..Default::default() };
+        let storage = vec![SlotValue { slot: U256::from(1), value: U256::from(5) }];
+        state.insert(AccountRecord { address: SENDER, account, storage });
+        state
+    }
+
+    fn transfer() -> Transfer {
+        Transfer {
+            sender: SENDER,
+            nonce: 3,
+            code_hash: KECCAK256_EMPTY,
+            required: U256::from(100),
+            debit: U256::from(60),
+            recipient: RECIPIENT,
+            credit: U256::from(10),
+        }
+    }
+
+    #[test]
+    fn a_transfer_needs_the_required_balance_and_not_only_what_it_spends() {
+        assert!(transfer_holds(&state(100, 3), &transfer()).unwrap());
+        assert!(!transfer_holds(&state(99, 3), &transfer()).unwrap());
+    }
+
+    #[test]
+    fn a_transfer_needs_its_nonce() {
+        assert!(!transfer_holds(&state(100, 4), &transfer()).unwrap());
+    }
+
+    #[test]
+    fn a_transfer_to_an_account_that_has_got_code_is_stale() {
+        let mut state = state(100, 3);
+        let account = Account { code_hash: B256::repeat_byte(7), ..Default::default() };
+        state.insert(AccountRecord { address: RECIPIENT, account, storage: vec![] });
+        assert!(!transfer_holds(&state, &transfer()).unwrap());
+    }
+
+    #[test]
+    fn an_absent_account_is_not_an_empty_one() {
+        let reads = |account| ReadSet {
+            accounts: vec![AccountReads {
+                address: RECIPIENT,
+                account: Some(account),
+                has_storage: None,
+                slots: vec![],
+            }],
+            block_hashes: vec![],
+        };
+        assert!(reads_hold(&state(1, 1), &reads(None)).unwrap());
+        assert!(!reads_hold(&state(1, 1), &reads(Some(Account::default()))).unwrap());
+    }
+
+    proptest! {
+        // Law: reads hold if and only if each value is the state's own.
+        #[test]
+        fn one_wrong_value_is_enough(balance in 0u64..3, nonce in 0u64..3, slot in 3u64..7, storage: bool, hash in 0u8..2) {
+            let state = state(1, 1);
+            let entry = AccountReads {
+                address: SENDER,
+                account: Some(Some(Account { balance: U256::from(balance), nonce, ..Default::default() })),
+                has_storage: Some(storage),
+                slots: vec![SlotValue { slot: U256::from(1), value: U256::from(slot) }],
+            };
+            let reads = ReadSet { accounts: vec![entry], block_hashes: vec![(9, B256::repeat_byte(hash))] };
+            let right = balance == 1 && nonce == 1 && slot == 5 && storage && hash == 0;
+            prop_assert_eq!(reads_hold(&state, &reads).unwrap(), right);
+        }
+    }
+}

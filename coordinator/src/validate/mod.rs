@@ -1,0 +1,302 @@
+//! The validator: takes the speculative results of a block's transactions in block order, keeps
+//! those whose reads are the sequential values, executes the others again, and brings the block to
+//! its end.
+//!
+//! Invariant: what [`Validator::finish`] gives is what sequential execution gives, whatever the
+//! speculative results were. It knows no shard, no network and no clock.
+
+mod block_rules;
+mod check;
+mod header;
+
+use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, Transaction as _};
+use alloy_eips::eip7685::Requests;
+use alloy_evm::EvmEnv;
+use alloy_hardforks::EthereumHardforks;
+use alloy_primitives::{Address, B256, Bloom, Bytes, Log};
+use common::account::AccountDelta;
+use common::block::{Block, Prelude};
+use common::chain_spec::ChainSpec;
+use common::id::{Gas, TxIndex};
+use common::work::{Executed, TxOutcome};
+use executor_shard::engine::{Executor, Overlay, StateError, StateView};
+
+pub use header::verify_header;
+
+/// Why a block is refused. The state does not move.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// One of its transactions cannot be part of it.
+    #[error("transaction {index}: {reason}")]
+    Transaction {
+        /// Which one.
+        index: TxIndex,
+        /// Why not.
+        reason: String,
+    },
+    /// Its header promises something else than execution gives.
+    #[error("header field {field} is {header}, execution gives {executed}")]
+    Header {
+        /// Which field.
+        field: &'static str,
+        /// What the header says.
+        header: String,
+        /// What execution gives.
+        executed: String,
+    },
+    /// A rule about the block as a whole is broken.
+    #[error("{field}: {reason}")]
+    Block {
+        /// Which field of the block.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Why validation stops.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValidateError {
+    /// The block is refused.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The base state is broken.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// What a block leads to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Receipts in order. Before Byzantium they lack the state root (see [`Finished::rooted`]).
+    pub receipts: Vec<ReceiptEnvelope>,
+    /// Whether the receipts are complete, so that their root can be computed.
+    pub rooted: bool,
+    /// Gas used by the block, as the header counts it.
+    pub gas_used: Gas,
+    /// Blob gas used by the block.
+    pub blob_gas_used: Gas,
+    /// The union of the receipts' blooms.
+    pub bloom: Bloom,
+    /// Execution requests (EIP-7685), from Prague on.
+    pub requests: Option<Requests>,
+    /// What the block changes.
+    pub changes: Vec<AccountDelta>,
+    /// Code that is new.
+    pub code: Vec<(B256, Bytes)>,
+    /// Transactions whose speculative result was stale or missing.
+    pub reexecuted: u32,
+}
+
+/// Walks through one block.
+#[derive(Debug)]
+pub struct Validator<'a, V: StateView> {
+    block: &'a Block,
+    spec: &'a ChainSpec,
+    env: EvmEnv,
+    executor: Executor<V>,
+    receipts: Vec<ReceiptEnvelope>,
+    gas: GasCount,
+    bloom: Bloom,
+    reexecuted: u32,
+}
+
+/// Gas as it is counted towards the block.
+#[derive(Debug, Clone, Copy, Default)]
+struct GasCount {
+    /// After refunds: what receipts accumulate.
+    cumulative: u64,
+    /// The two dimensions that count from Amsterdam on (EIP-7778, EIP-8037).
+    regular: u64,
+    state: u64,
+    /// Blob gas (EIP-4844).
+    blob: u64,
+}
+
+impl<'a, V: StateView> Validator<'a, V> {
+    /// Begins a block on its base state, with what precedes its transactions.
+    ///
+    /// # Errors
+    /// [`ValidateError`] when a system call fails or the state is broken.
+    pub fn begin(block: &'a Block, spec: &'a ChainSpec, base: V) -> Result<Self, ValidateError> {
+        let env = spec.evm_env(&block.header);
+        let overlay = block_rules::before_transactions(block, spec, env.clone(), &base)?;
+        let executor = Executor::new(env.clone(), base, overlay);
+        Ok(Self {
+            block,
+            spec,
+            env,
+            executor,
+            receipts: Vec::with_capacity(block.transactions.len()),
+            gas: GasCount::default(),
+            bloom: Bloom::ZERO,
+            reexecuted: 0,
+        })
+    }
+
+    /// What precedes the transactions, as shards are told.
+    ///
+    /// # Errors
+    /// [`ValidateError::State`] when the base is broken.
+    pub fn prelude(&mut self) -> Result<Prelude, ValidateError> {
+        let (overlay, base) = self.executor.layers_mut();
+        Ok(Prelude { accounts: overlay.net_changes(base)? })
+    }
+
+    /// The transaction that comes next.
+    #[must_use]
+    pub fn next(&self) -> TxIndex {
+        TxIndex(u32::try_from(self.receipts.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Transactions executed again so far.
+    #[must_use]
+    pub fn reexecuted(&self) -> u32 {
+        self.reexecuted
+    }
+
+    /// Takes the speculative result of the next transaction, or none, and makes it count: as it
+    /// is when its reads are the sequential values, executed again otherwise.
+    ///
+    /// # Errors
+    /// [`ValidateError::Rejected`] when the transaction cannot be part of the block.
+    pub fn advance(&mut self, sender: Address, speculative: Option<TxOutcome>) -> Result<(), ValidateError> {
+        let index = self.next();
+        let block = self.block;
+        let Some(transaction) = block.transactions.get(index.0 as usize) else {
+            return Err(Rejection::Block { field: "transactions", reason: "there are no more".into() }.into());
+        };
+        self.check_room(index, transaction)?;
+        let sound = match speculative {
+            Some(outcome) if check::is_valid(self.executor.view(), &outcome)? => Some(outcome),
+            _ => None,
+        };
+        let outcome = match sound {
+            // A shard's word alone never makes a block invalid.
+            Some(TxOutcome::Executed(executed)) => TxOutcome::Executed(executed),
+            _ => {
+                self.reexecuted += 1;
+                self.executor.execute(transaction, sender)?
+            }
+        };
+        match outcome {
+            TxOutcome::Executed(executed) => self.commit(transaction, *executed),
+            TxOutcome::Invalid { reason, .. } => Err(Rejection::Transaction { index, reason }.into()),
+        }
+    }
+
+    /// The transaction's gas and blobs must fit into what is left of the block's.
+    fn check_room(&self, index: TxIndex, transaction: &common::block::Transaction) -> Result<(), Rejection> {
+        let limit = self.block.header.gas_limit;
+        let refuse = |reason: String| Err(Rejection::Transaction { index, reason });
+        let amsterdam = self.env.cfg_env.enable_amsterdam_eip8037;
+        let used = if amsterdam { self.gas.regular } else { self.gas.cumulative };
+        let wanted = transaction.gas_limit();
+        let counted = wanted.min(self.env.cfg_env.tx_gas_limit_cap.unwrap_or(u64::MAX));
+        if counted > limit.saturating_sub(used) {
+            return refuse(format!(
+                "gas limit {counted} exceeds the {} left in the block",
+                limit.saturating_sub(used)
+            ));
+        }
+        if amsterdam && wanted > limit.saturating_sub(self.gas.state) {
+            let left = limit.saturating_sub(self.gas.state);
+            return refuse(format!("gas limit {wanted} exceeds the {left} of state gas left in the block"));
+        }
+        let blobs = transaction.blob_gas_used().unwrap_or_default();
+        let most = self
+            .spec
+            .blob_params(self.block.header.timestamp)
+            .map_or(0, |params| params.max_blob_gas_per_block());
+        if blobs > most.saturating_sub(self.gas.blob) {
+            let left = most.saturating_sub(self.gas.blob);
+            return refuse(format!("blob gas {blobs} exceeds the {left} left in the block"));
+        }
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        transaction: &common::block::Transaction,
+        executed: Executed,
+    ) -> Result<(), ValidateError> {
+        self.executor.commit(&executed)?;
+        self.gas.cumulative += executed.gas_used.0;
+        self.gas.regular += executed.regular_gas.0;
+        self.gas.state += executed.state_gas.0;
+        self.gas.blob += transaction.blob_gas_used().unwrap_or_default();
+        let receipt = Receipt {
+            status: Eip658Value::Eip658(executed.success),
+            cumulative_gas_used: self.gas.cumulative,
+            logs: executed.logs.into_iter().map(Log::from).collect::<Vec<_>>(),
+        }
+        .with_bloom();
+        self.bloom |= receipt.logs_bloom;
+        self.receipts.push(ReceiptEnvelope::from_typed(transaction.tx_type(), receipt));
+        Ok(())
+    }
+
+    /// Ends the block: requests, rewards, withdrawals. The header is not looked at: see
+    /// [`verify_header`].
+    ///
+    /// # Errors
+    /// [`ValidateError`] when transactions are missing, a system call fails or the state is
+    /// broken.
+    pub fn finish(self) -> Result<Finished, ValidateError> {
+        let missing = self.block.transactions.len().saturating_sub(self.receipts.len());
+        if missing > 0 {
+            let reason = format!("{missing} have not been executed");
+            return Err(Rejection::Block { field: "transactions", reason }.into());
+        }
+        let layers = self.executor.into_layers();
+        let (overlay, requests) =
+            block_rules::after_transactions(self.block, self.spec, self.env.clone(), layers, &self.receipts)?;
+        let changes = overlay.overlay.net_changes(&overlay.base)?;
+        let code = overlay.overlay.code_of(&changes);
+        let gas_used = if self.env.cfg_env.enable_amsterdam_eip8037 {
+            self.gas.regular.max(self.gas.state)
+        } else {
+            self.gas.cumulative
+        };
+        let header = &self.block.header;
+        Ok(Finished {
+            receipts: self.receipts,
+            rooted: self.spec.at(header).is_byzantium_active_at_block(header.number),
+            gas_used: Gas(gas_used),
+            blob_gas_used: Gas(self.gas.blob),
+            bloom: self.bloom,
+            requests,
+            changes,
+            code,
+            reexecuted: self.reexecuted,
+        })
+    }
+}
+
+/// Executes a whole block one transaction after another with this engine, trusting nobody: the
+/// last resort, and the judge over results that disagree.
+///
+/// # Errors
+/// As [`Validator`]'s methods.
+pub fn execute_trusted<V: StateView>(
+    block: &Block,
+    spec: &ChainSpec,
+    senders: &[Address],
+    base: V,
+) -> Result<Finished, ValidateError> {
+    let mut validator = Validator::begin(block, spec, base)?;
+    for sender in senders {
+        validator.advance(*sender, None)?;
+    }
+    validator.finish()
+}
+
+/// An overlay that holds a prelude.
+#[must_use]
+pub fn overlay_of(prelude: &Prelude) -> Overlay {
+    let mut overlay = Overlay::default();
+    for delta in &prelude.accounts {
+        overlay.apply_delta(delta);
+    }
+    overlay
+}

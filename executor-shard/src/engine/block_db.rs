@@ -1,0 +1,58 @@
+//! The database for what is executed outside of transactions (system calls): it commits into the
+//! overlay at once and records nothing.
+
+use alloy_primitives::map::AddressMap;
+use alloy_primitives::{Address, B256, U256};
+use revm::state::{Account as EvmAccount, AccountInfo, Bytecode};
+use revm::{Database, DatabaseCommit};
+
+use super::execute::write_set;
+use super::overlay::Layered;
+use super::recording::account_info;
+use super::view::{StateError, StateView};
+
+/// An overlay above a base, as alloy-evm's system calls want it.
+#[derive(Debug)]
+pub struct BlockDb<V> {
+    view: Layered<V>,
+}
+
+impl<V> BlockDb<V> {
+    /// Wraps a view.
+    #[must_use]
+    pub fn new(view: Layered<V>) -> Self {
+        Self { view }
+    }
+
+    /// Gives the view back, with what was committed.
+    #[must_use]
+    pub fn into_view(self) -> Layered<V> {
+        self.view
+    }
+}
+
+impl<V: StateView> Database for BlockDb<V> {
+    type Error = StateError;
+
+    fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, StateError> {
+        Ok(self.view.account(&address)?.as_ref().map(account_info))
+    }
+
+    fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, StateError> {
+        self.view.code(&code_hash)
+    }
+
+    fn storage(&mut self, address: Address, slot: U256) -> Result<U256, StateError> {
+        self.view.slot(&address, &slot)
+    }
+
+    fn block_hash(&mut self, number: u64) -> Result<B256, StateError> {
+        self.view.block_hash(number)
+    }
+}
+
+impl<V> DatabaseCommit for BlockDb<V> {
+    fn commit(&mut self, changes: AddressMap<EvmAccount>) {
+        self.view.overlay.apply(&write_set(changes));
+    }
+}

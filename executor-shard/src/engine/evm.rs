@@ -1,0 +1,143 @@
+//! revm's mainnet handler with two changes: the beneficiary's fee is kept as a number, and
+//! creation onto an address that has storage fails (EIP-7610, which revm leaves to its database).
+
+use std::cell::Cell;
+
+use alloy_primitives::U256;
+use revm::context::result::{EVMError, ExecutionResult, HaltReason};
+use revm::context::{Block, ContextTr, JournalTr, Transaction};
+use revm::context_interface::journaled_state::account::JournaledAccountTr;
+use revm::handler::evm::FrameTr;
+use revm::handler::{EvmTr, FrameResult, Handler, ItemOrResult, MainnetContext, MainnetEvm, post_execution};
+use revm::interpreter::interpreter_action::FrameInit;
+use revm::interpreter::{CreateOutcome, FrameInput, Gas, InstructionResult, InterpreterResult};
+use revm::primitives::constants::CALL_STACK_LIMIT;
+use revm::primitives::hardfork::SpecId;
+use revm::primitives::{Bytes, KECCAK_EMPTY};
+use revm::state::EvmState;
+
+use super::recording::RecordingDb;
+use super::view::{StateError, StateView};
+
+/// The EVM that shards run.
+pub(super) type ShardEvm<V> = MainnetEvm<MainnetContext<RecordingDb<V>>>;
+
+/// What goes wrong outside of a transaction's own doing, or makes it invalid.
+pub(super) type ShardEvmError = EVMError<StateError>;
+
+/// What the EVM says of one transaction.
+pub(super) struct Transacted {
+    pub(super) result: Result<ExecutionResult<HaltReason>, ShardEvmError>,
+    /// The accounts and slots it loaded, with revm's flags.
+    pub(super) state: EvmState,
+    /// The fee owed to the beneficiary, if it is not among the writes.
+    pub(super) fee: Option<U256>,
+}
+
+/// Runs the transaction that is set in the context, and always finalizes the journal.
+pub(super) fn transact<V: StateView>(evm: &mut ShardEvm<V>) -> Transacted {
+    let mut handler = ShardHandler { fee: Cell::new(None), _view: std::marker::PhantomData };
+    let result = handler.run(evm);
+    let state = evm.ctx.journaled_state.finalize();
+    Transacted { result, state, fee: handler.fee.get() }
+}
+
+struct ShardHandler<V> {
+    fee: Cell<Option<U256>>,
+    _view: std::marker::PhantomData<V>,
+}
+
+impl<V: StateView> Handler for ShardHandler<V> {
+    type Evm = ShardEvm<V>;
+    type Error = ShardEvmError;
+    type HaltReason = HaltReason;
+
+    /// As revm's, with EIP-7610 before every creation.
+    fn run_exec_loop(
+        &mut self,
+        evm: &mut Self::Evm,
+        first_frame_input: FrameInit,
+    ) -> Result<FrameResult, Self::Error> {
+        if let Some(collision) = storage_collision(evm, &first_frame_input)? {
+            return Ok(collision);
+        }
+        if let ItemOrResult::Result(result) = evm.frame_init(first_frame_input)? {
+            return Ok(result);
+        }
+        loop {
+            let result = match evm.frame_run()? {
+                ItemOrResult::Item(init) => match storage_collision(evm, &init)? {
+                    Some(collision) => collision,
+                    None => match evm.frame_init(init)? {
+                        ItemOrResult::Item(_) => continue,
+                        ItemOrResult::Result(result) => result,
+                    },
+                },
+                ItemOrResult::Result(result) => result,
+            };
+            if let Some(result) = evm.frame_return_result(result)? {
+                return Ok(result);
+            }
+        }
+    }
+
+    /// Keeps the fee as a number, unless the transaction itself has loaded the beneficiary: then
+    /// its value is among the reads already, and revm adds the fee with all its own rules.
+    fn reward_beneficiary(
+        &self,
+        evm: &mut Self::Evm,
+        exec_result: &mut <<Self::Evm as EvmTr>::Frame as FrameTr>::FrameResult,
+    ) -> Result<(), Self::Error> {
+        let gas = exec_result.gas();
+        let beneficiary = evm.ctx.block.beneficiary();
+        if evm.ctx.journaled_state.inner.state.contains_key(&beneficiary) {
+            return post_execution::reward_beneficiary(&mut evm.ctx, gas).map_err(EVMError::Database);
+        }
+        let basefee = u128::from(evm.ctx.block.basefee());
+        let price = evm.ctx.tx.effective_gas_price(basefee);
+        // From London on the base fee is burnt (EIP-1559).
+        let price = if evm.ctx.cfg.spec().is_enabled_in(SpecId::LONDON) {
+            price.saturating_sub(basefee)
+        } else {
+            price
+        };
+        let used = gas.used().saturating_sub(gas.reservoir());
+        self.fee.set(Some(U256::from(price) * U256::from(used)));
+        Ok(())
+    }
+}
+
+/// EIP-7610: a creation fails when its address has storage, as it does when the address has code
+/// or a nonce (which revm checks). Everything that revm checks before the collision is left to it.
+fn storage_collision<V: StateView>(
+    evm: &mut ShardEvm<V>,
+    init: &FrameInit,
+) -> Result<Option<FrameResult>, ShardEvmError> {
+    let FrameInput::Create(inputs) = &init.frame_input else { return Ok(None) };
+    if init.depth > CALL_STACK_LIMIT as usize {
+        return Ok(None);
+    }
+    let journal = evm.ctx.journal_mut();
+    let caller = journal.load_account(inputs.caller())?;
+    let (balance, nonce) = (caller.data.info.balance, caller.data.info.nonce);
+    if balance < inputs.value() || nonce == u64::MAX {
+        return Ok(None);
+    }
+    let address = inputs.created_address(nonce);
+    // Looked at without being loaded: loading would warm it, which only the creation itself may.
+    let known = journal.inner.state.get(&address).map(|account| account.info.clone());
+    let target = match known {
+        Some(info) => Some(info),
+        None => revm::Database::basic(&mut journal.database, address).map_err(EVMError::Database)?,
+    };
+    let bare = target.is_some_and(|info| info.nonce == 0 && info.code_hash == KECCAK_EMPTY);
+    if !bare || !journal.database.has_storage(address).map_err(EVMError::Database)? {
+        return Ok(None);
+    }
+    journal.load_account_mut(inputs.caller())?.data.bump_nonce();
+    journal.load_account(address)?;
+    let gas = Gas::new_with_regular_gas_and_reservoir(inputs.gas_limit(), inputs.reservoir());
+    let result = InterpreterResult { result: InstructionResult::CreateCollision, gas, output: Bytes::new() };
+    let charged_create_state_gas = inputs.charged_create_state_gas();
+    Ok(Some(FrameResult::Create(CreateOutcome { result, address: None, charged_create_state_gas })))
+}

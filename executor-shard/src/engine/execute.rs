@@ -1,0 +1,288 @@
+//! The executor: one EVM over one view with an overlay of its own, for the transactions of a
+//! sub-block, or, in the coordinator, of a whole block.
+
+use alloy_consensus::Transaction as _;
+use alloy_evm::{EvmEnv, FromRecoveredTx};
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
+use common::account::{Account, AccountWrite, SlotValue, WriteSet};
+use common::block::Transaction;
+use common::codec::Word;
+use common::id::Gas;
+use common::work::{Effects, Executed, LogEntry, ReadSet, Transfer, TxOutcome};
+use revm::context::result::{EVMError, ExecutionResult, HaltReason};
+use revm::context::{BlockEnv, CfgEnv, ContextSetters, Transaction as _, TxEnv};
+use revm::handler::{MainBuilder, MainnetContext};
+use revm::primitives::hardfork::SpecId;
+use revm::state::{Account as EvmAccount, EvmState};
+
+use super::evm::{ShardEvm, Transacted, transact};
+use super::overlay::{Layered, Overlay};
+use super::recording::RecordingDb;
+use super::view::{StateError, StateView};
+
+/// What committing a transaction depends on besides the transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct CommitRules {
+    /// Who is owed the fees.
+    pub beneficiary: Address,
+    /// Whether touched empty accounts are deleted (EIP-161, from Spurious Dragon on).
+    pub state_clear: bool,
+}
+
+impl CommitRules {
+    /// The rules of a block.
+    #[must_use]
+    pub fn of(env: &EvmEnv) -> Self {
+        Self {
+            beneficiary: env.block_env.beneficiary,
+            state_clear: env.cfg_env.spec.is_enabled_in(SpecId::SPURIOUS_DRAGON),
+        }
+    }
+}
+
+/// Executes transactions one after another over a base state and its own earlier writes.
+pub struct Executor<V: StateView> {
+    evm: ShardEvm<Layered<V>>,
+    rules: CommitRules,
+    spec: SpecId,
+}
+
+impl<V: StateView> std::fmt::Debug for Executor<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Executor")
+            .field("rules", &self.rules)
+            .field("spec", &self.spec)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<V: StateView> Executor<V> {
+    /// An executor for transactions of one block above `base`.
+    #[must_use]
+    pub fn new(env: EvmEnv, base: V, overlay: Overlay) -> Self {
+        let rules = CommitRules::of(&env);
+        let spec = env.cfg_env.spec;
+        let db = RecordingDb::new(Layered { overlay, base });
+        let context: MainnetContext<RecordingDb<Layered<V>>> = MainnetContext::new(db, spec);
+        let EvmEnv { block_env, cfg_env } = env;
+        let context: MainnetContext<RecordingDb<Layered<V>>> =
+            context.with_block::<BlockEnv>(block_env).with_cfg::<CfgEnv>(cfg_env);
+        Self { evm: context.build_mainnet(), rules, spec }
+    }
+
+    /// The state as the next transaction would see it.
+    #[must_use]
+    pub fn view(&self) -> &Layered<V> {
+        &self.evm.ctx.journaled_state.database.view
+    }
+
+    /// The rules that commits follow.
+    #[must_use]
+    pub fn rules(&self) -> CommitRules {
+        self.rules
+    }
+
+    /// The overlay, to be changed by what is not a transaction.
+    pub fn overlay_mut(&mut self) -> &mut Overlay {
+        &mut self.evm.ctx.journaled_state.database.view.overlay
+    }
+
+    /// Overlay and base.
+    pub fn layers_mut(&mut self) -> (&mut Overlay, &V) {
+        let view = &mut self.evm.ctx.journaled_state.database.view;
+        (&mut view.overlay, &view.base)
+    }
+
+    /// Ends the executor and gives back what was written and what it was written above.
+    #[must_use]
+    pub fn into_layers(self) -> Layered<V> {
+        self.evm.ctx.journaled_state.database.view
+    }
+
+    /// Executes a transaction. Nothing is written: see [`Executor::commit`].
+    ///
+    /// # Errors
+    /// [`StateError`] when the view is broken; a transaction that cannot be part of the block is
+    /// not an error but [`TxOutcome::Invalid`].
+    pub fn execute(&mut self, transaction: &Transaction, sender: Address) -> Result<TxOutcome, StateError> {
+        let tx = TxEnv::from_recovered_tx(transaction, sender);
+        let required = tx.max_balance_spending();
+        self.evm.ctx.set_tx(tx);
+        let Transacted { result, state, fee } = transact(&mut self.evm);
+        let reads = self.evm.ctx.journaled_state.database.take_reads();
+        let result = match result {
+            Ok(result) => result,
+            Err(EVMError::Transaction(error)) => {
+                return Ok(TxOutcome::Invalid { reads, reason: error.to_string() });
+            }
+            Err(EVMError::Header(error)) => {
+                return Ok(TxOutcome::Invalid { reads, reason: error.to_string() });
+            }
+            Err(EVMError::Database(error)) => return Err(error),
+            Err(EVMError::Custom(reason)) => return Err(StateError::Evm(reason)),
+            Err(EVMError::CustomAny(error)) => return Err(StateError::Evm(error.to_string())),
+        };
+        let required = required.unwrap_or(U256::MAX);
+        let effects = match self.as_transfer(transaction, sender, &result, &state, &reads, fee, required) {
+            Some(transfer) => Effects::Transfer(transfer),
+            None => Effects::Exact { reads, writes: write_set(state) },
+        };
+        Ok(TxOutcome::Executed(Box::new(executed(result, fee, effects))))
+    }
+
+    /// Takes up what an executed transaction writes, and the fee it owes.
+    ///
+    /// # Errors
+    /// [`StateError`] when the base cannot be read.
+    pub fn commit(&mut self, executed: &Executed) -> Result<(), StateError> {
+        let rules = self.rules;
+        let (overlay, base) = self.layers_mut();
+        match &executed.effects {
+            Effects::Exact { writes, .. } => overlay.apply(writes),
+            Effects::Transfer(transfer) => commit_transfer(overlay, base, transfer, rules.state_clear)?,
+        }
+        if let Some(Word(fee)) = executed.fee {
+            overlay.credit(base, rules.beneficiary, fee, rules.state_clear)?;
+        }
+        Ok(())
+    }
+
+    /// The transaction as additions, where that is exact: it succeeded, sets no code, loaded only
+    /// its sender and a recipient without code, neither of them the beneficiary, and nothing else.
+    #[allow(clippy::too_many_arguments)]
+    fn as_transfer(
+        &self,
+        transaction: &Transaction,
+        sender: Address,
+        result: &ExecutionResult<HaltReason>,
+        state: &EvmState,
+        reads: &ReadSet,
+        fee: Option<U256>,
+        required: U256,
+    ) -> Option<Transfer> {
+        let recipient = transaction.to()?;
+        let plain = result.is_success()
+            // Amsterdam prices a transfer by whether the recipient exists, and logs it.
+            && !self.spec.is_enabled_in(SpecId::AMSTERDAM)
+            && !transaction.is_eip7702()
+            && fee.is_some()
+            && recipient != sender
+            && state.len() == 2
+            && reads.accounts.len() == 2
+            && reads.block_hashes.is_empty()
+            && result.logs().is_empty();
+        if !plain {
+            return None;
+        }
+        let payer = read_account(reads, &sender)??;
+        let payee = read_account(reads, &recipient)?;
+        let (after_sender, after_recipient) = (state.get(&sender)?, state.get(&recipient)?);
+        let untangled = |account: &EvmAccount| account.storage.is_empty() && !account.is_selfdestructed();
+        let exact = untangled(after_sender)
+            && untangled(after_recipient)
+            && payee.is_none_or(|account| account.code_hash == KECCAK256_EMPTY)
+            && after_recipient.info.code_hash == KECCAK256_EMPTY
+            && after_sender.info.code_hash == payer.code_hash
+            && after_sender.info.nonce == payer.nonce.checked_add(1)?
+            && after_recipient.info.nonce == payee.map_or(0, |account| account.nonce);
+        if !exact {
+            return None;
+        }
+        let debit = payer.balance.checked_sub(after_sender.info.balance)?;
+        let credit =
+            after_recipient.info.balance.checked_sub(payee.map_or(U256::ZERO, |account| account.balance))?;
+        // A blob transaction also pays for its blobs, which depends on nothing but the header.
+        Some(Transfer {
+            sender,
+            nonce: payer.nonce,
+            code_hash: payer.code_hash,
+            required,
+            debit,
+            recipient,
+            credit,
+        })
+    }
+}
+
+/// What was read of an account, if it was the account as a whole and nothing but.
+fn read_account(reads: &ReadSet, address: &Address) -> Option<Option<Account>> {
+    let entry = reads.accounts.iter().find(|entry| entry.address == *address)?;
+    let alone = entry.slots.is_empty() && entry.has_storage.is_none();
+    if alone { entry.account } else { None }
+}
+
+fn commit_transfer<V: StateView>(
+    overlay: &mut Overlay,
+    base: &V,
+    transfer: &Transfer,
+    state_clear: bool,
+) -> Result<(), StateError> {
+    let before = match overlay.get(&transfer.sender) {
+        Some(entry) => entry.account,
+        None => base.account(&transfer.sender)?,
+    };
+    let mut sender = before.unwrap_or_default();
+    sender.balance = sender.balance.saturating_sub(transfer.debit);
+    sender.nonce = transfer.nonce.saturating_add(1);
+    overlay.set_account(transfer.sender, sender);
+    overlay.credit(base, transfer.recipient, transfer.credit, state_clear)
+}
+
+fn executed(result: ExecutionResult<HaltReason>, fee: Option<U256>, effects: Effects) -> Executed {
+    let gas = *result.gas();
+    Executed {
+        success: result.is_success(),
+        gas_used: Gas(gas.tx_gas_used()),
+        regular_gas: Gas(gas.block_regular_gas_used()),
+        state_gas: Gas(gas.block_state_gas_used()),
+        logs: result.into_logs().into_iter().map(LogEntry::from).collect(),
+        fee: fee.map(Word),
+        effects,
+    }
+}
+
+/// A transaction's writes from revm's flags, never from differences of values.
+pub(super) fn write_set(state: EvmState) -> WriteSet {
+    let mut accounts = Vec::with_capacity(state.len());
+    let mut code: Vec<(B256, Bytes)> = Vec::new();
+    for (address, account) in state {
+        if !account.is_touched() {
+            continue;
+        }
+        let value = Account {
+            balance: account.info.balance,
+            nonce: account.info.nonce,
+            code_hash: account.info.code_hash,
+        };
+        let write = if account.is_selfdestructed() {
+            AccountWrite::Delete
+        } else if account.is_created() {
+            AccountWrite::Create { account: value, storage: changed_slots(&account) }
+        } else if value.is_empty() {
+            AccountWrite::Delete
+        } else {
+            AccountWrite::Update { account: value, storage: changed_slots(&account) }
+        };
+        if !matches!(write, AccountWrite::Delete)
+            && value.code_hash != KECCAK256_EMPTY
+            && (account.is_created() || account.original_info().code_hash != value.code_hash)
+            && let Some(bytes) = &account.info.code
+        {
+            code.push((value.code_hash, bytes.original_bytes()));
+        }
+        accounts.push((address, write));
+    }
+    accounts.sort_unstable_by_key(|(address, _)| *address);
+    code.sort_unstable_by_key(|(hash, _)| *hash);
+    code.dedup_by_key(|(hash, _)| *hash);
+    WriteSet { accounts, code }
+}
+
+fn changed_slots(account: &EvmAccount) -> Vec<SlotValue> {
+    let mut slots: Vec<SlotValue> = account
+        .changed_storage_slots()
+        .map(|(slot, value)| SlotValue { slot: *slot, value: value.present_value })
+        .collect();
+    slots.sort_unstable();
+    slots
+}

@@ -1,0 +1,332 @@
+//! The overlay: the writes of a block's transactions so far, above a base state.
+//!
+//! A sub-block keeps one of its own while it speculates; the validator keeps the one that counts.
+//! Both commit transactions through the same code, so they agree on what a write means.
+
+use alloy_primitives::map::{AddressMap, B256Map, HashMap};
+use alloy_primitives::{Address, B256, Bytes, U256};
+use common::account::{Account, AccountDelta, AccountWrite, SlotValue, WriteSet};
+use revm::state::Bytecode;
+
+use super::view::{StateError, StateView, bytecode};
+
+/// One account as the overlay has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OverlayAccount {
+    /// The account now; `None` if it does not exist (any more).
+    pub account: Option<Account>,
+    /// Whether the base's storage is gone: slots not named here are zero.
+    pub wiped: bool,
+    /// Slots written since.
+    pub storage: HashMap<U256, U256>,
+}
+
+/// Writes above a base state.
+#[derive(Debug, Clone, Default)]
+pub struct Overlay {
+    accounts: AddressMap<OverlayAccount>,
+    code: B256Map<Bytecode>,
+}
+
+impl Overlay {
+    /// The account, if anything about it was written.
+    #[must_use]
+    pub fn get(&self, address: &Address) -> Option<&OverlayAccount> {
+        self.accounts.get(address)
+    }
+
+    /// All written accounts, in no particular order.
+    pub fn accounts(&self) -> impl Iterator<Item = (&Address, &OverlayAccount)> {
+        self.accounts.iter()
+    }
+
+    /// Whether nothing was written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.accounts.is_empty()
+    }
+
+    /// Takes up a write set.
+    pub fn apply(&mut self, writes: &WriteSet) {
+        for (address, write) in &writes.accounts {
+            self.apply_account(*address, write);
+        }
+        for (hash, code) in &writes.code {
+            self.insert_code(*hash, code.clone());
+        }
+    }
+
+    /// Takes up changes that precede the block's transactions.
+    pub fn apply_delta(&mut self, delta: &AccountDelta) {
+        let entry = self.accounts.entry(delta.address).or_default();
+        if delta.wiped {
+            entry.wiped = true;
+            entry.storage.clear();
+        }
+        entry.account = delta.account;
+        extend(&mut entry.storage, &delta.storage);
+    }
+
+    fn insert_code(&mut self, hash: B256, code: Bytes) {
+        self.code.entry(hash).or_insert_with(|| bytecode(code));
+    }
+
+    fn apply_account(&mut self, address: Address, write: &AccountWrite) {
+        let entry = self.accounts.entry(address).or_default();
+        match write {
+            AccountWrite::Delete => {
+                *entry = OverlayAccount { account: None, wiped: true, storage: HashMap::default() };
+            }
+            AccountWrite::Create { account, storage } => {
+                *entry = OverlayAccount { account: Some(*account), wiped: true, storage: HashMap::default() };
+                extend(&mut entry.storage, storage);
+            }
+            AccountWrite::Update { account, storage } => {
+                entry.account = Some(*account);
+                extend(&mut entry.storage, storage);
+            }
+        }
+    }
+
+    /// Sets an account's value and leaves its storage alone.
+    pub fn set_account(&mut self, address: Address, account: Account) {
+        self.accounts.entry(address).or_default().account = Some(account);
+    }
+
+    /// Touches an account with an amount added to its balance (EIP-161): if it is empty
+    /// afterwards it is deleted, or, before Spurious Dragon, comes into being.
+    ///
+    /// # Errors
+    /// [`StateError`] when the base cannot be read.
+    pub fn credit<V: StateView>(
+        &mut self,
+        base: &V,
+        address: Address,
+        amount: U256,
+        state_clear: bool,
+    ) -> Result<(), StateError> {
+        let before = match self.accounts.get(&address) {
+            Some(entry) => entry.account,
+            None => base.account(&address)?,
+        };
+        let mut account = before.unwrap_or_default();
+        account.balance = account.balance.saturating_add(amount);
+        if !account.is_empty() {
+            self.set_account(address, account);
+        } else if state_clear {
+            if before.is_some() {
+                self.apply_account(address, &AccountWrite::Delete);
+            }
+        } else if before.is_none() {
+            self.set_account(address, account);
+        }
+        Ok(())
+    }
+
+    /// What the overlay changes against `base`, in canonical form: sorted, and without entries
+    /// that change nothing.
+    ///
+    /// # Errors
+    /// [`StateError`] when the base cannot be read.
+    pub fn net_changes<V: StateView>(&self, base: &V) -> Result<Vec<AccountDelta>, StateError> {
+        let mut deltas = Vec::with_capacity(self.accounts.len());
+        for (address, entry) in &self.accounts {
+            if let Some(delta) = net_change(address, entry, base)? {
+                deltas.push(delta);
+            }
+        }
+        deltas.sort_unstable_by_key(|delta| delta.address);
+        Ok(deltas)
+    }
+
+    /// The code written and still in use by an account in `changes`, in order of hash.
+    #[must_use]
+    pub fn code_of(&self, changes: &[AccountDelta]) -> Vec<(B256, Bytes)> {
+        let mut code: Vec<(B256, Bytes)> = changes
+            .iter()
+            .filter_map(|delta| delta.account.map(|account| account.code_hash))
+            .filter_map(|hash| self.code.get(&hash).map(|code| (hash, code.original_bytes())))
+            .collect();
+        code.sort_unstable_by_key(|(hash, _)| *hash);
+        code.dedup_by_key(|(hash, _)| *hash);
+        code
+    }
+}
+
+fn net_change<V: StateView>(
+    address: &Address,
+    entry: &OverlayAccount,
+    base: &V,
+) -> Result<Option<AccountDelta>, StateError> {
+    let before = base.account(address)?;
+    // A wipe counts only where there was something to wipe.
+    let wiped = entry.wiped && before.is_some() && base.any_slot(address, &|_| true)?;
+    let mut storage = Vec::new();
+    for (slot, value) in &entry.storage {
+        let was = if wiped || before.is_none() { U256::ZERO } else { base.slot(address, slot)? };
+        if was != *value {
+            storage.push(SlotValue { slot: *slot, value: *value });
+        }
+    }
+    storage.sort_unstable();
+    let unchanged = before == entry.account && !wiped && storage.is_empty();
+    let delta = AccountDelta { address: *address, account: entry.account, wiped, storage };
+    Ok((!unchanged).then_some(delta))
+}
+
+fn extend(map: &mut HashMap<U256, U256>, storage: &[SlotValue]) {
+    map.extend(storage.iter().map(|entry| (entry.slot, entry.value)));
+}
+
+/// An overlay above a base, as one view.
+#[derive(Debug)]
+pub struct Layered<V> {
+    /// What was written.
+    pub overlay: Overlay,
+    /// What it was written above.
+    pub base: V,
+}
+
+impl<V: StateView> StateView for Layered<V> {
+    fn account(&self, address: &Address) -> Result<Option<Account>, StateError> {
+        match self.overlay.accounts.get(address) {
+            Some(entry) => Ok(entry.account),
+            None => self.base.account(address),
+        }
+    }
+
+    fn slot(&self, address: &Address, slot: &U256) -> Result<U256, StateError> {
+        if let Some(entry) = self.overlay.accounts.get(address) {
+            if let Some(value) = entry.storage.get(slot) {
+                return Ok(*value);
+            }
+            if entry.wiped {
+                return Ok(U256::ZERO);
+            }
+        }
+        self.base.slot(address, slot)
+    }
+
+    fn code(&self, hash: &B256) -> Result<Bytecode, StateError> {
+        match self.overlay.code.get(hash) {
+            Some(code) => Ok(code.clone()),
+            None => self.base.code(hash),
+        }
+    }
+
+    fn block_hash(&self, number: u64) -> Result<B256, StateError> {
+        self.base.block_hash(number)
+    }
+
+    fn any_slot(&self, address: &Address, counts: &dyn Fn(&U256) -> bool) -> Result<bool, StateError> {
+        let Some(entry) = self.overlay.accounts.get(address) else {
+            return self.base.any_slot(address, counts);
+        };
+        if entry.storage.iter().any(|(slot, value)| !value.is_zero() && counts(slot)) {
+            return Ok(true);
+        }
+        if entry.wiped {
+            return Ok(false);
+        }
+        self.base.any_slot(address, &|slot| !entry.storage.contains_key(slot) && counts(slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::state::MemoryState;
+    use super::*;
+    use common::account::AccountRecord;
+
+    const ADDRESS: Address = Address::repeat_byte(7);
+
+    fn slot(slot: u64, value: u64) -> SlotValue {
+        SlotValue { slot: U256::from(slot), value: U256::from(value) }
+    }
+
+    fn base() -> MemoryState {
+        let mut state = MemoryState::default();
+        state.insert(AccountRecord {
+            address: ADDRESS,
+            account: Account { balance: U256::from(5), ..Default::default() },
+            storage: vec![slot(1, 10), slot(2, 20)],
+        });
+        state
+    }
+
+    fn layered(overlay: Overlay) -> Layered<MemoryState> {
+        Layered { overlay, base: base() }
+    }
+
+    #[test]
+    fn a_deleted_account_is_absent_and_its_slots_are_zero() {
+        let mut overlay = Overlay::default();
+        overlay.apply_account(ADDRESS, &AccountWrite::Delete);
+        let view = layered(overlay);
+        assert_eq!(view.account(&ADDRESS).unwrap(), None);
+        assert_eq!(view.slot(&ADDRESS, &U256::from(1)).unwrap(), U256::ZERO);
+        assert!(!view.any_slot(&ADDRESS, &|_| true).unwrap());
+    }
+
+    #[test]
+    fn an_account_recreated_after_deletion_does_not_see_its_old_slots() {
+        let mut overlay = Overlay::default();
+        overlay.apply_account(ADDRESS, &AccountWrite::Delete);
+        let account = Account { nonce: 1, ..Default::default() };
+        overlay.apply_account(ADDRESS, &AccountWrite::Create { account, storage: vec![slot(2, 3)] });
+        let view = layered(overlay);
+        assert_eq!(view.slot(&ADDRESS, &U256::from(1)).unwrap(), U256::ZERO);
+        assert_eq!(view.slot(&ADDRESS, &U256::from(2)).unwrap(), U256::from(3));
+        let changes = view.overlay.net_changes(&view.base).unwrap();
+        assert_eq!(
+            changes,
+            vec![AccountDelta {
+                address: ADDRESS,
+                account: Some(account),
+                wiped: true,
+                storage: vec![slot(2, 3)]
+            }]
+        );
+    }
+
+    #[test]
+    fn clearing_every_slot_leaves_no_storage() {
+        let mut overlay = Overlay::default();
+        let account = Account { balance: U256::from(5), ..Default::default() };
+        let storage = vec![slot(1, 0), slot(2, 0)];
+        overlay.apply_account(ADDRESS, &AccountWrite::Update { account, storage });
+        assert!(!layered(overlay).any_slot(&ADDRESS, &|_| true).unwrap());
+    }
+
+    #[test]
+    fn writes_of_the_same_values_are_no_net_change() {
+        let mut overlay = Overlay::default();
+        let account = Account { balance: U256::from(5), ..Default::default() };
+        overlay.apply_account(ADDRESS, &AccountWrite::Update { account, storage: vec![slot(1, 10)] });
+        assert_eq!(overlay.net_changes(&base()).unwrap(), vec![]);
+    }
+
+    #[test]
+    fn a_zero_credit_deletes_an_empty_account_only_after_spurious_dragon() {
+        let mut base = MemoryState::default();
+        base.insert(AccountRecord { address: ADDRESS, account: Account::default(), storage: vec![] });
+        for (state_clear, expected) in [(true, None), (false, Some(Account::default()))] {
+            let mut overlay = Overlay::default();
+            overlay.credit(&base, ADDRESS, U256::ZERO, state_clear).unwrap();
+            let view = Layered { overlay, base: &base };
+            assert_eq!(view.account(&ADDRESS).unwrap(), expected, "state clear: {state_clear}");
+        }
+    }
+
+    #[test]
+    fn a_zero_credit_brings_an_absent_account_into_being_only_before_spurious_dragon() {
+        let base = MemoryState::default();
+        for (state_clear, expected) in [(true, None), (false, Some(Account::default()))] {
+            let mut overlay = Overlay::default();
+            overlay.credit(&base, ADDRESS, U256::ZERO, state_clear).unwrap();
+            let view = Layered { overlay, base: &base };
+            assert_eq!(view.account(&ADDRESS).unwrap(), expected, "state clear: {state_clear}");
+        }
+    }
+}

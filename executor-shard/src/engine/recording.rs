@@ -1,0 +1,95 @@
+//! The database that revm runs on: it answers from a state view and records every answer.
+//!
+//! revm keeps what it has loaded for the length of a transaction, so each key is asked for, and
+//! recorded, once per transaction.
+
+use alloy_primitives::map::AddressMap;
+use alloy_primitives::{Address, B256, U256};
+use common::account::{Account, SlotValue};
+use common::work::{AccountReads, ReadSet};
+use revm::Database;
+use revm::state::{AccountInfo, Bytecode};
+
+use super::view::{StateError, StateView};
+
+/// A recording database over a view.
+#[derive(Debug)]
+pub(super) struct RecordingDb<V> {
+    /// The view that answers.
+    pub(super) view: V,
+    reads: ReadSet,
+    positions: AddressMap<usize>,
+}
+
+impl<V> RecordingDb<V> {
+    pub(super) fn new(view: V) -> Self {
+        Self { view, reads: ReadSet::default(), positions: AddressMap::default() }
+    }
+
+    /// The reads since the last call.
+    pub(super) fn take_reads(&mut self) -> ReadSet {
+        self.positions.clear();
+        std::mem::take(&mut self.reads)
+    }
+
+    fn entry(&mut self, address: Address) -> Option<&mut AccountReads> {
+        let accounts = &mut self.reads.accounts;
+        let position = *self.positions.entry(address).or_insert_with(|| {
+            accounts.push(AccountReads { address, account: None, has_storage: None, slots: Vec::new() });
+            accounts.len() - 1
+        });
+        self.reads.accounts.get_mut(position)
+    }
+}
+
+impl<V: StateView> RecordingDb<V> {
+    /// Whether the account has storage (EIP-7610), recorded like any other read.
+    pub(super) fn has_storage(&mut self, address: Address) -> Result<bool, StateError> {
+        let answer = self.view.any_slot(&address, &|_| true)?;
+        if let Some(entry) = self.entry(address) {
+            entry.has_storage = Some(answer);
+        }
+        Ok(answer)
+    }
+}
+
+/// An account in revm's form, its code to be loaded when it is needed.
+pub(super) fn account_info(account: &Account) -> AccountInfo {
+    AccountInfo {
+        balance: account.balance,
+        nonce: account.nonce,
+        code_hash: account.code_hash,
+        code: None,
+        account_id: None,
+    }
+}
+
+impl<V: StateView> Database for RecordingDb<V> {
+    type Error = StateError;
+
+    fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, StateError> {
+        let account = self.view.account(&address)?;
+        if let Some(entry) = self.entry(address) {
+            entry.account = Some(account);
+        }
+        Ok(account.as_ref().map(account_info))
+    }
+
+    fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, StateError> {
+        self.view.code(&code_hash)
+    }
+
+    fn storage(&mut self, address: Address, slot: U256) -> Result<U256, StateError> {
+        let value = self.view.slot(&address, &slot)?;
+        if let Some(entry) = self.entry(address) {
+            entry.slots.push(SlotValue { slot, value });
+        }
+        Ok(value)
+    }
+
+    fn block_hash(&mut self, number: u64) -> Result<B256, StateError> {
+        let hash = self.view.block_hash(number)?;
+        self.reads.block_hashes.push((number, hash));
+        Ok(hash)
+    }
+}

@@ -1,0 +1,103 @@
+//! The state view: what the engine reads, whoever holds it.
+
+use std::sync::Arc;
+
+use alloy_primitives::{Address, B256, Bytes, U256};
+use common::account::Account;
+use revm::state::Bytecode;
+
+/// Why a state view cannot answer: the holder is broken, not the transaction.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// An account names code that the holder does not have.
+    #[error("code {0} is missing from the state; the holder must be synced again")]
+    MissingCode(B256),
+    /// revm reported a fault that is not the transaction's.
+    #[error("the EVM stopped: {0}")]
+    Evm(String),
+}
+
+impl revm::database_interface::DBErrorMarker for StateError {}
+
+/// Read access to one state. Answers never change while a view is held.
+pub trait StateView: std::fmt::Debug {
+    /// An account; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`StateError`] when the holder is broken.
+    fn account(&self, address: &Address) -> Result<Option<Account>, StateError>;
+
+    /// A storage slot; zero if absent.
+    ///
+    /// # Errors
+    /// [`StateError`] when the holder is broken.
+    fn slot(&self, address: &Address, slot: &U256) -> Result<U256, StateError>;
+
+    /// Code by its hash.
+    ///
+    /// # Errors
+    /// [`StateError::MissingCode`] when the holder does not have it.
+    fn code(&self, hash: &B256) -> Result<Bytecode, StateError>;
+
+    /// The hash of an ancestor; zero if it is not among the 256 that BLOCKHASH sees.
+    ///
+    /// # Errors
+    /// [`StateError`] when the holder is broken.
+    fn block_hash(&self, number: u64) -> Result<B256, StateError>;
+
+    /// Whether any non-zero slot of `address` satisfies `counts` (EIP-7610 asks whether an
+    /// account has storage; layers above rule out the slots that they have cleared).
+    ///
+    /// # Errors
+    /// [`StateError`] when the holder is broken.
+    fn any_slot(&self, address: &Address, counts: &dyn Fn(&U256) -> bool) -> Result<bool, StateError>;
+}
+
+macro_rules! delegate {
+    ($($generics:tt)*) => {
+        $($generics)* {
+            fn account(&self, address: &Address) -> Result<Option<Account>, StateError> {
+                (**self).account(address)
+            }
+
+            fn slot(&self, address: &Address, slot: &U256) -> Result<U256, StateError> {
+                (**self).slot(address, slot)
+            }
+
+            fn code(&self, hash: &B256) -> Result<Bytecode, StateError> {
+                (**self).code(hash)
+            }
+
+            fn block_hash(&self, number: u64) -> Result<B256, StateError> {
+                (**self).block_hash(number)
+            }
+
+            fn any_slot(&self, address: &Address, counts: &dyn Fn(&U256) -> bool) -> Result<bool, StateError> {
+                (**self).any_slot(address, counts)
+            }
+        }
+    };
+}
+
+delegate!(impl<V: StateView + ?Sized> StateView for &V);
+delegate!(impl<V: StateView + ?Sized> StateView for Arc<V>);
+delegate!(impl<V: StateView + ?Sized> StateView for Box<V>);
+
+/// Code as the EVM runs it. Bytes that begin like a delegation (EIP-7702) but are none are
+/// ordinary code, deployed before EIP-3541 forbade them.
+#[must_use]
+pub fn bytecode(bytes: Bytes) -> Bytecode {
+    Bytecode::new_raw_checked(bytes.clone()).unwrap_or_else(|_| Bytecode::new_legacy(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn malformed_delegations_are_ordinary_code() {
+        let code = bytecode(Bytes::from_static(&[0xef, 0x01, 0x00, 0x01]));
+        assert_eq!(code.eip7702_address(), None);
+        assert_eq!(code.original_byte_slice(), &[0xef, 0x01, 0x00, 0x01]);
+    }
+}
