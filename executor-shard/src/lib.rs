@@ -5,3 +5,10 @@
 //! any moment.
 
 pub mod engine;
+mod fetch;
+pub mod node;
+pub mod replica;
+pub mod run;
+pub mod session;
+pub mod sub_block;
+pub mod worker;

@@ -240,7 +240,11 @@ impl StateBuilder {
             .map(|(slot, value)| SlotValue { slot, value })
             .collect();
         storage.sort_unstable();
-        self.accounts.push(AccountRecord { address, account: Account { balance, nonce, code_hash }, storage });
+        self.accounts.push(AccountRecord {
+            address,
+            account: Account { balance, nonce, code_hash },
+            storage,
+        });
     }
 
     fn finish(mut self) -> (Vec<AccountRecord>, Vec<(B256, Bytes)>) {

@@ -51,9 +51,7 @@ impl Overlay {
         for (address, write) in &writes.accounts {
             self.apply_account(*address, write);
         }
-        for (hash, code) in &writes.code {
-            self.insert_code(*hash, code.clone());
-        }
+        self.add_code(&writes.code);
     }
 
     /// Takes up changes that precede the block's transactions.
@@ -67,8 +65,17 @@ impl Overlay {
         extend(&mut entry.storage, &delta.storage);
     }
 
-    fn insert_code(&mut self, hash: B256, code: Bytes) {
-        self.code.entry(hash).or_insert_with(|| bytecode(code));
+    /// Takes up code by its hash.
+    pub fn add_code(&mut self, code: &[(B256, Bytes)]) {
+        for (hash, bytes) in code {
+            self.code.entry(*hash).or_insert_with(|| bytecode(bytes.clone()));
+        }
+    }
+
+    /// Code that was written, by its hash.
+    #[must_use]
+    pub fn code(&self, hash: &B256) -> Option<&Bytecode> {
+        self.code.get(hash)
     }
 
     fn apply_account(&mut self, address: Address, write: &AccountWrite) {

@@ -68,6 +68,11 @@ impl MemoryState {
         self.ancestors.iter().map(|(number, hash)| (*number, *hash))
     }
 
+    /// An account's non-zero slots.
+    pub fn slots(&self, address: &Address) -> impl Iterator<Item = (&U256, &U256)> {
+        self.accounts.get(address).into_iter().flat_map(|stored| stored.storage.iter())
+    }
+
     /// Adds an account, or more slots of one that is already here.
     pub fn insert(&mut self, record: AccountRecord) {
         let stored = self.accounts.entry(record.address);

@@ -1,0 +1,323 @@
+//! What the supervisor knows about every task and thread, and what the end of one means.
+//!
+//! Plain data and a pure decision ([`Registry::settle`]). It starts nothing, logs nothing and knows
+//! no clock. Invariant: the first failure is kept, later ones do not replace it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::restart::Restart;
+
+/// What the end of a task means for the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Its end before shutdown, however it comes, ends the process.
+    Critical,
+    /// It is started again, within limits; beyond them it is critical.
+    Restart(Restart),
+    /// It may end. A failure is logged and counted and has no further consequence.
+    Job,
+}
+
+impl Policy {
+    /// The policy's name, as in logs and metric labels.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Restart(_) => "restart",
+            Self::Job => "job",
+        }
+    }
+}
+
+/// What carries the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskKind {
+    /// A tokio task.
+    Task,
+    /// An OS thread of its own.
+    Thread,
+}
+
+impl TaskKind {
+    /// The kind's name, as in logs and metric labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::Thread => "thread",
+        }
+    }
+}
+
+impl fmt::Display for TaskKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where a task is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskState {
+    /// At work.
+    Running,
+    /// Ended, and waiting to be started again.
+    BackingOff,
+    /// Ended as it should: after shutdown had begun.
+    Ended,
+    /// Ended as it should not have.
+    Failed,
+}
+
+impl TaskState {
+    /// The state's name, as in logs and metric labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::BackingOff => "backing_off",
+            Self::Ended => "ended",
+            Self::Failed => "failed",
+        }
+    }
+
+    const fn is_live(self) -> bool {
+        matches!(self, Self::Running | Self::BackingOff)
+    }
+}
+
+/// One task or thread, for metrics. Jobs are listed while they run, the others for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskStatus {
+    /// Its name; several jobs may share one.
+    pub name: Arc<str>,
+    /// Task or thread.
+    pub kind: TaskKind,
+    /// What its end means.
+    pub policy: Policy,
+    /// Where it is in its life.
+    pub state: TaskState,
+    /// How often it has been started again.
+    pub restarts: u32,
+}
+
+/// How a task or thread ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum End {
+    /// It returned without an error.
+    #[error("returned before shutdown")]
+    Returned,
+    /// It returned an error, here with all its causes.
+    #[error("failed: {0}")]
+    Failed(String),
+    /// It panicked with this message.
+    #[error("panicked: {0}")]
+    Panicked(String),
+    /// Its future was dropped before it was done, as by a runtime that shuts down.
+    #[error("was dropped before it was done")]
+    Dropped,
+    /// It never ran.
+    #[error("could not be started: {0}")]
+    NotStarted(String),
+    /// It ended once more often than its policy restarts it.
+    #[error("used up its {limit} restarts, then {last}")]
+    RestartsExhausted {
+        /// The restarts its policy allows within the window.
+        limit: u32,
+        /// How it ended the last time.
+        last: Box<End>,
+    },
+}
+
+/// The end of a task that ends the process.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} `{name}` {end}")]
+pub struct Failure {
+    /// Whose end it was.
+    pub name: Arc<str>,
+    /// Task or thread.
+    pub kind: TaskKind,
+    /// How it ended.
+    pub end: End,
+}
+
+/// What follows from an end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Consequence {
+    /// Nothing.
+    None,
+    /// To be logged.
+    JobFailed,
+    /// The process is to shut down, with failure.
+    Shutdown(Failure),
+}
+
+/// All tasks and threads, by an id of their own.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    next_id: u64,
+    entries: BTreeMap<u64, TaskStatus>,
+    failure: Option<Failure>,
+    failed_jobs: u64,
+    closed: bool,
+}
+
+impl Registry {
+    /// Enters a task as running; none once the drain is over.
+    pub(super) fn admit(&mut self, name: Arc<str>, kind: TaskKind, policy: Policy) -> Option<u64> {
+        if self.closed {
+            return None;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let status = TaskStatus { name, kind, policy, state: TaskState::Running, restarts: 0 };
+        self.entries.insert(id, status);
+        Some(id)
+    }
+
+    /// Notes that a task waits for its restart.
+    pub(super) fn back_off(&mut self, id: u64) {
+        if let Some(status) = self.entries.get_mut(&id) {
+            status.state = TaskState::BackingOff;
+        }
+    }
+
+    /// Notes that a task has been started again.
+    pub(super) fn restarted(&mut self, id: u64) {
+        if let Some(status) = self.entries.get_mut(&id) {
+            status.state = TaskState::Running;
+            status.restarts = status.restarts.saturating_add(1);
+        }
+    }
+
+    /// Decides what the end of a task means. While `stopping`, returning (or being dropped) is what
+    /// a critical task should do; an error or a panic is a failure even then.
+    pub(super) fn settle(&mut self, id: u64, end: End, stopping: bool) -> Consequence {
+        let Some(status) = self.entries.get_mut(&id) else { return Consequence::None };
+        let expected = self.closed || (stopping && matches!(end, End::Returned | End::Dropped));
+        if matches!(status.policy, Policy::Job) {
+            self.entries.remove(&id);
+            if expected || end == End::Returned {
+                return Consequence::None;
+            }
+            self.failed_jobs += 1;
+            return Consequence::JobFailed;
+        }
+        if expected {
+            status.state = TaskState::Ended;
+            return Consequence::None;
+        }
+        status.state = TaskState::Failed;
+        let failure = Failure { name: status.name.clone(), kind: status.kind, end };
+        self.failure.get_or_insert_with(|| failure.clone());
+        Consequence::Shutdown(failure)
+    }
+
+    /// The first failure.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.failure.clone()
+    }
+
+    /// How many jobs have failed.
+    pub(super) fn failed_jobs(&self) -> u64 {
+        self.failed_jobs
+    }
+
+    /// The names of those that have not ended.
+    pub(super) fn live(&self) -> Vec<String> {
+        let live = self.entries.values().filter(|status| status.state.is_live());
+        live.map(|status| status.name.to_string()).collect()
+    }
+
+    /// Whether all have ended.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.entries.values().any(|status| status.state.is_live())
+    }
+
+    /// Admits nobody from now on, and gives no end a meaning any more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// All entries, in the order they were admitted.
+    pub(super) fn status(&self) -> Vec<TaskStatus> {
+        self.entries.values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+    use super::*;
+
+    fn with(policy: Policy) -> (Registry, u64) {
+        let mut registry = Registry::default();
+        let id = registry.admit("accept".into(), TaskKind::Task, policy).unwrap();
+        (registry, id)
+    }
+
+    #[test]
+    fn any_end_of_a_critical_task_before_shutdown_is_a_failure() {
+        for end in [End::Returned, End::Failed("x".into()), End::Panicked("x".into()), End::Dropped] {
+            let (mut registry, id) = with(Policy::Critical);
+            let failure = Failure { name: "accept".into(), kind: TaskKind::Task, end: end.clone() };
+            assert_eq!(registry.settle(id, end, false), Consequence::Shutdown(failure.clone()));
+            assert_eq!(registry.failure(), Some(failure));
+            assert_eq!(registry.status()[0].state, TaskState::Failed);
+        }
+    }
+
+    #[test]
+    fn a_critical_task_that_returns_while_stopping_has_ended_well() {
+        let (mut registry, id) = with(Policy::Critical);
+        assert_eq!(registry.settle(id, End::Returned, true), Consequence::None);
+        assert_eq!(registry.status()[0].state, TaskState::Ended);
+        assert_eq!(registry.failure(), None);
+    }
+
+    #[test]
+    fn a_critical_task_that_panics_while_stopping_is_a_failure() {
+        let (mut registry, id) = with(Policy::Critical);
+        assert!(matches!(registry.settle(id, End::Panicked("x".into()), true), Consequence::Shutdown(_)));
+        assert!(registry.failure().is_some());
+    }
+
+    #[test]
+    fn the_first_failure_is_kept() {
+        let (mut registry, first) = with(Policy::Critical);
+        let second = registry.admit("serve".into(), TaskKind::Thread, Policy::Critical).unwrap();
+        registry.settle(second, End::Panicked("cause".into()), false);
+        registry.settle(first, End::Failed("effect".into()), false);
+        assert_eq!(registry.failure().unwrap().to_string(), "thread `serve` panicked: cause");
+    }
+
+    #[test]
+    fn a_job_is_forgotten_at_its_end_and_counted_when_it_failed() {
+        let (mut registry, id) = with(Policy::Job);
+        assert_eq!(registry.settle(id, End::Returned, false), Consequence::None);
+        let id = registry.admit("peer".into(), TaskKind::Task, Policy::Job).unwrap();
+        assert_eq!(registry.settle(id, End::Failed("x".into()), false), Consequence::JobFailed);
+        assert!(registry.status().is_empty());
+        assert_eq!((registry.failed_jobs(), registry.failure()), (1, None));
+    }
+
+    #[test]
+    fn a_closed_registry_admits_nobody_and_blames_nobody() {
+        let (mut registry, id) = with(Policy::Critical);
+        registry.close();
+        assert_eq!(registry.admit("late".into(), TaskKind::Task, Policy::Job), None);
+        assert_eq!(registry.settle(id, End::Dropped, true), Consequence::None);
+        assert_eq!(registry.failure(), None);
+    }
+
+    #[test]
+    fn exhausted_restarts_tell_the_last_end() {
+        let last = Box::new(End::Failed("no route".into()));
+        let end = End::RestartsExhausted { limit: 3, last };
+        let failure = Failure { name: "sync".into(), kind: TaskKind::Task, end };
+        assert_eq!(failure.to_string(), "task `sync` used up its 3 restarts, then failed: no route");
+    }
+}

@@ -1,0 +1,34 @@
+//! The `executor-shard` binary: parse, run, drain.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use common::supervise::Exit;
+use common::telemetry;
+use executor_shard::run::{ShardArgs, run};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let args = ShardArgs::parse();
+    match start(args) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("executor-shard: {error:#}");
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn start(args: ShardArgs) -> anyhow::Result<Exit> {
+    telemetry::init(&args.telemetry, "executor-shard")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("shard-io")
+        .enable_all()
+        .build()?;
+    let drained = runtime.block_on(run(args));
+    runtime.shutdown_background();
+    Ok(drained?.exit())
+}

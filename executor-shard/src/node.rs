@@ -1,0 +1,311 @@
+//! A shard put together: replica, slots and session behind the endpoint that the coordinator
+//! calls, whether over the network or within one process.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use async_trait::async_trait;
+use common::account::Delta;
+use common::block::{BlockPayload, ShardBlock};
+use common::endpoint::{CoordinatorEndpoint, PeerError, ShardEndpoint};
+use common::id::{AssignmentId, Epoch, Incarnation, ShardId, StateRef};
+use common::message::{Heartbeat, PROTOCOL_VERSION, Refusal, Register, StateSummary};
+use common::supervise::SupervisorHandle;
+use common::work::{ExecuteBlock, WorkKind};
+use net::backoff::BackoffPolicy;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::ENGINE_VERSION;
+use crate::fetch::fetch_state;
+use crate::replica::{Replica, ReplicaError};
+use crate::session::{Accepted, SessionConfig, SessionHandle, SessionOptions, run_session};
+use crate::worker::{Job, SlotEvent, Slots};
+
+/// Blocks whose bytes are kept: the one being executed, the next one, and some that are late.
+const BLOCKS_KEPT: usize = 8;
+
+/// Assignments accepted and not yet delivered, per slot.
+const QUEUE_PER_SLOT: usize = 8;
+
+/// What a shard is built from.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Its id, given by the operator.
+    pub shard: ShardId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Its worker threads, at least one.
+    pub slots: u16,
+    /// Where its service can be reached; empty for a shard within the coordinator's process.
+    pub advertise: String,
+    /// Silence of the coordinator after which it counts as away.
+    pub lost_after: Duration,
+}
+
+impl NodeConfig {
+    /// This build, as it introduces itself.
+    #[must_use]
+    pub fn build() -> &'static str {
+        concat!("executor-shard/", env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// A running shard.
+#[derive(Debug)]
+pub struct ShardNode {
+    config: NodeConfig,
+    replica: Arc<Replica>,
+    slots: Slots,
+    session: SessionHandle,
+    coordinator: Arc<dyn CoordinatorEndpoint>,
+    blocks: Mutex<VecDeque<Arc<ShardBlock>>>,
+    cancels: Arc<Mutex<BTreeMap<AssignmentId, Arc<AtomicBool>>>>,
+    syncing: tokio::sync::Mutex<()>,
+}
+
+/// What the session says of the node.
+#[derive(Debug)]
+struct Introduction {
+    config: NodeConfig,
+    replica: Arc<Replica>,
+    slots: Slots,
+    session: SessionHandle,
+}
+
+impl SessionOptions for Introduction {
+    fn register(&self) -> Register {
+        Register {
+            protocol: PROTOCOL_VERSION,
+            build: NodeConfig::build().to_owned(),
+            engine: ENGINE_VERSION.to_owned(),
+            shard: self.config.shard,
+            incarnation: self.config.incarnation,
+            slots: self.config.slots,
+            advertise: self.config.advertise.clone(),
+            state: self.replica.summary(),
+        }
+    }
+
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        let (epoch, outbox) = self.session.with(|session| (session.epoch(), session.undelivered()));
+        Some(Heartbeat {
+            shard: self.config.shard,
+            incarnation: self.config.incarnation,
+            epoch: epoch?,
+            state: self.replica.summary(),
+            slots: self.slots.progress(),
+            queued: u32::try_from(self.slots.queued()).unwrap_or(u32::MAX),
+            outbox: u32::try_from(outbox).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+impl ShardNode {
+    /// Starts slots and session under `supervisor`. The session registers at once, and goes on
+    /// trying while the coordinator is away.
+    #[must_use]
+    pub fn start(
+        config: NodeConfig,
+        coordinator: Arc<dyn CoordinatorEndpoint>,
+        supervisor: &SupervisorHandle,
+    ) -> Arc<Self> {
+        let queue = QUEUE_PER_SLOT * usize::from(config.slots.max(1)) + QUEUE_PER_SLOT;
+        let session = SessionHandle::new(SessionConfig {
+            shard: config.shard,
+            incarnation: config.incarnation,
+            queue_limit: queue,
+            parallel_sends: usize::from(config.slots.max(1)) + 1,
+            lost_after: config.lost_after,
+            backoff: BackoffPolicy::default(),
+        });
+        let cancels: Arc<Mutex<BTreeMap<AssignmentId, Arc<AtomicBool>>>> = Arc::default();
+        let report = {
+            let (session, cancels) = (session.clone(), Arc::clone(&cancels));
+            Arc::new(move |event: SlotEvent| match event {
+                SlotEvent::Finished(result) => {
+                    lock(&cancels).remove(&result.assignment);
+                    session.finished(result);
+                }
+                SlotEvent::Dropped(assignment) => {
+                    lock(&cancels).remove(&assignment);
+                    session.dropped(assignment);
+                }
+            })
+        };
+        let name = format!("shard-{}", config.shard);
+        let (slots, slot_supervisor) = Slots::new(&name, config.slots, queue, report);
+        supervisor.spawn_thread(format!("{name}-slots"), move || slot_supervisor.run());
+        let replica = Arc::new(Replica::default());
+        let introduction = Introduction {
+            config: config.clone(),
+            replica: Arc::clone(&replica),
+            slots: slots.clone(),
+            session: session.clone(),
+        };
+        let stop = supervisor.shutdown_token();
+        let drive =
+            run_session(session.clone(), Arc::clone(&coordinator), Arc::new(introduction), stop.clone());
+        let (idle_slots, open_cancels) = (slots.clone(), Arc::clone(&cancels));
+        supervisor.spawn_critical(format!("{name}-session"), async move {
+            let ended = drive.await;
+            if ended.is_ok() {
+                // Leaving is a normal end: the process is stopped by whoever asked for it.
+                stop.cancelled().await;
+            }
+            // Whatever is left has nobody to go to any more.
+            lock(&open_cancels).values().for_each(|cancelled| cancelled.store(true, Ordering::Relaxed));
+            idle_slots.close();
+            ended
+        });
+        Arc::new(Self {
+            config,
+            replica,
+            slots,
+            session,
+            coordinator,
+            blocks: Mutex::default(),
+            cancels,
+            syncing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Begins to drain: what is held is finished and delivered, then the shard leaves.
+    pub fn begin_drain(&self) {
+        self.session.drain();
+    }
+
+    /// Cancelled when the session has ended.
+    #[must_use]
+    pub fn left(&self) -> CancellationToken {
+        self.session.left()
+    }
+
+    fn block(&self, hash: B256, inputs: B256) -> Option<Arc<ShardBlock>> {
+        lock(&self.blocks).iter().find(|block| block.hash == hash && block.inputs == inputs).cloned()
+    }
+
+    fn check_epoch(&self, epoch: Epoch) -> Result<(), PeerError> {
+        self.session.with(|session| session.check_epoch(epoch)).map_err(PeerError::Command)
+    }
+
+    /// All that is needed to do the work, or why it cannot be done here.
+    fn prepare(&self, command: ExecuteBlock) -> Result<Job, Refusal> {
+        let ExecuteBlock { assignment, spec, .. } = command;
+        match spec.id() {
+            Ok(id) if id == assignment.work => {}
+            Ok(_) => return Err(malformed("the work is not the one that the assignment names")),
+            Err(error) => return Err(malformed(&error.to_string())),
+        }
+        let block = self.block(spec.block, spec.inputs).ok_or(Refusal::UnknownBlock { block: spec.block })?;
+        let not_at_base =
+            || Refusal::NotAtBase { at: self.replica.summary().map(|held| held.state), wanted: spec.base };
+        let chain = self.replica.spec(spec.base.world).ok_or_else(not_at_base)?;
+        let view = match &spec.kind {
+            WorkKind::Recover => None,
+            WorkKind::Execute { senders, .. } if senders.len() != spec.indices.len() => {
+                return Err(malformed("there are not as many senders as transactions"));
+            }
+            WorkKind::Execute { .. } => Some(self.replica.view(spec.base).ok_or_else(not_at_base)?),
+        };
+        let cancelled = Arc::new(AtomicBool::new(false));
+        Ok(Job { assignment, spec, block, chain, view, cancelled })
+    }
+}
+
+fn malformed(reason: &str) -> Refusal {
+    Refusal::Malformed { reason: reason.to_owned() }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs what may take a while off the runtime's workers.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PeerError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| PeerError::Protocol(error.to_string()))
+}
+
+#[async_trait]
+impl ShardEndpoint for ShardNode {
+    async fn execute(&self, command: ExecuteBlock) -> Result<(), PeerError> {
+        let assignment = command.assignment;
+        let job = self.prepare(command).map_err(PeerError::Command)?;
+        if self.session.accept(assignment).map_err(PeerError::Command)? == Accepted::Already {
+            return Ok(());
+        }
+        lock(&self.cancels).insert(assignment, Arc::clone(&job.cancelled));
+        if self.slots.offer(job).is_err() {
+            lock(&self.cancels).remove(&assignment);
+            self.session.dropped(assignment);
+            return Err(PeerError::Command(Refusal::QueueFull { limit: self.slots.queued() }));
+        }
+        Ok(())
+    }
+
+    async fn put_block(&self, epoch: Epoch, block: Arc<BlockPayload>) -> Result<(), PeerError> {
+        self.check_epoch(epoch)?;
+        let opened = blocking(move || block.open()).await?;
+        let opened = opened.map_err(|error| PeerError::Command(malformed(&error.to_string())))?;
+        let mut blocks = lock(&self.blocks);
+        blocks.retain(|kept| kept.hash != opened.hash || kept.inputs != opened.inputs);
+        blocks.push_back(Arc::new(opened));
+        while blocks.len() > BLOCKS_KEPT {
+            blocks.pop_front();
+        }
+        Ok(())
+    }
+
+    async fn put_delta(&self, epoch: Epoch, delta: Arc<Delta>) -> Result<StateSummary, PeerError> {
+        self.check_epoch(epoch)?;
+        let _guard = self.syncing.lock().await;
+        let replica = Arc::clone(&self.replica);
+        let wanted = delta.from;
+        match blocking(move || replica.apply(&delta)).await? {
+            Ok(summary) => Ok(summary),
+            Err(ReplicaError::NotAtBase { at, .. }) => {
+                Err(PeerError::Command(Refusal::NotAtBase { at, wanted }))
+            }
+            Err(error) => {
+                tracing::error!(%error, "the replica is given up");
+                Err(PeerError::Command(Refusal::NotAtBase { at: None, wanted }))
+            }
+        }
+    }
+
+    async fn sync(&self, epoch: Epoch, target: StateRef) -> Result<StateSummary, PeerError> {
+        self.check_epoch(epoch)?;
+        let _guard = self.syncing.lock().await;
+        if let Some(held) = self.replica.summary().filter(|held| held.state == target) {
+            return Ok(held);
+        }
+        let fetched =
+            fetch_state(self.coordinator.as_ref(), self.config.shard, self.config.incarnation, target)
+                .await?;
+        let summary = fetched.summary;
+        self.replica.replace(summary, fetched.spec, fetched.state);
+        tracing::info!(state = %summary.state, "the replica holds another state");
+        Ok(summary)
+    }
+
+    async fn cancel(&self, assignment: AssignmentId) -> Result<(), PeerError> {
+        self.check_epoch(assignment.epoch)?;
+        if let Some(cancelled) = lock(&self.cancels).get(&assignment) {
+            cancelled.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn drain(&self, epoch: Epoch) -> Result<(), PeerError> {
+        self.check_epoch(epoch)?;
+        self.begin_drain();
+        Ok(())
+    }
+
+    async fn gone(&self) -> PeerError {
+        self.left().cancelled().await;
+        PeerError::Unreachable("the shard has ended".into())
+    }
+}

@@ -1,0 +1,135 @@
+//! The shard process: options, start, and an orderly end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use common::id::{Incarnation, ShardId};
+use common::launch::{ParentWatch, stop_asked};
+use common::supervise::{Drained, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
+use common::telemetry::TelemetryArgs;
+use net::channel;
+use net::limits::PeerLimits;
+use net::serve::{Bound, Health};
+use net::wire::{FleetClient, NodeIdentity, shard_service};
+use tonic::service::Routes;
+
+use crate::engine::ENGINE_VERSION;
+use crate::node::{NodeConfig, ShardNode};
+
+/// Executes sub-blocks of Ethereum blocks for a coordinator.
+///
+/// It joins the coordinator's fleet, keeps a replica of the state, and executes what it is sent.
+/// It may be started before the coordinator, and may be killed at any moment: the coordinator
+/// gives its work to another shard. SIGTERM lets it finish what it holds first.
+///
+/// Exit codes: 0 stopped cleanly, 1 failed or refused by the coordinator, 2 bad command line,
+/// 3 stopped before everything was finished.
+#[derive(Debug, Clone, Parser)]
+#[command(version, name = "executor-shard")]
+pub struct ShardArgs {
+    /// This shard's number, unique in its fleet.
+    #[arg(long, value_name = "N")]
+    pub shard_id: u32,
+
+    /// The coordinator's address.
+    #[arg(long, value_name = "URL")]
+    pub coordinator: String,
+
+    /// The address to serve on; port 0 takes any free port.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+
+    /// The address that the coordinator is told, where it differs from --listen.
+    #[arg(long, value_name = "ADDR")]
+    pub advertise: Option<String>,
+
+    /// Worker threads.
+    #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+
+    /// How long SIGTERM waits for work in hand.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub grace: u64,
+
+    /// Write the address that was bound to this file, once it is served.
+    #[arg(long, value_name = "FILE")]
+    pub address_file: Option<PathBuf>,
+
+    /// End when standard input does: for processes that another one starts.
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+
+    /// How to log.
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// Runs a shard until it is asked to stop, and drains it.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(args: ShardArgs) -> anyhow::Result<Drained> {
+    let mut signals = Signals::new()?;
+    let parent = ParentWatch::start_if(args.exit_with_parent)?;
+    let supervisor = Supervisor::new("executor-shard");
+    let node = start(&args, &supervisor.handle()).await?;
+    let left = node.left();
+    // A drain that the coordinator asked for ends the process too.
+    let asked = async {
+        tokio::select! {
+            reason = stop_asked(&mut signals, &parent) => reason,
+            () = left.cancelled() => StopReason::Requested,
+        }
+    };
+    let grace = Duration::from_secs(args.grace);
+    let outcome = supervisor.run_until_stopped(asked).await;
+    // With the parent gone there is nobody to finish anything for.
+    let finish = !matches!(outcome, Outcome::Failed(_) | Outcome::Stopped(StopReason::ParentGone));
+    if finish {
+        node.begin_drain();
+        tokio::select! {
+            () = left.cancelled() => {}
+            reason = signals.next() => tracing::warn!(%reason, "asked again: stopping at once"),
+            () = tokio::time::sleep(grace) => tracing::warn!("work in hand was not finished in time"),
+        }
+    }
+    drop(node);
+    Ok(supervisor.drain(Duration::from_secs(5), signals.next()).await)
+}
+
+/// Binds, serves and joins.
+async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Result<Arc<ShardNode>> {
+    let limits = PeerLimits::default().checked()?;
+    let bound = Bound::bind(args.listen).await?;
+    let address = bound.address();
+    let config = NodeConfig {
+        shard: ShardId(args.shard_id),
+        incarnation: Incarnation::fresh(),
+        slots: args.threads,
+        advertise: args.advertise.clone().unwrap_or_else(|| address.to_string()),
+        lost_after: limits.lost_after,
+    };
+    let coordinator = FleetClient::new(channel::lazy(&args.coordinator, &limits)?, limits);
+    let identity = NodeIdentity {
+        shard: config.shard,
+        incarnation: config.incarnation,
+        slots: config.slots,
+        build: NodeConfig::build().to_owned(),
+        engine: ENGINE_VERSION.to_owned(),
+    };
+    let node = ShardNode::start(config.clone(), Arc::new(coordinator), supervisor);
+    let (health, _reporter) = Health::new();
+    let routes = Routes::new(shard_service(Arc::clone(&node) as _, identity));
+    supervisor.spawn_critical("server", bound.serve(routes, health, supervisor.shutdown_token()));
+    if let Some(file) = &args.address_file {
+        std::fs::write(file, format!("{address}\n"))?;
+    }
+    tracing::info!(
+        shard = %config.shard, incarnation = config.incarnation.0, %address, threads = config.slots,
+        coordinator = args.coordinator, "serving"
+    );
+    Ok(node)
+}

@@ -1,0 +1,240 @@
+//! Runs the session machine: a task that does what the machine says and tells it what came of it.
+//!
+//! Calls are made in a set of their own, so a slow delivery never holds up a heartbeat.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use common::endpoint::{CoordinatorEndpoint, PeerError};
+use common::id::AssignmentId;
+use common::message::{
+    Draining, Heartbeat, Leave, Refusal, Register, Registered, ResultReceipt, SubmitResult,
+};
+use net::retry::EntryId;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::machine::{Accepted, Action, Session, SessionConfig};
+
+/// How long saying goodbye may take.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a session says of the shard, made by whoever knows.
+pub trait SessionOptions: Send + Sync {
+    /// The request to join.
+    fn register(&self) -> Register;
+    /// A heartbeat under the current term.
+    fn heartbeat(&self) -> Option<Heartbeat>;
+}
+
+/// The session, shared by the task that drives it, the service that takes commands, and the slots
+/// that report.
+#[derive(Debug, Clone)]
+pub struct SessionHandle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    machine: Mutex<Session>,
+    config: SessionConfig,
+    changed: Notify,
+    started: Instant,
+    left: CancellationToken,
+}
+
+impl SessionHandle {
+    /// A session that has not begun.
+    #[must_use]
+    pub fn new(config: SessionConfig) -> Self {
+        let shared = Shared {
+            machine: Mutex::new(Session::new(config, Duration::ZERO)),
+            config,
+            changed: Notify::new(),
+            started: Instant::now(),
+            left: CancellationToken::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    fn machine(&self) -> MutexGuard<'_, Session> {
+        self.shared.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.shared.started.elapsed()
+    }
+
+    /// A look at the machine.
+    pub fn with<T>(&self, look: impl FnOnce(&Session) -> T) -> T {
+        look(&self.machine())
+    }
+
+    /// A command arrives.
+    ///
+    /// # Errors
+    /// [`Refusal`] saying why it is not taken.
+    pub fn accept(&self, id: AssignmentId) -> Result<Accepted, Refusal> {
+        self.machine().accept(id)
+    }
+
+    /// A worker has finished an assignment.
+    pub fn finished(&self, result: SubmitResult) {
+        let now = self.now();
+        self.machine().finished(result, now);
+        self.shared.changed.notify_one();
+    }
+
+    /// An accepted assignment is not going to be done.
+    pub fn dropped(&self, id: AssignmentId) {
+        self.machine().dropped(id);
+        self.shared.changed.notify_one();
+    }
+
+    /// Begins to drain.
+    pub fn drain(&self) {
+        self.machine().drain();
+        self.shared.changed.notify_one();
+    }
+
+    /// Cancelled when the session has ended.
+    #[must_use]
+    pub fn left(&self) -> CancellationToken {
+        self.shared.left.clone()
+    }
+}
+
+/// What came of a call.
+enum Done {
+    Registered(Result<Registered, PeerError>),
+    Heartbeat(Result<(), PeerError>),
+    Submitted(EntryId, Result<ResultReceipt, PeerError>),
+    Announced(Result<(), PeerError>),
+    Left,
+}
+
+/// The session was ended by the coordinator's refusal.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct GaveUp(String);
+
+/// Drives the session until it leaves, gives up, or is stopped.
+///
+/// # Errors
+/// [`GaveUp`] when the coordinator refuses this shard for good.
+pub async fn run_session(
+    handle: SessionHandle,
+    coordinator: Arc<dyn CoordinatorEndpoint>,
+    options: Arc<dyn SessionOptions>,
+    stop: CancellationToken,
+) -> Result<(), GaveUp> {
+    let _left = handle.left().drop_guard();
+    let mut calls: JoinSet<Done> = JoinSet::new();
+    let mut away = true;
+    loop {
+        let now = handle.now();
+        let (actions, wake, joined) = {
+            let mut machine = handle.machine();
+            (machine.poll(now), machine.next_wake(), machine.is_joined())
+        };
+        if joined == away {
+            away = !joined;
+            tracing::info!(
+                joined,
+                "{}",
+                if joined { "joined the fleet" } else { "waiting for the coordinator" }
+            );
+        }
+        for action in actions {
+            if let Action::GiveUp(reason) = action {
+                return Err(GaveUp(reason));
+            }
+            start(&mut calls, action, &handle, &coordinator, options.as_ref());
+        }
+        let pause = async {
+            match wake {
+                Some(at) => tokio::time::sleep(at.saturating_sub(handle.now())).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = handle.shared.changed.notified() => {}
+            () = pause => {}
+            Some(done) = calls.join_next() => match done {
+                Ok(Done::Left) => return Ok(()),
+                Ok(done) => take_up(&handle, done),
+                Err(error) => tracing::error!(%error, "a call of the session failed"),
+            },
+        }
+    }
+}
+
+fn start(
+    calls: &mut JoinSet<Done>,
+    action: Action,
+    handle: &SessionHandle,
+    coordinator: &Arc<dyn CoordinatorEndpoint>,
+    options: &dyn SessionOptions,
+) {
+    let coordinator = Arc::clone(coordinator);
+    let SessionConfig { shard, incarnation, .. } = handle.shared.config;
+    match action {
+        Action::Register => {
+            let request = options.register();
+            calls.spawn(async move { Done::Registered(coordinator.register(request).await) });
+        }
+        Action::Heartbeat => {
+            let heartbeat = options.heartbeat();
+            calls.spawn(async move {
+                let Some(heartbeat) = heartbeat else { return Done::Heartbeat(Ok(())) };
+                Done::Heartbeat(coordinator.heartbeat(heartbeat).await)
+            });
+        }
+        Action::Submit(entry, result) => {
+            calls.spawn(async move { Done::Submitted(entry, coordinator.submit_result(result).await) });
+        }
+        Action::AnnounceDraining => {
+            let notice = Draining { shard, incarnation };
+            calls.spawn(async move { Done::Announced(coordinator.draining(notice).await) });
+        }
+        Action::Leave => {
+            let leave = Leave { shard, incarnation, reason: "drained".into() };
+            calls.spawn(async move {
+                // A coordinator that is away will notice by itself.
+                let _ = tokio::time::timeout(LEAVE_WITHIN, coordinator.leave(leave)).await;
+                Done::Left
+            });
+        }
+        Action::GiveUp(_) => {}
+    }
+}
+
+fn take_up(handle: &SessionHandle, done: Done) {
+    let now = handle.now();
+    // The jitter's randomness: the clock's last digits differ between shards.
+    let random = (now.subsec_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut machine = handle.machine();
+    match done {
+        Done::Registered(answer) => {
+            if let Err(error) = &answer {
+                tracing::debug!(%error, "not registered");
+            }
+            machine.registered(answer, now, random);
+        }
+        Done::Heartbeat(answer) => machine.heartbeat_done(answer, now),
+        Done::Submitted(entry, answer) => {
+            if let Err(error) = &answer {
+                tracing::warn!(%error, "a result was not delivered");
+            }
+            machine.submitted(entry, answer, now, random);
+        }
+        Done::Announced(answer) => {
+            if let Err(error) = answer {
+                tracing::warn!(%error, "the coordinator was not told of the drain");
+            }
+        }
+        Done::Left => {}
+    }
+}

@@ -1,0 +1,454 @@
+//! The session as a pure state machine: events in, actions out, time passed in. No clock, no
+//! I/O, no threads, no randomness of its own, so that a simulator runs the real thing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::endpoint::PeerError;
+use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
+use common::message::{Refusal, Registered, ResultReceipt, SubmitResult};
+use net::backoff::{BackoffPolicy, Delays};
+use net::retry::{EntryId, Outbox, SendOutcome};
+
+/// What a session is built from.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionConfig {
+    /// Who this is.
+    pub shard: ShardId,
+    /// In which life.
+    pub incarnation: Incarnation,
+    /// Assignments accepted and not yet delivered, at most.
+    pub queue_limit: usize,
+    /// Results under way at once, at most.
+    pub parallel_sends: usize,
+    /// Silence of the coordinator after which it counts as away.
+    pub lost_after: Duration,
+    /// Delays between retries.
+    pub backoff: BackoffPolicy,
+}
+
+/// What the driver has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Ask to join.
+    Register,
+    /// Say that the shard lives.
+    Heartbeat,
+    /// Deliver a result.
+    Submit(EntryId, Arc<SubmitResult>),
+    /// Say that nothing new is taken.
+    AnnounceDraining,
+    /// Say goodbye, and end.
+    Leave,
+    /// End: there is no point in going on.
+    GiveUp(String),
+}
+
+/// A command was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// For the first time: do it.
+    New,
+    /// Again: it is being done, or done.
+    Already,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Not registered; asks again at this time.
+    Away { ask_at: Duration },
+    /// Has asked.
+    Asking,
+    /// Registered.
+    Joined,
+    /// Has said goodbye.
+    Left,
+}
+
+/// The session.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    phase: Phase,
+    epoch: Option<Epoch>,
+    asking: Delays,
+    beat_every: Duration,
+    beat_at: Duration,
+    beat_under_way: bool,
+    heard_at: Duration,
+    accepted: BTreeSet<AssignmentId>,
+    outbox: Outbox<Arc<SubmitResult>>,
+    draining: bool,
+    announced: bool,
+    fatal: Option<String>,
+}
+
+impl Session {
+    /// A session that has not begun.
+    #[must_use]
+    pub fn new(config: SessionConfig, now: Duration) -> Self {
+        let mut outbox = Outbox::new(config.queue_limit.max(1), config.parallel_sends, config.backoff);
+        outbox.pause();
+        Self {
+            config,
+            phase: Phase::Away { ask_at: now },
+            epoch: None,
+            asking: Delays::new(config.backoff),
+            beat_every: Duration::from_millis(100),
+            beat_at: now,
+            beat_under_way: false,
+            heard_at: now,
+            accepted: BTreeSet::new(),
+            outbox,
+            draining: false,
+            announced: false,
+            fatal: None,
+        }
+    }
+
+    /// Whether the shard is part of a fleet.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        self.phase == Phase::Joined
+    }
+
+    /// The term under which it registered last.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// Results not yet delivered.
+    #[must_use]
+    pub fn undelivered(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Whether a command of this term is to be obeyed.
+    ///
+    /// # Errors
+    /// [`Refusal::StaleEpoch`].
+    pub fn check_epoch(&self, got: Epoch) -> Result<(), Refusal> {
+        match self.epoch {
+            Some(current) if got < current => Err(Refusal::StaleEpoch { got, current }),
+            _ => Ok(()),
+        }
+    }
+
+    /// A command arrives.
+    ///
+    /// # Errors
+    /// [`Refusal`] saying why it is not taken.
+    pub fn accept(&mut self, id: AssignmentId) -> Result<Accepted, Refusal> {
+        if id.shard != self.config.shard || id.incarnation != self.config.incarnation {
+            return Err(Refusal::WrongShard { shard: id.shard, incarnation: id.incarnation });
+        }
+        self.check_epoch(id.epoch)?;
+        if self.draining {
+            return Err(Refusal::Draining);
+        }
+        if self.accepted.contains(&id) {
+            return Ok(Accepted::Already);
+        }
+        // A result keeps its place in the queue until it is delivered.
+        if self.accepted.len() + self.outbox.len() >= self.config.queue_limit {
+            return Err(Refusal::QueueFull { limit: self.config.queue_limit });
+        }
+        self.accepted.insert(id);
+        Ok(Accepted::New)
+    }
+
+    /// An accepted assignment is not going to be done: it was cancelled.
+    pub fn dropped(&mut self, id: AssignmentId) {
+        self.accepted.remove(&id);
+    }
+
+    /// A worker has finished an assignment.
+    pub fn finished(&mut self, result: SubmitResult, now: Duration) {
+        // Cancelled meanwhile: nobody wants it.
+        if !self.accepted.remove(&result.assignment) {
+            return;
+        }
+        // There is room: accepted and outbox share one bound.
+        if let Err(full) = self.outbox.push(Arc::new(result), now) {
+            self.fatal = Some(format!("a result has no place: {full}"));
+        }
+    }
+
+    /// The answer to [`Action::Register`].
+    pub fn registered(&mut self, answer: Result<Registered, PeerError>, now: Duration, random: u64) {
+        match answer {
+            Ok(registered) => {
+                self.phase = Phase::Joined;
+                self.epoch = Some(registered.epoch);
+                self.asking.reset();
+                self.beat_every = registered.heartbeat_every;
+                self.beat_at = now;
+                self.heard_at = now;
+                self.announced = false;
+                self.outbox.resume(now);
+            }
+            Err(error) if error.is_retryable() => {
+                self.phase = Phase::Away { ask_at: now + self.asking.next(random) };
+            }
+            Err(error) => self.fatal = Some(format!("the coordinator does not take this shard: {error}")),
+        }
+    }
+
+    /// The answer to [`Action::Heartbeat`].
+    pub fn heartbeat_done(&mut self, answer: Result<(), PeerError>, now: Duration) {
+        self.beat_under_way = false;
+        self.beat_at = now + self.beat_every;
+        match answer {
+            Ok(()) => self.heard_at = now,
+            Err(PeerError::NotRegistered(_)) => self.away(now),
+            // Refused for good: another process has taken this shard's place.
+            Err(PeerError::Refused(reason)) => self.fatal = Some(reason),
+            Err(_) if now.saturating_sub(self.heard_at) > self.config.lost_after => self.away(now),
+            Err(_) => {}
+        }
+    }
+
+    /// What became of a delivery.
+    pub fn submitted(
+        &mut self,
+        entry: EntryId,
+        answer: Result<ResultReceipt, PeerError>,
+        now: Duration,
+        random: u64,
+    ) {
+        let outcome = match &answer {
+            Ok(_) => SendOutcome::Taken,
+            Err(error) if error.is_retryable() => SendOutcome::TryAgain,
+            Err(_) => SendOutcome::RefusedForGood,
+        };
+        self.outbox.finished(entry, outcome, now, random);
+        match answer {
+            Ok(_) => self.heard_at = now,
+            Err(PeerError::NotRegistered(_)) => self.away(now),
+            Err(_) => {}
+        }
+    }
+
+    /// The coordinator is away, or does not know this shard: wait, and ask again.
+    fn away(&mut self, now: Duration) {
+        if self.phase == Phase::Joined {
+            self.phase = Phase::Away { ask_at: now };
+            self.outbox.pause();
+        }
+    }
+
+    /// From now on nothing new is taken; what is held is finished and delivered, then the
+    /// session ends.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether the session is ending.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// What is to be done now.
+    pub fn poll(&mut self, now: Duration) -> Vec<Action> {
+        if let Some(reason) = self.fatal.take() {
+            self.phase = Phase::Left;
+            return vec![Action::GiveUp(reason)];
+        }
+        match self.phase {
+            Phase::Left | Phase::Asking => Vec::new(),
+            Phase::Away { .. } if self.draining && self.accepted.is_empty() && self.outbox.is_empty() => {
+                self.phase = Phase::Left;
+                vec![Action::Leave]
+            }
+            Phase::Away { ask_at } if ask_at <= now => {
+                self.phase = Phase::Asking;
+                vec![Action::Register]
+            }
+            Phase::Away { .. } => Vec::new(),
+            Phase::Joined => self.poll_joined(now),
+        }
+    }
+
+    fn poll_joined(&mut self, now: Duration) -> Vec<Action> {
+        let mut actions: Vec<Action> =
+            self.outbox.due(now).into_iter().map(|(entry, result)| Action::Submit(entry, result)).collect();
+        if !self.beat_under_way && self.beat_at <= now {
+            self.beat_under_way = true;
+            actions.push(Action::Heartbeat);
+        }
+        if self.draining && !self.announced {
+            self.announced = true;
+            actions.push(Action::AnnounceDraining);
+        }
+        if self.draining && self.accepted.is_empty() && self.outbox.is_empty() {
+            self.phase = Phase::Left;
+            actions.push(Action::Leave);
+        }
+        actions
+    }
+
+    /// When [`Session::poll`] has something to do, if nothing happens before.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Left | Phase::Asking => None,
+            Phase::Away { ask_at } => Some(ask_at),
+            Phase::Joined => {
+                let beat = (!self.beat_under_way).then_some(self.beat_at);
+                [beat, self.outbox.next_due()].into_iter().flatten().min()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use common::id::{Attempt, WorkId};
+    use common::work::WorkFailure;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    const EPOCH: Epoch = Epoch { number: 2, instance: 7 };
+
+    fn session() -> Session {
+        let config = SessionConfig {
+            shard: ShardId(1),
+            incarnation: Incarnation(5),
+            queue_limit: 2,
+            parallel_sends: 2,
+            lost_after: ms(1000),
+            backoff: BackoffPolicy::new(ms(10), ms(100), 0.0).unwrap(),
+        };
+        Session::new(config, ms(0))
+    }
+
+    fn joined() -> Session {
+        let mut session = session();
+        assert_eq!(session.poll(ms(0)), [Action::Register]);
+        session.registered(Ok(Registered { epoch: EPOCH, heartbeat_every: ms(100) }), ms(1), 0);
+        assert_eq!(session.poll(ms(1)), [Action::Heartbeat]);
+        session.heartbeat_done(Ok(()), ms(2));
+        session
+    }
+
+    fn assignment(work: u8) -> AssignmentId {
+        AssignmentId {
+            work: WorkId(alloy_primitives::B256::repeat_byte(work)),
+            shard: ShardId(1),
+            incarnation: Incarnation(5),
+            attempt: Attempt(1),
+            epoch: EPOCH,
+        }
+    }
+
+    fn result(work: u8) -> SubmitResult {
+        SubmitResult { assignment: assignment(work), outcome: Err(WorkFailure::HandedBack) }
+    }
+
+    #[test]
+    fn an_absent_coordinator_is_asked_again_and_again() {
+        let mut session = session();
+        assert_eq!(session.poll(ms(0)), [Action::Register]);
+        assert_eq!(session.poll(ms(1)), [], "one request at a time");
+        session.registered(Err(PeerError::Unreachable("no".into())), ms(5), 0);
+        assert_eq!(session.next_wake(), Some(ms(15)));
+        assert_eq!(session.poll(ms(15)), [Action::Register]);
+    }
+
+    #[test]
+    fn a_shard_that_is_not_wanted_gives_up() {
+        let mut session = session();
+        session.poll(ms(0));
+        session.registered(Err(PeerError::Refused("shard 1 is alive".into())), ms(5), 0);
+        assert!(matches!(session.poll(ms(5)).as_slice(), [Action::GiveUp(_)]));
+        assert_eq!(session.next_wake(), None);
+    }
+
+    #[test]
+    fn commands_of_an_older_epoch_are_refused() {
+        let mut session = joined();
+        let mut old = assignment(1);
+        old.epoch.number = 1;
+        assert!(matches!(session.accept(old), Err(Refusal::StaleEpoch { .. })));
+    }
+
+    #[test]
+    fn commands_for_another_life_are_refused() {
+        let mut session = joined();
+        let mut other = assignment(1);
+        other.incarnation = Incarnation(4);
+        assert!(matches!(session.accept(other), Err(Refusal::WrongShard { .. })));
+    }
+
+    #[test]
+    fn an_undelivered_result_keeps_its_place_in_the_queue() {
+        let mut session = joined();
+        assert_eq!(session.accept(assignment(1)), Ok(Accepted::New));
+        assert_eq!(session.accept(assignment(1)), Ok(Accepted::Already));
+        assert_eq!(session.accept(assignment(2)), Ok(Accepted::New));
+        assert_eq!(session.accept(assignment(3)), Err(Refusal::QueueFull { limit: 2 }));
+        session.finished(result(1), ms(3));
+        assert_eq!(session.accept(assignment(3)), Err(Refusal::QueueFull { limit: 2 }));
+        let Some(Action::Submit(entry, _)) = session.poll(ms(3)).into_iter().next() else {
+            unreachable!("a finished result is due at once")
+        };
+        session.submitted(entry, Ok(ResultReceipt::Used), ms(4), 0);
+        assert_eq!(session.accept(assignment(3)), Ok(Accepted::New));
+    }
+
+    #[test]
+    fn results_wait_while_the_coordinator_is_away_and_go_out_when_it_returns() {
+        let mut session = joined();
+        session.accept(assignment(1)).unwrap();
+        session.poll(ms(102));
+        session.heartbeat_done(Err(PeerError::NotRegistered("who?".into())), ms(103));
+        session.finished(result(1), ms(104));
+        assert_eq!(session.poll(ms(105)), [Action::Register]);
+        assert_eq!(session.undelivered(), 1);
+        let next = Epoch { number: 3, instance: 1 };
+        session.registered(Ok(Registered { epoch: next, heartbeat_every: ms(100) }), ms(200), 0);
+        let actions = session.poll(ms(200));
+        assert!(actions.iter().any(|action| matches!(action, Action::Submit(..))), "{actions:?}");
+    }
+
+    #[test]
+    fn a_short_silence_is_not_an_absence() {
+        let mut session = joined();
+        session.poll(ms(102));
+        session.heartbeat_done(Err(PeerError::Unreachable("late".into())), ms(900));
+        assert!(session.is_joined());
+        session.poll(ms(1000));
+        session.heartbeat_done(Err(PeerError::Unreachable("late".into())), ms(1100));
+        assert!(!session.is_joined());
+    }
+
+    #[test]
+    fn a_cancelled_assignment_delivers_nothing() {
+        let mut session = joined();
+        session.accept(assignment(1)).unwrap();
+        session.dropped(assignment(1));
+        session.finished(result(1), ms(3));
+        assert_eq!(session.undelivered(), 0);
+    }
+
+    #[test]
+    fn draining_finishes_what_is_held_and_then_leaves() {
+        let mut session = joined();
+        session.accept(assignment(1)).unwrap();
+        session.drain();
+        assert_eq!(session.accept(assignment(2)), Err(Refusal::Draining));
+        assert_eq!(session.poll(ms(3)), [Action::AnnounceDraining]);
+        session.finished(result(1), ms(4));
+        let actions = session.poll(ms(4));
+        let [Action::Submit(entry, _)] = actions.as_slice() else { unreachable!("{actions:?}") };
+        session.submitted(*entry, Ok(ResultReceipt::Used), ms(5), 0);
+        assert_eq!(session.poll(ms(5)), [Action::Leave]);
+    }
+}

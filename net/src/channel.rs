@@ -1,0 +1,52 @@
+//! Channels to peers: addresses, timeouts, keepalive and message limits in one place.
+
+use common::endpoint::PeerError;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::limits::PeerLimits;
+
+/// A channel to `url` that connects when it is first used.
+///
+/// # Errors
+/// [`PeerError::Refused`] when the address is not a URL.
+pub fn lazy(url: &str, limits: &PeerLimits) -> Result<Channel, PeerError> {
+    Ok(endpoint(url, limits)?.connect_lazy())
+}
+
+/// A connected channel to `url`.
+///
+/// # Errors
+/// [`PeerError::Refused`] when the address is not a URL, [`PeerError::Unreachable`] when nobody
+/// answers there.
+pub async fn connect(url: &str, limits: &PeerLimits) -> Result<Channel, PeerError> {
+    endpoint(url, limits)?
+        .connect()
+        .await
+        .map_err(|error| PeerError::Unreachable(format!("{url}: {}", root_cause(&error))))
+}
+
+fn endpoint(url: &str, limits: &PeerLimits) -> Result<Endpoint, PeerError> {
+    let refuse = |reason: String| PeerError::Refused(format!("{url:?} is not a usable address: {reason}"));
+    let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    if !full.starts_with("http://") {
+        return Err(refuse("only http:// is spoken".into()));
+    }
+    let endpoint = Endpoint::from_shared(full).map_err(|error| refuse(error.to_string()))?;
+    Ok(endpoint
+        .connect_timeout(limits.connect)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(limits.lost_after)
+        .keep_alive_timeout(limits.lost_after)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20))
+}
+
+/// The innermost message of an error: transport errors hide it behind "transport error".
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}

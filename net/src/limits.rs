@@ -1,0 +1,94 @@
+//! Every limit of the wire, with its default, checked when it is built.
+
+use std::time::Duration;
+
+/// A gRPC message's largest size, in either direction. Payloads beyond it travel in chunks.
+pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
+
+/// The data in one chunk of a payload.
+pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// The largest payload that is reassembled from chunks.
+pub const MAX_PAYLOAD_BYTES: usize = common::codec::MAX_PAYLOAD_BYTES;
+
+/// Timeouts and liveness limits of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerLimits {
+    /// How long a connection may take to be made.
+    pub connect: Duration,
+    /// How long an answer to a small command may take.
+    pub call: Duration,
+    /// How long a transfer (block, delta, result, sync) may take.
+    pub transfer: Duration,
+    /// How often to ping, and to send heartbeats.
+    pub beat: Duration,
+    /// Silence after which a peer counts as gone.
+    pub lost_after: Duration,
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            call: Duration::from_secs(5),
+            transfer: Duration::from_secs(120),
+            beat: Duration::from_millis(100),
+            lost_after: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Limits that contradict each other.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LimitsError {
+    /// A limit is zero.
+    #[error("{0} must be more than zero")]
+    Zero(&'static str),
+    /// A peer would be given up between two beats.
+    #[error("the lost limit ({lost_after:?}) must be at least three times the heartbeat interval ({beat:?})")]
+    LostTooSoon {
+        /// The silence after which a peer counts as gone.
+        lost_after: Duration,
+        /// The heartbeat interval.
+        beat: Duration,
+    },
+}
+
+impl PeerLimits {
+    /// The limits, if they make sense.
+    ///
+    /// # Errors
+    /// [`LimitsError`] naming the limit that does not.
+    pub fn checked(self) -> Result<Self, LimitsError> {
+        for (name, value) in [
+            ("the connect timeout", self.connect),
+            ("the call timeout", self.call),
+            ("the transfer timeout", self.transfer),
+            ("the heartbeat interval", self.beat),
+        ] {
+            if value.is_zero() {
+                return Err(LimitsError::Zero(name));
+            }
+        }
+        if self.lost_after < self.beat * 3 {
+            return Err(LimitsError::LostTooSoon { lost_after: self.lost_after, beat: self.beat });
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_make_sense() {
+        assert!(PeerLimits::default().checked().is_ok());
+    }
+
+    #[test]
+    fn a_peer_is_not_given_up_between_two_beats() {
+        let limits = PeerLimits { lost_after: Duration::from_millis(150), ..Default::default() };
+        assert!(matches!(limits.checked(), Err(LimitsError::LostTooSoon { .. })));
+    }
+}

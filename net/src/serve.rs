@@ -1,0 +1,129 @@
+//! Servers: binding, limits, health and reflection, and an end with a hard time limit.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic_health::server::HealthReporter;
+
+/// Concurrent requests on one connection.
+const CONCURRENCY_PER_CONNECTION: usize = 256;
+
+/// Concurrent HTTP/2 streams on one connection.
+const STREAMS_PER_CONNECTION: u32 = 512;
+
+/// How long a graceful end may take: hyper can wait for ever on a peer that never speaks.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why a server cannot be, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}: {source}; choose another --listen address")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The reflection service cannot read the descriptors.
+    #[error("the reflection service cannot be built: {0}")]
+    Reflection(String),
+    /// The server failed.
+    #[error("the server on {address} failed: {source}")]
+    Serve {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+}
+
+/// A socket that is bound and not yet served.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Binds `address`; port 0 is any free port.
+    ///
+    /// # Errors
+    /// [`ServeError::Bind`] when that is impossible.
+    pub async fn bind(address: SocketAddr) -> Result<Self, ServeError> {
+        let bind = |source| ServeError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        Ok(Self { listener, address })
+    }
+
+    /// The address, with the port that was given.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves `routes`, `grpc.health.v1` and reflection until `stop`, then lets requests finish
+    /// for a bounded time.
+    ///
+    /// # Errors
+    /// [`ServeError`] when the server fails before it is asked to stop.
+    pub async fn serve(
+        self,
+        routes: Routes,
+        health: Health,
+        stop: CancellationToken,
+    ) -> Result<(), ServeError> {
+        let Self { listener, address } = self;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::v1::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .map_err(|error| ServeError::Reflection(error.to_string()))?;
+        let server = Server::builder()
+            .tcp_nodelay(true)
+            .concurrency_limit_per_connection(CONCURRENCY_PER_CONNECTION)
+            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20)
+            .http2_keepalive_interval(Some(Duration::from_secs(10)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .add_routes(routes)
+            .add_service(health.service)
+            .add_service(reflection)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+        tokio::select! {
+            ended = server => ended.map_err(|source| ServeError::Serve { address, source }),
+            () = overdue(stop) => {
+                tracing::debug!(%address, "peers did not close their connections in time");
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn overdue(stop: CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(GRACE).await;
+}
+
+/// The `grpc.health.v1` service, and the hand that sets it.
+#[derive(Debug)]
+pub struct Health {
+    service: tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>,
+}
+
+impl Health {
+    /// A health service that says "serving" for the server as a whole, and who changes that.
+    #[must_use]
+    pub fn new() -> (Self, HealthReporter) {
+        let reporter = HealthReporter::new();
+        let service = tonic_health::server::HealthService::from_health_reporter(reporter.clone());
+        (Self { service: tonic_health::pb::health_server::HealthServer::new(service) }, reporter)
+    }
+}

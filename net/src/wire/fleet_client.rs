@@ -1,0 +1,89 @@
+//! A coordinator across the network, as its shards see it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use common::codec;
+use common::endpoint::{CoordinatorEndpoint, PeerError, SnapshotStream};
+use common::message::{
+    Draining, Heartbeat, Leave, Register, Registered, ResultReceipt, SnapshotRequest, SubmitResult,
+};
+use proto::v1;
+use proto::v1::fleet_client::FleetClient as Client;
+use tokio_stream::StreamExt;
+use tonic::transport::Channel;
+
+use super::convert::{assignment_to, heartbeat_to, register_to, registered_from, snapshot_to};
+use super::payload::chunks;
+use super::shard_client::{encode, within};
+use super::status::from_status;
+use crate::limits::{MAX_MESSAGE_BYTES, PeerLimits};
+
+/// A coordinator behind a channel.
+#[derive(Debug, Clone)]
+pub struct FleetClient {
+    client: Client<Channel>,
+    limits: PeerLimits,
+}
+
+impl FleetClient {
+    /// Speaks to the coordinator at the other end of `channel`.
+    #[must_use]
+    pub fn new(channel: Channel, limits: PeerLimits) -> Self {
+        let client = Client::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Self { client, limits }
+    }
+}
+
+#[async_trait]
+impl CoordinatorEndpoint for FleetClient {
+    async fn register(&self, request: Register) -> Result<Registered, PeerError> {
+        let mut client = self.client.clone();
+        let reply = within(self.limits.call, client.register(register_to(request))).await?;
+        registered_from(reply).map_err(|error| PeerError::Protocol(error.to_string()))
+    }
+
+    async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<(), PeerError> {
+        let mut client = self.client.clone();
+        within(self.limits.lost_after, client.heartbeat(heartbeat_to(heartbeat))).await.map(|_| ())
+    }
+
+    async fn submit_result(&self, result: Arc<SubmitResult>) -> Result<ResultReceipt, PeerError> {
+        let bytes = encode("result", &result.outcome)?;
+        let stream = tokio_stream::iter(chunks(bytes, None, Some(assignment_to(result.assignment))));
+        let mut client = self.client.clone();
+        let reply = within(self.limits.transfer, client.submit_result(stream)).await?;
+        Ok(if reply.used { ResultReceipt::Used } else { ResultReceipt::Ignored })
+    }
+
+    async fn draining(&self, notice: Draining) -> Result<(), PeerError> {
+        let mut client = self.client.clone();
+        let notice = v1::ShardNotice {
+            shard: notice.shard.0,
+            incarnation: notice.incarnation.0,
+            reason: String::new(),
+        };
+        within(self.limits.call, client.draining(notice)).await.map(|_| ())
+    }
+
+    async fn leave(&self, leave: Leave) -> Result<(), PeerError> {
+        let mut client = self.client.clone();
+        let notice =
+            v1::ShardNotice { shard: leave.shard.0, incarnation: leave.incarnation.0, reason: leave.reason };
+        within(self.limits.call, client.leave(notice)).await.map(|_| ())
+    }
+
+    async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotStream, PeerError> {
+        let mut client = self.client.clone();
+        let stream = within(self.limits.call, client.snapshot(snapshot_to(request))).await?;
+        Ok(Box::pin(stream.map(|message| {
+            let message = message.map_err(|status| from_status(&status))?;
+            let digest = <[u8; 32]>::try_from(message.digest.as_ref())
+                .map_err(|_| PeerError::Protocol("a snapshot part has no digest".into()))?;
+            codec::decode_checked("snapshot part", &message.part, digest.into(), MAX_MESSAGE_BYTES)
+                .map_err(|error| PeerError::Protocol(error.to_string()))
+        })))
+    }
+}

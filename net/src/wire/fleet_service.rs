@@ -1,0 +1,114 @@
+//! A coordinator's endpoint for shards, offered to the network.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use common::codec;
+use common::endpoint::{CoordinatorEndpoint, PeerError};
+use common::id::{Incarnation, ShardId};
+use common::message::{Draining, Leave, ResultReceipt, SnapshotPart, SubmitResult};
+use common::work::{WorkFailure, WorkOutput};
+use proto::v1;
+use proto::v1::fleet_server::{Fleet, FleetServer};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert::{assignment_from, heartbeat_from, register_from, registered_to, snapshot_from};
+use super::payload::{self, decode};
+use super::status::to_status;
+use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
+
+/// Results larger than this are decoded on a blocking thread, not on a worker of the runtime.
+const DECODE_INLINE_BYTES: usize = 256 << 10;
+
+/// The gRPC service over a coordinator's endpoint.
+pub fn fleet_service(endpoint: Arc<dyn CoordinatorEndpoint>) -> FleetServer<impl Fleet> {
+    FleetServer::new(Service { endpoint })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+#[derive(Debug)]
+struct Service {
+    endpoint: Arc<dyn CoordinatorEndpoint>,
+}
+
+/// The longest reason that a shard may give for leaving.
+const MAX_REASON: usize = 1024;
+
+fn answer<T>(result: Result<T, PeerError>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|error| to_status(&error))
+}
+
+fn snapshot_message(part: Result<SnapshotPart, PeerError>) -> Result<v1::SnapshotMessage, Status> {
+    let part = part.map_err(|error| to_status(&error))?;
+    let bytes = codec::encode("snapshot part", &part, MAX_MESSAGE_BYTES - 1024)
+        .map_err(|error| Status::internal(error.to_string()))?;
+    let digest = codec::payload_digest(&bytes).to_vec().into();
+    Ok(v1::SnapshotMessage { part: bytes.into(), digest })
+}
+
+#[tonic::async_trait]
+impl Fleet for Service {
+    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<v1::SnapshotMessage, Status>> + Send>>;
+
+    async fn register(
+        &self,
+        request: Request<v1::RegisterRequest>,
+    ) -> Result<Response<v1::RegisterReply>, Status> {
+        let register = register_from(request.into_inner())?;
+        answer(self.endpoint.register(register).await.map(registered_to))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<v1::HeartbeatRequest>,
+    ) -> Result<Response<v1::HeartbeatReply>, Status> {
+        let heartbeat = heartbeat_from(request.into_inner())?;
+        answer(self.endpoint.heartbeat(heartbeat).await.map(|()| v1::HeartbeatReply {}))
+    }
+
+    async fn submit_result(
+        &self,
+        request: Request<Streaming<v1::PayloadChunk>>,
+    ) -> Result<Response<v1::SubmitReply>, Status> {
+        let payload = payload::receive(&mut request.into_inner(), MAX_PAYLOAD_BYTES).await?;
+        let assignment = assignment_from(payload.assignment)?;
+        let bytes = payload.bytes;
+        let outcome: Result<WorkOutput, WorkFailure> = if bytes.len() <= DECODE_INLINE_BYTES {
+            decode("result", &bytes)?
+        } else {
+            tokio::task::spawn_blocking(move || decode("result", &bytes))
+                .await
+                .map_err(|error| Status::internal(format!("decoding failed: {error}")))??
+        };
+        let result = Arc::new(SubmitResult { assignment, outcome });
+        let receipt = self.endpoint.submit_result(result).await;
+        answer(receipt.map(|receipt| v1::SubmitReply { used: receipt == ResultReceipt::Used }))
+    }
+
+    async fn draining(&self, request: Request<v1::ShardNotice>) -> Result<Response<v1::FleetAck>, Status> {
+        let notice = request.into_inner();
+        let notice = Draining { shard: ShardId(notice.shard), incarnation: Incarnation(notice.incarnation) };
+        answer(self.endpoint.draining(notice).await.map(|()| v1::FleetAck {}))
+    }
+
+    async fn leave(&self, request: Request<v1::ShardNotice>) -> Result<Response<v1::FleetAck>, Status> {
+        let notice = request.into_inner();
+        let leave = Leave {
+            shard: ShardId(notice.shard),
+            incarnation: Incarnation(notice.incarnation),
+            reason: notice.reason.chars().take(MAX_REASON).collect(),
+        };
+        answer(self.endpoint.leave(leave).await.map(|()| v1::FleetAck {}))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<v1::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        let request = snapshot_from(request.into_inner())?;
+        let parts = self.endpoint.snapshot(request).await.map_err(|error| to_status(&error))?;
+        Ok(Response::new(Box::pin(parts.map(snapshot_message))))
+    }
+}

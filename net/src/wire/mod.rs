@@ -1,0 +1,18 @@
+//! The gRPC adapters of the two endpoint traits: a client that implements the trait, and a
+//! service that offers an implementation to the network.
+
+mod convert;
+mod fleet_client;
+mod fleet_service;
+mod payload;
+mod shard_client;
+mod shard_service;
+mod status;
+
+pub use convert::Malformed;
+pub use fleet_client::FleetClient;
+pub use fleet_service::fleet_service;
+pub use payload::{Payload, PayloadError, chunks, receive};
+pub use shard_client::ShardClient;
+pub use shard_service::{NodeIdentity, shard_service};
+pub use status::{from_status, to_status};

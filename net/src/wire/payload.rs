@@ -1,0 +1,163 @@
+//! Payloads: values of any size, announced with size and digest, sent in chunks, checked before
+//! anything is allocated or decoded.
+
+use common::codec::{self, payload_digest};
+use prost::bytes::{Bytes, BytesMut};
+use proto::v1::{Assignment, Epoch, PayloadChunk, PayloadHeader};
+use tokio_stream::{Stream, StreamExt};
+use tonic::Status;
+
+use crate::limits::CHUNK_BYTES;
+
+/// A received payload: complete, and its digest right.
+#[derive(Debug, Clone)]
+pub struct Payload {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// The sender's term, where one was sent.
+    pub epoch: Option<Epoch>,
+    /// The assignment that it answers, where one was sent.
+    pub assignment: Option<Assignment>,
+}
+
+/// Why a payload cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    /// The stream broke.
+    #[error("the transfer broke off: {0}")]
+    Broken(Box<Status>),
+    /// The first chunk carries no header.
+    #[error("the first chunk has no header")]
+    NoHeader,
+    /// Larger than the limit.
+    #[error("the payload is {size} bytes long, more than the limit of {limit}")]
+    TooLarge {
+        /// The announced size.
+        size: u64,
+        /// The limit.
+        limit: usize,
+    },
+    /// More or fewer bytes than announced.
+    #[error("the payload has {got} bytes, {announced} were announced")]
+    WrongSize {
+        /// The announced size.
+        announced: u64,
+        /// How many came.
+        got: usize,
+    },
+    /// The digest differs.
+    #[error("the payload is damaged: its digest differs from the announced one")]
+    Damaged,
+}
+
+impl From<PayloadError> for Status {
+    fn from(error: PayloadError) -> Self {
+        match error {
+            PayloadError::Broken(status) => *status,
+            PayloadError::TooLarge { .. } => Status::out_of_range(error.to_string()),
+            _ => Status::data_loss(error.to_string()),
+        }
+    }
+}
+
+/// Splits a payload into chunks.
+pub fn chunks(
+    bytes: impl Into<Bytes>,
+    epoch: Option<Epoch>,
+    assignment: Option<Assignment>,
+) -> impl Iterator<Item = PayloadChunk> + Send + 'static {
+    let mut rest: Bytes = bytes.into();
+    let size = rest.len() as u64;
+    let digest = Bytes::copy_from_slice(payload_digest(&rest).as_slice());
+    let mut header = Some(PayloadHeader { size, digest, epoch, assignment });
+    std::iter::from_fn(move || {
+        if rest.is_empty() && header.is_none() {
+            return None;
+        }
+        let data = rest.split_to(rest.len().min(CHUNK_BYTES));
+        Some(PayloadChunk { header: header.take(), data })
+    })
+}
+
+/// Reassembles a payload of at most `limit` bytes and checks size and digest.
+///
+/// # Errors
+/// [`PayloadError`] saying what is wrong with it.
+pub async fn receive<S>(stream: &mut S, limit: usize) -> Result<Payload, PayloadError>
+where
+    S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
+{
+    let broken = |status: Status| PayloadError::Broken(Box::new(status));
+    let first = stream.next().await.ok_or(PayloadError::NoHeader)?.map_err(broken)?;
+    let header = first.header.ok_or(PayloadError::NoHeader)?;
+    let size = usize::try_from(header.size).unwrap_or(usize::MAX);
+    if size > limit {
+        return Err(PayloadError::TooLarge { size: header.size, limit });
+    }
+    let wrong_size = |got| PayloadError::WrongSize { announced: header.size, got };
+    let bytes = if first.data.len() == size {
+        first.data
+    } else {
+        // Grows with what arrives, not with what was announced.
+        let mut bytes = BytesMut::from(first.data.as_ref());
+        while bytes.len() < size {
+            let Some(chunk) = stream.next().await else { return Err(wrong_size(bytes.len())) };
+            bytes.extend_from_slice(&chunk.map_err(broken)?.data);
+        }
+        bytes.freeze()
+    };
+    if bytes.len() != size {
+        return Err(wrong_size(bytes.len()));
+    }
+    if payload_digest(&bytes).as_slice() != header.digest.as_ref() {
+        return Err(PayloadError::Damaged);
+    }
+    Ok(Payload { bytes, epoch: header.epoch, assignment: header.assignment })
+}
+
+/// Decodes a payload whose digest was checked on receipt.
+pub(super) fn decode<T: serde::de::DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Status> {
+    codec::decode(what, bytes, codec::MAX_PAYLOAD_BYTES)
+        .map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    async fn round_trip(bytes: Vec<u8>, limit: usize) -> Result<Payload, PayloadError> {
+        let mut stream = tokio_stream::iter(chunks(bytes, None, None).map(Ok));
+        receive(&mut stream, limit).await
+    }
+
+    #[tokio::test]
+    async fn payloads_of_every_size_survive() {
+        for size in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES] {
+            let bytes = vec![7; size];
+            assert_eq!(round_trip(bytes.clone(), 4 * CHUNK_BYTES).await.unwrap().bytes, bytes, "{size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_payload_over_the_limit_is_refused_by_its_announcement() {
+        assert!(matches!(round_trip(vec![1; 100], 99).await, Err(PayloadError::TooLarge { size: 100, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_truncated_payload_is_refused() {
+        let mut stream = tokio_stream::iter(chunks(vec![7; 2 * CHUNK_BYTES], None, None).take(1).map(Ok));
+        let error = receive(&mut stream, 4 * CHUNK_BYTES).await.unwrap_err();
+        assert!(matches!(error, PayloadError::WrongSize { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_payload_is_refused() {
+        let damaged = chunks(vec![7; 100], None, None).map(|mut chunk| {
+            chunk.data = Bytes::from(vec![8; 100]);
+            Ok(chunk)
+        });
+        let error = receive(&mut tokio_stream::iter(damaged), 1000).await.unwrap_err();
+        assert!(matches!(error, PayloadError::Damaged), "{error}");
+    }
+}

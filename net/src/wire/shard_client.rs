@@ -1,0 +1,181 @@
+//! A shard across the network, as its coordinator sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use common::account::Delta;
+use common::block::BlockPayload;
+use common::codec;
+use common::endpoint::{PeerError, ShardEndpoint};
+use common::id::{AssignmentId, Epoch, StateRef};
+use common::message::{Refusal, StateSummary};
+use common::work::ExecuteBlock;
+use prost::bytes::Bytes;
+use proto::v1;
+use proto::v1::executor_shard_client::ExecutorShardClient;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use super::convert::{assignment_to, epoch_to, state_to, summary_from};
+use super::payload::chunks;
+use super::status::from_status;
+use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, PeerLimits};
+
+/// A shard behind a channel.
+#[derive(Debug, Clone)]
+pub struct ShardClient {
+    client: ExecutorShardClient<Channel>,
+    limits: PeerLimits,
+}
+
+impl ShardClient {
+    /// Speaks to the shard at the other end of `channel`.
+    #[must_use]
+    pub fn new(channel: Channel, limits: PeerLimits) -> Self {
+        let client = ExecutorShardClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Self { client, limits }
+    }
+
+    /// Asks the shard who it is.
+    ///
+    /// # Errors
+    /// [`PeerError`] when it does not answer.
+    pub async fn node_info(&self) -> Result<v1::NodeInfoReply, PeerError> {
+        let mut client = self.client.clone();
+        within(self.limits.call, client.node_info(v1::NodeInfoRequest {})).await
+    }
+}
+
+/// Waits for an answer for a bounded time.
+pub(super) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, PeerError> {
+    match timeout(limit, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(from_status(&status)),
+        Err(_) => Err(PeerError::Unreachable(format!("no answer within {limit:?}"))),
+    }
+}
+
+/// Encodes a value as a payload.
+pub(super) fn encode<T: serde::Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, PeerError> {
+    codec::encode(what, value, MAX_PAYLOAD_BYTES).map_err(|error| PeerError::Refused(error.to_string()))
+}
+
+fn accepted(refusal: &Bytes) -> Result<(), PeerError> {
+    if refusal.is_empty() {
+        return Ok(());
+    }
+    match codec::decode::<Refusal>("refusal", refusal, MAX_MESSAGE_BYTES) {
+        Ok(refusal) => Err(PeerError::Command(refusal)),
+        Err(error) => Err(PeerError::Protocol(error.to_string())),
+    }
+}
+
+fn state_reached(reply: v1::StateReply) -> Result<StateSummary, PeerError> {
+    accepted(&reply.refusal)?;
+    let summary = reply.summary.ok_or_else(|| PeerError::Protocol("the reply names no state".into()))?;
+    summary_from(summary).map_err(|error| PeerError::Protocol(error.to_string()))
+}
+
+#[async_trait]
+impl ShardEndpoint for ShardClient {
+    async fn execute(&self, command: ExecuteBlock) -> Result<(), PeerError> {
+        let work = encode("work", &command.spec)?;
+        let request = v1::ExecuteBlockRequest {
+            assignment: Some(assignment_to(command.assignment)),
+            round: command.round.0,
+            digest: Bytes::copy_from_slice(codec::payload_digest(&work).as_slice()),
+            work: work.into(),
+        };
+        let mut client = self.client.clone();
+        let reply = within(self.limits.call, client.execute_block(request)).await?;
+        accepted(&reply.refusal)
+    }
+
+    async fn put_block(&self, epoch: Epoch, block: Arc<BlockPayload>) -> Result<(), PeerError> {
+        let bytes = encode("block payload", block.as_ref())?;
+        let stream = tokio_stream::iter(chunks(bytes, Some(epoch_to(epoch)), None));
+        let mut client = self.client.clone();
+        let reply = within(self.limits.transfer, client.put_block(stream)).await?;
+        accepted(&reply.refusal)
+    }
+
+    async fn put_delta(&self, epoch: Epoch, delta: Arc<Delta>) -> Result<StateSummary, PeerError> {
+        let bytes = encode("delta", delta.as_ref())?;
+        let stream = tokio_stream::iter(chunks(bytes, Some(epoch_to(epoch)), None));
+        let mut client = self.client.clone();
+        state_reached(within(self.limits.transfer, client.put_delta(stream)).await?)
+    }
+
+    async fn sync(&self, epoch: Epoch, target: StateRef) -> Result<StateSummary, PeerError> {
+        let request = v1::SyncRequest { epoch: Some(epoch_to(epoch)), target: Some(state_to(target)) };
+        let mut client = self.client.clone();
+        state_reached(within(self.limits.transfer, client.sync(request)).await?)
+    }
+
+    async fn cancel(&self, assignment: AssignmentId) -> Result<(), PeerError> {
+        let request = v1::CancelRequest { assignment: Some(assignment_to(assignment)) };
+        let mut client = self.client.clone();
+        let reply = within(self.limits.call, client.cancel(request)).await?;
+        accepted(&reply.refusal)
+    }
+
+    async fn drain(&self, epoch: Epoch) -> Result<(), PeerError> {
+        let request = v1::DrainRequest { epoch: Some(epoch_to(epoch)) };
+        let mut client = self.client.clone();
+        let reply = within(self.limits.call, client.drain(request)).await?;
+        accepted(&reply.refusal)
+    }
+
+    async fn gone(&self) -> PeerError {
+        match self.watch().await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+}
+
+impl ShardClient {
+    /// Pings over one stream. Its end tells at once that the connection is gone, silence that the
+    /// shard is frozen or cut off.
+    async fn watch(&self) -> Result<std::convert::Infallible, PeerError> {
+        // One ping under way at a time: the queue never holds more.
+        let (pings, queue) = mpsc::channel(1);
+        let mut client = self.client.clone();
+        let first = v1::PingMessage { sequence: 0 };
+        let ended = || PeerError::Unreachable("the ping stream ended".into());
+        pings.send(first).await.map_err(|_| ended())?;
+        let call = client.ping(ReceiverStream::new(queue));
+        let mut pongs = within(self.limits.lost_after, call).await?;
+        let mut sequence = 0u64;
+        loop {
+            let silence = PeerError::Unreachable(format!("no pong for {:?}", self.limits.lost_after));
+            match timeout(self.limits.lost_after, pongs.message()).await {
+                Err(_) => return Err(silence),
+                Ok(Err(status)) => return Err(from_status(&status)),
+                Ok(Ok(None)) => return Err(ended()),
+                Ok(Ok(Some(pong))) if pong.sequence != sequence => {
+                    return Err(PeerError::Protocol("a pong answers no ping".into()));
+                }
+                Ok(Ok(Some(_))) => {}
+            }
+            // Between two pings the stream is watched too: its end must be noticed at once.
+            let pause = Instant::now() + self.limits.beat;
+            match tokio::time::timeout_at(pause, pongs.message()).await {
+                Err(_) => {}
+                Ok(Err(status)) => return Err(from_status(&status)),
+                Ok(Ok(_)) => return Err(ended()),
+            }
+            sequence += 1;
+            pings.send(v1::PingMessage { sequence }).await.map_err(|_| ended())?;
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! A shard's endpoint offered to the network.
+
+use std::sync::Arc;
+
+use common::codec;
+use common::endpoint::{PeerError, ShardEndpoint};
+use common::id::{Incarnation, RoundId, ShardId};
+use common::message::{PROTOCOL_VERSION, StateSummary};
+use common::work::{ExecuteBlock, WorkSpec};
+use prost::bytes::Bytes;
+use proto::v1;
+use proto::v1::executor_shard_server::{ExecutorShard, ExecutorShardServer};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert::{assignment_from, epoch_from, state_from, summary_to};
+use super::payload::{self, decode};
+use super::status::to_status;
+use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
+
+/// Who a shard is, for those who ask.
+#[derive(Debug, Clone)]
+pub struct NodeIdentity {
+    /// Its id.
+    pub shard: ShardId,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Its worker threads.
+    pub slots: u16,
+    /// Its build.
+    pub build: String,
+    /// Its engine.
+    pub engine: String,
+}
+
+/// The gRPC service over a shard's endpoint.
+pub fn shard_service(
+    endpoint: Arc<dyn ShardEndpoint>,
+    identity: NodeIdentity,
+) -> ExecutorShardServer<impl ExecutorShard> {
+    ExecutorShardServer::new(Service { endpoint, identity })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+#[derive(Debug)]
+struct Service {
+    endpoint: Arc<dyn ShardEndpoint>,
+    identity: NodeIdentity,
+}
+
+/// A refusal is an answer, anything else a status.
+fn refusal(error: PeerError) -> Result<Bytes, Status> {
+    match error {
+        PeerError::Command(refusal) => codec::encode("refusal", &refusal, MAX_MESSAGE_BYTES)
+            .map(Bytes::from)
+            .map_err(|error| Status::internal(error.to_string())),
+        other => Err(to_status(&other)),
+    }
+}
+
+fn command_reply(result: Result<(), PeerError>) -> Result<Response<v1::CommandReply>, Status> {
+    let refusal = match result {
+        Ok(()) => Bytes::new(),
+        Err(error) => refusal(error)?,
+    };
+    Ok(Response::new(v1::CommandReply { refusal }))
+}
+
+fn state_reply(result: Result<StateSummary, PeerError>) -> Result<Response<v1::StateReply>, Status> {
+    let reply = match result {
+        Ok(summary) => v1::StateReply { summary: Some(summary_to(summary)), refusal: Bytes::new() },
+        Err(error) => v1::StateReply { summary: None, refusal: refusal(error)? },
+    };
+    Ok(Response::new(reply))
+}
+
+#[tonic::async_trait]
+impl ExecutorShard for Service {
+    /// The pings themselves, sent back as they come: no task, nothing to forget.
+    type PingStream = Streaming<v1::PingMessage>;
+
+    async fn execute_block(
+        &self,
+        request: Request<v1::ExecuteBlockRequest>,
+    ) -> Result<Response<v1::CommandReply>, Status> {
+        let request = request.into_inner();
+        let assignment = assignment_from(request.assignment)?;
+        if codec::payload_digest(&request.work).as_slice() != request.digest.as_ref() {
+            return Err(Status::data_loss("the work is damaged: its digest differs from the announced one"));
+        }
+        let spec: WorkSpec = decode("work", &request.work)?;
+        let command = ExecuteBlock { assignment, round: RoundId(request.round), spec };
+        command_reply(self.endpoint.execute(command).await)
+    }
+
+    async fn put_block(
+        &self,
+        request: Request<Streaming<v1::PayloadChunk>>,
+    ) -> Result<Response<v1::CommandReply>, Status> {
+        let payload = payload::receive(&mut request.into_inner(), MAX_PAYLOAD_BYTES).await?;
+        let epoch = epoch_from(payload.epoch)?;
+        let block = Arc::new(decode("block payload", &payload.bytes)?);
+        command_reply(self.endpoint.put_block(epoch, block).await)
+    }
+
+    async fn put_delta(
+        &self,
+        request: Request<Streaming<v1::PayloadChunk>>,
+    ) -> Result<Response<v1::StateReply>, Status> {
+        let payload = payload::receive(&mut request.into_inner(), MAX_PAYLOAD_BYTES).await?;
+        let epoch = epoch_from(payload.epoch)?;
+        let delta = Arc::new(decode("delta", &payload.bytes)?);
+        state_reply(self.endpoint.put_delta(epoch, delta).await)
+    }
+
+    async fn sync(&self, request: Request<v1::SyncRequest>) -> Result<Response<v1::StateReply>, Status> {
+        let request = request.into_inner();
+        let (epoch, target) = (epoch_from(request.epoch)?, state_from(request.target)?);
+        state_reply(self.endpoint.sync(epoch, target).await)
+    }
+
+    async fn cancel(
+        &self,
+        request: Request<v1::CancelRequest>,
+    ) -> Result<Response<v1::CommandReply>, Status> {
+        let assignment = assignment_from(request.into_inner().assignment)?;
+        command_reply(self.endpoint.cancel(assignment).await)
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::CommandReply>, Status> {
+        let epoch = epoch_from(request.into_inner().epoch)?;
+        command_reply(self.endpoint.drain(epoch).await)
+    }
+
+    async fn ping(
+        &self,
+        request: Request<Streaming<v1::PingMessage>>,
+    ) -> Result<Response<Self::PingStream>, Status> {
+        Ok(Response::new(request.into_inner()))
+    }
+
+    async fn node_info(
+        &self,
+        _: Request<v1::NodeInfoRequest>,
+    ) -> Result<Response<v1::NodeInfoReply>, Status> {
+        let identity = self.identity.clone();
+        Ok(Response::new(v1::NodeInfoReply {
+            protocol: PROTOCOL_VERSION,
+            build: identity.build,
+            engine: identity.engine,
+            shard: identity.shard.0,
+            incarnation: identity.incarnation.0,
+            slots: u32::from(identity.slots),
+        }))
+    }
+}

@@ -1,0 +1,62 @@
+//! gRPC status codes against the errors of the endpoint traits.
+
+use common::endpoint::PeerError;
+use tonic::{Code, Status};
+
+/// What a status means to the caller.
+#[must_use]
+pub fn from_status(status: &Status) -> PeerError {
+    let text = if status.message().is_empty() {
+        status.code().description().to_owned()
+    } else {
+        status.message().to_owned()
+    };
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Aborted => {
+            PeerError::Unreachable(text)
+        }
+        Code::ResourceExhausted => PeerError::Overloaded(text),
+        Code::FailedPrecondition => PeerError::NotRegistered(text),
+        Code::Internal | Code::DataLoss => PeerError::Protocol(text),
+        _ => PeerError::Refused(text),
+    }
+}
+
+/// An endpoint's error as a status.
+#[must_use]
+pub fn to_status(error: &PeerError) -> Status {
+    let code = match error {
+        PeerError::Unreachable(_) => Code::Unavailable,
+        PeerError::Overloaded(_) => Code::ResourceExhausted,
+        PeerError::NotRegistered(_) => Code::FailedPrecondition,
+        PeerError::Refused(_) | PeerError::Command(_) => Code::InvalidArgument,
+        PeerError::Protocol(_) => Code::Internal,
+    };
+    let text = match error {
+        PeerError::Unreachable(text)
+        | PeerError::Overloaded(text)
+        | PeerError::NotRegistered(text)
+        | PeerError::Refused(text)
+        | PeerError::Protocol(text) => text.clone(),
+        PeerError::Command(refusal) => refusal.to_string(),
+    };
+    Status::new(code, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_means_the_same_on_both_sides() {
+        for error in [
+            PeerError::Unreachable("a".into()),
+            PeerError::Overloaded("b".into()),
+            PeerError::NotRegistered("c".into()),
+            PeerError::Refused("d".into()),
+            PeerError::Protocol("e".into()),
+        ] {
+            assert_eq!(from_status(&to_status(&error)), error);
+        }
+    }
+}
