@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use protox::prost::Message;
 
-const FILES: [&str; 3] = ["shardexec/v1/shard.proto", "shardexec/v1/fleet.proto", "shardexec/v1/blocks.proto"];
+const FILES: [&str; 3] =
+    ["shardexec/v1/shard.proto", "shardexec/v1/fleet.proto", "shardexec/v1/blocks.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -32,14 +32,8 @@ const DEFAULT_FILTER: &str = "info";
 #[command(about = None, long_about = None)]
 pub struct TelemetryArgs {
     /// What to log: off, error, warn, info, debug, trace, or a filter such as `info,coordinator=debug`
-    #[arg(
-        long,
-        env = "SHARDS_LOG",
-        value_name = "LEVEL|FILTER",
-        default_value = DEFAULT_FILTER,
-        help_heading = "Logging"
-    )]
-    pub log: LogFilter,
+    #[arg(long, env = "SHARDS_LOG", value_name = "LEVEL|FILTER", help_heading = "Logging")]
+    pub log: Option<LogFilter>,
 
     /// The form of the log on stderr
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
@@ -123,13 +117,23 @@ pub enum TelemetryError {
     AlreadyInitialised,
 }
 
+impl TelemetryArgs {
+    /// These options, with `level` where the user chose none: long-running services tell more than
+    /// commands that print their results.
+    #[must_use]
+    pub fn or_level(mut self, level: &str) -> Self {
+        self.log.get_or_insert_with(|| LogFilter(level.to_owned()));
+        self
+    }
+}
+
 /// Sets up logging to stderr for the process called `process`, and the panic hook.
 ///
 /// # Errors
 /// When it is called a second time, or something else has set up logging (then nothing changes), or
 /// when the filter is refused.
 pub fn init(args: &TelemetryArgs, process: &'static str) -> Result<(), TelemetryError> {
-    let filter = args.log.compile()?;
+    let filter = args.log.clone().unwrap_or_default().compile()?;
     // With internal errors logged, a failed write to stderr would be told by `eprintln!`, which panics.
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);
     let layer = match args.log_format {
@@ -256,7 +260,7 @@ mod tests {
         let Ok(scenario) = std::env::var(SCENARIO) else { return };
         let (format, log) = scenario.split_once(' ').unwrap();
         let log_format = LogFormat::from_str(format, true).unwrap();
-        let args = TelemetryArgs { log: log.parse().unwrap(), log_format };
+        let args = TelemetryArgs { log: Some(log.parse().unwrap()), log_format };
         init(&args, "shard \"7\"").unwrap();
         assert_eq!(init(&args, "again"), Err(TelemetryError::AlreadyInitialised));
         tracing::info!(block = 12, "hello");
@@ -340,7 +344,10 @@ mod tests {
     #[test]
     fn the_options_parse_and_a_bad_level_is_explained() {
         let parsed = Cli::try_parse_from(["x", "--log", "debug", "--log-format", "json"]).unwrap();
-        assert_eq!((parsed.telemetry.log.as_str(), parsed.telemetry.log_format), ("debug", LogFormat::Json));
+        assert_eq!(
+            (parsed.telemetry.log.unwrap_or_default().as_str(), parsed.telemetry.log_format),
+            ("debug", LogFormat::Json)
+        );
         let refused = Cli::try_parse_from(["x", "--log", "dbug"]).unwrap_err().to_string();
         assert!(refused.contains("`dbug` is not a level"), "{refused}");
         let help = <Cli as clap::CommandFactory>::command().render_long_help().to_string();

@@ -1,5 +1,14 @@
 //! The coordinator: it owns the chain's state, plans and dispatches the execution of blocks,
 //! validates what comes back, and is the only one that commits.
 
+pub mod api;
+pub mod cli;
+pub mod execute;
+pub mod fleet;
+pub mod generate;
+pub mod input;
+pub mod ledger;
+pub mod planner;
+pub mod schedule;
 pub mod sequential;
 pub mod validate;

@@ -17,7 +17,7 @@ use common::account::{Account, AccountDelta, SlotValue};
 use common::block::{Block, Transaction};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
-use executor_shard::engine::{MemoryState, StateView};
+use executor_shard::engine::StateView;
 use revm::DatabaseRef;
 use revm::database::states::bundle_state::BundleRetention;
 use revm::database::{BundleState, State};
@@ -29,10 +29,10 @@ use crate::validate::{Finished, Rejection, ValidateError};
 ///
 /// # Errors
 /// [`ValidateError`] when the block is invalid.
-pub fn execute_sequentially(
+pub fn execute_sequentially<V: StateView>(
     block: &Block,
     spec: &ChainSpec,
-    base: &MemoryState,
+    base: &V,
 ) -> Result<Finished, ValidateError> {
     let header = &block.header;
     let active = spec.at(header);
@@ -73,12 +73,12 @@ fn invalid(error: impl std::fmt::Display) -> ValidateError {
     Rejection::Block { field: "block", reason: error.to_string() }.into()
 }
 
-fn finished(
+fn finished<V: StateView>(
     block: &Block,
     spec: &ChainSpec,
     result: BlockExecutionResult<ReceiptEnvelope>,
     bundle: &BundleState,
-    base: &MemoryState,
+    base: &V,
 ) -> Finished {
     let header = &block.header;
     let active = spec.at(header);
@@ -108,7 +108,7 @@ fn finished(
 }
 
 /// The bundle in the same canonical form as the overlay's changes.
-fn net_changes(bundle: &BundleState, base: &MemoryState) -> Vec<AccountDelta> {
+fn net_changes<V: StateView>(bundle: &BundleState, base: &V) -> Vec<AccountDelta> {
     let mut deltas = Vec::new();
     for (address, changed) in &bundle.state {
         let before = known(base.account(address));
@@ -137,15 +137,15 @@ fn net_changes(bundle: &BundleState, base: &MemoryState) -> Vec<AccountDelta> {
     deltas
 }
 
-/// A state in memory answers every question but that for code it does not have.
+/// States in memory answer every question but that for code they do not have.
 fn known<T: Default, E>(answer: Result<T, E>) -> T {
     answer.unwrap_or_default()
 }
 
 #[derive(Debug)]
-struct PlainState<'a>(&'a MemoryState);
+struct PlainState<'a, V>(&'a V);
 
-impl DatabaseRef for PlainState<'_> {
+impl<V: StateView> DatabaseRef for PlainState<'_, V> {
     type Error = Infallible;
 
     fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, Infallible> {

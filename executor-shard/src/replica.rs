@@ -6,8 +6,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use alloy_primitives::{Address, B256, U256};
-use common::account::{Account, Delta};
+use alloy_primitives::map::AddressMap;
+use alloy_primitives::{Address, B256, Bytes, U256};
+use common::account::{Account, Delta, SlotValue};
 use common::chain_spec::ChainSpec;
 use common::digest::ContentDigest;
 use common::id::{StateRef, WorldId};
@@ -152,8 +153,64 @@ impl ReplicaView {
         }
     }
 
+    /// The state that `delta` leads to, without moving whoever holds this one.
+    #[must_use]
+    pub fn after(&self, delta: &Arc<Delta>) -> Self {
+        let mut view = self.clone();
+        view.push(delta);
+        view
+    }
+
+    /// The addresses of all accounts, in no particular order.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Address> {
+        let mut changed = AddressMap::default();
+        for layer in &self.layers {
+            for delta in &layer.delta.accounts {
+                changed.insert(delta.address, delta.account.is_some());
+            }
+        }
+        let kept = self
+            .base
+            .accounts()
+            .map(|(address, _)| *address)
+            .filter(|address| !changed.contains_key(address));
+        let mut addresses: Vec<Address> = kept.collect();
+        addresses.extend(changed.iter().filter(|(_, exists)| **exists).map(|(address, _)| *address));
+        addresses
+    }
+
+    /// An account's non-zero slots, in no particular order.
+    #[must_use]
+    pub fn storage(&self, address: &Address) -> Vec<SlotValue> {
+        let mut storage = Vec::new();
+        self.for_each_slot(address, |slot, value| storage.push(SlotValue { slot, value }));
+        storage
+    }
+
+    /// All code, by hash.
+    #[must_use]
+    pub fn all_code(&self) -> Vec<(B256, Bytes)> {
+        let mut code: Vec<(B256, Bytes)> =
+            self.base.code_entries().map(|(hash, code)| (*hash, code.original_bytes())).collect();
+        code.extend(self.layers.iter().flat_map(|layer| layer.delta.code.iter().cloned()));
+        code
+    }
+
+    /// The ancestors that BLOCKHASH sees, by number.
+    #[must_use]
+    pub fn all_ancestors(&self) -> Vec<(u64, B256)> {
+        let mut ancestors: Vec<(u64, B256)> = self.base.ancestors().collect();
+        ancestors
+            .extend(self.layers.iter().map(|layer| (layer.delta.to.height.0, layer.delta.to.block_hash)));
+        ancestors
+    }
+
     /// The content digest that applying `delta` leads to.
-    fn digest_after(&self, before: U256, delta: &Delta) -> Result<U256, StateError> {
+    ///
+    /// # Errors
+    /// [`StateError`] when the state cannot be read.
+    pub fn digest_after(&self, before: U256, delta: &Delta) -> Result<U256, StateError> {
         let mut digest = ContentDigest::from_word(before);
         for change in &delta.accounts {
             let address = change.address;
@@ -247,7 +304,7 @@ impl StateView for ReplicaView {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use common::account::{AccountDelta, AccountRecord, SlotValue};
+    use common::account::{AccountDelta, AccountRecord};
     use common::id::Height;
 
     const ADDRESS: Address = Address::repeat_byte(3);

@@ -169,6 +169,20 @@ async fn a_task_that_fails_once_is_running_again_after_its_delay() {
 }
 
 #[tokio::test]
+async fn a_restarting_task_that_fails_in_the_drain_is_a_failure_and_not_started_again() {
+    let supervisor = Supervisor::new("test");
+    let stop = supervisor.handle().shutdown_token();
+    supervisor.handle().spawn_restarting("sync", thrice(), move || {
+        let stop = stop.clone();
+        async move {
+            stop.cancelled().await;
+            broken()
+        }
+    });
+    assert_eq!(drain(supervisor).await.failure.unwrap().to_string(), "task `sync` failed: broken");
+}
+
+#[tokio::test]
 async fn a_job_that_fails_is_counted_and_the_process_goes_on() {
     let supervisor = Supervisor::new("test");
     let handle = supervisor.handle();

@@ -40,6 +40,18 @@ pub(super) fn epoch_from(epoch: Option<v1::Epoch>) -> Result<Epoch, Malformed> {
     Ok(Epoch { number: epoch.number, instance: epoch.instance })
 }
 
+/// A term as it travels.
+#[must_use]
+pub fn epoch_message(epoch: Epoch) -> v1::Epoch {
+    epoch_to(epoch)
+}
+
+/// A state with its digest as it travels.
+#[must_use]
+pub fn summary_message(summary: StateSummary) -> v1::StateSummary {
+    summary_to(summary)
+}
+
 pub(super) fn state_to(state: StateRef) -> v1::StateRef {
     v1::StateRef {
         world: bytes_of(state.world.0),

@@ -9,7 +9,7 @@ mod shard_client;
 mod shard_service;
 mod status;
 
-pub use convert::Malformed;
+pub use convert::{Malformed, epoch_message, summary_message};
 pub use fleet_client::FleetClient;
 pub use fleet_service::fleet_service;
 pub use payload::{Payload, PayloadError, chunks, receive};

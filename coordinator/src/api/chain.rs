@@ -1,0 +1,211 @@
+//! The chain thread: takes blocks from a bounded queue, executes, verifies and commits them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use common::block::Block;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::execute::{BlockExecutor, BlockStats, ExecuteError};
+use crate::fleet::{EventKind, Fleet, FleetError};
+use crate::ledger::Ledger;
+
+/// Blocks that wait, at most.
+const QUEUE: usize = 64;
+
+/// Committed blocks whose results are remembered, so that submitting one again is answered.
+const REMEMBERED: usize = 4096;
+
+/// How often the thread looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What became of a block.
+#[derive(Debug, Clone)]
+pub struct BlockOutcome {
+    /// The block's number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: B256,
+    /// The newest fork whose rules applied.
+    pub fork: &'static str,
+    /// How many transactions it has.
+    pub transactions: usize,
+    /// Gas it used.
+    pub gas_used: u64,
+    /// Why it was refused, if it was.
+    pub error: Option<String>,
+    /// How it went.
+    pub stats: BlockStats,
+    /// Whether it had been committed before.
+    pub known: bool,
+}
+
+/// Why a block is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The queue is full.
+    #[error("{QUEUE} blocks are waiting already; try again in a moment")]
+    Busy,
+    /// The thread is gone.
+    #[error("the coordinator is stopping")]
+    Stopping,
+}
+
+struct Submission {
+    block: Block,
+    reply: oneshot::Sender<BlockOutcome>,
+}
+
+/// How the chain is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ChainStatus {
+    /// The state root after the head.
+    pub state_root: Option<B256>,
+    /// Blocks committed.
+    pub blocks: u64,
+    /// Assignments given to another shard.
+    pub reassigned: u64,
+}
+
+/// The way to the chain thread.
+#[derive(Debug, Clone)]
+pub struct ChainHandle {
+    queue: Sender<Submission>,
+    status: Arc<Mutex<ChainStatus>>,
+    ledger: Arc<Ledger>,
+}
+
+impl std::fmt::Debug for Submission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Submission").field("block", &self.block.hash).finish_non_exhaustive()
+    }
+}
+
+impl ChainHandle {
+    /// Puts a block into the queue. Its outcome comes later; dropping the receiver does not stop it.
+    ///
+    /// # Errors
+    /// [`SubmitError`] when there is no place.
+    pub fn submit(&self, block: Block) -> Result<oneshot::Receiver<BlockOutcome>, SubmitError> {
+        let (reply, outcome) = oneshot::channel();
+        self.queue.try_send(Submission { block, reply }).map_err(|error| match error {
+            TrySendError::Full(_) => SubmitError::Busy,
+            TrySendError::Disconnected(_) => SubmitError::Stopping,
+        })?;
+        Ok(outcome)
+    }
+
+    /// How the chain is.
+    #[must_use]
+    pub fn status(&self) -> ChainStatus {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+}
+
+/// The chain.
+#[derive(Debug)]
+pub struct Chain {
+    fleet: Fleet,
+    executor: BlockExecutor,
+    ledger: Arc<Ledger>,
+    queue: Receiver<Submission>,
+    status: Arc<Mutex<ChainStatus>>,
+    remembered: HashMap<B256, BlockOutcome>,
+    order: VecDeque<B256>,
+}
+
+impl Chain {
+    /// A chain on `ledger`, executed by `executor`; [`Chain::run`] runs it.
+    #[must_use]
+    pub fn new(fleet: Fleet, executor: BlockExecutor, ledger: Arc<Ledger>) -> (Self, ChainHandle) {
+        let (sender, queue) = bounded(QUEUE);
+        let status: Arc<Mutex<ChainStatus>> = Arc::default();
+        let handle = ChainHandle { queue: sender, status: Arc::clone(&status), ledger: Arc::clone(&ledger) };
+        let (remembered, order) = (HashMap::new(), VecDeque::new());
+        (Self { fleet, executor, ledger, queue, status, remembered, order }, handle)
+    }
+
+    /// Executes blocks until `stop`.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the fleet is gone.
+    pub fn run(mut self, stop: &CancellationToken) -> Result<(), FleetError> {
+        while !stop.is_cancelled() {
+            match self.queue.recv_timeout(LOOK) {
+                Ok(Submission { block, reply }) => {
+                    let outcome = self.execute(&block)?;
+                    // The client may have stopped waiting.
+                    let _ = reply.send(outcome);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, block: &Block) -> Result<BlockOutcome, FleetError> {
+        if let Some(outcome) = self.remembered.get(&block.hash) {
+            return Ok(BlockOutcome { known: true, ..outcome.clone() });
+        }
+        let number = block.header.number;
+        let mut outcome = BlockOutcome {
+            number,
+            hash: block.hash,
+            fork: self.ledger.spec().fork_name(&block.header),
+            transactions: block.transactions.len(),
+            gas_used: 0,
+            error: None,
+            stats: BlockStats::default(),
+            known: false,
+        };
+        match self.import(block) {
+            Ok((gas_used, stats)) => {
+                outcome.gas_used = gas_used;
+                outcome.stats = stats;
+                self.remember(outcome.clone());
+                let text = format!("{} transactions, {gas_used} gas", block.transactions.len());
+                self.fleet.announce(EventKind::BlockCommitted, Some(number), text);
+            }
+            Err(ExecuteError::Fleet(error @ (FleetError::Ended | FleetError::Overloaded))) => {
+                return Err(error);
+            }
+            Err(error) => {
+                self.fleet.announce(EventKind::BlockRefused, Some(number), error.to_string());
+                outcome.error = Some(error.to_string());
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn import(&mut self, block: &Block) -> Result<(u64, BlockStats), ExecuteError> {
+        let verified = self.executor.execute(block, &self.ledger, None)?;
+        self.ledger.commit(block, &verified.delta)?;
+        self.fleet.advance(Arc::clone(&verified.delta))?;
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.state_root = verified.state_root;
+        status.blocks += 1;
+        status.reassigned += u64::from(verified.stats.reassigned);
+        Ok((verified.finished.gas_used.0, verified.stats))
+    }
+
+    fn remember(&mut self, outcome: BlockOutcome) {
+        self.order.push_back(outcome.hash);
+        self.remembered.insert(outcome.hash, outcome);
+        while self.order.len() > REMEMBERED {
+            if let Some(oldest) = self.order.pop_front() {
+                self.remembered.remove(&oldest);
+            }
+        }
+    }
+}

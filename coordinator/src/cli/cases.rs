@@ -1,0 +1,144 @@
+//! The inputs of a run as a sequence of blocks, each with the ledger that it is executed on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use common::block::Block;
+use common::chain_spec::ChainSpec;
+use common::id::Height;
+
+use crate::input::{ChainReader, InputKind, PrestateCase, detect, read_genesis, read_prestate};
+use crate::ledger::{Ledger, Origin};
+
+/// A block to be executed.
+#[derive(Debug)]
+pub(super) struct Case {
+    /// The file it is from.
+    pub(super) file: PathBuf,
+    /// The block.
+    pub(super) block: Block,
+    /// What it is executed on.
+    pub(super) ledger: Arc<Ledger>,
+    /// Whether shards have to be given another world before it.
+    pub(super) new_world: bool,
+    /// Reading and decoding it.
+    pub(super) load: Duration,
+}
+
+/// A block that could not be read.
+#[derive(Debug)]
+pub(super) struct Unreadable {
+    pub(super) file: PathBuf,
+    pub(super) error: anyhow::Error,
+}
+
+/// The inputs, opened.
+pub(super) struct Cases {
+    inputs: std::vec::IntoIter<(PathBuf, InputKind)>,
+    chain: Option<(PathBuf, ChainReader, Arc<Ledger>)>,
+    genesis: Option<Arc<Ledger>>,
+    genesis_used: bool,
+}
+
+impl std::fmt::Debug for Cases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cases").finish_non_exhaustive()
+    }
+}
+
+impl Cases {
+    /// Looks at every input before anything is begun.
+    pub(super) fn open(inputs: &[PathBuf], genesis: Option<&Path>) -> anyhow::Result<Self> {
+        if inputs.is_empty() {
+            bail!("there are no input files; name {{block, prestate}} JSON files or RLP chain files");
+        }
+        let mut kinds = Vec::new();
+        for input in inputs {
+            let kind = detect(input)?;
+            if kind == InputKind::Chain && genesis.is_none() {
+                bail!("{} is a chain file: name its genesis with --genesis FILE", input.display());
+            }
+            kinds.push((input.clone(), kind));
+        }
+        let genesis = genesis.map(genesis_ledger).transpose()?;
+        Ok(Self { inputs: kinds.into_iter(), chain: None, genesis, genesis_used: false })
+    }
+
+    /// The next block, or why it cannot be had. After an unreadable block of a chain the rest of
+    /// that chain is passed over.
+    pub(super) fn next(&mut self) -> Option<Result<Case, Unreadable>> {
+        loop {
+            let began = Instant::now();
+            if let Some((file, reader, ledger)) = &mut self.chain {
+                let (file, ledger) = (file.clone(), Arc::clone(ledger));
+                match reader.next() {
+                    Some(Ok(block)) => {
+                        let new_world = !std::mem::replace(&mut self.genesis_used, true);
+                        return Some(Ok(Case { file, block, ledger, new_world, load: began.elapsed() }));
+                    }
+                    Some(Err(error)) => {
+                        self.chain = None;
+                        return Some(Err(Unreadable { file, error: error.into() }));
+                    }
+                    None => self.chain = None,
+                }
+            }
+            let (file, kind) = self.inputs.next()?;
+            match kind {
+                InputKind::Chain => match (ChainReader::open(&file), &self.genesis) {
+                    (Ok(reader), Some(ledger)) => self.chain = Some((file, reader, Arc::clone(ledger))),
+                    (Ok(_), None) => {
+                        let error = anyhow::anyhow!("{}: a chain file needs --genesis", file.display());
+                        return Some(Err(Unreadable { file, error }));
+                    }
+                    (Err(error), _) => return Some(Err(Unreadable { file, error: error.into() })),
+                },
+                InputKind::Prestate => {
+                    let case = prestate_ledger(&file);
+                    return Some(match case {
+                        Ok((block, ledger)) => {
+                            let load = began.elapsed();
+                            Ok(Case { file, block, ledger: Arc::new(ledger), new_world: true, load })
+                        }
+                        Err(error) => Err(Unreadable { file, error }),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The ledger of a genesis file.
+pub(super) fn genesis_ledger(path: &Path) -> anyhow::Result<Arc<Ledger>> {
+    let genesis = read_genesis(path)?;
+    let origin = Origin {
+        spec: genesis.spec,
+        height: Height(genesis.header.number),
+        block_hash: genesis.hash,
+        ancestors: vec![(genesis.header.number, genesis.hash)],
+        header: Some(genesis.header),
+        accounts: genesis.accounts,
+        code: genesis.code,
+        complete: true,
+    };
+    Ok(Arc::new(Ledger::begin(origin)?))
+}
+
+fn prestate_ledger(path: &Path) -> anyhow::Result<(Block, Ledger)> {
+    let PrestateCase { block, accounts, code, ancestors } = read_prestate(path)?;
+    let parent = block.header.number.checked_sub(1).context("a genesis block cannot be executed")?;
+    let origin = Origin {
+        spec: ChainSpec::mainnet(),
+        height: Height(parent),
+        block_hash: block.header.parent_hash,
+        header: None,
+        accounts,
+        code,
+        ancestors,
+        complete: false,
+    };
+    let ledger = Ledger::begin(origin)?;
+    Ok((block, ledger))
+}

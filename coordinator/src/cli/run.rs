@@ -1,0 +1,379 @@
+//! `coordinator run`: the main job in one command.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use common::block::Block;
+use common::codec;
+use common::id::{Epoch, Incarnation, ShardId};
+use common::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
+use common::telemetry::TelemetryArgs;
+use executor_shard::node::NodeConfig;
+use indicatif::{ProgressBar, ProgressStyle};
+use net::serve::{Bound, Health};
+use net::wire::fleet_service;
+use tonic::service::Routes;
+
+use super::cases::{Case, Cases};
+use super::children::{ChildOptions, Children, find_binary};
+use super::report::{Report, Row, millis};
+use super::timeline;
+use crate::execute::{BlockExecutor, ExecuteOptions, Verified};
+use crate::fleet::{EventKind, Fleet, FleetOptions, KillDrill};
+use crate::ledger::{Ledger, state_root};
+use crate::planner::Plan;
+use crate::sequential::execute_sequentially;
+use crate::validate::{Finished, verify_header};
+
+/// How long shards may take to join and to hold the state before the first block.
+const JOIN_WITHIN: Duration = Duration::from_secs(30);
+
+/// Options of `coordinator run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// {block, prestate, blockHashes} JSON files (plain or gzip), or RLP chain files with --genesis
+    #[arg(value_name = "INPUT", required = true)]
+    pub inputs: Vec<PathBuf>,
+
+    /// The chain's geth genesis.json, for chain files
+    #[arg(long, value_name = "FILE")]
+    pub genesis: Option<PathBuf>,
+
+    /// How many executor shards to start, numbered from 1
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub shards: u32,
+
+    /// Worker threads of each shard
+    #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+
+    /// Run the shards within this process instead of starting processes
+    #[arg(long, conflicts_with_all = ["kill", "sequential"])]
+    pub in_process: bool,
+
+    /// How blocks are cut: auto, one, each, random:SEED or poison:SEED
+    #[arg(long, value_name = "PLAN", default_value_t = Plan::Auto)]
+    pub plan: Plan,
+
+    /// Kill shard SHARD with SIGKILL during the BLOCKth block, while it holds work (may be given more than once)
+    #[arg(long, value_name = "SHARD@BLOCK")]
+    pub kill: Vec<Kill>,
+
+    /// Execute without shards, with alloy-evm's own block executor on one thread: the baseline
+    #[arg(long, conflicts_with_all = ["kill", "plan"])]
+    pub sequential: bool,
+
+    /// Print one JSON object a block, and a last one with "summary": true
+    #[arg(long)]
+    pub json: bool,
+
+    /// Tell everything that happens in the fleet as it happens
+    #[arg(long)]
+    pub timeline: bool,
+}
+
+/// A shard to kill and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kill {
+    shard: ShardId,
+    /// The ordinal of the block in the run, from 1.
+    block: u64,
+}
+
+impl FromStr for Kill {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("{text:?} is not SHARD@BLOCK, for example 1@7");
+        let (shard, block) = text.split_once('@').ok_or_else(error)?;
+        let shard = ShardId(shard.parse().map_err(|_| error())?);
+        let block = block.parse().ok().filter(|block| *block > 0).ok_or_else(error)?;
+        Ok(Self { shard, block })
+    }
+}
+
+/// Runs the blocks.
+pub(super) async fn run(args: RunArgs, telemetry: TelemetryArgs) -> anyhow::Result<Exit> {
+    for kill in &args.kill {
+        if kill.shard.0 == 0 || kill.shard.0 > args.shards {
+            bail!(
+                "--kill {}@{}: there is no shard {}; this run has shards 1 to {}",
+                kill.shard,
+                kill.block,
+                kill.shard,
+                args.shards
+            );
+        }
+    }
+    let cases = Cases::open(&args.inputs, args.genesis.as_deref())?;
+    let mut signals = Signals::new()?;
+    let supervisor = Supervisor::new("coordinator");
+    let bar = progress(&args);
+    let engine = if args.sequential {
+        Engine::Sequential
+    } else {
+        fleet_engine(&args, telemetry, &supervisor.handle(), &bar).await?
+    };
+    let task = Job { args, engine, cases, bar: bar.clone(), ordinal: 0 };
+    let job = tokio::task::spawn_blocking(move || task.run());
+    let exit = tokio::select! {
+        done = job => done.context("the run panicked")??,
+        outcome = supervisor.run_until_stopped(signals.next()) => match outcome {
+            Outcome::Stopped(reason) => {
+                bar.abandon();
+                eprintln!("coordinator: {reason}: stopped before every block was executed");
+                Exit::DrainedLate
+            }
+            Outcome::Failed(failure) => bail!("{failure}"),
+        },
+    };
+    let drained = supervisor.drain(Duration::from_secs(5), signals.next()).await;
+    Ok(if exit == Exit::Clean { drained.exit() } else { exit })
+}
+
+/// A progress bar on a terminal, nothing in a pipe.
+fn progress(args: &RunArgs) -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{spinner} {pos} blocks, {elapsed} {msg}");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    if args.inputs.len() > 1 {
+        bar.set_length(args.inputs.len() as u64);
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} blocks, {eta} left {msg}") {
+            bar.set_style(style);
+        }
+    }
+    bar
+}
+
+/// Starts the fleet and its shards.
+async fn fleet_engine(
+    args: &RunArgs,
+    telemetry: TelemetryArgs,
+    supervisor: &SupervisorHandle,
+    bar: &ProgressBar,
+) -> anyhow::Result<Engine> {
+    let binary = if args.in_process { None } else { Some(find_binary()?) };
+    let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), supervisor)?;
+    let stop = supervisor.shutdown_token();
+    let all = args.timeline;
+    supervisor.spawn_critical("timeline", timeline::tell(fleet.events(), bar.clone(), all, stop));
+    let children = match binary {
+        None => {
+            for shard in (1..=args.shards).map(ShardId) {
+                fleet.start_local(NodeConfig {
+                    shard,
+                    incarnation: Incarnation::fresh(),
+                    slots: args.threads,
+                    advertise: String::new(),
+                    lost_after: FleetOptions::default().peer.lost_after,
+                });
+            }
+            None
+        }
+        Some(binary) => {
+            let bound = Bound::bind(([127, 0, 0, 1], 0).into()).await?;
+            let coordinator = format!("http://{}", bound.address());
+            let (health, _reporter) = Health::new();
+            let routes = Routes::new(fleet_service(fleet.endpoint()));
+            supervisor.spawn_critical("server", bound.serve(routes, health, supervisor.shutdown_token()));
+            let options = ChildOptions { coordinator, threads: args.threads, telemetry, binary };
+            Some(Children::start(args.shards, &options, supervisor)?)
+        }
+    };
+    let options = ExecuteOptions { plan: args.plan, ..ExecuteOptions::default() };
+    let executor = BlockExecutor::new(fleet.clone(), options);
+    Ok(Engine::Fleet { fleet, executor: Box::new(executor), children })
+}
+
+/// What executes the blocks.
+enum Engine {
+    Sequential,
+    Fleet { fleet: Fleet, executor: Box<BlockExecutor>, children: Option<Children> },
+}
+
+/// The run itself, on a thread of its own.
+struct Job {
+    args: RunArgs,
+    engine: Engine,
+    cases: Cases,
+    bar: ProgressBar,
+    ordinal: u64,
+}
+
+impl Job {
+    fn run(mut self) -> anyhow::Result<Exit> {
+        let mut report = Report::new(self.args.json);
+        let mut broken: Option<Arc<Ledger>> = None;
+        while let Some(case) = self.cases.next() {
+            self.ordinal += 1;
+            let row = match case {
+                Ok(case) => {
+                    // What follows a refused block of a chain has no parent.
+                    if broken.as_ref().is_some_and(|ledger| Arc::ptr_eq(ledger, &case.ledger)) {
+                        continue;
+                    }
+                    let row = self.execute(&case)?;
+                    if !row.verified {
+                        broken = Some(case.ledger);
+                    }
+                    row
+                }
+                Err(unreadable) => unreadable_row(unreadable.file.display().to_string(), &unreadable.error),
+            };
+            if let Some(error) = &row.error {
+                let number = row.number.map_or_else(String::new, |number| format!("block {number}: "));
+                self.bar.suspend(|| eprintln!("coordinator: {}: {number}{error}", row.file));
+            }
+            report.add(&row)?;
+            self.bar.inc(1);
+        }
+        self.bar.finish_and_clear();
+        if let Some(unused) = self.args.kill.iter().find(|kill| kill.block > self.ordinal) {
+            bail!("--kill {}@{}: the run has only {} blocks", unused.shard, unused.block, self.ordinal);
+        }
+        Ok(if report.finish()? { Exit::Clean } else { Exit::Failed })
+    }
+
+    /// Executes one block. An error is fatal; a block that fails is a row that says so.
+    fn execute(&mut self, case: &Case) -> anyhow::Result<Row> {
+        let block = &case.block;
+        let mut row = empty_row(case);
+        let kill_now = self.args.kill.iter().find(|kill| kill.block == self.ordinal).copied();
+        let loading = Instant::now();
+        let done = match &mut self.engine {
+            Engine::Sequential => {
+                row.load_ms = millis(case.load);
+                sequential(case)
+            }
+            Engine::Fleet { fleet, executor, children } => {
+                if case.new_world {
+                    fleet.set_world(Arc::clone(&case.ledger))?;
+                }
+                let wanted = if case.new_world || kill_now.is_some() { self.args.shards as usize } else { 1 };
+                fleet.wait_ready(wanted, JOIN_WITHIN)?;
+                row.load_ms = millis(case.load + loading.elapsed());
+                let kill = match (kill_now, children) {
+                    (Some(kill), Some(children)) => Some(drill(kill, children)?),
+                    _ => None,
+                };
+                if let (Some(kill), true) = (&kill, block.transactions.is_empty()) {
+                    self.bar.suspend(|| {
+                        eprintln!(
+                            "coordinator: block {} has no transactions: shard {} is killed holding nothing",
+                            block.header.number, kill.shard
+                        )
+                    });
+                    (kill.kill)();
+                }
+                on_fleet(case, fleet, executor, kill)
+            }
+        };
+        match done {
+            Ok(verified) => fill(&mut row, block, &verified),
+            Err(error) => row.error = Some(format!("{error:#}")),
+        }
+        Ok(row)
+    }
+}
+
+fn drill(kill: Kill, children: &Children) -> anyhow::Result<KillDrill> {
+    let killer = children.killer(kill.shard).with_context(|| format!("there is no shard {}", kill.shard))?;
+    Ok(KillDrill { shard: kill.shard, kill: killer })
+}
+
+fn on_fleet(
+    case: &Case,
+    fleet: &Fleet,
+    executor: &mut BlockExecutor,
+    kill: Option<KillDrill>,
+) -> anyhow::Result<Verified> {
+    let height = Some(case.block.header.number);
+    let verified = match executor.execute(&case.block, &case.ledger, kill) {
+        Ok(verified) => verified,
+        Err(error) => {
+            fleet.announce(EventKind::BlockRefused, height, error.to_string());
+            return Err(error.into());
+        }
+    };
+    // A stand-alone pre-state ends with its block: nothing follows that it would be committed for.
+    if case.ledger.is_complete() {
+        case.ledger.commit(&case.block, &verified.delta)?;
+        fleet.advance(Arc::clone(&verified.delta))?;
+    }
+    let stats = verified.stats;
+    let text = format!(
+        "{} transactions in {:.1} ms, {} sub-blocks, {} reassigned",
+        case.block.transactions.len(),
+        millis(stats.elapsed),
+        stats.sub_blocks,
+        stats.reassigned
+    );
+    fleet.announce(EventKind::BlockCommitted, height, text);
+    Ok(verified)
+}
+
+/// The baseline: alloy-evm's executor, recovery and roots included.
+fn sequential(case: &Case) -> anyhow::Result<Verified> {
+    let began = Instant::now();
+    let (block, ledger) = (&case.block, &case.ledger);
+    block.check_body()?;
+    ledger.check_next(block)?;
+    let (_, view) = ledger.head_view()?;
+    let finished = execute_sequentially(block, ledger.spec(), &view)?;
+    let delta = Arc::new(ledger.delta(block, finished.changes.clone(), finished.code.clone())?);
+    let root = if ledger.is_complete() { Some(state_root(&view.after(&delta))?) } else { None };
+    verify_header(block, ledger.spec(), &finished, root)?;
+    let stats = crate::execute::BlockStats { elapsed: began.elapsed(), ..Default::default() };
+    if ledger.is_complete() {
+        ledger.commit(block, &delta)?;
+    }
+    Ok(Verified { delta, finished, state_root: root, stats })
+}
+
+fn empty_row(case: &Case) -> Row {
+    let header = &case.block.header;
+    Row {
+        file: case.file.display().to_string(),
+        number: Some(header.number),
+        hash: Some(case.block.hash.to_string()),
+        fork: Some(case.ledger.spec().fork_name(header).into()),
+        txs: case.block.transactions.len(),
+        ..Row::default()
+    }
+}
+
+fn unreadable_row(file: String, error: &anyhow::Error) -> Row {
+    Row { file, error: Some(format!("{error:#}")), ..Row::default() }
+}
+
+fn fill(row: &mut Row, block: &Block, verified: &Verified) {
+    let Verified { delta, finished, state_root, stats } = verified;
+    row.verified = true;
+    row.gas_used = finished.gas_used.0;
+    row.ms = millis(stats.elapsed);
+    row.mgas_per_s = (finished.gas_used.0 as f64 / row.ms.max(0.001)).round() / 1e3;
+    row.recovery_ms = millis(stats.recovery);
+    row.execution_ms = millis(stats.execution);
+    row.sub_blocks = stats.sub_blocks;
+    row.reexecuted = stats.reexecuted;
+    row.reassigned = stats.reassigned;
+    row.receipts_root = finished.rooted.then(|| block.header.receipts_root.to_string());
+    row.state_root = state_root.map(|root| root.to_string());
+    row.receipts_digest = Some(receipts_digest(finished));
+    row.delta_digest = codec::encode("changes", &(&delta.accounts, &delta.code), codec::MAX_PAYLOAD_BYTES)
+        .ok()
+        .map(|bytes| codec::payload_digest(&bytes).to_string());
+}
+
+/// A digest of every receipt's encoding, in order.
+fn receipts_digest(finished: &Finished) -> String {
+    let mut bytes = Vec::new();
+    alloy_rlp::encode_list(&finished.receipts, &mut bytes);
+    codec::payload_digest(&bytes).to_string()
+}

@@ -1,0 +1,305 @@
+//! Executes one block on the fleet: recover, plan, speculate, validate, repair, verify.
+//!
+//! It runs on the caller's thread and waits with time limits. Whatever the shards do, it ends
+//! with the sequential result or an error that says why not.
+
+mod rounds;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, B256};
+use common::account::Delta;
+use common::block::{Block, BlockError, BlockPayload};
+use common::chain_spec::ChainSpec;
+use common::codec::CodecError;
+use common::id::{StateRef, TxIndex};
+use common::work::{TxOutcome, WorkOutput};
+use executor_shard::engine::{StateError, recover_sender};
+use executor_shard::replica::ReplicaView;
+
+use crate::fleet::{EventKind, Fleet, FleetError, KillDrill};
+use crate::ledger::{Ledger, LedgerError, state_root};
+use crate::planner::{self, Plan};
+use crate::validate::{Finished, Rejection, ValidateError, Validator, execute_trusted, verify_header};
+use rounds::{RoundClient, RoundError};
+
+/// How blocks are executed.
+#[derive(Debug, Clone, Copy)]
+pub struct ExecuteOptions {
+    /// How blocks are cut.
+    pub plan: Plan,
+    /// How long a round may take before it is given up; far beyond what any block needs.
+    pub round_limit: Duration,
+}
+
+impl Default for ExecuteOptions {
+    fn default() -> Self {
+        Self { plan: Plan::Auto, round_limit: Duration::from_secs(300) }
+    }
+}
+
+/// A block that was executed and verified, ready to be committed.
+#[derive(Debug)]
+pub struct Verified {
+    /// What it changes.
+    pub delta: Arc<Delta>,
+    /// What it leads to.
+    pub finished: Finished,
+    /// The state root, where the whole state is known.
+    pub state_root: Option<B256>,
+    /// How it went.
+    pub stats: BlockStats,
+}
+
+/// How the execution of a block went.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BlockStats {
+    /// From the block's bytes in memory to the verified result.
+    pub elapsed: Duration,
+    /// Of that, recovering the senders.
+    pub recovery: Duration,
+    /// Of that, executing and validating transactions.
+    pub execution: Duration,
+    /// Into how many sub-blocks it was cut.
+    pub sub_blocks: u32,
+    /// Transactions executed again by the coordinator.
+    pub reexecuted: u32,
+    /// Assignments given to another shard.
+    pub reassigned: u32,
+}
+
+/// Why a block was not executed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The block is wrong by itself.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// The block is refused.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The block does not fit the ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The state is broken.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The fleet is gone.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// The shards could not do it.
+    #[error("the shards could not execute the block: {0}")]
+    Round(String),
+    /// Something is larger than it may be.
+    #[error(transparent)]
+    Size(#[from] CodecError),
+}
+
+impl ExecuteError {
+    /// Whether the block itself is at fault, so that it is refused for good.
+    #[must_use]
+    pub fn is_invalid_block(&self) -> bool {
+        matches!(self, Self::Block(_) | Self::Rejected(_) | Self::Ledger(LedgerError::NotNext { .. }))
+    }
+}
+
+impl From<ValidateError> for ExecuteError {
+    fn from(error: ValidateError) -> Self {
+        match error {
+            ValidateError::Rejected(rejection) => Self::Rejected(rejection),
+            ValidateError::State(error) => Self::State(error),
+        }
+    }
+}
+
+impl From<RoundError> for ExecuteError {
+    fn from(error: RoundError) -> Self {
+        match error {
+            RoundError::Fleet(error) => Self::Fleet(error),
+            RoundError::Failed(reason) => Self::Round(reason),
+            RoundError::Size(error) => Self::Size(error),
+        }
+    }
+}
+
+/// Executes blocks on a fleet.
+#[derive(Debug)]
+pub struct BlockExecutor {
+    fleet: Fleet,
+    options: ExecuteOptions,
+    rounds: RoundClient,
+}
+
+/// One block under way.
+struct Run<'a> {
+    block: &'a Block,
+    spec: &'a ChainSpec,
+    base: StateRef,
+    view: ReplicaView,
+    stats: BlockStats,
+}
+
+impl BlockExecutor {
+    /// An executor on `fleet`.
+    #[must_use]
+    pub fn new(fleet: Fleet, options: ExecuteOptions) -> Self {
+        let rounds = RoundClient::new(fleet.clone(), options.round_limit);
+        Self { fleet, options, rounds }
+    }
+
+    /// Executes and verifies a block on the ledger's head. Nothing is committed.
+    ///
+    /// # Errors
+    /// [`ExecuteError`]; the state has not moved.
+    pub fn execute(
+        &mut self,
+        block: &Block,
+        ledger: &Ledger,
+        kill: Option<KillDrill>,
+    ) -> Result<Verified, ExecuteError> {
+        let started = Instant::now();
+        block.check_body()?;
+        ledger.check_next(block)?;
+        let (head, view) = ledger.head_view()?;
+        let mut run =
+            Run { block, spec: ledger.spec(), base: head.state, view, stats: BlockStats::default() };
+        let outcome = self.speculate(&mut run, kill).and_then(|finished| verify(&run, ledger, finished));
+        let (finished, delta, root) = match outcome {
+            Ok(verified) => verified,
+            // No block is refused on a shard's word.
+            Err(ExecuteError::Rejected(rejection)) => self.judge(&run, ledger, rejection)?,
+            Err(error) => return Err(error),
+        };
+        run.stats.reexecuted = finished.reexecuted;
+        run.stats.elapsed = started.elapsed();
+        Ok(Verified { delta, finished, state_root: root, stats: run.stats })
+    }
+
+    /// Runs the block through the shards and the validator.
+    fn speculate(&mut self, run: &mut Run<'_>, kill: Option<KillDrill>) -> Result<Finished, ExecuteError> {
+        let block = run.block;
+        let mut validator = Validator::begin(block, run.spec, run.view.clone())?;
+        let payload = Arc::new(BlockPayload::new(block, validator.prelude()?));
+        let inputs = payload.digest()?;
+        let (_, slots) = self.fleet.ready()?;
+        let began = Instant::now();
+        let senders = self.recover(run, &payload, inputs, slots)?;
+        run.stats.recovery = began.elapsed();
+        let began = Instant::now();
+        let sub_blocks = planner::plan(self.options.plan, &block.transactions, &senders, slots);
+        run.stats.sub_blocks = u32::try_from(sub_blocks.len()).unwrap_or(u32::MAX);
+        let work =
+            rounds::execution_work(run.base, block.hash, inputs, &sub_blocks, &senders, self.options.plan)?;
+        let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
+        let mut arrived = vec![false; block.transactions.len()];
+        let reassigned = self.rounds.run(&payload, work, kill, |indices, output| {
+            let WorkOutput::Executed(outputs) = output else { return Ok(()) };
+            let of_work: std::collections::BTreeSet<TxIndex> = indices.iter().copied().collect();
+            for output in outputs.into_iter().filter(|output| of_work.contains(&output.index)) {
+                if let Some(place) = outcomes.get_mut(output.index.0 as usize) {
+                    *place = Some(output.outcome);
+                }
+            }
+            for index in indices {
+                if let Some(place) = arrived.get_mut(index.0 as usize) {
+                    *place = true;
+                }
+            }
+            advance(&mut validator, &senders, &mut outcomes, &arrived)
+        })?;
+        run.stats.reassigned += reassigned;
+        // Whatever is left could not be done by shards.
+        advance(&mut validator, &senders, &mut outcomes, &vec![true; block.transactions.len()])?;
+        run.stats.execution = began.elapsed();
+        Ok(validator.finish()?)
+    }
+
+    /// Has the senders recovered by the shards. A signature that a shard finds bad is looked at
+    /// here again.
+    fn recover(
+        &mut self,
+        run: &mut Run<'_>,
+        payload: &Arc<BlockPayload>,
+        inputs: B256,
+        slots: usize,
+    ) -> Result<Vec<Address>, ExecuteError> {
+        let block = run.block;
+        let parts = planner::recovery(block.transactions.len(), slots);
+        let work = rounds::recovery_work(run.base, block.hash, inputs, &parts)?;
+        let mut senders: Vec<Option<Address>> = vec![None; block.transactions.len()];
+        let reassigned = self.rounds.run(payload, work, None, |indices, output| {
+            let WorkOutput::Recovered(found) = output else { return Ok(()) };
+            for (index, sender) in indices.iter().zip(found) {
+                if let (Some(place), Ok(sender)) = (senders.get_mut(index.0 as usize), sender) {
+                    *place = Some(sender);
+                }
+            }
+            Ok(())
+        })?;
+        run.stats.reassigned += reassigned;
+        let fork = run.spec.evm_env(&block.header).cfg_env.spec;
+        let known = senders.into_iter().zip(&block.transactions).zip(0..);
+        known
+            .map(|((sender, transaction), index)| match sender {
+                Some(sender) => Ok(sender),
+                None => recover_sender(transaction, fork)
+                    .map_err(|bad| Rejection::Transaction { index: TxIndex(index), reason: bad.0 }.into()),
+            })
+            .collect()
+    }
+
+    /// Before a block is refused it is executed again without any shard. If it verifies, shards
+    /// have returned wrong results.
+    fn judge(
+        &self,
+        run: &Run<'_>,
+        ledger: &Ledger,
+        rejection: Rejection,
+    ) -> Result<(Finished, Arc<Delta>, Option<B256>), ExecuteError> {
+        let fork = run.spec.evm_env(&run.block.header).cfg_env.spec;
+        let senders: Vec<Address> = run
+            .block
+            .transactions
+            .iter()
+            .zip(0..)
+            .map(|(transaction, index)| {
+                recover_sender(transaction, fork)
+                    .map_err(|bad| Rejection::Transaction { index: TxIndex(index), reason: bad.0 })
+            })
+            .collect::<Result<_, _>>()?;
+        let finished = execute_trusted(run.block, run.spec, &senders, run.view.clone())?;
+        let verified = verify(run, ledger, finished)?;
+        let text =
+            format!("shards returned wrong results ({rejection}); the block was executed here instead");
+        self.fleet.announce(EventKind::Alarm, Some(run.block.header.number), text);
+        Ok(verified)
+    }
+}
+
+/// Validates as far as results have arrived, in block order.
+fn advance(
+    validator: &mut Validator<'_, ReplicaView>,
+    senders: &[Address],
+    outcomes: &mut [Option<TxOutcome>],
+    arrived: &[bool],
+) -> Result<(), ExecuteError> {
+    loop {
+        let next = validator.next().0 as usize;
+        let (Some(sender), Some(true)) = (senders.get(next), arrived.get(next)) else { return Ok(()) };
+        let outcome = outcomes.get_mut(next).and_then(Option::take);
+        validator.advance(*sender, outcome)?;
+    }
+}
+
+/// Checks the header, and makes the delta.
+fn verify(
+    run: &Run<'_>,
+    ledger: &Ledger,
+    finished: Finished,
+) -> Result<(Finished, Arc<Delta>, Option<B256>), ExecuteError> {
+    let delta = ledger.delta(run.block, finished.changes.clone(), finished.code.clone())?;
+    let delta = Arc::new(delta);
+    let root = if ledger.is_complete() { Some(state_root(&run.view.after(&delta))?) } else { None };
+    verify_header(run.block, run.spec, &finished, root)?;
+    Ok((finished, delta, root))
+}

@@ -1,0 +1,503 @@
+//! The driver: the thread that runs the scheduler and does what it says.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use common::account::Delta;
+use common::endpoint::PeerError;
+use common::id::{AssignmentId, Incarnation, RoundId, ShardId};
+use common::message::{Register, Registered, ResultReceipt, StateSummary, SubmitResult};
+use common::work::{ExecuteBlock, WorkFailure};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::event::{EventKind, publish};
+use super::link::{LINK_QUEUE, Link, LinkCommand, run_link};
+use super::round::{Drill, OpenRound, RoundEvent, RoundRequest};
+use super::{FleetError, ShardView, Shared};
+use crate::schedule::{Command, Event, Fault, Scheduler, WorkItem};
+
+/// What the driver is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Something happened at this time.
+    Event(Duration, Event),
+    /// A shard asks to join.
+    Register(Register, oneshot::Sender<Result<Registered, PeerError>>),
+    /// A result arrived.
+    Result(Arc<SubmitResult>, oneshot::Sender<Result<ResultReceipt, PeerError>>),
+    /// A shard's heartbeat tells this of its state.
+    Heartbeat { shard: ShardId, incarnation: Incarnation, at: Duration, state: Option<StateSummary> },
+    /// A sync or a delta was answered.
+    Reached { shard: ShardId, incarnation: Incarnation, answer: Result<StateSummary, String> },
+    /// A round is to be done.
+    Open(RoundRequest, Sender<RoundEvent>),
+    /// A round is no longer wanted.
+    Abandon(RoundId),
+    /// Shards are to hold this state.
+    Target(StateSummary),
+    /// Shards are to move by one block.
+    Advance(Arc<Delta>),
+    /// How the shards are.
+    Shards(Sender<Vec<ShardView>>),
+    /// Tell when so many shards hold the current state.
+    WhenReady(usize, Sender<()>),
+}
+
+/// The driver.
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    messages: Receiver<Message>,
+    scheduler: Scheduler,
+    links: HashMap<ShardId, Link>,
+    rounds: HashMap<RoundId, OpenRound>,
+    target: Option<StateSummary>,
+    waiting: Vec<(usize, Sender<()>)>,
+}
+
+impl Driver {
+    pub(super) fn new(shared: Arc<Shared>, messages: Receiver<Message>) -> Self {
+        let scheduler = Scheduler::new(shared.epoch, shared.options.schedule, Duration::ZERO);
+        let (links, rounds) = (HashMap::new(), HashMap::new());
+        Self { shared, messages, scheduler, links, rounds, target: None, waiting: Vec::new() }
+    }
+
+    /// Runs until `stop`, which is noticed within a tick.
+    pub(super) fn run(mut self, stop: &CancellationToken) -> Result<(), FleetError> {
+        while !stop.is_cancelled() {
+            let wait = self.scheduler.next_deadline().saturating_sub(self.shared.now());
+            match self.messages.recv_timeout(wait) {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(FleetError::Ended),
+            }
+            // All that has arrived counts before any deadline is judged.
+            while let Ok(message) = self.messages.try_recv() {
+                self.take(message);
+            }
+            let now = self.shared.now();
+            if self.scheduler.next_deadline() <= now {
+                self.handle(now, Event::Tick);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: Message) {
+        let now = self.shared.now();
+        match message {
+            Message::Event(at, event) => self.event(at, event),
+            Message::Register(request, reply) => self.register(now, request, reply),
+            Message::Result(result, reply) => self.result(now, result, reply),
+            Message::Heartbeat { shard, incarnation, at, state } => {
+                self.handle(at, Event::Heartbeat { shard, incarnation });
+                self.compare(now, shard, incarnation, state);
+            }
+            Message::Reached { shard, incarnation, answer } => self.reached(now, shard, incarnation, answer),
+            Message::Open(request, events) => self.open(now, request, events),
+            Message::Abandon(round) => {
+                self.rounds.remove(&round);
+                self.handle(now, Event::Abandon { round });
+            }
+            Message::Target(target) => {
+                self.target = Some(target);
+                let shards: Vec<ShardId> = self.links.keys().copied().collect();
+                for shard in shards {
+                    self.sync(shard);
+                }
+                self.check_waiting();
+            }
+            Message::Advance(delta) => self.advance(now, &delta),
+            Message::Shards(reply) => {
+                let _ = reply.send(self.views());
+            }
+            Message::WhenReady(wanted, reply) => {
+                self.waiting.push((wanted, reply));
+                self.check_waiting();
+            }
+        }
+    }
+
+    /// Gives the scheduler an event and does what it says.
+    fn handle(&mut self, now: Duration, event: Event) {
+        for command in self.scheduler.handle(now, event) {
+            self.obey(command);
+        }
+    }
+
+    fn event(&mut self, at: Duration, event: Event) {
+        match &event {
+            Event::Draining { shard, incarnation } => {
+                if let Some(link) = self.link(*shard, *incarnation) {
+                    link.draining = true;
+                    publish(
+                        &self.shared,
+                        EventKind::ShardDraining,
+                        Some(*shard),
+                        None,
+                        "finishes what it holds".into(),
+                    );
+                }
+            }
+            Event::Accepted(assignment) => self.drill(*assignment),
+            _ => {}
+        }
+        self.handle(at, event);
+    }
+
+    fn link(&mut self, shard: ShardId, incarnation: Incarnation) -> Option<&mut Link> {
+        self.links.get_mut(&shard).filter(|link| link.incarnation == incarnation)
+    }
+
+    /// Fires the drill that waits for this acceptance, if there is one.
+    fn drill(&mut self, assignment: AssignmentId) {
+        if !self.scheduler.is_outstanding(&assignment) {
+            return;
+        }
+        for round in self.rounds.values_mut() {
+            let Some(drill) = &mut round.drill else { continue };
+            if !drill.fired
+                && drill.plan.shard == assignment.shard
+                && round.work.contains_key(&assignment.work)
+            {
+                drill.fired = true;
+                (drill.plan.kill)();
+            }
+        }
+    }
+
+    /// While a drill is on, the victim's results stay unanswered: it dies holding them.
+    fn held_back(&self, assignment: &AssignmentId) -> bool {
+        self.rounds.values().any(|round| {
+            round.drill.as_ref().is_some_and(|drill| drill.plan.shard == assignment.shard)
+                && round.work.contains_key(&assignment.work)
+        })
+    }
+
+    fn register(
+        &mut self,
+        now: Duration,
+        request: Register,
+        reply: oneshot::Sender<Result<Registered, PeerError>>,
+    ) {
+        let (shard, incarnation, slots) = (request.shard, request.incarnation, request.slots);
+        let commands = self.scheduler.handle(now, Event::Register { shard, incarnation, slots });
+        let admitted = commands.contains(&Command::Admitted(shard));
+        let answer = if admitted {
+            // What was lost with the former registration is obeyed before the new link exists.
+            self.links.remove(&shard);
+            self.connect(request);
+            Ok(Registered { epoch: self.shared.epoch, heartbeat_every: self.shared.options.peer.beat })
+        } else {
+            Err(PeerError::Refused(format!(
+                "shard {shard} is alive in another process; give this one another --shard-id"
+            )))
+        };
+        for command in commands {
+            self.obey(command);
+        }
+        let _ = reply.send(answer);
+    }
+
+    fn connect(&mut self, request: Register) {
+        let (commands, queue) = mpsc::channel(LINK_QUEUE);
+        let stop = CancellationToken::new();
+        let shard = request.shard;
+        let link = Link {
+            incarnation: request.incarnation,
+            address: request.advertise.clone(),
+            slots: request.slots,
+            state: None,
+            syncing: false,
+            draining: false,
+            results: 0,
+            commands,
+            stop: stop.clone(),
+        };
+        self.shared.alive.write().unwrap_or_else(PoisonError::into_inner).insert(shard, request.incarnation);
+        let place = if link.address.is_empty() { "this process".to_owned() } else { link.address.clone() };
+        let text = format!("{} with {} slots at {place}", request.build, request.slots);
+        publish(&self.shared, EventKind::ShardJoined, Some(shard), None, text);
+        self.links.insert(shard, link);
+        let shared = Arc::clone(&self.shared);
+        self.shared.supervisor.spawn_job(format!("link-{shard}"), async move {
+            run_link(shared, request, queue, stop).await;
+            Ok::<(), FleetError>(())
+        });
+    }
+
+    fn open(&mut self, now: Duration, request: RoundRequest, events: Sender<RoundEvent>) {
+        let RoundRequest { round, height, payload, work, kill } = request;
+        let items = work
+            .iter()
+            .map(|(id, spec)| WorkItem {
+                id: *id,
+                base: matches!(spec.kind, common::work::WorkKind::Execute { .. }).then_some(spec.base),
+            })
+            .collect();
+        let prefer = kill.as_ref().map(|kill| kill.shard);
+        let drill = kill.map(|plan| Drill { plan, fired: false });
+        let work = work.into_iter().collect();
+        self.rounds.insert(round, OpenRound { height, payload, work, events, drill });
+        self.handle(now, Event::Admit { round, work: items, prefer });
+    }
+
+    fn result(
+        &mut self,
+        now: Duration,
+        result: Arc<SubmitResult>,
+        reply: oneshot::Sender<Result<ResultReceipt, PeerError>>,
+    ) {
+        let assignment = result.assignment;
+        if self.held_back(&assignment) {
+            let _ = reply.send(Err(PeerError::Overloaded("a drill holds results back".into())));
+            return;
+        }
+        let receipt = match &result.outcome {
+            Err(failure) => {
+                self.failed(now, assignment, failure);
+                ResultReceipt::Ignored
+            }
+            Ok(_) => {
+                let commands = self.scheduler.handle(now, Event::Result(assignment));
+                let used = commands.contains(&Command::Use(assignment));
+                if used {
+                    if let Some(link) = self.link(assignment.shard, assignment.incarnation) {
+                        link.results += 1;
+                    }
+                    let round = self.rounds.values().find(|round| round.work.contains_key(&assignment.work));
+                    if let Some(round) = round {
+                        round.tell(RoundEvent::Output(Arc::clone(&result)));
+                    }
+                }
+                for command in commands {
+                    self.obey(command);
+                }
+                if used { ResultReceipt::Used } else { ResultReceipt::Ignored }
+            }
+        };
+        let _ = reply.send(Ok(receipt));
+    }
+
+    fn failed(&mut self, now: Duration, assignment: AssignmentId, failure: &WorkFailure) {
+        let fault = match failure {
+            WorkFailure::BaseGone | WorkFailure::State(_) => Fault::WrongState,
+            WorkFailure::HandedBack => Fault::Draining,
+            WorkFailure::WorkerPanicked { .. } => Fault::Failed,
+        };
+        let reason = match failure {
+            WorkFailure::WorkerPanicked { message, at } => {
+                let at = at.map_or_else(String::new, |index| format!(" at transaction {index}"));
+                format!("a worker thread panicked{at}: {message}")
+            }
+            WorkFailure::BaseGone => "the base state is gone".to_owned(),
+            WorkFailure::HandedBack => "the shard is stopping".to_owned(),
+            WorkFailure::State(reason) => reason.clone(),
+        };
+        tracing::warn!(%assignment, reason, "an assignment failed");
+        self.handle(now, Event::Failed { assignment, fault, reason });
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Admitted(_) | Command::Turned(_) | Command::Use(_) => {}
+            Command::Ignore(assignment) => tracing::debug!(%assignment, "a result was not needed"),
+            Command::Dispatch(assignment) => self.dispatch(assignment),
+            Command::Cancel(assignment) => {
+                self.command(assignment.shard, assignment.incarnation, LinkCommand::Cancel(assignment));
+            }
+            Command::Sync(shard) => self.sync(shard),
+            Command::Reassigned { work, round, from } => {
+                if let Some(round) = self.rounds.get(&round) {
+                    let text = format!("work {work} goes to another shard");
+                    publish(&self.shared, EventKind::Reassigned, Some(from), Some(round.height), text);
+                    round.tell(RoundEvent::Reassigned);
+                }
+            }
+            Command::Evict { shard, incarnation, reason } => self.evict(shard, incarnation, reason),
+            Command::Finish(round) => {
+                // Dropping it ends the listener's channel, after what it has to take yet.
+                self.rounds.remove(&round);
+            }
+            Command::Fail { round, reason } => {
+                if let Some(round) = self.rounds.remove(&round) {
+                    round.tell(RoundEvent::Failed(reason));
+                }
+            }
+        }
+    }
+
+    fn evict(&mut self, shard: ShardId, incarnation: Incarnation, reason: String) {
+        if self.link(shard, incarnation).is_none() {
+            return;
+        }
+        let Some(link) = self.links.remove(&shard) else { return };
+        self.shared.alive.write().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+        for round in self.rounds.values_mut() {
+            // The victim is dead: its drill is over.
+            if round.drill.as_ref().is_some_and(|drill| drill.fired && drill.plan.shard == shard) {
+                round.drill = None;
+            }
+        }
+        let kind = if link.draining { EventKind::ShardLeft } else { EventKind::ShardLost };
+        publish(&self.shared, kind, Some(shard), None, reason);
+    }
+
+    /// Sends a command down a link. A link that is full is a shard that no longer listens.
+    fn command(&mut self, shard: ShardId, incarnation: Incarnation, command: LinkCommand) {
+        let Some(link) = self.link(shard, incarnation) else { return };
+        if link.commands.try_send(command).is_err() {
+            let reason = "its link takes no more commands".to_owned();
+            let lost = Message::Event(self.shared.now(), Event::Lost { shard, incarnation, reason });
+            if let Err(error) = self.shared.send(lost) {
+                tracing::error!(%error, "the driver cannot tell itself of a lost shard");
+            }
+        }
+    }
+
+    fn dispatch(&mut self, assignment: AssignmentId) {
+        let found = self.rounds.iter().find_map(|(id, round)| {
+            round.work.get(&assignment.work).map(|spec| (*id, Arc::clone(spec), Arc::clone(&round.payload)))
+        });
+        let Some((round, spec, payload)) = found else { return };
+        tracing::debug!(%assignment, transactions = spec.indices.len(), "dispatched");
+        let command = ExecuteBlock { assignment, round, spec: spec.as_ref().clone() };
+        let (shard, incarnation) = (assignment.shard, assignment.incarnation);
+        self.command(shard, incarnation, LinkCommand::Execute(Box::new(command), payload));
+    }
+
+    /// Brings a shard to the current state, if it is elsewhere and not under way already.
+    fn sync(&mut self, shard: ShardId) {
+        let Some(target) = self.target else { return };
+        let Some(link) = self.links.get_mut(&shard) else { return };
+        if link.syncing || link.state == Some(target) {
+            return;
+        }
+        link.syncing = true;
+        let incarnation = link.incarnation;
+        self.command(shard, incarnation, LinkCommand::Sync(target.state));
+    }
+
+    fn advance(&mut self, now: Duration, delta: &Arc<Delta>) {
+        self.target = Some(StateSummary { state: delta.to, digest: delta.digest });
+        let shards: Vec<(ShardId, Incarnation, bool)> = self
+            .links
+            .iter()
+            .map(|(shard, link)| {
+                let follows = !link.syncing && link.state.is_some_and(|held| held.state == delta.from);
+                (*shard, link.incarnation, follows)
+            })
+            .collect();
+        for (shard, incarnation, follows) in shards {
+            if !follows {
+                self.sync(shard);
+                continue;
+            }
+            if let Some(link) = self.link(shard, incarnation) {
+                link.syncing = true;
+            }
+            self.command(shard, incarnation, LinkCommand::Advance(Arc::clone(delta)));
+        }
+        self.handle(now, Event::Tick);
+    }
+
+    /// A shard has answered a sync or a delta.
+    fn reached(
+        &mut self,
+        now: Duration,
+        shard: ShardId,
+        incarnation: Incarnation,
+        answer: Result<StateSummary, String>,
+    ) {
+        let target = self.target;
+        let Some(link) = self.link(shard, incarnation) else { return };
+        link.syncing = false;
+        match answer {
+            Ok(held) => {
+                link.state = Some(held);
+                self.handle(now, Event::State { shard, incarnation, state: Some(held.state) });
+                if target == Some(held) {
+                    let text = format!("holds {}", held.state);
+                    publish(&self.shared, EventKind::ShardSynced, Some(shard), None, text);
+                    self.check_waiting();
+                    return;
+                }
+                if target.is_some_and(|target| target.state == held.state) {
+                    self.diverged(now, shard, incarnation);
+                }
+            }
+            Err(reason) => {
+                link.state = None;
+                tracing::warn!(shard = shard.0, reason, "a shard did not reach the state");
+                self.handle(now, Event::State { shard, incarnation, state: None });
+            }
+        }
+        self.sync(shard);
+    }
+
+    /// A heartbeat's word about the replica against what is known of it.
+    fn compare(
+        &mut self,
+        now: Duration,
+        shard: ShardId,
+        incarnation: Incarnation,
+        state: Option<StateSummary>,
+    ) {
+        let Some(target) = self.target else { return };
+        let Some(link) = self.link(shard, incarnation) else { return };
+        if link.syncing {
+            return;
+        }
+        match state {
+            Some(held) if held.state == target.state && held.digest != target.digest => {
+                self.diverged(now, shard, incarnation);
+                self.sync(shard);
+            }
+            Some(held) if held.state == target.state => {}
+            _ => self.sync(shard),
+        }
+    }
+
+    /// The replica's content is not what it should be: nothing is given to it until it is synced.
+    fn diverged(&mut self, now: Duration, shard: ShardId, incarnation: Incarnation) {
+        if let Some(link) = self.link(shard, incarnation) {
+            link.state = None;
+        }
+        self.handle(now, Event::State { shard, incarnation, state: None });
+        let text = "its replica has diverged; it is synced again".to_owned();
+        publish(&self.shared, EventKind::Alarm, Some(shard), None, text);
+    }
+
+    fn check_waiting(&mut self) {
+        let Some(target) = self.target else { return };
+        let ready = self.links.values().filter(|link| link.state == Some(target) && !link.draining).count();
+        self.waiting.retain(|(wanted, reply)| {
+            let done = ready >= *wanted;
+            if done {
+                let _ = reply.try_send(());
+            }
+            !done
+        });
+    }
+
+    fn views(&self) -> Vec<ShardView> {
+        let mut views: Vec<ShardView> = self
+            .links
+            .iter()
+            .map(|(shard, link)| ShardView {
+                shard: *shard,
+                incarnation: link.incarnation,
+                address: link.address.clone(),
+                slots: link.slots,
+                state: link.state.map(|held| held.state),
+                draining: link.draining,
+                outstanding: self.scheduler.outstanding(*shard),
+                results: link.results,
+            })
+            .collect();
+        views.sort_by_key(|view| view.shard);
+        views
+    }
+}

@@ -1,0 +1,227 @@
+//! A link: the task that speaks to one shard in one of its lives.
+//!
+//! State changes and block bytes go out in order; commands that need them follow. The link's end
+//! is the loss of the shard, whatever ended it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use alloy_primitives::B256;
+use common::account::Delta;
+use common::block::BlockPayload;
+use common::endpoint::{PeerError, ShardEndpoint};
+use common::id::{AssignmentId, Incarnation, ShardId, StateRef};
+use common::message::{Refusal, Register, StateSummary};
+use common::work::ExecuteBlock;
+use net::channel;
+use net::wire::ShardClient;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::driver::Message;
+use crate::schedule::{Event, Fault};
+
+/// Commands that wait for a link, at most.
+pub(super) const LINK_QUEUE: usize = 4096;
+
+/// Blocks that the shard is known to have.
+const BLOCKS_REMEMBERED: usize = 8;
+
+/// What a link is told to do.
+#[derive(Debug)]
+pub(super) enum LinkCommand {
+    /// Send work, after the bytes of its block.
+    Execute(Box<ExecuteBlock>, Arc<BlockPayload>),
+    /// The result is no longer wanted.
+    Cancel(AssignmentId),
+    /// Bring the shard to this state.
+    Sync(StateRef),
+    /// Move the shard by one block.
+    Advance(Arc<Delta>),
+}
+
+/// The driver's end of a link.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) incarnation: Incarnation,
+    pub(super) address: String,
+    pub(super) slots: u16,
+    pub(super) state: Option<StateSummary>,
+    pub(super) syncing: bool,
+    pub(super) draining: bool,
+    pub(super) results: u64,
+    pub(super) commands: mpsc::Sender<LinkCommand>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// What became of a call.
+enum Done {
+    Executed(AssignmentId, Result<(), PeerError>),
+    Quiet,
+}
+
+/// Runs a link until the shard is gone or the driver lets go of it.
+pub(super) async fn run_link(
+    shared: Arc<Shared>,
+    register: Register,
+    mut commands: mpsc::Receiver<LinkCommand>,
+    stop: CancellationToken,
+) {
+    let (shard, incarnation) = (register.shard, register.incarnation);
+    let reason = tokio::select! {
+        () = stop.cancelled() => return,
+        reason = serve(&shared, &register, &mut commands) => reason,
+    };
+    tell(&shared, Event::Lost { shard, incarnation, reason: reason.to_string() });
+}
+
+async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEndpoint>, PeerError> {
+    if register.advertise.is_empty() {
+        let local = shared.local.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        return local
+            .get(&register.shard)
+            .cloned()
+            .ok_or_else(|| PeerError::Refused("no such shard in this process".into()));
+    }
+    let channel = channel::connect(&register.advertise, &shared.options.peer).await?;
+    let client = ShardClient::new(channel, shared.options.peer);
+    let info = client.node_info().await?;
+    if info.shard != register.shard.0 || info.incarnation != register.incarnation.0 {
+        return Err(PeerError::Refused(format!(
+            "at {} answers shard {} in another life; check --advertise",
+            register.advertise, info.shard
+        )));
+    }
+    Ok(Arc::new(client))
+}
+
+/// Speaks to the shard; returns why it is gone.
+async fn serve(
+    shared: &Arc<Shared>,
+    register: &Register,
+    commands: &mut mpsc::Receiver<LinkCommand>,
+) -> PeerError {
+    let endpoint = match connect(shared, register).await {
+        Ok(endpoint) => endpoint,
+        Err(error) => return error,
+    };
+    let (shard, incarnation) = (register.shard, register.incarnation);
+    let mut sent: VecDeque<B256> = VecDeque::new();
+    let mut calls: JoinSet<Done> = JoinSet::new();
+    let gone = endpoint.gone();
+    tokio::pin!(gone);
+    loop {
+        let command = tokio::select! {
+            error = &mut gone => return error,
+            Some(done) = calls.join_next() => {
+                if let Ok(Done::Executed(assignment, answer)) = done {
+                    executed(shared, assignment, answer);
+                }
+                continue;
+            }
+            command = commands.recv() => match command {
+                Some(command) => command,
+                None => return PeerError::Unreachable("the fleet let go of it".into()),
+            },
+        };
+        match command {
+            LinkCommand::Execute(command, payload) => {
+                if !sent.contains(&payload.block) {
+                    let put = endpoint.put_block(shared.epoch, Arc::clone(&payload));
+                    let put = tokio::select! { error = &mut gone => return error, put = put => put };
+                    if let Err(error) = put {
+                        executed(shared, command.assignment, Err(error));
+                        continue;
+                    }
+                    sent.push_back(payload.block);
+                    sent.truncate(BLOCKS_REMEMBERED);
+                }
+                calls.spawn(execute(Arc::clone(&endpoint), shared.epoch, *command, payload));
+            }
+            LinkCommand::Cancel(assignment) => {
+                let endpoint = Arc::clone(&endpoint);
+                calls.spawn(async move {
+                    // A shard that is not told finishes in vain: nothing is lost.
+                    let _ = endpoint.cancel(assignment).await;
+                    Done::Quiet
+                });
+            }
+            LinkCommand::Sync(target) => {
+                let call = endpoint.sync(shared.epoch, target);
+                let answer = tokio::select! { error = &mut gone => return error, answer = call => answer };
+                reached(shared, shard, incarnation, answer);
+            }
+            LinkCommand::Advance(delta) => {
+                let call = endpoint.put_delta(shared.epoch, delta);
+                let answer = tokio::select! { error = &mut gone => return error, answer = call => answer };
+                reached(shared, shard, incarnation, answer);
+            }
+        }
+    }
+}
+
+/// Sends one assignment. A shard that has forgotten the block's bytes gets them again, once.
+async fn execute(
+    endpoint: Arc<dyn ShardEndpoint>,
+    epoch: common::id::Epoch,
+    command: ExecuteBlock,
+    payload: Arc<BlockPayload>,
+) -> Done {
+    let assignment = command.assignment;
+    let mut answer = endpoint.execute(command.clone()).await;
+    if matches!(answer, Err(PeerError::Command(Refusal::UnknownBlock { .. }))) {
+        answer = match endpoint.put_block(epoch, payload).await {
+            Ok(()) => endpoint.execute(command).await,
+            Err(error) => Err(error),
+        };
+    }
+    Done::Executed(assignment, answer)
+}
+
+fn executed(shared: &Arc<Shared>, assignment: AssignmentId, answer: Result<(), PeerError>) {
+    let event = match answer {
+        Ok(()) => Event::Accepted(assignment),
+        Err(error) => Event::Failed { assignment, fault: fault_of(&error), reason: error.to_string() },
+    };
+    tell(shared, event);
+}
+
+/// Which kind of fault a refused or failed command is.
+fn fault_of(error: &PeerError) -> Fault {
+    match error {
+        PeerError::Command(Refusal::QueueFull { .. }) | PeerError::Overloaded(_) => Fault::Busy,
+        PeerError::Command(Refusal::NotAtBase { .. }) => Fault::WrongState,
+        PeerError::Command(Refusal::Draining) => Fault::Draining,
+        PeerError::Command(Refusal::StaleEpoch { .. } | Refusal::WrongShard { .. }) => Fault::Superseded,
+        PeerError::Command(Refusal::Malformed { .. }) => Fault::Hopeless,
+        _ => Fault::Failed,
+    }
+}
+
+fn reached(
+    shared: &Arc<Shared>,
+    shard: ShardId,
+    incarnation: Incarnation,
+    answer: Result<StateSummary, PeerError>,
+) {
+    let answer = answer.map_err(|error| error.to_string());
+    send(shared, Message::Reached { shard, incarnation, answer });
+}
+
+fn tell(shared: &Arc<Shared>, event: Event) {
+    send(shared, Message::Event(shared.now(), event));
+}
+
+fn send(shared: &Arc<Shared>, message: Message) {
+    if let Err(error) = shared.send(message) {
+        tracing::error!(%error, "a link cannot report");
+    }
+}

@@ -1,0 +1,287 @@
+//! The fleet: the coordinator's shards, and the driver that runs the scheduler for them.
+//!
+//! The driver is one thread that waits on a bounded channel with `recv_timeout` until the
+//! scheduler's next deadline. Each shard has a link, a task that speaks to it. What the scheduler
+//! decides is done here; nothing here decides.
+
+mod driver;
+mod endpoint;
+mod event;
+mod link;
+mod round;
+mod snapshot;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use common::account::Delta;
+use common::endpoint::{CoordinatorEndpoint, ShardEndpoint};
+use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef};
+use common::supervise::SupervisorHandle;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use executor_shard::node::{NodeConfig, ShardNode};
+use net::limits::{LimitsError, PeerLimits};
+use tokio::sync::broadcast;
+
+use crate::ledger::Ledger;
+use crate::schedule::ScheduleLimits;
+use driver::{Driver, Message};
+use endpoint::FleetEndpoint;
+
+pub use event::{EventKind, FleetEvent};
+pub use round::{KillDrill, RoundEvent, RoundRequest};
+
+/// Messages that wait for the driver, at most. Each shard has few under way, so this is reached
+/// only when the driver is stuck.
+const DRIVER_QUEUE: usize = 1 << 16;
+
+/// Events kept for a watcher that is slow.
+const EVENT_QUEUE: usize = 4096;
+
+/// What a fleet is built from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FleetOptions {
+    /// Timeouts and liveness limits towards shards.
+    pub peer: PeerLimits,
+    /// Bounds of the scheduler.
+    pub schedule: ScheduleLimits,
+}
+
+/// The fleet cannot be, or has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// The limits contradict each other.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+    /// The driver does not keep up.
+    #[error(
+        "the fleet's driver does not keep up: {DRIVER_QUEUE} messages wait; see its log for what holds it"
+    )]
+    Overloaded,
+    /// The driver has ended.
+    #[error("the fleet's driver has ended; the process is stopping")]
+    Ended,
+    /// Not enough shards in time.
+    #[error("after {waited:?} {ready} of {wanted} shards hold the state; look at their logs")]
+    NotReady {
+        /// How many there are.
+        ready: usize,
+        /// How many there should be.
+        wanted: usize,
+        /// How long was waited.
+        waited: Duration,
+    },
+}
+
+/// One shard, as status reports show it.
+#[derive(Debug, Clone)]
+pub struct ShardView {
+    /// Who.
+    pub shard: ShardId,
+    /// In which life.
+    pub incarnation: Incarnation,
+    /// Where; empty within this process.
+    pub address: String,
+    /// How many worker threads.
+    pub slots: u16,
+    /// Which state it holds.
+    pub state: Option<StateRef>,
+    /// Whether it takes nothing new.
+    pub draining: bool,
+    /// Assignments that it holds.
+    pub outstanding: usize,
+    /// Results of it that were used.
+    pub results: u64,
+}
+
+/// What links, endpoint and driver share.
+#[derive(Debug)]
+struct Shared {
+    epoch: Epoch,
+    options: FleetOptions,
+    started: Instant,
+    driver: Sender<Message>,
+    /// Who is alive, kept by the driver.
+    alive: RwLock<HashMap<ShardId, Incarnation>>,
+    /// Shards within this process.
+    local: Mutex<HashMap<ShardId, Arc<dyn ShardEndpoint>>>,
+    /// The world that is executed on.
+    ledger: RwLock<Option<Arc<Ledger>>>,
+    events: broadcast::Sender<FleetEvent>,
+    supervisor: SupervisorHandle,
+}
+
+impl Shared {
+    /// Time since the fleet started: the scheduler's clock.
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn send(&self, message: Message) -> Result<(), FleetError> {
+        self.driver.try_send(message).map_err(|error| match error {
+            TrySendError::Full(_) => FleetError::Overloaded,
+            TrySendError::Disconnected(_) => FleetError::Ended,
+        })
+    }
+
+    fn alive(&self, shard: ShardId) -> Option<Incarnation> {
+        self.alive.read().unwrap_or_else(PoisonError::into_inner).get(&shard).copied()
+    }
+
+    fn ledger(&self) -> Option<Arc<Ledger>> {
+        self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The fleet, to be used from any thread.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    shared: Arc<Shared>,
+    endpoint: Arc<FleetEndpoint>,
+}
+
+impl Fleet {
+    /// A fleet without shards; its driver runs under `supervisor`.
+    ///
+    /// # Errors
+    /// [`FleetError::Limits`] for limits that contradict each other.
+    pub fn start(
+        epoch: Epoch,
+        options: FleetOptions,
+        supervisor: &SupervisorHandle,
+    ) -> Result<Self, FleetError> {
+        options.peer.checked()?;
+        let (driver, messages) = bounded(DRIVER_QUEUE);
+        let (events, _) = broadcast::channel(EVENT_QUEUE);
+        let shared = Arc::new(Shared {
+            epoch,
+            options,
+            started: Instant::now(),
+            driver,
+            alive: RwLock::default(),
+            local: Mutex::default(),
+            ledger: RwLock::default(),
+            events,
+            supervisor: supervisor.clone(),
+        });
+        let machine = Driver::new(Arc::clone(&shared), messages);
+        let stop = supervisor.shutdown_token();
+        supervisor.spawn_thread("fleet-driver", move || machine.run(&stop));
+        let endpoint = Arc::new(FleetEndpoint::new(Arc::clone(&shared)));
+        Ok(Self { shared, endpoint })
+    }
+
+    /// The coordinator's term.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.shared.epoch
+    }
+
+    /// What shards talk to.
+    #[must_use]
+    pub fn endpoint(&self) -> Arc<dyn CoordinatorEndpoint> {
+        Arc::clone(&self.endpoint) as _
+    }
+
+    /// Time since the fleet started.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.shared.now()
+    }
+
+    /// Starts a shard within this process.
+    pub fn start_local(&self, config: NodeConfig) {
+        // Held while the shard starts, so that it is known when its registration arrives.
+        let mut local = self.shared.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = config.shard;
+        let node = ShardNode::start(config, self.endpoint(), &self.shared.supervisor);
+        local.insert(shard, node);
+    }
+
+    /// What happens, from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<FleetEvent> {
+        self.shared.events.subscribe()
+    }
+
+    /// Tells watchers of something that happened outside of the fleet.
+    pub fn announce(&self, kind: EventKind, block: Option<u64>, text: String) {
+        event::publish(&self.shared, kind, None, block, text);
+    }
+
+    /// From now on shards hold this world's head state.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the driver cannot be told.
+    pub fn set_world(&self, ledger: Arc<Ledger>) -> Result<(), FleetError> {
+        let target = ledger.head().summary;
+        *self.shared.ledger.write().unwrap_or_else(PoisonError::into_inner) = Some(ledger);
+        self.shared.send(Message::Target(target))
+    }
+
+    /// Shards move by one committed block.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the driver cannot be told.
+    pub fn advance(&self, delta: Arc<Delta>) -> Result<(), FleetError> {
+        self.shared.send(Message::Advance(delta))
+    }
+
+    /// Begins a round; its results come through the receiver, which is never more than full.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the driver cannot be told.
+    pub fn open_round(&self, request: RoundRequest) -> Result<Receiver<RoundEvent>, FleetError> {
+        // One event for each piece of work, one for each reassignment, one for the end: the driver
+        // drops reassignments when the channel is full, nothing else.
+        let (events, results) = bounded(request.work.len() * 2 + 16);
+        self.shared.send(Message::Open(request, events))?;
+        Ok(results)
+    }
+
+    /// A round's results are no longer wanted.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the driver cannot be told.
+    pub fn abandon_round(&self, round: RoundId) -> Result<(), FleetError> {
+        self.shared.send(Message::Abandon(round))
+    }
+
+    /// How the shards are.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the driver does not answer.
+    pub fn shards(&self) -> Result<Vec<ShardView>, FleetError> {
+        let (reply, answer) = bounded(1);
+        self.shared.send(Message::Shards(reply))?;
+        answer.recv_timeout(Duration::from_secs(5)).map_err(|_| FleetError::Ended)
+    }
+
+    /// Shards that could take work on the current state, and their slots.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the driver does not answer.
+    pub fn ready(&self) -> Result<(usize, usize), FleetError> {
+        let Some(target) = self.shared.ledger().map(|ledger| ledger.head().summary.state) else {
+            return Ok((0, 0));
+        };
+        let shards = self.shards()?;
+        let ready = shards.iter().filter(|shard| shard.state == Some(target) && !shard.draining);
+        Ok(ready.fold((0, 0), |(count, slots), shard| (count + 1, slots + usize::from(shard.slots))))
+    }
+
+    /// Waits until `wanted` shards hold the current state, for at most `limit`.
+    ///
+    /// # Errors
+    /// [`FleetError::NotReady`] when they do not in time.
+    pub fn wait_ready(&self, wanted: usize, limit: Duration) -> Result<(), FleetError> {
+        let (reply, answer) = bounded(1);
+        self.shared.send(Message::WhenReady(wanted, reply))?;
+        if answer.recv_timeout(limit).is_ok() {
+            return Ok(());
+        }
+        let (ready, _) = self.ready()?;
+        Err(FleetError::NotReady { ready, wanted, waited: limit })
+    }
+}

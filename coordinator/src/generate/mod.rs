@@ -1,0 +1,198 @@
+//! Generates a chain that other clients could import: a geth genesis and blocks of correctly
+//! signed transactions with correct headers, state root included.
+//!
+//! Blocks are executed by this project's engine without shards; `coordinator run --sequential`
+//! checks the result with alloy-evm's.
+
+mod contracts;
+mod traffic;
+
+use alloy_consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
+use alloy_consensus::proofs::{calculate_receipt_root, calculate_transaction_root};
+use alloy_consensus::transaction::SignerRecoverable;
+use alloy_consensus::{BlockHeader, Header};
+use alloy_eips::eip1559::BaseFeeParams;
+use alloy_primitives::{Address, B256, Bytes, keccak256};
+use common::block::{Block, Ommers};
+use common::id::Height;
+
+use crate::input::{self, GenesisError};
+use crate::ledger::{Ledger, LedgerError, Origin, state_root};
+use crate::validate::{ValidateError, execute_trusted};
+
+pub use traffic::{
+    Envelope, MAX_ACCOUNTS, MIN_ACCOUNTS, Mix, MixError, Traffic, TrafficError, TrafficOptions,
+};
+
+/// Seconds between blocks.
+const BLOCK_TIME: u64 = 12;
+
+/// Who gets the fees.
+const BENEFICIARY: Address = Address::repeat_byte(0xfe);
+
+/// Why no chain can be generated.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// No transactions can be made.
+    #[error(transparent)]
+    Traffic(#[from] TrafficError),
+    /// The genesis is not usable.
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    /// The ledger does not take a block.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A generated block does not execute.
+    #[error("a generated block does not execute: {0}")]
+    Execute(#[from] ValidateError),
+    /// A generated signature has no sender.
+    #[error("a generated signature has no sender: {0}")]
+    Signature(String),
+}
+
+/// A chain in the making.
+#[derive(Debug)]
+pub struct ChainBuilder {
+    traffic: Traffic,
+    genesis: alloy_genesis::Genesis,
+    ledger: Ledger,
+    head: Header,
+    set_up: bool,
+}
+
+impl ChainBuilder {
+    /// Begins a chain at its genesis.
+    ///
+    /// # Errors
+    /// [`GenerateError`] for options that make no sense.
+    pub fn new(options: TrafficOptions) -> Result<Self, GenerateError> {
+        let traffic = Traffic::new(options)?;
+        let genesis = traffic.genesis();
+        let parts = input::genesis_from_parts(&genesis)?;
+        let origin = Origin {
+            spec: parts.spec,
+            height: Height(parts.header.number),
+            block_hash: parts.hash,
+            ancestors: vec![(parts.header.number, parts.hash)],
+            header: Some(parts.header.clone()),
+            accounts: parts.accounts,
+            code: parts.code,
+            complete: true,
+        };
+        Ok(Self { traffic, genesis, ledger: Ledger::begin(origin)?, head: parts.header, set_up: false })
+    }
+
+    /// The genesis file's content.
+    #[must_use]
+    pub fn genesis(&self) -> &alloy_genesis::Genesis {
+        &self.genesis
+    }
+
+    /// The next block: the first deploys the contracts, each further one has up to `txs`
+    /// transactions by the mix.
+    ///
+    /// # Errors
+    /// [`GenerateError`] when transactions cannot be made, or do not execute.
+    pub fn next_block(&mut self, txs: usize) -> Result<Block, GenerateError> {
+        let base_fee = self.head.next_block_base_fee(BaseFeeParams::ethereum()).unwrap_or_default();
+        let transactions = if self.set_up {
+            self.traffic.next_block(base_fee, self.head.gas_limit, txs)?
+        } else {
+            self.set_up = true;
+            self.traffic.set_up(base_fee)?
+        };
+        let mut block = self.draft(base_fee, transactions);
+        let senders: Vec<Address> = block
+            .transactions
+            .iter()
+            .map(|transaction| {
+                transaction.recover_signer().map_err(|error| GenerateError::Signature(error.to_string()))
+            })
+            .collect::<Result<_, _>>()?;
+        let (_, view) = self.ledger.head_view()?;
+        let finished = execute_trusted(&block, self.ledger.spec(), &senders, view.clone())?;
+        let delta = self.ledger.delta(&block, finished.changes, finished.code)?.into();
+        let header = &mut block.header;
+        header.state_root = state_root(&view.after(&delta)).map_err(ValidateError::from)?;
+        header.receipts_root = calculate_receipt_root(&finished.receipts);
+        header.logs_bloom = finished.bloom;
+        header.gas_used = finished.gas_used.0;
+        header.blob_gas_used = Some(finished.blob_gas_used.0);
+        header.requests_hash = finished.requests.map(|requests| requests.requests_hash());
+        let block = Block::new(block.header, block.transactions, block.ommers, block.withdrawals);
+        // The delta again, now that the block has its hash.
+        let mut delta = std::sync::Arc::unwrap_or_clone(delta);
+        delta.to.block_hash = block.hash;
+        self.ledger.commit(&block, &delta.into())?;
+        self.head = block.header.clone();
+        Ok(block)
+    }
+
+    /// The block before its execution.
+    fn draft(&self, base_fee: u64, transactions: Vec<Envelope>) -> Block {
+        let parent = &self.head;
+        let number = parent.number + 1;
+        let header = Header {
+            parent_hash: self.ledger.head().summary.state.block_hash,
+            ommers_hash: EMPTY_OMMER_ROOT_HASH,
+            beneficiary: BENEFICIARY,
+            transactions_root: calculate_transaction_root(&transactions),
+            number,
+            gas_limit: parent.gas_limit,
+            timestamp: parent.timestamp + BLOCK_TIME,
+            extra_data: Bytes::from_static(b"generated"),
+            mix_hash: seeded(b"randao", number),
+            base_fee_per_gas: Some(base_fee),
+            withdrawals_root: Some(EMPTY_WITHDRAWALS),
+            blob_gas_used: Some(0),
+            excess_blob_gas: parent
+                .maybe_next_block_excess_blob_gas(
+                    self.ledger.spec().blob_params(parent.timestamp + BLOCK_TIME),
+                )
+                .or(Some(0)),
+            parent_beacon_block_root: Some(seeded(b"beacon", number)),
+            ..Header::default()
+        };
+        Block::new(header, transactions, Ommers::Headers(Vec::new()), Some(Vec::new()))
+    }
+}
+
+/// A hash that is as good as random and always the same.
+fn seeded(domain: &[u8], number: u64) -> B256 {
+    keccak256([domain, &number.to_be_bytes()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::sequential::execute_sequentially;
+    use crate::validate::verify_header;
+
+    fn options() -> TrafficOptions {
+        TrafficOptions { seed: 7, mix: Mix::default(), accounts: 40, chain_id: 1337 }
+    }
+
+    #[test]
+    fn generated_blocks_verify_with_the_independent_executor() {
+        let mut builder = ChainBuilder::new(options()).unwrap();
+        for _ in 0..3 {
+            let (_, view) = builder.ledger.head_view().unwrap();
+            let block = builder.next_block(60).unwrap();
+            assert!(!block.transactions.is_empty());
+            block.check_body().unwrap();
+            let finished = execute_sequentially(&block, builder.ledger.spec(), &view).unwrap();
+            verify_header(&block, builder.ledger.spec(), &finished, None).unwrap();
+        }
+    }
+
+    #[test]
+    fn equal_seeds_give_equal_chains() {
+        let hashes = |options: TrafficOptions| {
+            let mut builder = ChainBuilder::new(options).unwrap();
+            (0..2).map(|_| builder.next_block(20).unwrap().hash).collect::<Vec<_>>()
+        };
+        assert_eq!(hashes(options()), hashes(options()));
+        assert_ne!(hashes(options()), hashes(TrafficOptions { seed: 8, ..options() }));
+    }
+}
