@@ -76,7 +76,10 @@ pub(super) async fn run_link(
     stop: CancellationToken,
 ) {
     let (shard, incarnation) = (register.shard, register.incarnation);
+    let ending = shared.supervisor.shutdown_token();
     let reason = tokio::select! {
+        biased;
+        () = ending.cancelled() => return,
         () = stop.cancelled() => return,
         reason = serve(&shared, &register, &mut commands) => reason,
     };
