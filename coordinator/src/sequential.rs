@@ -19,11 +19,12 @@ use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
 use executor_shard::engine::StateView;
 use revm::DatabaseRef;
+use revm::database_interface::DatabaseCommitExt;
 use revm::database::states::bundle_state::BundleRetention;
 use revm::database::{BundleState, State};
 use revm::state::{AccountInfo, Bytecode};
 
-use crate::validate::{Finished, Rejection, ValidateError};
+use crate::validate::{Finished, Rejection, ValidateError, unknown_ommers_reward};
 
 /// Executes a block as alloy-evm does.
 ///
@@ -59,6 +60,8 @@ pub fn execute_sequentially<V: StateView>(
             .map_err(|error| Rejection::Transaction { index: TxIndex(index), reason: error.to_string() })?;
     }
     let (_, result) = executor.finish().map_err(invalid)?;
+    // alloy-evm wants the ommers' headers, which JSON-RPC blocks do not have.
+    db.increment_balances(unknown_ommers_reward(block, spec)).map_err(|error| invalid(format!("{error:?}")))?;
     db.merge_transitions(BundleRetention::PlainState);
     let bundle = db.take_bundle();
     Ok(finished(block, spec, result, &bundle, base))
@@ -90,6 +93,7 @@ fn finished<V: StateView>(
     let mut code: Vec<_> = changes
         .iter()
         .filter_map(|delta| delta.account.map(|account| account.code_hash))
+        .filter(|hash| *hash != KECCAK256_EMPTY)
         .filter_map(|hash| bundle.contracts.get(&hash).map(|code| (hash, code.original_bytes())))
         .collect();
     code.sort_unstable_by_key(|(hash, _)| *hash);

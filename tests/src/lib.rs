@@ -1,1 +1,29 @@
-//! stub
+//! The harness of the multi-process tests: real `coordinator` and `executor-shard` processes on
+//! loopback, with faults that fire when a condition holds, never after a sleep.
+//!
+//! A test is a [`scenario`]: it gets a [`Scene`], a folder of its own in which everything it starts
+//! leaves its log. Whatever a test starts ends with it: every [`Process`] is killed and reaped when it
+//! is dropped, and long-running ones hold a pipe to the test, so that they end even if the test
+//! itself is killed. When a scenario fails, the end of every log is printed and the folder is kept.
+//!
+//! The tests know the binaries only by their command lines; no crate of the workspace is used.
+
+mod artefacts;
+mod chain;
+mod fleet;
+mod input;
+mod process;
+mod process_table;
+mod report;
+mod scene;
+mod wait;
+
+pub use artefacts::{Binary, block_files, mainnet_dir};
+pub use chain::Chain;
+pub use fleet::{Coordinator, Shard, ShardState, Status, submit_to};
+pub use input::{Fields, Forged, edit_json, number_plus};
+pub use process::{Process, Signal};
+pub use process_table::{Descendant, children_of};
+pub use report::Report;
+pub use scene::{Scene, scenario};
+pub use wait::{within, wait_until};

@@ -86,6 +86,15 @@ pub(super) fn after_transactions<V: StateView>(
     Ok((layers, requests))
 }
 
+/// Of ommers that are known only by their hashes: whom they belong to is unknown, what the block's
+/// own miner gets for including them is not.
+pub(crate) fn unknown_ommers_reward(block: &Block, spec: &ChainSpec) -> Option<(Address, u128)> {
+    let Ommers::Hashes(hashes) = &block.ommers else { return None };
+    let base = base_block_reward(spec.at(&block.header), block.header.number)?;
+    let extra = block_reward(base, hashes.len()) - block_reward(base, 0);
+    Some((block.header.beneficiary, extra))
+}
+
 fn balance_increments(block: &Block, spec: &ChainSpec, env: &EvmEnv) -> Vec<(Address, u128)> {
     let header = &block.header;
     let active = spec.at(header);
@@ -97,11 +106,7 @@ fn balance_increments(block: &Block, spec: &ChainSpec, env: &EvmEnv) -> Vec<(Add
     )
     .into_iter()
     .collect();
-    if let (Ommers::Hashes(hashes), Some(base)) = (&block.ommers, base_block_reward(active, header.number)) {
-        // Whom the ommers belong to is unknown; the block's own reward for them is not.
-        let extra = block_reward(base, hashes.len()) - block_reward(base, 0);
-        increments.push((header.beneficiary, extra));
-    }
+    increments.extend(unknown_ommers_reward(block, spec));
     increments
 }
 

@@ -21,6 +21,7 @@ use common::id::{Gas, TxIndex};
 use common::work::{Executed, TxOutcome};
 use executor_shard::engine::{Executor, Overlay, StateError, StateView};
 
+pub(crate) use block_rules::unknown_ommers_reward;
 pub use header::verify_header;
 
 /// Why a block is refused. The state does not move.

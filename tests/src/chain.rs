@@ -1,0 +1,76 @@
+//! A generated chain.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use anyhow::{Result, ensure};
+use tempfile::TempDir;
+
+use crate::artefacts::{Binary, profile_dir};
+
+/// A chain that `coordinator generate` made.
+#[derive(Debug)]
+pub struct Chain {
+    dir: TempDir,
+    blocks: usize,
+}
+
+/// The chains that tests of this process hold, by number of blocks.
+static HELD: Mutex<BTreeMap<usize, Weak<Chain>>> = Mutex::new(BTreeMap::new());
+
+impl Chain {
+    /// A chain of so many blocks of 150 transactions. Tests that run at the same time share it; the
+    /// last one removes it.
+    ///
+    /// # Errors
+    /// When it cannot be generated.
+    pub fn of(blocks: usize) -> Result<Arc<Self>> {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chain) = held.get(&blocks).and_then(Weak::upgrade) {
+            return Ok(chain);
+        }
+        let chain = Arc::new(Self::generate(blocks)?);
+        held.insert(blocks, Arc::downgrade(&chain));
+        Ok(chain)
+    }
+
+    fn generate(blocks: usize) -> Result<Self> {
+        let base = profile_dir()?.join("shard-tests");
+        fs::create_dir_all(&base)?;
+        let dir = tempfile::Builder::new().prefix("chain-").tempdir_in(base)?;
+        let output = Command::new(Binary::Coordinator.path()?)
+            .args(["generate", "--blocks", &blocks.to_string(), "--txs", "150", "--seed", "3", "--out"])
+            .arg(dir.path())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "the chain cannot be generated ({}): {said}", output.status);
+        Ok(Self { dir, blocks })
+    }
+
+    /// How many blocks it has after its genesis.
+    #[must_use]
+    pub const fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Its `genesis.json`.
+    #[must_use]
+    pub fn genesis(&self) -> PathBuf {
+        self.dir.path().join("genesis.json")
+    }
+
+    /// Its blocks.
+    #[must_use]
+    pub fn rlp(&self) -> PathBuf {
+        self.dir.path().join("chain.rlp")
+    }
+
+    /// The folder with both.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}

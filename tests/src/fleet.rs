@@ -1,0 +1,290 @@
+//! A coordinator that serves, its shards, and its clients.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::artefacts::Binary;
+use crate::chain::Chain;
+use crate::process::Process;
+use crate::report::Report;
+use crate::scene::Scene;
+use crate::wait::{wait_until, within};
+
+/// How long a process may take to serve, a shard to join, and a client to be answered.
+const SOON: Duration = within(20);
+
+/// A `coordinator serve`.
+#[derive(Debug)]
+pub struct Coordinator {
+    /// The process.
+    pub process: Process,
+    /// Where it serves.
+    pub address: String,
+}
+
+/// An `executor-shard`.
+#[derive(Debug)]
+pub struct Shard {
+    /// The process.
+    pub process: Process,
+    /// Its number.
+    pub id: u32,
+}
+
+/// What `coordinator status --json` says.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// The head's height.
+    pub head: u64,
+    /// The head's hash.
+    pub head_hash: String,
+    /// The shards of the fleet.
+    pub shards: Vec<ShardState>,
+}
+
+/// How one shard of the fleet is.
+#[derive(Debug, Clone)]
+pub struct ShardState {
+    /// Its number.
+    pub shard: u32,
+    /// Which of its lives.
+    pub incarnation: u64,
+    /// `ready`, `syncing` or `draining`.
+    pub state: String,
+    /// Results of its that were used.
+    pub results: u64,
+}
+
+/// Arguments from texts and paths.
+fn arguments<const N: usize>(texts: [&str; N]) -> Vec<OsString> {
+    texts.into_iter().map(OsString::from).collect()
+}
+
+impl Coordinator {
+    /// Starts one on a free port and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start(scene: &Scene, chain: &Chain, more: &[&str]) -> Result<Self> {
+        Self::start_at(scene, chain, "127.0.0.1:0", more)
+    }
+
+    /// Starts one at an address and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_at(scene: &Scene, chain: &Chain, listen: &str, more: &[&str]) -> Result<Self> {
+        let file = scene.path(&scene.fresh_name("coordinator.address"));
+        let mut process = Self::spawn(scene, chain, listen, &file, more)?;
+        let address = bound_address(&mut process, &file)?;
+        Ok(Self { process, address })
+    }
+
+    /// Starts one and does not wait.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn spawn(
+        scene: &Scene,
+        chain: &Chain,
+        listen: &str,
+        address_file: &Path,
+        more: &[&str],
+    ) -> Result<Process> {
+        let mut line = arguments(["serve", "--exit-with-parent", "--listen", listen, "--genesis"]);
+        line.push(chain.genesis().into());
+        line.push("--address-file".into());
+        line.push(address_file.into());
+        line.extend(more.iter().map(OsString::from));
+        Process::start(scene, "coordinator", Binary::Coordinator, line)
+    }
+
+    /// Its address as clients and shards are told.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Asks how it is.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self, scene: &Scene) -> Result<Status> {
+        let line = ["status", "--json", "--coordinator", &self.url()];
+        let mut client = Process::start(scene, "status", Binary::Coordinator, line)?;
+        let code = client.exit_code(SOON)?;
+        ensure!(code == 0, "status failed with {code}: {}", client.stderr()?);
+        Status::parse(&client.stdout()?)
+    }
+
+    /// Waits until the fleet is as wanted.
+    ///
+    /// # Errors
+    /// When it is not within the deadline; the message has its last status.
+    pub fn wait_status(
+        &self,
+        scene: &Scene,
+        deadline: Duration,
+        what: &str,
+        wanted: impl Fn(&Status) -> bool,
+    ) -> Result<Duration> {
+        let mut last = None;
+        let waited = wait_until(deadline, what, || {
+            let status = self.status(scene)?;
+            let done = wanted(&status);
+            last = Some(status);
+            Ok(done)
+        });
+        waited.with_context(|| format!("the last status was {last:?}"))
+    }
+
+    /// Waits until exactly these shards are in the fleet and hold the current state.
+    ///
+    /// # Errors
+    /// When they are not soon.
+    pub fn wait_ready(&self, scene: &Scene, shards: &[u32]) -> Result<Duration> {
+        let what = format!("the fleet is shards {shards:?}, all ready");
+        self.wait_status(scene, SOON, &what, |status| status.ready() == shards && status.shards.len() == shards.len())
+    }
+
+    /// Begins to submit a chain file.
+    ///
+    /// # Errors
+    /// When the client cannot be started.
+    pub fn begin_submit(&self, scene: &Scene, chain: &Chain) -> Result<Process> {
+        submit_to(scene, &self.url(), &chain.rlp())
+    }
+
+    /// Submits a chain and checks that every block is verified and that the head is its last.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub fn submit_all(&self, scene: &Scene, chain: &Chain) -> Result<Report> {
+        let mut client = self.begin_submit(scene, chain)?;
+        self.check_submitted(scene, chain, &mut client)
+    }
+
+    /// Waits for a client that submits a chain, and checks that every block was verified and that the
+    /// head is its last.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub fn check_submitted(&self, scene: &Scene, chain: &Chain, client: &mut Process) -> Result<Report> {
+        let code = client.exit_code(within(60))?;
+        let report = Report::parse(&client.stdout()?)?;
+        report.check_verified(chain.blocks()).with_context(|| format!("submit ended with {code}"))?;
+        ensure!(code == 0, "submit ended with {code} although all blocks verified");
+        let status = self.status(scene)?;
+        ensure!(status.head == chain.blocks() as u64, "the head is {}", status.head);
+        let last = report.column("hash")?.pop().map(|(_, hash)| hash);
+        ensure!(last.as_deref() == Some(status.head_hash.as_str()), "the head is {}", status.head_hash);
+        Ok(report)
+    }
+}
+
+/// Begins to submit a chain file to a URL.
+///
+/// # Errors
+/// When the client cannot be started.
+pub fn submit_to(scene: &Scene, url: &str, file: &Path) -> Result<Process> {
+    let mut line = arguments(["submit", "--json", "--coordinator", url]);
+    line.push(file.into());
+    Process::start(scene, "submit", Binary::Coordinator, line)
+}
+
+impl Shard {
+    /// Starts a shard that is to join the coordinator at `url`. Does not wait.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start(scene: &Scene, id: u32, url: &str, more: &[&str]) -> Result<Self> {
+        let number = id.to_string();
+        let mut line = arguments(["--exit-with-parent", "--shard-id", &number, "--coordinator", url]);
+        if !more.contains(&"--listen") {
+            line.extend(arguments(["--listen", "127.0.0.1:0"]));
+        }
+        line.extend(more.iter().map(OsString::from));
+        let process = Process::start(scene, &format!("shard-{id}"), Binary::ExecutorShard, line)?;
+        Ok(Self { process, id })
+    }
+
+    /// Starts a shard and waits until it serves, whether or not there is a coordinator.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_serving(scene: &Scene, id: u32, url: &str) -> Result<Self> {
+        let file: PathBuf = scene.path(&scene.fresh_name(&format!("shard-{id}.address")));
+        let path = file.to_str().context("the scene's path is not UTF-8")?;
+        let mut shard = Self::start(scene, id, url, &["--address-file", path])?;
+        bound_address(&mut shard.process, &file)?;
+        Ok(shard)
+    }
+
+    /// Starts shards 1 to `count`.
+    ///
+    /// # Errors
+    /// As [`Shard::start`].
+    pub fn start_all(scene: &Scene, count: u32, url: &str) -> Result<Vec<Self>> {
+        (1..=count).map(|id| Self::start(scene, id, url, &[])).collect()
+    }
+}
+
+/// Waits for the address that a process has bound.
+fn bound_address(process: &mut Process, file: &Path) -> Result<String> {
+    let mut address = String::new();
+    wait_until(SOON, &format!("{} serves", process.name()), || {
+        if let Some(status) = process.exited()? {
+            bail!("{} ended with {status} before it served: {}", process.name(), process.stderr()?);
+        }
+        let text = fs::read_to_string(file).unwrap_or_default();
+        if text.ends_with('\n') {
+            address = text.trim().to_owned();
+        }
+        Ok(!address.is_empty())
+    })?;
+    Ok(address)
+}
+
+impl Status {
+    fn parse(text: &str) -> Result<Self> {
+        let value: Value = serde_json::from_str(text).with_context(|| format!("not JSON: {text}"))?;
+        let shards = value["shards"].as_array().context("no shards")?;
+        Ok(Self {
+            head: number(&value, "head")?,
+            head_hash: value["head_hash"].as_str().context("no head_hash")?.to_owned(),
+            shards: shards.iter().map(ShardState::parse).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The shard, if it is in the fleet.
+    #[must_use]
+    pub fn shard(&self, id: u32) -> Option<&ShardState> {
+        self.shards.iter().find(|shard| shard.shard == id)
+    }
+
+    /// The shards that are ready, in order.
+    #[must_use]
+    pub fn ready(&self) -> Vec<u32> {
+        self.shards.iter().filter(|shard| shard.state == "ready").map(|shard| shard.shard).collect()
+    }
+}
+
+impl ShardState {
+    fn parse(value: &Value) -> Result<Self> {
+        Ok(Self {
+            shard: u32::try_from(number(value, "shard")?)?,
+            incarnation: number(value, "incarnation")?,
+            state: value["state"].as_str().context("no state")?.to_owned(),
+            results: number(value, "results")?,
+        })
+    }
+}
+
+fn number(value: &Value, field: &str) -> Result<u64> {
+    value[field].as_u64().with_context(|| format!("no number {field} in {value}"))
+}

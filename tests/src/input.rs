@@ -1,0 +1,146 @@
+//! Inputs that are wrong in one place.
+//!
+//! A changed field changes the hashes above it. To have a block whose only fault is the one that is
+//! meant, without a hash function here, the program under test is asked: its message about a hash that
+//! does not fit states the one that would. What remains when all hashes fit is the fault itself.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::artefacts::Binary;
+use crate::scene::Scene;
+
+/// How many hashes may have to be mended: transaction, root of transactions, block; and once more.
+const MENDINGS: usize = 8;
+
+/// The fields of a block file.
+pub type Fields = Value;
+
+/// A block file that is wrong in one place.
+#[derive(Debug)]
+pub struct Forged {
+    /// The file.
+    pub file: PathBuf,
+    /// The block's number.
+    pub number: u64,
+    fields: Fields,
+}
+
+impl Forged {
+    /// Takes a recorded block (packed with gzip), changes it, and writes it as plain JSON.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or the change does not apply.
+    pub fn from_recorded(
+        scene: &Scene,
+        recorded: &Path,
+        change: impl FnOnce(&mut Fields) -> Result<()>,
+    ) -> Result<Self> {
+        let mut fields: Fields = serde_json::from_slice(&unpacked(recorded)?)?;
+        let number = fields["block"]["number"].as_str().context("the block has no number")?;
+        let number = u64::from_str_radix(number.trim_start_matches("0x"), 16)?;
+        change(&mut fields)?;
+        let file = scene.write(&scene.fresh_name("forged.json"), serde_json::to_vec(&fields)?)?;
+        Ok(Self { file, number, fields })
+    }
+
+    /// Makes all hashes fit the changed fields.
+    ///
+    /// # Errors
+    /// When the program does not say which hash would fit.
+    pub fn with_hashes(mut self) -> Result<Self> {
+        for _ in 0..MENDINGS {
+            let said = self.said()?;
+            if !self.mend(&said)? {
+                return Ok(self);
+            }
+            std::fs::write(&self.file, serde_json::to_vec(&self.fields)?)?;
+        }
+        bail!("the hashes of {} do not come to rest", self.file.display())
+    }
+
+    /// What the program says of it.
+    fn said(&self) -> Result<String> {
+        let output = Command::new(Binary::Coordinator.path()?)
+            .args(["run", "--in-process", "--shards", "1", "--json"])
+            .arg(&self.file)
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Puts in the hash that `said` asks for, if it does.
+    fn mend(&mut self, said: &str) -> Result<bool> {
+        let block = &mut self.fields["block"];
+        if let Some(hash) = hash_after(said, "the header's other fields hash to ") {
+            block["hash"] = hash.into();
+        } else if let Some(hash) = hash_after(said, "the transaction's other fields hash to ") {
+            let index = said.split("transaction ").filter_map(number_at).next();
+            let index = index.context("no transaction is named")?;
+            *block["transactions"]
+                .get_mut(index)
+                .and_then(|tx| tx.get_mut("hash"))
+                .context("there is no such transaction")? = hash.into();
+        } else if said.contains("header field transactionsRoot is ") {
+            let hash = hash_after(said, "the content gives ").context("no root is named")?;
+            block["transactionsRoot"] = hash.into();
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+}
+
+/// The number that a text begins with.
+fn number_at(text: &str) -> Option<usize> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit())?;
+    text.get(..end)?.parse().ok()
+}
+
+/// The hash that follows `lead` in a text.
+fn hash_after(text: &str, lead: &str) -> Option<String> {
+    let (_, rest) = text.split_once(lead)?;
+    rest.get(..66).filter(|hash| hash.starts_with("0x")).map(str::to_owned)
+}
+
+/// The content of a file packed with gzip.
+fn unpacked(path: &Path) -> Result<Vec<u8>> {
+    let output = Command::new("gzip").arg("-dc").arg(path).stdin(Stdio::null()).output()?;
+    ensure!(output.status.success(), "{} cannot be unpacked", path.display());
+    Ok(output.stdout)
+}
+
+/// Copies a JSON file into the scene with a change.
+///
+/// # Errors
+/// When it cannot be read or written, or the change does not apply.
+pub fn edit_json(
+    scene: &Scene,
+    path: &Path,
+    change: impl FnOnce(&mut Value) -> Result<()>,
+) -> Result<PathBuf> {
+    let mut value: Value = serde_json::from_slice(&std::fs::read(path)?)?;
+    change(&mut value)?;
+    let edited = scene.path(&scene.fresh_name("edited.json"));
+    let mut file = std::fs::File::create(&edited)?;
+    serde_json::to_writer(&mut file, &value)?;
+    file.flush()?;
+    Ok(edited)
+}
+
+/// A number in a field, as JSON-RPC or as plain JSON, changed by `by`; in JSON-RPC's form.
+///
+/// # Errors
+/// When it is no number.
+pub fn number_plus(value: &Value, by: i64) -> Result<Value> {
+    let number = match value {
+        Value::String(text) => u64::from_str_radix(text.trim_start_matches("0x"), 16)?,
+        Value::Null => 0,
+        other => other.as_u64().with_context(|| format!("not a number: {other}"))?,
+    };
+    let changed = number.checked_add_signed(by).context("out of range")?;
+    Ok(format!("{changed:#x}").into())
+}

@@ -1,0 +1,195 @@
+//! A process under test: started with its output in files, signalled, and never left behind.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::artefacts::Binary;
+use crate::scene::Scene;
+use crate::wait::wait_until;
+
+/// What a process can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Asks it to stop.
+    Term,
+    /// Ends it without a word.
+    Kill,
+    /// Freezes it.
+    Stop,
+    /// Lets a frozen one go on.
+    Continue,
+}
+
+impl Signal {
+    const fn flag(self) -> &'static str {
+        match self {
+            Self::Term => "-TERM",
+            Self::Kill => "-KILL",
+            Self::Stop => "-STOP",
+            Self::Continue => "-CONT",
+        }
+    }
+}
+
+/// A running or ended process. Dropping it kills and reaps it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    /// Held open: with `--exit-with-parent` its end asks the process to stop.
+    pipe: Option<ChildStdin>,
+    stdout: PathBuf,
+    stderr: PathBuf,
+    ended: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts a binary. `name` is what its logs are called.
+    ///
+    /// # Errors
+    /// When the binary is missing or cannot be started.
+    pub fn start<A: AsRef<OsStr>>(
+        scene: &Scene,
+        name: &str,
+        binary: Binary,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Self> {
+        Self::start_with(scene, name, binary, arguments, &[])
+    }
+
+    /// Starts a binary with more in its environment.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_with<A: AsRef<OsStr>>(
+        scene: &Scene,
+        name: &str,
+        binary: Binary,
+        arguments: impl IntoIterator<Item = A>,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let name = scene.fresh_name(name);
+        let (stdout, stderr) = (scene.path(&format!("{name}.out")), scene.path(&format!("{name}.log")));
+        let mut child = Command::new(binary.path()?)
+            .args(arguments)
+            .env_remove("SHARDS_LOG")
+            .env_remove("EXECUTOR_SHARD_BIN")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(File::create(&stdout)?)
+            .stderr(File::create(&stderr)?)
+            .spawn()
+            .with_context(|| format!("{} cannot be started", binary.name()))?;
+        scene.register_log(&stderr);
+        let pipe = child.stdin.take();
+        Ok(Self { name, child, pipe, stdout, stderr, ended: None })
+    }
+
+    /// What its logs are called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        // Not reaped yet, so the id is still this process's.
+        if let Some(status) = self.exited()? {
+            bail!("{} cannot be signalled, it has ended with {status}", self.name);
+        }
+        let status = Command::new("kill").args([signal.flag(), &self.pid().to_string()]).status()?;
+        if !status.success() {
+            bail!("kill {} {} failed", signal.flag(), self.name);
+        }
+        Ok(())
+    }
+
+    /// Kills it and waits for its end.
+    ///
+    /// # Errors
+    /// When it had ended by itself.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::Kill)?;
+        self.wait(Duration::from_secs(10)).map(|_| ())
+    }
+
+    /// Closes the pipe that it holds to this process, as the death of this process would.
+    pub fn close_pipe(&mut self) {
+        self.pipe = None;
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait()?;
+        }
+        Ok(self.ended)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it still runs at the deadline.
+    pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        let what = format!("{} ends", self.name);
+        wait_until(deadline, &what, || Ok(self.exited()?.is_some()))?;
+        self.ended.context("it has ended")
+    }
+
+    /// Waits for its end; its exit code, which a process that was killed has not.
+    ///
+    /// # Errors
+    /// When it still runs at the deadline, or was killed.
+    pub fn exit_code(&mut self, deadline: Duration) -> Result<i32> {
+        let status = self.wait(deadline)?;
+        status.code().with_context(|| format!("{} ended with {status}", self.name))
+    }
+
+    /// What it has written to standard output so far.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn stdout(&self) -> Result<String> {
+        read(&self.stdout)
+    }
+
+    /// What it has written to standard error so far.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn stderr(&self) -> Result<String> {
+        read(&self.stderr)
+    }
+}
+
+fn read(path: &PathBuf) -> Result<String> {
+    let bytes = fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already, which is what is wanted.
+        if self.ended.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The system's process table, as far as it tells whether anything was left behind (Linux).
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+/// A process that another one started, told from later ones with the same id by its start time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descendant {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+    started: u64,
+}
+
+impl Descendant {
+    /// Whether it still runs. A process that has ended and was not reaped by its adopter does not.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        entry(self.pid).is_some_and(|entry| entry.started == self.started && !entry.ended)
+    }
+}
+
+/// The processes that `parent` has started and that still run.
+///
+/// # Errors
+/// When there is no process table to read.
+pub fn children_of(parent: u32) -> Result<Vec<Descendant>> {
+    let mut children = Vec::new();
+    for found in fs::read_dir("/proc").context("the process table cannot be read")? {
+        let Some(pid) = found?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(Entry { name, parent: of, started, ended: false }) = entry(pid) else { continue };
+        if of == parent {
+            children.push(Descendant { pid, name, started });
+        }
+    }
+    Ok(children)
+}
+
+struct Entry {
+    name: String,
+    parent: u32,
+    started: u64,
+    ended: bool,
+}
+
+/// `/proc/PID/stat`: the name is in parentheses and may hold anything, fixed fields follow it.
+fn entry(pid: u32) -> Option<Entry> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (head, rest) = stat.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    Some(Entry {
+        name: name.to_owned(),
+        parent: fields.get(1)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+        ended: matches!(*fields.first()?, "Z" | "X"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio, id};
+
+    #[test]
+    fn a_child_is_found_until_it_has_ended() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let known = children_of(id()).unwrap().into_iter().find(|known| known.pid == child.id()).unwrap();
+        assert!(known.is_running());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!known.is_running());
+        assert!(!children_of(id()).unwrap().contains(&known));
+    }
+}
