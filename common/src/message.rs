@@ -47,6 +47,8 @@ pub struct Register {
     pub advertise: String,
     /// What its replica holds.
     pub state: Option<StateSummary>,
+    /// The chain it is for, if it is for one: told by its operator, or by its replica.
+    pub chain_id: Option<u64>,
 }
 
 /// The coordinator's answer to [`Register`].

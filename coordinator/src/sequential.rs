@@ -19,9 +19,9 @@ use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
 use executor_shard::engine::StateView;
 use revm::DatabaseRef;
-use revm::database_interface::DatabaseCommitExt;
 use revm::database::states::bundle_state::BundleRetention;
 use revm::database::{BundleState, State};
+use revm::database_interface::DatabaseCommitExt;
 use revm::state::{AccountInfo, Bytecode};
 
 use crate::validate::{Finished, Rejection, ValidateError, unknown_ommers_reward};
@@ -61,7 +61,8 @@ pub fn execute_sequentially<V: StateView>(
     }
     let (_, result) = executor.finish().map_err(invalid)?;
     // alloy-evm wants the ommers' headers, which JSON-RPC blocks do not have.
-    db.increment_balances(unknown_ommers_reward(block, spec)).map_err(|error| invalid(format!("{error:?}")))?;
+    db.increment_balances(unknown_ommers_reward(block, spec))
+        .map_err(|error| invalid(format!("{error:?}")))?;
     db.merge_transitions(BundleRetention::PlainState);
     let bundle = db.take_bundle();
     Ok(finished(block, spec, result, &bundle, base))

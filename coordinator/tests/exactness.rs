@@ -14,10 +14,8 @@ use executor_shard::engine::recover_sender;
 
 /// The mainnet files, or none with a word about it.
 fn mainnet_files() -> Vec<PathBuf> {
-    let data = std::env::var_os("SHARDS_TEST_DATA").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
-        PathBuf::from,
-    );
+    let data = std::env::var_os("SHARDS_TEST_DATA")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
     let Ok(folder) = std::fs::read_dir(data.join("mainnet")) else {
         println!("SKIPPED: {} is not there; set SHARDS_TEST_DATA to the folder of test data", data.display());
         return Vec::new();

@@ -43,6 +43,8 @@ pub struct NodeConfig {
     pub advertise: String,
     /// Silence of the coordinator after which it counts as away.
     pub lost_after: Duration,
+    /// The only chain that it serves, if the operator says so.
+    pub chain_id: Option<u64>,
 }
 
 impl NodeConfig {
@@ -86,6 +88,7 @@ impl SessionOptions for Introduction {
             slots: self.config.slots,
             advertise: self.config.advertise.clone(),
             state: self.replica.summary(),
+            chain_id: self.config.chain_id.or_else(|| self.replica.chain_id()),
         }
     }
 

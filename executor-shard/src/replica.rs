@@ -84,6 +84,13 @@ impl Replica {
         held.as_ref().map(|held| held.summary)
     }
 
+    /// The chain of the state that is held.
+    #[must_use]
+    pub fn chain_id(&self) -> Option<u64> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map(|held| held.spec.chain_id)
+    }
+
     /// The rules of a world, if a state of it is held.
     #[must_use]
     pub fn spec(&self, world: WorldId) -> Option<Arc<ChainSpec>> {

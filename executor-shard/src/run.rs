@@ -50,6 +50,10 @@ pub struct ShardArgs {
     #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
 
+    /// Serve only this chain: a coordinator of another one is refused.
+    #[arg(long, value_name = "ID")]
+    pub chain_id: Option<u64>,
+
     /// How long SIGTERM waits for work in hand.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub grace: u64,
@@ -111,6 +115,7 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
         slots: args.threads,
         advertise: args.advertise.clone().unwrap_or_else(|| address.to_string()),
         lost_after: limits.lost_after,
+        chain_id: args.chain_id,
     };
     let coordinator = FleetClient::new(channel::lazy(&args.coordinator, &limits)?, limits);
     let identity = NodeIdentity {

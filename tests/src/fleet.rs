@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -114,12 +115,12 @@ impl Coordinator {
     ///
     /// # Errors
     /// When it does not answer.
-    pub fn status(&self, scene: &Scene) -> Result<Status> {
+    pub fn status(&self) -> Result<Status> {
         let line = ["status", "--json", "--coordinator", &self.url()];
-        let mut client = Process::start(scene, "status", Binary::Coordinator, line)?;
-        let code = client.exit_code(SOON)?;
-        ensure!(code == 0, "status failed with {code}: {}", client.stderr()?);
-        Status::parse(&client.stdout()?)
+        let output = Command::new(Binary::Coordinator.path()?).args(line).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "status ended with {}: {said}", output.status);
+        Status::parse(&String::from_utf8(output.stdout)?)
     }
 
     /// Waits until the fleet is as wanted.
@@ -128,14 +129,13 @@ impl Coordinator {
     /// When it is not within the deadline; the message has its last status.
     pub fn wait_status(
         &self,
-        scene: &Scene,
         deadline: Duration,
         what: &str,
         wanted: impl Fn(&Status) -> bool,
     ) -> Result<Duration> {
         let mut last = None;
         let waited = wait_until(deadline, what, || {
-            let status = self.status(scene)?;
+            let status = self.status()?;
             let done = wanted(&status);
             last = Some(status);
             Ok(done)
@@ -147,9 +147,11 @@ impl Coordinator {
     ///
     /// # Errors
     /// When they are not soon.
-    pub fn wait_ready(&self, scene: &Scene, shards: &[u32]) -> Result<Duration> {
+    pub fn wait_ready(&self, shards: &[u32]) -> Result<Duration> {
         let what = format!("the fleet is shards {shards:?}, all ready");
-        self.wait_status(scene, SOON, &what, |status| status.ready() == shards && status.shards.len() == shards.len())
+        self.wait_status(SOON, &what, |status| {
+            status.ready() == shards && status.shards.len() == shards.len()
+        })
     }
 
     /// Begins to submit a chain file.
@@ -166,7 +168,7 @@ impl Coordinator {
     /// When one is not.
     pub fn submit_all(&self, scene: &Scene, chain: &Chain) -> Result<Report> {
         let mut client = self.begin_submit(scene, chain)?;
-        self.check_submitted(scene, chain, &mut client)
+        self.check_submitted(chain, &mut client)
     }
 
     /// Waits for a client that submits a chain, and checks that every block was verified and that the
@@ -174,12 +176,12 @@ impl Coordinator {
     ///
     /// # Errors
     /// When one is not.
-    pub fn check_submitted(&self, scene: &Scene, chain: &Chain, client: &mut Process) -> Result<Report> {
+    pub fn check_submitted(&self, chain: &Chain, client: &mut Process) -> Result<Report> {
         let code = client.exit_code(within(60))?;
         let report = Report::parse(&client.stdout()?)?;
         report.check_verified(chain.blocks()).with_context(|| format!("submit ended with {code}"))?;
         ensure!(code == 0, "submit ended with {code} although all blocks verified");
-        let status = self.status(scene)?;
+        let status = self.status()?;
         ensure!(status.head == chain.blocks() as u64, "the head is {}", status.head);
         let last = report.column("hash")?.pop().map(|(_, hash)| hash);
         ensure!(last.as_deref() == Some(status.head_hash.as_str()), "the head is {}", status.head_hash);

@@ -26,4 +26,4 @@ pub use process::{Process, Signal};
 pub use process_table::{Descendant, children_of};
 pub use report::Report;
 pub use scene::{Scene, scenario};
-pub use wait::{within, wait_until};
+pub use wait::{wait_until, within};

@@ -58,7 +58,12 @@ impl Cli {
     /// # Errors
     /// Whatever stopped it, to be told to the user.
     pub fn run(self) -> anyhow::Result<Exit> {
-        let level = if matches!(self.command, Command::Serve(_)) { "info" } else { "warn" };
+        // What happens in its fleet, a run tells by itself.
+        let level = match self.command {
+            Command::Serve(_) => "info",
+            Command::Run(_) => "error",
+            _ => "warn",
+        };
         let telemetry = self.telemetry.or_level(level);
         telemetry::init(&telemetry, "coordinator")?;
         if let Command::Generate(args) = self.command {

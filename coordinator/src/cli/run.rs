@@ -172,6 +172,7 @@ async fn fleet_engine(
                     slots: args.threads,
                     advertise: String::new(),
                     lost_after: FleetOptions::default().peer.lost_after,
+                    chain_id: None,
                 });
             }
             None

@@ -31,7 +31,7 @@ pub(super) async fn tell(
 }
 
 fn is_loud(kind: EventKind) -> bool {
-    matches!(kind, EventKind::ShardLost | EventKind::Alarm | EventKind::BlockRefused)
+    matches!(kind, EventKind::ShardLost | EventKind::Drill | EventKind::Alarm | EventKind::BlockRefused)
 }
 
 /// One event as a line.
@@ -41,10 +41,11 @@ fn line(event: &FleetEvent) -> String {
     let block = event.block.map_or_else(String::new, |block| format!(" block {block}"));
     let what = match event.kind {
         EventKind::ShardJoined => "joined",
-        EventKind::ShardSynced => "is in sync:",
+        EventKind::ShardSynced => "holds the state after",
         EventKind::ShardLost => "LOST:",
         EventKind::ShardDraining => "drains:",
         EventKind::ShardLeft => "left:",
+        EventKind::Drill => "is sent SIGKILL:",
         EventKind::Reassigned => "had work that is reassigned:",
         EventKind::BlockCommitted => "verified:",
         EventKind::BlockRefused => "refused:",

@@ -416,11 +416,13 @@ impl Driver {
         link.syncing = false;
         match answer {
             Ok(held) => {
-                link.state = Some(held);
+                let fresh = link.state.replace(held).is_none();
                 self.handle(now, Event::State { shard, incarnation, state: Some(held.state) });
                 if target == Some(held) {
-                    let text = format!("holds {}", held.state);
-                    publish(&self.shared, EventKind::ShardSynced, Some(shard), None, text);
+                    if fresh {
+                        let text = format!("block {}", held.state.height);
+                        publish(&self.shared, EventKind::ShardSynced, Some(shard), None, text);
+                    }
                     self.check_waiting();
                     return;
                 }

@@ -80,6 +80,15 @@ impl CoordinatorEndpoint for FleetEndpoint {
                 request.shard, request.engine
             )));
         }
+        let ours = self.shared.ledger().map(|ledger| ledger.spec().chain_id);
+        if let (Some(theirs), Some(ours)) = (request.chain_id, ours)
+            && theirs != ours
+        {
+            return Err(PeerError::Refused(format!(
+                "shard {} is for chain {theirs}, this coordinator serves chain {ours}; start it afresh, or with the right --coordinator",
+                request.shard
+            )));
+        }
         if request.slots == 0 {
             return Err(PeerError::Refused(format!("shard {} offers no slots", request.shard)));
         }
@@ -119,5 +128,101 @@ impl CoordinatorEndpoint for FleetEndpoint {
     async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotStream, PeerError> {
         self.check_known(request.shard, request.incarnation)?;
         self.snapshots.stream(request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::fleet::{Fleet, FleetOptions};
+    use crate::ledger::{Ledger, Origin};
+    use alloy_primitives::B256;
+    use common::chain_spec::ChainSpec;
+    use common::id::{Epoch, Height, Incarnation, ShardId};
+    use common::supervise::Supervisor;
+
+    fn request() -> Register {
+        Register {
+            protocol: PROTOCOL_VERSION,
+            build: "test".into(),
+            engine: ENGINE_VERSION.into(),
+            shard: ShardId(4),
+            incarnation: Incarnation(1),
+            slots: 1,
+            // Nobody listens there: the link fails later, which is not what is tested.
+            advertise: "127.0.0.1:1".into(),
+            state: None,
+            chain_id: None,
+        }
+    }
+
+    /// Asks a fleet on mainnet's rules to take a shard.
+    async fn register(request: Register) -> Result<Registered, PeerError> {
+        let supervisor = Supervisor::new("test");
+        let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), &supervisor.handle()).unwrap();
+        let origin = Origin {
+            spec: ChainSpec::mainnet(),
+            height: Height(0),
+            block_hash: B256::ZERO,
+            header: None,
+            accounts: vec![],
+            code: vec![],
+            ancestors: vec![],
+            complete: true,
+        };
+        fleet.set_world(Arc::new(Ledger::begin(origin).unwrap())).unwrap();
+        let answer = fleet.endpoint().register(request).await;
+        let drained = supervisor.drain(Duration::from_secs(5), std::future::pending()).await;
+        assert!(drained.is_clean(), "{drained:?}");
+        answer
+    }
+
+    fn refusal(answer: Result<Registered, PeerError>) -> String {
+        match answer {
+            Err(PeerError::Refused(reason)) => reason,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_fits_is_taken() {
+        assert!(register(request()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_shard_of_another_protocol_version_is_told_both_versions() {
+        let reason = refusal(register(Register { protocol: 77, ..request() }).await);
+        assert!(reason.contains("77") && reason.contains(&PROTOCOL_VERSION.to_string()), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn a_shard_of_another_chain_is_told_both_chains() {
+        let reason = refusal(register(Register { chain_id: Some(1337), ..request() }).await);
+        assert!(reason.contains("chain 1337") && reason.contains("chain 1;"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn a_shard_with_another_engine_is_refused() {
+        let reason = refusal(register(Register { engine: "revm-1".into(), ..request() }).await);
+        assert!(reason.contains("revm-1"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn a_heartbeat_of_a_stranger_asks_it_to_register() {
+        let supervisor = Supervisor::new("test");
+        let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), &supervisor.handle()).unwrap();
+        let heartbeat = Heartbeat {
+            shard: ShardId(9),
+            incarnation: Incarnation(1),
+            epoch: fleet.epoch(),
+            state: None,
+            slots: vec![],
+            queued: 0,
+            outbox: 0,
+        };
+        let answer = fleet.endpoint().heartbeat(heartbeat).await;
+        assert!(matches!(answer, Err(PeerError::NotRegistered(_))), "{answer:?}");
+        assert!(supervisor.drain(Duration::from_secs(5), std::future::pending()).await.is_clean());
     }
 }

@@ -20,6 +20,8 @@ pub enum EventKind {
     ShardDraining,
     /// A shard has said goodbye.
     ShardLeft,
+    /// A drill kills a shard.
+    Drill,
     /// Work was given to another shard.
     Reassigned,
     /// A block was verified and committed.
@@ -38,6 +40,7 @@ impl fmt::Display for EventKind {
             Self::ShardLost => "shard_lost",
             Self::ShardDraining => "shard_draining",
             Self::ShardLeft => "shard_left",
+            Self::Drill => "drill",
             Self::Reassigned => "reassigned",
             Self::BlockCommitted => "block_committed",
             Self::BlockRefused => "block_refused",
@@ -72,8 +75,7 @@ pub(super) fn publish(
     let number = shard.map(|shard| shard.0);
     match kind {
         EventKind::Alarm => tracing::error!(event = %kind, shard = number, block, "{text}"),
-        EventKind::ShardLost => tracing::warn!(event = %kind, shard = number, block, "{text}"),
-        EventKind::Reassigned | EventKind::BlockCommitted | EventKind::ShardSynced => {
+        EventKind::Reassigned | EventKind::BlockCommitted => {
             tracing::debug!(event = %kind, shard = number, block, "{text}");
         }
         _ => tracing::info!(event = %kind, shard = number, block, "{text}"),

@@ -64,7 +64,7 @@ impl Drop for Link {
 
 /// What became of a call.
 enum Done {
-    Executed(AssignmentId, Result<(), PeerError>),
+    Executed(Box<(AssignmentId, Result<(), PeerError>)>),
     Quiet,
 }
 
@@ -125,7 +125,8 @@ async fn serve(
         let command = tokio::select! {
             error = &mut gone => return error,
             Some(done) = calls.join_next() => {
-                if let Ok(Done::Executed(assignment, answer)) = done {
+                if let Ok(Done::Executed(done)) = done {
+                    let (assignment, answer) = *done;
                     executed(shared, assignment, answer);
                 }
                 continue;
@@ -186,7 +187,7 @@ async fn execute(
             Err(error) => Err(error),
         };
     }
-    Done::Executed(assignment, answer)
+    Done::Executed(Box::new((assignment, answer)))
 }
 
 fn executed(shared: &Arc<Shared>, assignment: AssignmentId, answer: Result<(), PeerError>) {

@@ -110,6 +110,7 @@ pub(super) fn register_to(register: Register) -> v1::RegisterRequest {
         slots: u32::from(register.slots),
         advertise: register.advertise,
         state: register.state.map(summary_to),
+        chain_id: register.chain_id,
     }
 }
 
@@ -127,6 +128,7 @@ pub(super) fn register_from(request: v1::RegisterRequest) -> Result<Register, Ma
         slots: u16::try_from(request.slots).map_err(|_| Malformed("slots"))?,
         advertise: text("advertise", request.advertise)?,
         state: request.state.map(summary_from).transpose()?,
+        chain_id: request.chain_id,
     })
 }
 

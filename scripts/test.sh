@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# All checks: format, lints, every test, and cargo-deny where it is installed.
+# One build profile (release) throughout: the EVM is too slow to test without optimisation.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n=== %s\n' "$*"; }
+
+step "format"
+cargo fmt --all -- --check
+
+step "lints (warnings are errors)"
+cargo clippy --locked --release --workspace --all-targets -- -D warnings
+
+step "binaries"
+cargo build --locked --release --bins
+
+step "tests"
+cargo test --locked --release --workspace
+
+if command -v cargo-deny >/dev/null 2>&1; then
+    step "cargo deny"
+    cargo deny --log-level error check
+else
+    echo "cargo-deny is not installed: licences and advisories were not checked"
+fi
+
+step "all checks passed"

@@ -1,0 +1,151 @@
+//! The coordinator's own process and the ports that things listen on.
+//!
+//! | scenario | fault | expectation |
+//! |---|---|---|
+//! | idle fleet | SIGTERM of the coordinator | exits 0; the shards wait for another |
+//! | blocks under way | SIGTERM of the coordinator | exits 0 or 3 within its grace, the client is told |
+//! | blocks under way | SIGKILL of the coordinator, started again at its port | the same shards rejoin by themselves, the chain can be submitted again |
+//! | coordinator gone for good | SIGTERM of a shard | exits 0 |
+//! | whoever started them is gone | end of the pipe | coordinator and shard stop |
+//! | a port that is taken | coordinator, shard | exits 1, names the address |
+
+use anyhow::{Context, Result, ensure};
+use shard_tests::{Chain, Coordinator, Process, Report, Scene, Shard, Signal, scenario, wait_until, within};
+
+fn fleet(scene: &Scene, chain: &Chain) -> Result<(Coordinator, Vec<Shard>)> {
+    let coordinator = Coordinator::start(scene, chain, &[])?;
+    let shards = Shard::start_all(scene, 2, &coordinator.url())?;
+    coordinator.wait_ready(&[1, 2])?;
+    Ok((coordinator, shards))
+}
+
+fn begin(scene: &Scene, chain: &Chain, coordinator: &Coordinator) -> Result<Process> {
+    let client = coordinator.begin_submit(scene, chain)?;
+    wait_until(within(30), "the first blocks are answered", || {
+        Ok(Report::parse(&client.stdout()?)?.rows.len() >= 3)
+    })?;
+    Ok(client)
+}
+
+/// Neither binary may end by a panic or with threads that it has to give up.
+fn check_log(process: &Process) -> Result<()> {
+    let log = process.stderr()?;
+    ensure!(!log.contains("panicked") && !log.contains("ERROR"), "{} complains: {log}", process.name());
+    Ok(())
+}
+
+#[test]
+fn an_idle_coordinator_asked_to_stop_exits_cleanly_and_its_shards_wait() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(8)?;
+        let (mut coordinator, mut shards) = fleet(scene, &chain)?;
+        coordinator.process.signal(Signal::Term)?;
+        let code = coordinator.process.exit_code(within(15))?;
+        ensure!(code == 0, "the coordinator ended with {code}");
+        check_log(&coordinator.process)?;
+        // A shard that has noticed says so by joining the next one.
+        let next = Coordinator::start_at(scene, &chain, &coordinator.address, &[])?;
+        next.wait_ready(&[1, 2])?;
+        for shard in &mut shards {
+            ensure!(shard.process.exited()?.is_none(), "{} has ended", shard.process.name());
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_coordinator_asked_to_stop_with_blocks_under_way_tells_its_client() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(40)?;
+        let (mut coordinator, _shards) = fleet(scene, &chain)?;
+        let mut client = begin(scene, &chain, &coordinator)?;
+        coordinator.process.signal(Signal::Term)?;
+        let code = coordinator.process.exit_code(within(15))?;
+        ensure!(code == 0 || code == 3, "the coordinator ended with {code}");
+        let log = coordinator.process.stderr()?;
+        ensure!(!log.contains("panicked"), "{log}");
+        let code = client.exit_code(within(15))?;
+        ensure!(code == 1, "submit ended with {code} although the chain was not finished");
+        let said = client.stderr()?;
+        ensure!(said.contains("block "), "the client does not say which block was left: {said}");
+        Ok(())
+    })
+}
+
+#[test]
+fn shards_rejoin_a_coordinator_that_was_killed_and_started_again() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(40)?;
+        let (mut coordinator, mut shards) = fleet(scene, &chain)?;
+        let mut client = begin(scene, &chain, &coordinator)?;
+        coordinator.process.kill()?;
+        let code = client.exit_code(within(15))?;
+        ensure!(code == 1, "submit ended with {code} although the coordinator is gone");
+        let again = Coordinator::start_at(scene, &chain, &coordinator.address, &[])?;
+        again.wait_ready(&[1, 2])?;
+        ensure!(again.status()?.head == 0, "the state was in memory only");
+        again.submit_all(scene, &chain)?;
+        for shard in &mut shards {
+            ensure!(shard.process.exited()?.is_none(), "{} has ended", shard.process.name());
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_shard_without_coordinator_can_be_asked_to_stop() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(8)?;
+        let (mut coordinator, mut shards) = fleet(scene, &chain)?;
+        coordinator.process.kill()?;
+        for shard in &mut shards {
+            shard.process.signal(Signal::Term)?;
+            let code = shard.process.exit_code(within(15))?;
+            ensure!(code == 0, "{} ended with {code}", shard.process.name());
+        }
+        let mut never = Shard::start_serving(scene, 9, &coordinator.url())?;
+        never.process.signal(Signal::Term)?;
+        let code = never.process.exit_code(within(15))?;
+        ensure!(code == 0, "a shard that never joined ended with {code}");
+        Ok(())
+    })
+}
+
+#[test]
+fn processes_end_with_whoever_started_them() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(8)?;
+        let (mut coordinator, mut shards) = fleet(scene, &chain)?;
+        let mut shard = shards.remove(0).process;
+        shard.close_pipe();
+        let code = shard.exit_code(within(15))?;
+        ensure!(code == 0 || code == 3, "the shard ended with {code}");
+        coordinator.wait_ready(&[2])?;
+        coordinator.process.close_pipe();
+        let code = coordinator.process.exit_code(within(15))?;
+        ensure!(code == 0 || code == 3, "the coordinator ended with {code}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(8)?;
+        let (coordinator, _shards) = fleet(scene, &chain)?;
+        let taken = coordinator.address.as_str();
+        let file = scene.path("never.address");
+        let mut second = Coordinator::spawn(scene, &chain, taken, &file, &[])?;
+        let mut third = Shard::start(scene, 3, &coordinator.url(), &["--listen", taken])?;
+        for process in [&mut second, &mut third.process] {
+            let code = process.exit_code(within(15))?;
+            ensure!(code == 1, "{} ended with {code}", process.name());
+            let said = process.stderr()?;
+            let last = said.lines().last().context("it says nothing")?;
+            ensure!(last.contains(taken) && last.contains("in use"), "unclear: {said}");
+        }
+        ensure!(!file.exists(), "an address was written that was never served");
+        coordinator.submit_all(scene, &chain)?;
+        Ok(())
+    })
+}
