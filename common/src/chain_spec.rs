@@ -95,6 +95,22 @@ pub enum ChainSpecError {
         /// The field's name.
         field: &'static str,
     },
+    /// A fork builds on one that is not scheduled.
+    #[error("config schedules {later} without {earlier}, which it builds on")]
+    Missing {
+        /// The fork that is scheduled.
+        later: EthereumHardfork,
+        /// The fork that is not.
+        earlier: EthereumHardfork,
+    },
+    /// Rules that no engine here has.
+    #[error("config.{field}: {reason}")]
+    Unsupported {
+        /// The field's name.
+        field: &'static str,
+        /// Why it cannot be executed.
+        reason: &'static str,
+    },
     /// Forks must be scheduled in their order.
     #[error("config schedules {later} before {earlier}, which it builds on")]
     OutOfOrder {
@@ -163,6 +179,7 @@ impl ChainSpec {
             deposit_contract: config.deposit_contract_address,
         };
         spec.check_order()?;
+        spec.check_complete()?;
         let schedule = config.blob_schedule_blob_params();
         for (fork, params) in [
             (EthereumHardfork::Cancun, schedule.cancun),
@@ -211,6 +228,36 @@ impl ChainSpec {
                 return Err(ChainSpecError::OutOfOrder { later: fork, earlier: before });
             }
             earlier = Some((fork, at, timed));
+        }
+        Ok(())
+    }
+
+    /// Every fork with rules of its own builds on all that precede it.
+    fn check_complete(&self) -> Result<(), ChainSpecError> {
+        use EthereumHardfork as F;
+        const LADDER: [EthereumHardfork; 14] = [
+            F::Homestead,
+            F::Tangerine,
+            F::SpuriousDragon,
+            F::Byzantium,
+            F::Constantinople,
+            F::Petersburg,
+            F::Istanbul,
+            F::Berlin,
+            F::London,
+            F::Paris,
+            F::Shanghai,
+            F::Cancun,
+            F::Prague,
+            F::Osaka,
+        ];
+        let mut missing: Option<EthereumHardfork> = None;
+        for fork in LADDER {
+            match (self.activation(fork), missing) {
+                (None, None) => missing = Some(fork),
+                (Some(_), Some(earlier)) => return Err(ChainSpecError::Missing { later: fork, earlier }),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -285,6 +332,22 @@ fn check_supported(config: &ChainConfig) -> Result<(), ChainSpecError> {
     if config.bogota_time.is_some() {
         return Err(ChainSpecError::UnknownFork { field: "bogotaTime".into() });
     }
+    let petersburg = config.petersburg_block.or(config.constantinople_block);
+    if config.constantinople_block < petersburg {
+        return Err(ChainSpecError::Unsupported {
+            field: "petersburgBlock",
+            reason: "Constantinople without Petersburg (EIP-1283) cannot be executed; mainnet never had it",
+        });
+    }
+    if config.eip155_block.is_some()
+        && config.eip158_block.is_some()
+        && config.eip155_block != config.eip158_block
+    {
+        return Err(ChainSpecError::Unsupported {
+            field: "eip155Block",
+            reason: "EIP-155 and EIP-158 must begin at the same block (Spurious Dragon)",
+        });
+    }
     for field in config.extra_fields.keys() {
         // Known to every client and without rules: the hash of the EIP-150 block, and whether the
         // merge has passed.
@@ -308,7 +371,8 @@ fn scheduled(config: &ChainConfig, fork: EthereumHardfork) -> Option<Activation>
         F::SpuriousDragon => block(config.eip158_block.or(config.eip155_block)),
         F::Byzantium => block(config.byzantium_block),
         F::Constantinople => block(config.constantinople_block),
-        F::Petersburg => block(config.petersburg_block),
+        // geth: without a block of its own it comes with Constantinople.
+        F::Petersburg => block(config.petersburg_block.or(config.constantinople_block)),
         F::Istanbul => block(config.istanbul_block),
         F::MuirGlacier => block(config.muir_glacier_block),
         F::Berlin => block(config.berlin_block),
@@ -341,7 +405,8 @@ mod tests {
     use crate::codec;
 
     fn config(json: &str) -> ChainConfig {
-        serde_json::from_str(json).unwrap()
+        let all = r#""homesteadBlock": 0, "eip150Block": 0, "eip155Block": 0, "eip158Block": 0, "byzantiumBlock": 0, "constantinopleBlock": 0, "istanbulBlock": 0, "berlinBlock": 0, "londonBlock": 0"#;
+        serde_json::from_str(&json.replace("ALL_TO_LONDON", all)).unwrap()
     }
 
     #[test]
@@ -380,9 +445,21 @@ mod tests {
     }
 
     #[test]
+    fn a_fork_without_what_it_builds_on_is_refused() {
+        let config = config(r#"{"chainId": 5, "homesteadBlock": 0, "londonBlock": 0}"#);
+        assert!(matches!(ChainSpec::from_config(&config), Err(ChainSpecError::Missing { .. })));
+    }
+
+    #[test]
+    fn constantinople_brings_petersburg_with_it() {
+        let spec = ChainSpec::from_config(&config(r#"{"chainId": 5, ALL_TO_LONDON}"#)).unwrap();
+        assert!(spec.at(&Header::default()).is_petersburg_active_at_block(0));
+    }
+
+    #[test]
     fn the_merge_by_difficulty_is_seen_by_the_block() {
         let spec = ChainSpec::from_config(&config(
-            r#"{"chainId": 5, "homesteadBlock": 0, "londonBlock": 0, "terminalTotalDifficulty": 131072}"#,
+            r#"{"chainId": 5, ALL_TO_LONDON, "terminalTotalDifficulty": 131072}"#,
         ))
         .unwrap();
         let before = Header { number: 1, difficulty: U256::from(131_072), ..Default::default() };
@@ -394,7 +471,7 @@ mod tests {
     #[test]
     fn blob_parameters_follow_the_schedule() {
         let spec = ChainSpec::from_config(&config(
-            r#"{"chainId": 5, "terminalTotalDifficulty": 0, "shanghaiTime": 0, "cancunTime": 100, "pragueTime": 200,
+            r#"{"chainId": 5, ALL_TO_LONDON, "terminalTotalDifficulty": 0, "shanghaiTime": 0, "cancunTime": 100, "pragueTime": 200,
                 "blobSchedule": {"cancun": {"target": 3, "max": 6, "baseFeeUpdateFraction": 3338477},
                                  "prague": {"target": 6, "max": 9, "baseFeeUpdateFraction": 5007716}}}"#,
         ))

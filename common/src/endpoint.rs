@@ -13,7 +13,7 @@ use std::pin::Pin;
 
 use crate::account::Delta;
 use crate::block::BlockPayload;
-use crate::id::{AssignmentId, Epoch, StateRef};
+use crate::id::{AssignmentId, Epoch};
 use crate::message::{
     Draining, Heartbeat, Leave, Refusal, Register, Registered, ResultReceipt, SnapshotPart, SnapshotRequest,
     StateSummary, SubmitResult,
@@ -67,7 +67,7 @@ pub trait ShardEndpoint: Send + Sync + std::fmt::Debug {
     async fn put_delta(&self, epoch: Epoch, delta: Arc<Delta>) -> Result<StateSummary, PeerError>;
 
     /// Asks the shard to fetch this state from the coordinator. Answers when the replica holds it.
-    async fn sync(&self, epoch: Epoch, target: StateRef) -> Result<StateSummary, PeerError>;
+    async fn sync(&self, epoch: Epoch, target: StateSummary) -> Result<StateSummary, PeerError>;
 
     /// The result of this assignment is no longer wanted.
     async fn cancel(&self, assignment: AssignmentId) -> Result<(), PeerError>;

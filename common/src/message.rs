@@ -47,7 +47,7 @@ pub struct Register {
     pub advertise: String,
     /// What its replica holds.
     pub state: Option<StateSummary>,
-    /// The chain it is for, if it is for one: told by its operator, or by its replica.
+    /// The only chain it serves, if its operator says so.
     pub chain_id: Option<u64>,
 }
 
@@ -58,6 +58,8 @@ pub struct Registered {
     pub epoch: Epoch,
     /// How often to send heartbeats.
     pub heartbeat_every: Duration,
+    /// Silence after which either side counts as gone.
+    pub lost_after: Duration,
 }
 
 /// What one worker thread is doing.

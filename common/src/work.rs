@@ -89,8 +89,8 @@ pub enum WorkFailure {
     },
     /// The base state was reset or rewound before the work began.
     BaseGone,
-    /// The shard is shutting down and hands the work back.
-    HandedBack,
+    /// The result arrived damaged.
+    Damaged,
     /// The state view failed (a missing code, an unknown ancestor).
     State(String),
 }

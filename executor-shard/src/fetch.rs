@@ -1,6 +1,8 @@
 //! Fetches a whole state from the coordinator: a stream of chunks, checked at the end by the
 //! content digest.
 
+use std::time::Duration;
+
 use common::chain_spec::ChainSpec;
 use common::endpoint::{CoordinatorEndpoint, PeerError, SnapshotStream};
 use common::id::{Incarnation, ShardId, StateRef};
@@ -8,6 +10,9 @@ use common::message::{SnapshotChunk, SnapshotHeader, SnapshotPart, SnapshotReque
 use futures_util::StreamExt;
 
 use crate::engine::MemoryState;
+
+/// How long one part may take; the first waits for a free stream as well.
+const PART_WITHIN: Duration = Duration::from_secs(90);
 
 /// A state as it was fetched.
 #[derive(Debug)]
@@ -55,7 +60,10 @@ pub(crate) async fn fetch_state(
 }
 
 async fn next(parts: &mut SnapshotStream) -> Result<Option<SnapshotPart>, PeerError> {
-    parts.next().await.transpose()
+    match tokio::time::timeout(PART_WITHIN, parts.next()).await {
+        Ok(part) => part.transpose(),
+        Err(_) => Err(PeerError::Unreachable(format!("no part of the snapshot within {PART_WITHIN:?}"))),
+    }
 }
 
 fn take_up(mut state: MemoryState, chunk: SnapshotChunk) -> MemoryState {

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use common::account::Delta;
 use common::block::{BlockPayload, ShardBlock};
 use common::endpoint::{CoordinatorEndpoint, PeerError, ShardEndpoint};
-use common::id::{AssignmentId, Epoch, Incarnation, ShardId, StateRef};
+use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
 use common::message::{Heartbeat, PROTOCOL_VERSION, Refusal, Register, StateSummary};
 use common::supervise::SupervisorHandle;
 use common::work::{ExecuteBlock, WorkKind};
@@ -61,6 +61,7 @@ pub struct ShardNode {
     config: NodeConfig,
     replica: Arc<Replica>,
     slots: Slots,
+    queue: usize,
     session: SessionHandle,
     coordinator: Arc<dyn CoordinatorEndpoint>,
     blocks: Mutex<VecDeque<Arc<ShardBlock>>>,
@@ -88,7 +89,7 @@ impl SessionOptions for Introduction {
             slots: self.config.slots,
             advertise: self.config.advertise.clone(),
             state: self.replica.summary(),
-            chain_id: self.config.chain_id.or_else(|| self.replica.chain_id()),
+            chain_id: self.config.chain_id,
         }
     }
 
@@ -167,6 +168,7 @@ impl ShardNode {
             config,
             replica,
             slots,
+            queue,
             session,
             coordinator,
             blocks: Mutex::default(),
@@ -235,6 +237,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 impl ShardEndpoint for ShardNode {
     async fn execute(&self, command: ExecuteBlock) -> Result<(), PeerError> {
         let assignment = command.assignment;
+        self.check_epoch(assignment.epoch)?;
         let job = self.prepare(command).map_err(PeerError::Command)?;
         if self.session.accept(assignment).map_err(PeerError::Command)? == Accepted::Already {
             return Ok(());
@@ -243,7 +246,7 @@ impl ShardEndpoint for ShardNode {
         if self.slots.offer(job).is_err() {
             lock(&self.cancels).remove(&assignment);
             self.session.dropped(assignment);
-            return Err(PeerError::Command(Refusal::QueueFull { limit: self.slots.queued() }));
+            return Err(PeerError::Command(Refusal::QueueFull { limit: self.queue }));
         }
         Ok(())
     }
@@ -278,17 +281,17 @@ impl ShardEndpoint for ShardNode {
         }
     }
 
-    async fn sync(&self, epoch: Epoch, target: StateRef) -> Result<StateSummary, PeerError> {
+    async fn sync(&self, epoch: Epoch, target: StateSummary) -> Result<StateSummary, PeerError> {
         self.check_epoch(epoch)?;
         let _guard = self.syncing.lock().await;
-        if let Some(held) = self.replica.summary().filter(|held| held.state == target) {
-            return Ok(held);
+        if self.replica.summary() == Some(target) {
+            return Ok(target);
         }
-        let fetched =
-            fetch_state(self.coordinator.as_ref(), self.config.shard, self.config.incarnation, target)
-                .await?;
+        let (shard, incarnation) = (self.config.shard, self.config.incarnation);
+        let fetched = fetch_state(self.coordinator.as_ref(), shard, incarnation, target.state).await?;
         let summary = fetched.summary;
-        self.replica.replace(summary, fetched.spec, fetched.state);
+        let replica = Arc::clone(&self.replica);
+        blocking(move || replica.replace(summary, fetched.spec, fetched.state)).await?;
         tracing::info!(state = %summary.state, "the replica holds another state");
         Ok(summary)
     }

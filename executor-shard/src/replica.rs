@@ -4,7 +4,7 @@
 //! Views stay readable while a slot uses them, however far the replica has moved on: deltas are
 //! layers above a shared base, folded into it as soon as nobody reads it.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use alloy_primitives::map::AddressMap;
 use alloy_primitives::{Address, B256, Bytes, U256};
@@ -53,6 +53,8 @@ pub enum ReplicaError {
 #[derive(Debug, Default)]
 pub struct Replica {
     held: RwLock<Option<Held>>,
+    /// Apart from the rest: heartbeats read it and must not wait while a state is moved.
+    summary: Mutex<Option<StateSummary>>,
 }
 
 #[derive(Debug)]
@@ -80,15 +82,7 @@ impl Replica {
     /// What is held.
     #[must_use]
     pub fn summary(&self) -> Option<StateSummary> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().map(|held| held.summary)
-    }
-
-    /// The chain of the state that is held.
-    #[must_use]
-    pub fn chain_id(&self) -> Option<u64> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().map(|held| held.spec.chain_id)
+        *self.summary.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rules of a world, if a state of it is held.
@@ -108,8 +102,17 @@ impl Replica {
     /// Replaces everything, with another world's state perhaps.
     pub fn replace(&self, summary: StateSummary, spec: ChainSpec, state: MemoryState) {
         let view = ReplicaView { base: Arc::new(state), layers: Vec::new() };
+        let new = Some(Held { summary, spec: Arc::new(spec), view });
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        *held = Some(Held { summary, spec: Arc::new(spec), view });
+        let old = std::mem::replace(&mut *held, new);
+        drop(held);
+        self.tell(Some(summary));
+        // A large state takes its time to be dropped; nobody waits for it.
+        drop(old);
+    }
+
+    fn tell(&self, summary: Option<StateSummary>) {
+        *self.summary.lock().unwrap_or_else(PoisonError::into_inner) = summary;
     }
 
     /// Moves by one block.
@@ -126,11 +129,13 @@ impl Replica {
         let digest = held.view.digest_after(held.summary.digest, delta)?;
         if digest != delta.digest {
             *guard = None;
+            self.tell(None);
             let (state, expected) = (delta.to, delta.digest);
             return Err(ReplicaError::Diverged { state, expected, found: digest });
         }
         held.view.push(delta);
         held.summary = StateSummary { state: delta.to, digest };
+        self.tell(Some(held.summary));
         Ok(held.summary)
     }
 }

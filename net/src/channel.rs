@@ -1,9 +1,14 @@
 //! Channels to peers: addresses, timeouts, keepalive and message limits in one place.
 
+use std::time::Duration;
+
 use common::endpoint::PeerError;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::limits::PeerLimits;
+
+/// How often an idle connection is probed, and how long the answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// A channel to `url` that connects when it is first used.
 ///
@@ -35,8 +40,9 @@ fn endpoint(url: &str, limits: &PeerLimits) -> Result<Endpoint, PeerError> {
     Ok(endpoint
         .connect_timeout(limits.connect)
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(limits.lost_after)
-        .keep_alive_timeout(limits.lost_after)
+        // Pings of our own tell of a dead peer much sooner: these clear away what is left.
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20))

@@ -11,6 +11,9 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 /// The largest payload that is reassembled from chunks.
 pub const MAX_PAYLOAD_BYTES: usize = common::codec::MAX_PAYLOAD_BYTES;
 
+/// The largest result of one piece of work, in bytes.
+pub const MAX_RESULT_BYTES: usize = 128 << 20;
+
 /// Timeouts and liveness limits of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerLimits {

@@ -253,12 +253,12 @@ fn bound_address(process: &mut Process, file: &Path) -> Result<String> {
 }
 
 impl Status {
-    fn parse(text: &str) -> Result<Self> {
-        let value: Value = serde_json::from_str(text).with_context(|| format!("not JSON: {text}"))?;
-        let shards = value["shards"].as_array().context("no shards")?;
+    fn parse(line: &str) -> Result<Self> {
+        let value: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
+        let shards = value.get("shards").and_then(Value::as_array).context("no shards")?;
         Ok(Self {
             head: number(&value, "head")?,
-            head_hash: value["head_hash"].as_str().context("no head_hash")?.to_owned(),
+            head_hash: text(&value, "head_hash")?,
             shards: shards.iter().map(ShardState::parse).collect::<Result<_>>()?,
         })
     }
@@ -281,12 +281,17 @@ impl ShardState {
         Ok(Self {
             shard: u32::try_from(number(value, "shard")?)?,
             incarnation: number(value, "incarnation")?,
-            state: value["state"].as_str().context("no state")?.to_owned(),
+            state: text(value, "state")?,
             results: number(value, "results")?,
         })
     }
 }
 
 fn number(value: &Value, field: &str) -> Result<u64> {
-    value[field].as_u64().with_context(|| format!("no number {field} in {value}"))
+    value.get(field).and_then(Value::as_u64).with_context(|| format!("no number {field} in {value}"))
+}
+
+fn text(value: &Value, field: &str) -> Result<String> {
+    let text = value.get(field).and_then(Value::as_str);
+    text.map(str::to_owned).with_context(|| format!("no text {field} in {value}"))
 }

@@ -41,7 +41,8 @@ impl Forged {
         change: impl FnOnce(&mut Fields) -> Result<()>,
     ) -> Result<Self> {
         let mut fields: Fields = serde_json::from_slice(&unpacked(recorded)?)?;
-        let number = fields["block"]["number"].as_str().context("the block has no number")?;
+        let number =
+            fields.pointer("/block/number").and_then(Value::as_str).context("the block has no number")?;
         let number = u64::from_str_radix(number.trim_start_matches("0x"), 16)?;
         change(&mut fields)?;
         let file = scene.write(&scene.fresh_name("forged.json"), serde_json::to_vec(&fields)?)?;
@@ -74,7 +75,7 @@ impl Forged {
 
     /// Puts in the hash that `said` asks for, if it does.
     fn mend(&mut self, said: &str) -> Result<bool> {
-        let block = &mut self.fields["block"];
+        let block = self.fields.get_mut("block").context("there is no block")?;
         if let Some(hash) = hash_after(said, "the header's other fields hash to ") {
             block["hash"] = hash.into();
         } else if let Some(hash) = hash_after(said, "the transaction's other fields hash to ") {

@@ -5,9 +5,12 @@
 //! | idle fleet | SIGTERM of the coordinator | exits 0; the shards wait for another |
 //! | blocks under way | SIGTERM of the coordinator | exits 0 or 3 within its grace, the client is told |
 //! | blocks under way | SIGKILL of the coordinator, started again at its port | the same shards rejoin by themselves, the chain can be submitted again |
+//! | idle fleet | the coordinator is paused for longer than the limit | nobody is declared lost for that, blocks go on |
 //! | coordinator gone for good | SIGTERM of a shard | exits 0 |
 //! | whoever started them is gone | end of the pipe | coordinator and shard stop |
 //! | a port that is taken | coordinator, shard | exits 1, names the address |
+
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use shard_tests::{Chain, Coordinator, Process, Report, Scene, Shard, Signal, scenario, wait_until, within};
@@ -88,6 +91,49 @@ fn shards_rejoin_a_coordinator_that_was_killed_and_started_again() -> Result<()>
         for shard in &mut shards {
             ensure!(shard.process.exited()?.is_none(), "{} has ended", shard.process.name());
         }
+        Ok(())
+    })
+}
+
+/// Freezes the coordinator for three times the limit after which its peers are lost; returns its log
+/// when all is well again.
+fn pause(scene: &Scene, chain: &Chain) -> Result<String> {
+    let (mut coordinator, mut shards) = fleet(scene, chain)?;
+    coordinator.process.signal(Signal::Stop)?;
+    // The length of the pause is the fault.
+    let began = Instant::now();
+    wait_until(within(10), "the pause is over", || Ok(began.elapsed() > within(3)))?;
+    coordinator.process.signal(Signal::Continue)?;
+    coordinator.wait_ready(&[1, 2])?;
+    coordinator.submit_all(scene, chain)?;
+    for shard in &mut shards {
+        ensure!(shard.process.exited()?.is_none(), "{} has ended", shard.process.name());
+    }
+    coordinator.process.stderr()
+}
+
+#[test]
+fn after_a_pause_of_the_coordinator_each_shard_joins_again_at_most_once() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(8)?;
+        let log = pause(scene, &chain)?;
+        for shard in [1, 2] {
+            let event = format!("event=shard_joined shard={shard}");
+            let joined = log.lines().filter(|line| line.ends_with(&event)).count();
+            ensure!((1..=2).contains(&joined), "shard {shard} joined {joined} times");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn nobody_is_lost_because_the_coordinator_was_paused() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(8)?;
+        let log = pause(scene, &chain)?;
+        let lost: Vec<_> = log.lines().filter(|line| line.contains("shard_lost")).collect();
+        let first = lost.first().copied().unwrap_or_default();
+        ensure!(lost.is_empty(), "{} times a shard counts as lost, first: {first}", lost.len());
         Ok(())
     })
 }

@@ -36,8 +36,10 @@ pub struct BlockOutcome {
     pub transactions: usize,
     /// Gas it used.
     pub gas_used: u64,
-    /// Why it was refused, if it was.
+    /// Why it was refused or could not be executed, if so.
     pub error: Option<String>,
+    /// Whether the block itself is at fault; if not, it may be submitted again.
+    pub refused: bool,
     /// How it went.
     pub stats: BlockStats,
     /// Whether it had been committed before.
@@ -77,6 +79,10 @@ pub struct ChainHandle {
     queue: Sender<Submission>,
     status: Arc<Mutex<ChainStatus>>,
     ledger: Arc<Ledger>,
+    /// Cancelled when no more blocks are taken.
+    admission: CancellationToken,
+    /// Cancelled when the block in hand is done after that.
+    idle: CancellationToken,
 }
 
 impl std::fmt::Debug for Submission {
@@ -91,12 +97,21 @@ impl ChainHandle {
     /// # Errors
     /// [`SubmitError`] when there is no place.
     pub fn submit(&self, block: Block) -> Result<oneshot::Receiver<BlockOutcome>, SubmitError> {
+        if self.admission.is_cancelled() {
+            return Err(SubmitError::Stopping);
+        }
         let (reply, outcome) = oneshot::channel();
         self.queue.try_send(Submission { block, reply }).map_err(|error| match error {
             TrySendError::Full(_) => SubmitError::Busy,
             TrySendError::Disconnected(_) => SubmitError::Stopping,
         })?;
         Ok(outcome)
+    }
+
+    /// Takes no more blocks; resolves when the one in hand is done.
+    pub async fn finish(&self) {
+        self.admission.cancel();
+        self.idle.cancelled().await;
     }
 
     /// How the chain is.
@@ -122,6 +137,8 @@ pub struct Chain {
     status: Arc<Mutex<ChainStatus>>,
     remembered: HashMap<B256, BlockOutcome>,
     order: VecDeque<B256>,
+    admission: CancellationToken,
+    idle: CancellationToken,
 }
 
 impl Chain {
@@ -130,9 +147,16 @@ impl Chain {
     pub fn new(fleet: Fleet, executor: BlockExecutor, ledger: Arc<Ledger>) -> (Self, ChainHandle) {
         let (sender, queue) = bounded(QUEUE);
         let status: Arc<Mutex<ChainStatus>> = Arc::default();
-        let handle = ChainHandle { queue: sender, status: Arc::clone(&status), ledger: Arc::clone(&ledger) };
+        let handle = ChainHandle {
+            queue: sender,
+            status: Arc::clone(&status),
+            ledger: Arc::clone(&ledger),
+            admission: CancellationToken::new(),
+            idle: CancellationToken::new(),
+        };
+        let (admission, idle) = (handle.admission.clone(), handle.idle.clone());
         let (remembered, order) = (HashMap::new(), VecDeque::new());
-        (Self { fleet, executor, ledger, queue, status, remembered, order }, handle)
+        (Self { fleet, executor, ledger, queue, status, remembered, order, admission, idle }, handle)
     }
 
     /// Executes blocks until `stop`.
@@ -140,8 +164,16 @@ impl Chain {
     /// # Errors
     /// [`FleetError`] when the fleet is gone.
     pub fn run(mut self, stop: &CancellationToken) -> Result<(), FleetError> {
+        let admission = self.admission.clone();
+        let idle = self.idle.clone();
         while !stop.is_cancelled() {
+            if admission.is_cancelled() {
+                idle.cancel();
+                // Whoever waits is told that this process is stopping.
+                while self.queue.try_recv().is_ok() {}
+            }
             match self.queue.recv_timeout(LOOK) {
+                Ok(_) if admission.is_cancelled() => {}
                 Ok(Submission { block, reply }) => {
                     let outcome = self.execute(&block)?;
                     // The client may have stopped waiting.
@@ -166,9 +198,14 @@ impl Chain {
             transactions: block.transactions.len(),
             gas_used: 0,
             error: None,
+            refused: false,
             stats: BlockStats::default(),
             known: false,
         };
+        // An export begins with the genesis block, which is there from the beginning.
+        if block.hash == self.ledger.origin().block_hash {
+            return Ok(BlockOutcome { known: true, ..outcome });
+        }
         match self.import(block) {
             Ok((gas_used, stats)) => {
                 outcome.gas_used = gas_used;
@@ -181,7 +218,9 @@ impl Chain {
                 return Err(error);
             }
             Err(error) => {
-                self.fleet.announce(EventKind::BlockRefused, Some(number), error.to_string());
+                outcome.refused = error.is_invalid_block();
+                let kind = if outcome.refused { EventKind::BlockRefused } else { EventKind::Alarm };
+                self.fleet.announce(kind, Some(number), error.to_string());
                 outcome.error = Some(error.to_string());
             }
         }
@@ -189,7 +228,7 @@ impl Chain {
     }
 
     fn import(&mut self, block: &Block) -> Result<(u64, BlockStats), ExecuteError> {
-        let verified = self.executor.execute(block, &self.ledger, None)?;
+        let verified = self.executor.execute(block, &self.ledger, Vec::new())?;
         self.ledger.commit(block, &verified.delta)?;
         self.fleet.advance(Arc::clone(&verified.delta))?;
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);

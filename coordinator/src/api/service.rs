@@ -56,7 +56,11 @@ impl Blocks for Service {
             SubmitError::Stopping => Status::unavailable(error.to_string()),
         })?;
         let outcome = outcome.await.map_err(|_| Status::unavailable(SubmitError::Stopping.to_string()))?;
-        Ok(Response::new(reply(outcome)))
+        match &outcome.error {
+            // The block is not at fault: it may be submitted again.
+            Some(error) if !outcome.refused => Err(Status::unavailable(error.clone())),
+            _ => Ok(Response::new(reply(outcome))),
+        }
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {

@@ -21,8 +21,6 @@ pub(super) struct Case {
     pub(super) block: Block,
     /// What it is executed on.
     pub(super) ledger: Arc<Ledger>,
-    /// Whether shards have to be given another world before it.
-    pub(super) new_world: bool,
     /// Reading and decoding it.
     pub(super) load: Duration,
 }
@@ -39,7 +37,6 @@ pub(super) struct Cases {
     inputs: std::vec::IntoIter<(PathBuf, InputKind)>,
     chain: Option<(PathBuf, ChainReader, Arc<Ledger>)>,
     genesis: Option<Arc<Ledger>>,
-    genesis_used: bool,
 }
 
 impl std::fmt::Debug for Cases {
@@ -63,7 +60,14 @@ impl Cases {
             kinds.push((input.clone(), kind));
         }
         let genesis = genesis.map(genesis_ledger).transpose()?;
-        Ok(Self { inputs: kinds.into_iter(), chain: None, genesis, genesis_used: false })
+        Ok(Self { inputs: kinds.into_iter(), chain: None, genesis })
+    }
+
+    /// How many blocks there are, where that is known beforehand.
+    pub(super) fn known_count(&self) -> Option<u64> {
+        let inputs = self.inputs.as_slice();
+        let all_single = inputs.iter().all(|(_, kind)| *kind == InputKind::Prestate);
+        all_single.then_some(inputs.len() as u64)
     }
 
     /// The next block, or why it cannot be had. After an unreadable block of a chain the rest of
@@ -74,9 +78,19 @@ impl Cases {
             if let Some((file, reader, ledger)) = &mut self.chain {
                 let (file, ledger) = (file.clone(), Arc::clone(ledger));
                 match reader.next() {
+                    // An export begins with the genesis block, which there is nothing to execute of.
+                    Some(Ok(block)) if block.hash == ledger.origin().block_hash => {}
+                    Some(Ok(block)) if block.header.number == 0 => {
+                        self.chain = None;
+                        let error = anyhow::anyhow!(
+                            "the chain begins with genesis {}, --genesis gives {}: they are not of one chain",
+                            block.hash,
+                            ledger.origin().block_hash
+                        );
+                        return Some(Err(Unreadable { file, error }));
+                    }
                     Some(Ok(block)) => {
-                        let new_world = !std::mem::replace(&mut self.genesis_used, true);
-                        return Some(Ok(Case { file, block, ledger, new_world, load: began.elapsed() }));
+                        return Some(Ok(Case { file, block, ledger, load: began.elapsed() }));
                     }
                     Some(Err(error)) => {
                         self.chain = None;
@@ -100,7 +114,7 @@ impl Cases {
                     return Some(match case {
                         Ok((block, ledger)) => {
                             let load = began.elapsed();
-                            Ok(Case { file, block, ledger: Arc::new(ledger), new_world: true, load })
+                            Ok(Case { file, block, ledger: Arc::new(ledger), load })
                         }
                         Err(error) => Err(Unreadable { file, error }),
                     });
@@ -127,8 +141,12 @@ pub(super) fn genesis_ledger(path: &Path) -> anyhow::Result<Arc<Ledger>> {
 }
 
 fn prestate_ledger(path: &Path) -> anyhow::Result<(Block, Ledger)> {
-    let PrestateCase { block, accounts, code, ancestors } = read_prestate(path)?;
+    let PrestateCase { block, accounts, code, mut ancestors } = read_prestate(path)?;
     let parent = block.header.number.checked_sub(1).context("a genesis block cannot be executed")?;
+    // The parent's hash is in the block, whether the file lists it or not.
+    if ancestors.iter().all(|(number, _)| *number != parent) {
+        ancestors.push((parent, block.header.parent_hash));
+    }
     let origin = Origin {
         spec: ChainSpec::mainnet(),
         height: Height(parent),

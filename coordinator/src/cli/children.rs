@@ -128,6 +128,7 @@ impl Keeper {
         let began = std::time::Instant::now();
         loop {
             let mut pipe = child.stdin.take();
+            let mut drilled = false;
             let status = tokio::select! {
                 () = self.stop.cancelled() => {
                     // Closing the pipe asks it to stop.
@@ -135,6 +136,7 @@ impl Keeper {
                     return self.reap(child).await;
                 }
                 () = self.kill.notified() => {
+                    drilled = true;
                     child.start_kill().context("the shard cannot be killed")?;
                     child.wait().await
                 }
@@ -142,7 +144,10 @@ impl Keeper {
             };
             let status = status.context("the shard process is lost")?;
             tracing::info!(shard = self.shard.0, %status, "a shard process ended");
-            match window.ended(began.elapsed()) {
+            // A drill says nothing about the shard.
+            let verdict =
+                if drilled { Verdict::RestartAfter(Duration::ZERO) } else { window.ended(began.elapsed()) };
+            match verdict {
                 Verdict::RestartAfter(delay) => tokio::time::sleep(delay).await,
                 Verdict::GiveUp => {
                     bail!("shard {} ended again and again, the last time with {status}", self.shard)

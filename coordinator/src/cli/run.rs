@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -110,6 +111,11 @@ pub(super) async fn run(args: RunArgs, telemetry: TelemetryArgs) -> anyhow::Resu
         }
     }
     let cases = Cases::open(&args.inputs, args.genesis.as_deref())?;
+    if let Some(count) = cases.known_count()
+        && let Some(kill) = args.kill.iter().find(|kill| kill.block > count)
+    {
+        bail!("--kill {}@{}: the run has only {count} blocks", kill.shard, kill.block);
+    }
     let mut signals = Signals::new()?;
     let supervisor = Supervisor::new("coordinator");
     let bar = progress(&args);
@@ -118,7 +124,7 @@ pub(super) async fn run(args: RunArgs, telemetry: TelemetryArgs) -> anyhow::Resu
     } else {
         fleet_engine(&args, telemetry, &supervisor.handle(), &bar).await?
     };
-    let task = Job { args, engine, cases, bar: bar.clone(), ordinal: 0 };
+    let task = Job { args, engine, cases, bar: bar.clone(), ordinal: 0, world: None };
     let job = tokio::task::spawn_blocking(move || task.run());
     let exit = tokio::select! {
         done = job => done.context("the run panicked")??,
@@ -205,11 +211,22 @@ struct Job {
     cases: Cases,
     bar: ProgressBar,
     ordinal: u64,
+    /// What the fleet executes on.
+    world: Option<Arc<Ledger>>,
 }
 
 impl Job {
+    /// Executes every block. What is known by then is printed, whatever ends the run.
     fn run(mut self) -> anyhow::Result<Exit> {
         let mut report = Report::new(self.args.json);
+        let done = self.blocks(&mut report);
+        self.bar.finish_and_clear();
+        let verified = report.finish()?;
+        done?;
+        Ok(if verified { Exit::Clean } else { Exit::Failed })
+    }
+
+    fn blocks(&mut self, report: &mut Report) -> anyhow::Result<()> {
         let mut broken: Option<Arc<Ledger>> = None;
         while let Some(case) = self.cases.next() {
             self.ordinal += 1;
@@ -228,24 +245,22 @@ impl Job {
                 Err(unreadable) => unreadable_row(unreadable.file.display().to_string(), &unreadable.error),
             };
             if let Some(error) = &row.error {
-                let number = row.number.map_or_else(String::new, |number| format!("block {number}: "));
-                self.bar.suspend(|| eprintln!("coordinator: {}: {number}{error}", row.file));
+                self.bar.suspend(|| eprintln!("coordinator: {}", complaint(&row.file, row.number, error)));
             }
             report.add(&row)?;
             self.bar.inc(1);
         }
-        self.bar.finish_and_clear();
         if let Some(unused) = self.args.kill.iter().find(|kill| kill.block > self.ordinal) {
             bail!("--kill {}@{}: the run has only {} blocks", unused.shard, unused.block, self.ordinal);
         }
-        Ok(if report.finish()? { Exit::Clean } else { Exit::Failed })
+        Ok(())
     }
 
     /// Executes one block. An error is fatal; a block that fails is a row that says so.
     fn execute(&mut self, case: &Case) -> anyhow::Result<Row> {
-        let block = &case.block;
         let mut row = empty_row(case);
-        let kill_now = self.args.kill.iter().find(|kill| kill.block == self.ordinal).copied();
+        let ordinal = self.ordinal;
+        let kills: Vec<Kill> = self.args.kill.iter().filter(|kill| kill.block == ordinal).copied().collect();
         let loading = Instant::now();
         let done = match &mut self.engine {
             Engine::Sequential => {
@@ -253,52 +268,82 @@ impl Job {
                 sequential(case)
             }
             Engine::Fleet { fleet, executor, children } => {
-                if case.new_world {
+                let new_world = self.world.as_ref().is_none_or(|world| !Arc::ptr_eq(world, &case.ledger));
+                if new_world {
                     fleet.set_world(Arc::clone(&case.ledger))?;
+                    self.world = Some(Arc::clone(&case.ledger));
                 }
-                let wanted = if case.new_world || kill_now.is_some() { self.args.shards as usize } else { 1 };
+                let wanted = if new_world || !kills.is_empty() { self.args.shards as usize } else { 1 };
                 fleet.wait_ready(wanted, JOIN_WITHIN)?;
                 row.load_ms = millis(case.load + loading.elapsed());
-                let kill = match (kill_now, children) {
-                    (Some(kill), Some(children)) => Some(drill(kill, children)?),
-                    _ => None,
+                let drills = match children {
+                    Some(children) => {
+                        kills.iter().map(|kill| drill(*kill, children)).collect::<anyhow::Result<Vec<_>>>()?
+                    }
+                    None => Vec::new(),
                 };
-                if let (Some(kill), true) = (&kill, block.transactions.is_empty()) {
-                    self.bar.suspend(|| {
-                        eprintln!(
-                            "coordinator: block {} has no transactions: shard {} is killed holding nothing",
-                            block.header.number, kill.shard
-                        )
-                    });
-                    (kill.kill)();
+                if case.block.transactions.is_empty() {
+                    for drill in &drills {
+                        (drill.plan.kill)();
+                    }
                 }
-                on_fleet(case, fleet, executor, kill)
+                let plans = drills.iter().map(|drill| drill.plan.clone()).collect();
+                let done = on_fleet(case, fleet, executor, plans);
+                if let Some(drill) = drills.iter().find(|drill| !drill.fired.load(Ordering::Relaxed)) {
+                    let shard = drill.plan.shard;
+                    bail!(
+                        "--kill {shard}@{ordinal}: shard {shard} was not killed, as it got no work of the block"
+                    );
+                }
+                done
             }
         };
         match done {
-            Ok(verified) => fill(&mut row, block, &verified),
+            Ok(verified) => fill(&mut row, &case.block, &verified),
             Err(error) => row.error = Some(format!("{error:#}")),
         }
         Ok(row)
     }
 }
 
-fn drill(kill: Kill, children: &Children) -> anyhow::Result<KillDrill> {
+/// A message that names file and block, each once.
+pub(super) fn complaint(file: &str, number: Option<u64>, error: &str) -> String {
+    let mut text = error.to_owned();
+    if let Some(number) = number.filter(|number| !text.contains(&format!("block {number}"))) {
+        text = format!("block {number}: {text}");
+    }
+    if text.contains(file) { text } else { format!("{file}: {text}") }
+}
+
+/// A drill, and whether it took place.
+struct ArmedDrill {
+    plan: KillDrill,
+    fired: Arc<AtomicBool>,
+}
+
+fn drill(kill: Kill, children: &Children) -> anyhow::Result<ArmedDrill> {
     let killer = children.killer(kill.shard).with_context(|| format!("there is no shard {}", kill.shard))?;
-    Ok(KillDrill { shard: kill.shard, kill: killer })
+    let fired = Arc::new(AtomicBool::new(false));
+    let mark = Arc::clone(&fired);
+    let kill_and_mark = move || {
+        mark.store(true, Ordering::Relaxed);
+        killer();
+    };
+    Ok(ArmedDrill { plan: KillDrill { shard: kill.shard, kill: Arc::new(kill_and_mark) }, fired })
 }
 
 fn on_fleet(
     case: &Case,
     fleet: &Fleet,
     executor: &mut BlockExecutor,
-    kill: Option<KillDrill>,
+    kills: Vec<KillDrill>,
 ) -> anyhow::Result<Verified> {
     let height = Some(case.block.header.number);
-    let verified = match executor.execute(&case.block, &case.ledger, kill) {
+    let verified = match executor.execute(&case.block, &case.ledger, kills) {
         Ok(verified) => verified,
         Err(error) => {
-            fleet.announce(EventKind::BlockRefused, height, error.to_string());
+            let kind = if error.is_invalid_block() { EventKind::BlockRefused } else { EventKind::Alarm };
+            fleet.announce(kind, height, error.to_string());
             return Err(error.into());
         }
     };

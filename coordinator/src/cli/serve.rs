@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use common::id::Epoch;
 use common::launch::{ParentWatch, stop_asked};
-use common::supervise::{Exit, Signals, Supervisor};
+use common::supervise::{Exit, Outcome, Signals, Supervisor};
 use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::fleet_service;
@@ -70,7 +70,7 @@ impl ServeArgs {
         };
         let schedule = ScheduleLimits {
             lost_after: peer.lost_after,
-            tick: peer.beat,
+            tick: peer.beat.min(ScheduleLimits::default().tick),
             no_shard_wait: Duration::from_secs(self.no_shard_wait),
             ..ScheduleLimits::default()
         };
@@ -93,6 +93,7 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let executor = BlockExecutor::new(fleet.clone(), options);
     let (chain, submissions) = Chain::new(fleet.clone(), executor, Arc::clone(&ledger));
     let stop = handle.shutdown_token();
+    let chain_end = submissions.clone();
     handle.spawn_thread("chain", move || chain.run(&stop));
     let (health, _reporter) = Health::new();
     let mut routes = Routes::builder();
@@ -106,7 +107,22 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     tracing::info!(
         %address, epoch = %fleet.epoch(), chain = ledger.spec().chain_id, head = %ledger.head().summary.state, "serving"
     );
-    supervisor.run_until_stopped(stop_asked(&mut signals, &parent)).await;
-    let drained = supervisor.drain(Duration::from_secs(args.grace), signals.next()).await;
-    Ok(drained.exit())
+    let outcome = supervisor.run_until_stopped(stop_asked(&mut signals, &parent)).await;
+    let mut exit = Exit::Clean;
+    if matches!(outcome, Outcome::Stopped(_)) {
+        // First the block in hand, then what it needs.
+        tokio::select! {
+            () = chain_end.finish() => {}
+            reason = signals.next() => {
+                tracing::warn!(%reason, "asked again: the block in hand is given up");
+                exit = Exit::DrainedLate;
+            }
+            () = tokio::time::sleep(Duration::from_secs(args.grace)) => {
+                tracing::warn!("the block in hand was not finished in time");
+                exit = Exit::DrainedLate;
+            }
+        }
+    }
+    let drained = supervisor.drain(Duration::from_secs(5), signals.next()).await.exit();
+    Ok(if drained == Exit::Clean { exit } else { drained })
 }

@@ -19,6 +19,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use super::report::{Report, Row};
+use super::run::complaint;
 use crate::input::ChainReader;
 
 /// How often a busy coordinator is asked again.
@@ -78,7 +79,7 @@ pub(super) async fn submit(args: SubmitArgs) -> anyhow::Result<Exit> {
             })?;
             let row = row(input, &reply);
             if let Some(error) = &row.error {
-                eprintln!("coordinator: {}: block {}: {error}", input.display(), reply.number);
+                eprintln!("coordinator: {}", complaint(&row.file, row.number, error));
             }
             report.add(&row)?;
             if row.error.is_some() {

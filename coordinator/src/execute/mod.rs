@@ -1,7 +1,8 @@
 //! Executes one block on the fleet: recover, plan, speculate, validate, repair, verify.
 //!
-//! It runs on the caller's thread and waits with time limits. Whatever the shards do, it ends
-//! with the sequential result or an error that says why not.
+//! It runs on the caller's thread and waits with time limits. What shards return is checked
+//! against the block's header before it counts; what no header field covers (the state behind a
+//! stand-alone pre-state) rests on the shards' engine.
 
 mod rounds;
 
@@ -87,6 +88,9 @@ pub enum ExecuteError {
     /// The fleet is gone.
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    /// There is no shard to do it.
+    #[error("there is no shard to execute the block: {0}")]
+    NoShard(String),
     /// The shards could not do it.
     #[error("the shards could not execute the block: {0}")]
     Round(String),
@@ -116,6 +120,7 @@ impl From<RoundError> for ExecuteError {
     fn from(error: RoundError) -> Self {
         match error {
             RoundError::Fleet(error) => Self::Fleet(error),
+            RoundError::NoShard(reason) => Self::NoShard(reason),
             RoundError::Failed(reason) => Self::Round(reason),
             RoundError::Size(error) => Self::Size(error),
         }
@@ -155,7 +160,7 @@ impl BlockExecutor {
         &mut self,
         block: &Block,
         ledger: &Ledger,
-        kill: Option<KillDrill>,
+        kills: Vec<KillDrill>,
     ) -> Result<Verified, ExecuteError> {
         let started = Instant::now();
         block.check_body()?;
@@ -163,11 +168,13 @@ impl BlockExecutor {
         let (head, view) = ledger.head_view()?;
         let mut run =
             Run { block, spec: ledger.spec(), base: head.state, view, stats: BlockStats::default() };
-        let outcome = self.speculate(&mut run, kill).and_then(|finished| verify(&run, ledger, finished));
+        let outcome = self.speculate(&mut run, kills).and_then(|finished| verify(&run, ledger, finished));
         let (finished, delta, root) = match outcome {
             Ok(verified) => verified,
-            // No block is refused on a shard's word.
-            Err(ExecuteError::Rejected(rejection)) => self.judge(&run, ledger, rejection)?,
+            // No block is refused, or given up, on a shard's word.
+            Err(error @ (ExecuteError::Rejected(_) | ExecuteError::State(_) | ExecuteError::Round(_))) => {
+                self.judge(&run, ledger, &error)?
+            }
             Err(error) => return Err(error),
         };
         run.stats.reexecuted = finished.reexecuted;
@@ -176,12 +183,12 @@ impl BlockExecutor {
     }
 
     /// Runs the block through the shards and the validator.
-    fn speculate(&mut self, run: &mut Run<'_>, kill: Option<KillDrill>) -> Result<Finished, ExecuteError> {
+    fn speculate(&mut self, run: &mut Run<'_>, kills: Vec<KillDrill>) -> Result<Finished, ExecuteError> {
         let block = run.block;
         let mut validator = Validator::begin(block, run.spec, run.view.clone())?;
         let payload = Arc::new(BlockPayload::new(block, validator.prelude()?));
         let inputs = payload.digest()?;
-        let (_, slots) = self.fleet.ready()?;
+        let slots = self.fleet.slots()?;
         let began = Instant::now();
         let senders = self.recover(run, &payload, inputs, slots)?;
         run.stats.recovery = began.elapsed();
@@ -192,7 +199,7 @@ impl BlockExecutor {
             rounds::execution_work(run.base, block.hash, inputs, &sub_blocks, &senders, self.options.plan)?;
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
         let mut arrived = vec![false; block.transactions.len()];
-        let reassigned = self.rounds.run(&payload, work, kill, |indices, output| {
+        let reassigned = self.rounds.run(&payload, work, kills, |indices, output| {
             let WorkOutput::Executed(outputs) = output else { return Ok(()) };
             let of_work: std::collections::BTreeSet<TxIndex> = indices.iter().copied().collect();
             for output in outputs.into_iter().filter(|output| of_work.contains(&output.index)) {
@@ -227,7 +234,7 @@ impl BlockExecutor {
         let parts = planner::recovery(block.transactions.len(), slots);
         let work = rounds::recovery_work(run.base, block.hash, inputs, &parts)?;
         let mut senders: Vec<Option<Address>> = vec![None; block.transactions.len()];
-        let reassigned = self.rounds.run(payload, work, None, |indices, output| {
+        let reassigned = self.rounds.run(payload, work, Vec::new(), |indices, output| {
             let WorkOutput::Recovered(found) = output else { return Ok(()) };
             for (index, sender) in indices.iter().zip(found) {
                 if let (Some(place), Ok(sender)) = (senders.get_mut(index.0 as usize), sender) {
@@ -248,13 +255,13 @@ impl BlockExecutor {
             .collect()
     }
 
-    /// Before a block is refused it is executed again without any shard. If it verifies, shards
-    /// have returned wrong results.
+    /// Before a block is refused or given up it is executed again without any shard. If it verifies,
+    /// the fault is the shards'.
     fn judge(
         &self,
         run: &Run<'_>,
         ledger: &Ledger,
-        rejection: Rejection,
+        doubt: &ExecuteError,
     ) -> Result<(Finished, Arc<Delta>, Option<B256>), ExecuteError> {
         let fork = run.spec.evm_env(&run.block.header).cfg_env.spec;
         let senders: Vec<Address> = run
@@ -269,8 +276,7 @@ impl BlockExecutor {
             .collect::<Result<_, _>>()?;
         let finished = execute_trusted(run.block, run.spec, &senders, run.view.clone())?;
         let verified = verify(run, ledger, finished)?;
-        let text =
-            format!("shards returned wrong results ({rejection}); the block was executed here instead");
+        let text = format!("shards are at fault ({doubt}); the block was executed here instead");
         self.fleet.announce(EventKind::Alarm, Some(run.block.header.number), text);
         Ok(verified)
     }

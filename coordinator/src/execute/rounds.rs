@@ -21,6 +21,9 @@ use crate::planner::{Plan, SubBlock};
 pub(super) enum RoundError {
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    /// No shard could take the work.
+    #[error("{0}")]
+    NoShard(String),
     #[error("{0}")]
     Failed(String),
     #[error(transparent)]
@@ -86,7 +89,7 @@ impl RoundClient {
         &mut self,
         payload: &Arc<BlockPayload>,
         work: Work,
-        kill: Option<KillDrill>,
+        kills: Vec<KillDrill>,
         mut take: impl FnMut(&[TxIndex], WorkOutput) -> Result<(), ExecuteError>,
     ) -> Result<u32, ExecuteError> {
         if work.is_empty() {
@@ -96,7 +99,7 @@ impl RoundClient {
         self.next += 1;
         let mut open: HashMap<WorkId, Arc<WorkSpec>> = work.iter().cloned().collect();
         let height = open.values().next().map_or(0, |spec| spec.base.height.0 + 1);
-        let request = RoundRequest { round, height, payload: Arc::clone(payload), work, kill };
+        let request = RoundRequest { round, height, payload: Arc::clone(payload), work, kills };
         let events = self.fleet.open_round(request).map_err(RoundError::Fleet)?;
         let deadline = Instant::now() + self.limit;
         let mut reassigned = 0;
@@ -113,7 +116,12 @@ impl RoundClient {
                     }
                 }
                 Ok(RoundEvent::Reassigned) => reassigned += 1,
-                Ok(RoundEvent::Failed(reason)) => return Err(RoundError::Failed(reason).into()),
+                Ok(RoundEvent::Failed { stranded: true, reason }) => {
+                    return Err(RoundError::NoShard(reason).into());
+                }
+                Ok(RoundEvent::Failed { stranded: false, reason }) => {
+                    return Err(RoundError::Failed(reason).into());
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     self.fleet.abandon_round(round).map_err(RoundError::Fleet)?;
                     let limit = self.limit;

@@ -10,14 +10,21 @@ use common::id::{AssignmentId, Incarnation, RoundId, ShardId};
 use common::message::{Register, Registered, ResultReceipt, StateSummary, SubmitResult};
 use common::work::{ExecuteBlock, WorkFailure};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use net::limits::PeerLimits;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::event::{EventKind, publish};
-use super::link::{LINK_QUEUE, Link, LinkCommand, run_link};
+use super::link::{LINK_QUEUE, Link, LinkCommand, LinkId, run_link};
 use super::round::{Drill, OpenRound, RoundEvent, RoundRequest};
 use super::{FleetError, ShardView, Shared};
 use crate::schedule::{Command, Event, Fault, Scheduler, WorkItem};
+
+/// How long a shard that did not reach the state is left alone, times the failures in a row.
+const SYNC_PAUSE: Duration = Duration::from_millis(100);
+
+/// Heartbeats in a row that must disagree before a replica counts as diverged.
+const MISMATCHES: u32 = 3;
 
 /// What the driver is told.
 #[derive(Debug)]
@@ -29,9 +36,17 @@ pub(super) enum Message {
     /// A result arrived.
     Result(Arc<SubmitResult>, oneshot::Sender<Result<ResultReceipt, PeerError>>),
     /// A shard's heartbeat tells this of its state.
-    Heartbeat { shard: ShardId, incarnation: Incarnation, at: Duration, state: Option<StateSummary> },
+    Heartbeat {
+        shard: ShardId,
+        incarnation: Incarnation,
+        at: Duration,
+        state: Option<StateSummary>,
+        progress: u64,
+    },
+    /// A link has ended: its shard is gone.
+    LinkEnded { link: LinkId, reason: String },
     /// A sync or a delta was answered.
-    Reached { shard: ShardId, incarnation: Incarnation, answer: Result<StateSummary, String> },
+    Reached { link: LinkId, answer: Result<StateSummary, String> },
     /// A round is to be done.
     Open(RoundRequest, Sender<RoundEvent>),
     /// A round is no longer wanted.
@@ -43,7 +58,14 @@ pub(super) enum Message {
     /// How the shards are.
     Shards(Sender<Vec<ShardView>>),
     /// Tell when so many shards hold the current state.
-    WhenReady(usize, Sender<()>),
+    WhenReady { wanted: usize, until: Duration, reply: Sender<()> },
+}
+
+/// Somebody waits for so many shards to hold the current state.
+struct Waiter {
+    wanted: usize,
+    until: Duration,
+    reply: Sender<()>,
 }
 
 /// The driver.
@@ -54,14 +76,15 @@ pub(super) struct Driver {
     links: HashMap<ShardId, Link>,
     rounds: HashMap<RoundId, OpenRound>,
     target: Option<StateSummary>,
-    waiting: Vec<(usize, Sender<()>)>,
+    waiting: Vec<Waiter>,
+    links_made: u64,
 }
 
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, messages: Receiver<Message>) -> Self {
         let scheduler = Scheduler::new(shared.epoch, shared.options.schedule, Duration::ZERO);
         let (links, rounds) = (HashMap::new(), HashMap::new());
-        Self { shared, messages, scheduler, links, rounds, target: None, waiting: Vec::new() }
+        Self { shared, messages, scheduler, links, rounds, target: None, waiting: Vec::new(), links_made: 0 }
     }
 
     /// Runs until `stop`, which is noticed within a tick.
@@ -80,6 +103,7 @@ impl Driver {
             let now = self.shared.now();
             if self.scheduler.next_deadline() <= now {
                 self.handle(now, Event::Tick);
+                self.housekeep(now);
             }
         }
         Ok(())
@@ -91,11 +115,18 @@ impl Driver {
             Message::Event(at, event) => self.event(at, event),
             Message::Register(request, reply) => self.register(now, request, reply),
             Message::Result(result, reply) => self.result(now, result, reply),
-            Message::Heartbeat { shard, incarnation, at, state } => {
-                self.handle(at, Event::Heartbeat { shard, incarnation });
+            Message::Heartbeat { shard, incarnation, at, state, progress } => {
+                self.handle(at, Event::Heartbeat { shard, incarnation, progress });
                 self.compare(now, shard, incarnation, state);
             }
-            Message::Reached { shard, incarnation, answer } => self.reached(now, shard, incarnation, answer),
+            Message::LinkEnded { link, reason } => {
+                // A link that has a successor speaks for nobody.
+                if self.by_id(link).is_some() {
+                    let LinkId { shard, incarnation, .. } = link;
+                    self.handle(now, Event::Lost { shard, incarnation, reason });
+                }
+            }
+            Message::Reached { link, answer } => self.reached(now, link, answer),
             Message::Open(request, events) => self.open(now, request, events),
             Message::Abandon(round) => {
                 self.rounds.remove(&round);
@@ -109,12 +140,12 @@ impl Driver {
                 }
                 self.check_waiting();
             }
-            Message::Advance(delta) => self.advance(now, &delta),
+            Message::Advance(delta) => self.advance(&delta),
             Message::Shards(reply) => {
                 let _ = reply.send(self.views());
             }
-            Message::WhenReady(wanted, reply) => {
-                self.waiting.push((wanted, reply));
+            Message::WhenReady { wanted, until, reply } => {
+                self.waiting.push(Waiter { wanted, until, reply });
                 self.check_waiting();
             }
         }
@@ -147,6 +178,24 @@ impl Driver {
         self.handle(at, event);
     }
 
+    /// What is done at every tick besides the scheduler's.
+    fn housekeep(&mut self, now: Duration) {
+        self.waiting.retain(|waiter| waiter.until > now);
+        let due: Vec<ShardId> = self
+            .links
+            .iter()
+            .filter(|(_, link)| !link.syncing && link.state != self.target && link.sync_at <= now)
+            .map(|(shard, _)| *shard)
+            .collect();
+        for shard in due {
+            self.sync(shard);
+        }
+    }
+
+    fn by_id(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.links.get_mut(&id.shard).filter(|link| link.id == id)
+    }
+
     fn link(&mut self, shard: ShardId, incarnation: Incarnation) -> Option<&mut Link> {
         self.links.get_mut(&shard).filter(|link| link.incarnation == incarnation)
     }
@@ -156,14 +205,16 @@ impl Driver {
         if !self.scheduler.is_outstanding(&assignment) {
             return;
         }
+        let held = self.scheduler.outstanding(assignment.shard);
         for round in self.rounds.values_mut() {
-            let Some(drill) = &mut round.drill else { continue };
-            if !drill.fired
-                && drill.plan.shard == assignment.shard
-                && round.work.contains_key(&assignment.work)
-            {
-                drill.fired = true;
-                (drill.plan.kill)();
+            for drill in &mut round.drills {
+                let due = !drill.fired && drill.plan.shard == assignment.shard;
+                if due && round.work.contains_key(&assignment.work) {
+                    drill.fired = true;
+                    (drill.plan.kill)();
+                    let text = format!("it holds {held} assignments");
+                    publish(&self.shared, EventKind::Drill, Some(assignment.shard), Some(round.height), text);
+                }
             }
         }
     }
@@ -171,7 +222,7 @@ impl Driver {
     /// While a drill is on, the victim's results stay unanswered: it dies holding them.
     fn held_back(&self, assignment: &AssignmentId) -> bool {
         self.rounds.values().any(|round| {
-            round.drill.as_ref().is_some_and(|drill| drill.plan.shard == assignment.shard)
+            round.drills.iter().any(|drill| drill.plan.shard == assignment.shard)
                 && round.work.contains_key(&assignment.work)
         })
     }
@@ -183,20 +234,23 @@ impl Driver {
         reply: oneshot::Sender<Result<Registered, PeerError>>,
     ) {
         let (shard, incarnation, slots) = (request.shard, request.incarnation, request.slots);
-        let commands = self.scheduler.handle(now, Event::Register { shard, incarnation, slots });
-        let admitted = commands.contains(&Command::Admitted(shard));
-        let answer = if admitted {
-            // What was lost with the former registration is obeyed before the new link exists.
-            self.links.remove(&shard);
-            self.connect(request);
-            Ok(Registered { epoch: self.shared.epoch, heartbeat_every: self.shared.options.peer.beat })
-        } else {
-            Err(PeerError::Refused(format!(
-                "shard {shard} is alive in another process; give this one another --shard-id"
-            )))
-        };
-        for command in commands {
-            self.obey(command);
+        let mut answer = Err(PeerError::Refused(format!(
+            "shard {shard} is alive in another process; give this one another --shard-id"
+        )));
+        let mut request = Some(request);
+        for command in self.scheduler.handle(now, Event::Register { shard, incarnation, slots }) {
+            if command == Command::Admitted(shard)
+                && let Some(request) = request.take()
+            {
+                // The same life again keeps its link; a broken one tells by itself.
+                if self.link(shard, incarnation).is_none() {
+                    self.connect(request);
+                }
+                let PeerLimits { beat, lost_after, .. } = self.shared.options.peer;
+                answer = Ok(Registered { epoch: self.shared.epoch, heartbeat_every: beat, lost_after });
+            } else {
+                self.obey(command);
+            }
         }
         let _ = reply.send(answer);
     }
@@ -205,12 +259,18 @@ impl Driver {
         let (commands, queue) = mpsc::channel(LINK_QUEUE);
         let stop = CancellationToken::new();
         let shard = request.shard;
+        self.links_made += 1;
+        let id = LinkId { shard, incarnation: request.incarnation, number: self.links_made };
         let link = Link {
+            id,
             incarnation: request.incarnation,
             address: request.advertise.clone(),
             slots: request.slots,
             state: None,
             syncing: false,
+            sync_at: Duration::ZERO,
+            sync_failures: 0,
+            mismatches: 0,
             draining: false,
             results: 0,
             commands,
@@ -223,13 +283,13 @@ impl Driver {
         self.links.insert(shard, link);
         let shared = Arc::clone(&self.shared);
         self.shared.supervisor.spawn_job(format!("link-{shard}"), async move {
-            run_link(shared, request, queue, stop).await;
+            run_link(shared, request, id, queue, stop).await;
             Ok::<(), FleetError>(())
         });
     }
 
     fn open(&mut self, now: Duration, request: RoundRequest, events: Sender<RoundEvent>) {
-        let RoundRequest { round, height, payload, work, kill } = request;
+        let RoundRequest { round, height, payload, work, kills } = request;
         let items = work
             .iter()
             .map(|(id, spec)| WorkItem {
@@ -237,10 +297,10 @@ impl Driver {
                 base: matches!(spec.kind, common::work::WorkKind::Execute { .. }).then_some(spec.base),
             })
             .collect();
-        let prefer = kill.as_ref().map(|kill| kill.shard);
-        let drill = kill.map(|plan| Drill { plan, fired: false });
+        let prefer = kills.iter().map(|kill| kill.shard).collect();
+        let drills = kills.into_iter().map(|plan| Drill { plan, fired: false }).collect();
         let work = work.into_iter().collect();
-        self.rounds.insert(round, OpenRound { height, payload, work, events, drill });
+        self.rounds.insert(round, OpenRound { height, payload, work, events, drills });
         self.handle(now, Event::Admit { round, work: items, prefer });
     }
 
@@ -284,16 +344,15 @@ impl Driver {
     fn failed(&mut self, now: Duration, assignment: AssignmentId, failure: &WorkFailure) {
         let fault = match failure {
             WorkFailure::BaseGone | WorkFailure::State(_) => Fault::WrongState,
-            WorkFailure::HandedBack => Fault::Draining,
-            WorkFailure::WorkerPanicked { .. } => Fault::Failed,
+            WorkFailure::WorkerPanicked { .. } | WorkFailure::Damaged => Fault::Failed,
         };
         let reason = match failure {
             WorkFailure::WorkerPanicked { message, at } => {
                 let at = at.map_or_else(String::new, |index| format!(" at transaction {index}"));
                 format!("a worker thread panicked{at}: {message}")
             }
+            WorkFailure::Damaged => "its result arrived damaged".to_owned(),
             WorkFailure::BaseGone => "the base state is gone".to_owned(),
-            WorkFailure::HandedBack => "the shard is stopping".to_owned(),
             WorkFailure::State(reason) => reason.clone(),
         };
         tracing::warn!(%assignment, reason, "an assignment failed");
@@ -308,7 +367,13 @@ impl Driver {
             Command::Cancel(assignment) => {
                 self.command(assignment.shard, assignment.incarnation, LinkCommand::Cancel(assignment));
             }
-            Command::Sync(shard) => self.sync(shard),
+            Command::Sync(shard) => {
+                // Whatever it was thought to hold, it does not.
+                if let Some(link) = self.links.get_mut(&shard) {
+                    link.state = None;
+                }
+                self.sync(shard);
+            }
             Command::Reassigned { work, round, from } => {
                 if let Some(round) = self.rounds.get(&round) {
                     let text = format!("work {work} goes to another shard");
@@ -321,9 +386,9 @@ impl Driver {
                 // Dropping it ends the listener's channel, after what it has to take yet.
                 self.rounds.remove(&round);
             }
-            Command::Fail { round, reason } => {
+            Command::Fail { round, stranded, reason } => {
                 if let Some(round) = self.rounds.remove(&round) {
-                    round.tell(RoundEvent::Failed(reason));
+                    round.tell(RoundEvent::Failed { stranded, reason });
                 }
             }
         }
@@ -335,11 +400,10 @@ impl Driver {
         }
         let Some(link) = self.links.remove(&shard) else { return };
         self.shared.alive.write().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+        self.shared.remember_loss(shard, incarnation, &reason);
         for round in self.rounds.values_mut() {
             // The victim is dead: its drill is over.
-            if round.drill.as_ref().is_some_and(|drill| drill.fired && drill.plan.shard == shard) {
-                round.drill = None;
-            }
+            round.drills.retain(|drill| !drill.fired || drill.plan.shard != shard);
         }
         let kind = if link.draining { EventKind::ShardLeft } else { EventKind::ShardLost };
         publish(&self.shared, kind, Some(shard), None, reason);
@@ -348,7 +412,8 @@ impl Driver {
     /// Sends a command down a link. A link that is full is a shard that no longer listens.
     fn command(&mut self, shard: ShardId, incarnation: Incarnation, command: LinkCommand) {
         let Some(link) = self.link(shard, incarnation) else { return };
-        if link.commands.try_send(command).is_err() {
+        if link.commands.try_send(command).is_err() && !self.shared.supervisor.shutdown_token().is_cancelled()
+        {
             let reason = "its link takes no more commands".to_owned();
             let lost = Message::Event(self.shared.now(), Event::Lost { shard, incarnation, reason });
             if let Err(error) = self.shared.send(lost) {
@@ -368,19 +433,21 @@ impl Driver {
         self.command(shard, incarnation, LinkCommand::Execute(Box::new(command), payload));
     }
 
-    /// Brings a shard to the current state, if it is elsewhere and not under way already.
+    /// Brings a shard to the current state, if it is elsewhere, not under way already, and not
+    /// resting after a failure.
     fn sync(&mut self, shard: ShardId) {
         let Some(target) = self.target else { return };
+        let now = self.shared.now();
         let Some(link) = self.links.get_mut(&shard) else { return };
-        if link.syncing || link.state == Some(target) {
+        if link.syncing || link.state == Some(target) || link.sync_at > now {
             return;
         }
         link.syncing = true;
         let incarnation = link.incarnation;
-        self.command(shard, incarnation, LinkCommand::Sync(target.state));
+        self.command(shard, incarnation, LinkCommand::Sync(target));
     }
 
-    fn advance(&mut self, now: Duration, delta: &Arc<Delta>) {
+    fn advance(&mut self, delta: &Arc<Delta>) {
         self.target = Some(StateSummary { state: delta.to, digest: delta.digest });
         let shards: Vec<(ShardId, Incarnation, bool)> = self
             .links
@@ -400,23 +467,19 @@ impl Driver {
             }
             self.command(shard, incarnation, LinkCommand::Advance(Arc::clone(delta)));
         }
-        self.handle(now, Event::Tick);
     }
 
     /// A shard has answered a sync or a delta.
-    fn reached(
-        &mut self,
-        now: Duration,
-        shard: ShardId,
-        incarnation: Incarnation,
-        answer: Result<StateSummary, String>,
-    ) {
+    fn reached(&mut self, now: Duration, id: LinkId, answer: Result<StateSummary, String>) {
         let target = self.target;
-        let Some(link) = self.link(shard, incarnation) else { return };
+        let Some(link) = self.by_id(id) else { return };
+        let LinkId { shard, incarnation, .. } = id;
         link.syncing = false;
         match answer {
             Ok(held) => {
                 let fresh = link.state.replace(held).is_none();
+                link.sync_failures = 0;
+                link.mismatches = 0;
                 self.handle(now, Event::State { shard, incarnation, state: Some(held.state) });
                 if target == Some(held) {
                     if fresh {
@@ -432,6 +495,8 @@ impl Driver {
             }
             Err(reason) => {
                 link.state = None;
+                link.sync_failures = link.sync_failures.saturating_add(1);
+                link.sync_at = now + SYNC_PAUSE * link.sync_failures.min(50);
                 tracing::warn!(shard = shard.0, reason, "a shard did not reach the state");
                 self.handle(now, Event::State { shard, incarnation, state: None });
             }
@@ -439,7 +504,8 @@ impl Driver {
         self.sync(shard);
     }
 
-    /// A heartbeat's word about the replica against what is known of it.
+    /// A heartbeat's word about the replica against what is known of it. One that was under way
+    /// while the replica moved says nothing: only repeated disagreement counts.
     fn compare(
         &mut self,
         now: Duration,
@@ -447,19 +513,18 @@ impl Driver {
         incarnation: Incarnation,
         state: Option<StateSummary>,
     ) {
-        let Some(target) = self.target else { return };
         let Some(link) = self.link(shard, incarnation) else { return };
-        if link.syncing {
+        if link.syncing || link.state.is_none() || link.state == state {
+            link.mismatches = 0;
             return;
         }
-        match state {
-            Some(held) if held.state == target.state && held.digest != target.digest => {
-                self.diverged(now, shard, incarnation);
-                self.sync(shard);
-            }
-            Some(held) if held.state == target.state => {}
-            _ => self.sync(shard),
+        link.mismatches += 1;
+        if link.mismatches < MISMATCHES {
+            return;
         }
+        link.mismatches = 0;
+        self.diverged(now, shard, incarnation);
+        self.sync(shard);
     }
 
     /// The replica's content is not what it should be: nothing is given to it until it is synced.
@@ -468,17 +533,17 @@ impl Driver {
             link.state = None;
         }
         self.handle(now, Event::State { shard, incarnation, state: None });
-        let text = "its replica has diverged; it is synced again".to_owned();
+        let text = "its replica is not what it should be; it is synced again".to_owned();
         publish(&self.shared, EventKind::Alarm, Some(shard), None, text);
     }
 
     fn check_waiting(&mut self) {
         let Some(target) = self.target else { return };
         let ready = self.links.values().filter(|link| link.state == Some(target) && !link.draining).count();
-        self.waiting.retain(|(wanted, reply)| {
-            let done = ready >= *wanted;
+        self.waiting.retain(|waiter| {
+            let done = ready >= waiter.wanted;
             if done {
-                let _ = reply.try_send(());
+                let _ = waiter.reply.try_send(());
             }
             !done
         });

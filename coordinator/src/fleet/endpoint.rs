@@ -60,7 +60,11 @@ impl FleetEndpoint {
             Some(_) => {
                 Err(PeerError::Refused(format!("another process has taken the place of shard {shard}")))
             }
-            None => Err(PeerError::NotRegistered(format!("shard {shard} is not part of the fleet"))),
+            None => {
+                let loss = self.shared.loss(shard, incarnation);
+                let why = loss.map_or_else(String::new, |why| format!(": it was lost ({why})"));
+                Err(PeerError::NotRegistered(format!("shard {shard} is not part of the fleet{why}")))
+            }
         }
     }
 }
@@ -98,6 +102,7 @@ impl CoordinatorEndpoint for FleetEndpoint {
 
     async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<(), PeerError> {
         let Heartbeat { shard, incarnation, state, epoch, .. } = heartbeat;
+        let progress = heartbeat.slots.iter().fold(0u64, |sum, slot| sum.wrapping_add(slot.transactions));
         self.check_known(shard, incarnation)?;
         if epoch != self.shared.epoch {
             return Err(PeerError::NotRegistered(format!(
@@ -105,7 +110,7 @@ impl CoordinatorEndpoint for FleetEndpoint {
                 self.shared.epoch
             )));
         }
-        self.tell(Message::Heartbeat { shard, incarnation, at: self.shared.now(), state })
+        self.tell(Message::Heartbeat { shard, incarnation, at: self.shared.now(), state, progress })
     }
 
     async fn submit_result(&self, result: Arc<SubmitResult>) -> Result<ResultReceipt, PeerError> {

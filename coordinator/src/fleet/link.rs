@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy_primitives::B256;
 use common::account::Delta;
 use common::block::BlockPayload;
 use common::endpoint::{PeerError, ShardEndpoint};
-use common::id::{AssignmentId, Incarnation, ShardId, StateRef};
+use common::id::{AssignmentId, Incarnation, ShardId};
 use common::message::{Refusal, Register, StateSummary};
 use common::work::ExecuteBlock;
 use net::channel;
@@ -37,19 +38,33 @@ pub(super) enum LinkCommand {
     /// The result is no longer wanted.
     Cancel(AssignmentId),
     /// Bring the shard to this state.
-    Sync(StateRef),
+    Sync(StateSummary),
     /// Move the shard by one block.
     Advance(Arc<Delta>),
+}
+
+/// One link: a shard may register again in the same life, and gets another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LinkId {
+    pub(super) shard: ShardId,
+    pub(super) incarnation: Incarnation,
+    pub(super) number: u64,
 }
 
 /// The driver's end of a link.
 #[derive(Debug)]
 pub(super) struct Link {
+    pub(super) id: LinkId,
     pub(super) incarnation: Incarnation,
     pub(super) address: String,
     pub(super) slots: u16,
     pub(super) state: Option<StateSummary>,
     pub(super) syncing: bool,
+    /// After a failed sync, not before then.
+    pub(super) sync_at: Duration,
+    pub(super) sync_failures: u32,
+    /// Heartbeats in a row that say something else than `state`.
+    pub(super) mismatches: u32,
     pub(super) draining: bool,
     pub(super) results: u64,
     pub(super) commands: mpsc::Sender<LinkCommand>,
@@ -72,18 +87,18 @@ enum Done {
 pub(super) async fn run_link(
     shared: Arc<Shared>,
     register: Register,
+    id: LinkId,
     mut commands: mpsc::Receiver<LinkCommand>,
     stop: CancellationToken,
 ) {
-    let (shard, incarnation) = (register.shard, register.incarnation);
     let ending = shared.supervisor.shutdown_token();
     let reason = tokio::select! {
         biased;
         () = ending.cancelled() => return,
         () = stop.cancelled() => return,
-        reason = serve(&shared, &register, &mut commands) => reason,
+        reason = serve(&shared, &register, id, &mut commands) => reason,
     };
-    tell(&shared, Event::Lost { shard, incarnation, reason: reason.to_string() });
+    send(&shared, Message::LinkEnded { link: id, reason: reason.to_string() });
 }
 
 async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEndpoint>, PeerError> {
@@ -110,19 +125,21 @@ async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEn
 async fn serve(
     shared: &Arc<Shared>,
     register: &Register,
+    id: LinkId,
     commands: &mut mpsc::Receiver<LinkCommand>,
 ) -> PeerError {
     let endpoint = match connect(shared, register).await {
         Ok(endpoint) => endpoint,
         Err(error) => return error,
     };
-    let (shard, incarnation) = (register.shard, register.incarnation);
     let mut sent: VecDeque<B256> = VecDeque::new();
     let mut calls: JoinSet<Done> = JoinSet::new();
     let gone = endpoint.gone();
     tokio::pin!(gone);
     loop {
+        // The shard's end comes first: what it refuses because it is dead is not its word.
         let command = tokio::select! {
+            biased;
             error = &mut gone => return error,
             Some(done) = calls.join_next() => {
                 if let Ok(Done::Executed(done)) = done {
@@ -146,7 +163,9 @@ async fn serve(
                         continue;
                     }
                     sent.push_back(payload.block);
-                    sent.truncate(BLOCKS_REMEMBERED);
+                    while sent.len() > BLOCKS_REMEMBERED {
+                        sent.pop_front();
+                    }
                 }
                 calls.spawn(execute(Arc::clone(&endpoint), shared.epoch, *command, payload));
             }
@@ -161,12 +180,12 @@ async fn serve(
             LinkCommand::Sync(target) => {
                 let call = endpoint.sync(shared.epoch, target);
                 let answer = tokio::select! { error = &mut gone => return error, answer = call => answer };
-                reached(shared, shard, incarnation, answer);
+                reached(shared, id, answer);
             }
             LinkCommand::Advance(delta) => {
                 let call = endpoint.put_delta(shared.epoch, delta);
                 let answer = tokio::select! { error = &mut gone => return error, answer = call => answer };
-                reached(shared, shard, incarnation, answer);
+                reached(shared, id, answer);
             }
         }
     }
@@ -205,19 +224,13 @@ fn fault_of(error: &PeerError) -> Fault {
         PeerError::Command(Refusal::NotAtBase { .. }) => Fault::WrongState,
         PeerError::Command(Refusal::Draining) => Fault::Draining,
         PeerError::Command(Refusal::StaleEpoch { .. } | Refusal::WrongShard { .. }) => Fault::Superseded,
-        PeerError::Command(Refusal::Malformed { .. }) => Fault::Hopeless,
         _ => Fault::Failed,
     }
 }
 
-fn reached(
-    shared: &Arc<Shared>,
-    shard: ShardId,
-    incarnation: Incarnation,
-    answer: Result<StateSummary, PeerError>,
-) {
+fn reached(shared: &Arc<Shared>, link: LinkId, answer: Result<StateSummary, PeerError>) {
     let answer = answer.map_err(|error| error.to_string());
-    send(shared, Message::Reached { shard, incarnation, answer });
+    send(shared, Message::Reached { link, answer });
 }
 
 fn tell(shared: &Arc<Shared>, event: Event) {

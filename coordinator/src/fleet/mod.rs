@@ -11,7 +11,7 @@ mod link;
 mod round;
 mod snapshot;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,9 @@ const DRIVER_QUEUE: usize = 1 << 16;
 
 /// Events kept for a watcher that is slow.
 const EVENT_QUEUE: usize = 4096;
+
+/// Lost shards whose reasons are kept.
+const LOSSES_REMEMBERED: usize = 256;
 
 /// What a fleet is built from.
 #[derive(Debug, Clone, Copy, Default)]
@@ -104,6 +107,8 @@ struct Shared {
     driver: Sender<Message>,
     /// Who is alive, kept by the driver.
     alive: RwLock<HashMap<ShardId, Incarnation>>,
+    /// Why shards were lost, to tell them when they come back.
+    losses: Mutex<VecDeque<(ShardId, Incarnation, String)>>,
     /// Shards within this process.
     local: Mutex<HashMap<ShardId, Arc<dyn ShardEndpoint>>>,
     /// The world that is executed on.
@@ -127,6 +132,22 @@ impl Shared {
 
     fn alive(&self, shard: ShardId) -> Option<Incarnation> {
         self.alive.read().unwrap_or_else(PoisonError::into_inner).get(&shard).copied()
+    }
+
+    fn remember_loss(&self, shard: ShardId, incarnation: Incarnation, reason: &str) {
+        let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        losses.retain(|(known, _, _)| *known != shard);
+        losses.push_back((shard, incarnation, reason.to_owned()));
+        if losses.len() > LOSSES_REMEMBERED {
+            losses.pop_front();
+        }
+    }
+
+    /// Why this life of a shard was lost, if it was lately.
+    fn loss(&self, shard: ShardId, incarnation: Incarnation) -> Option<String> {
+        let losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = losses.iter().find(|(known, life, _)| (*known, *life) == (shard, incarnation));
+        found.map(|(_, _, reason)| reason.clone())
     }
 
     fn ledger(&self) -> Option<Arc<Ledger>> {
@@ -160,6 +181,7 @@ impl Fleet {
             started: Instant::now(),
             driver,
             alive: RwLock::default(),
+            losses: Mutex::default(),
             local: Mutex::default(),
             ledger: RwLock::default(),
             events,
@@ -233,9 +255,10 @@ impl Fleet {
     /// # Errors
     /// [`FleetError`] when the driver cannot be told.
     pub fn open_round(&self, request: RoundRequest) -> Result<Receiver<RoundEvent>, FleetError> {
-        // One event for each piece of work, one for each reassignment, one for the end: the driver
-        // drops reassignments when the channel is full, nothing else.
-        let (events, results) = bounded(request.work.len() * 2 + 16);
+        // One event for each piece of work and each of its tries, and one for the end: the channel
+        // is never full.
+        let tries = self.shared.options.schedule.max_attempts as usize + 2;
+        let (events, results) = bounded(request.work.len() * tries + 16);
         self.shared.send(Message::Open(request, events))?;
         Ok(results)
     }
@@ -258,6 +281,16 @@ impl Fleet {
         answer.recv_timeout(Duration::from_secs(5)).map_err(|_| FleetError::Ended)
     }
 
+    /// The slots of all shards that are alive and not draining, whether they hold the current state
+    /// yet or are about to.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the driver does not answer.
+    pub fn slots(&self) -> Result<usize, FleetError> {
+        let shards = self.shards()?;
+        Ok(shards.iter().filter(|shard| !shard.draining).map(|shard| usize::from(shard.slots)).sum())
+    }
+
     /// Shards that could take work on the current state, and their slots.
     ///
     /// # Errors
@@ -277,7 +310,8 @@ impl Fleet {
     /// [`FleetError::NotReady`] when they do not in time.
     pub fn wait_ready(&self, wanted: usize, limit: Duration) -> Result<(), FleetError> {
         let (reply, answer) = bounded(1);
-        self.shared.send(Message::WhenReady(wanted, reply))?;
+        let until = self.shared.now() + limit;
+        self.shared.send(Message::WhenReady { wanted, until, reply })?;
         if answer.recv_timeout(limit).is_ok() {
             return Ok(());
         }

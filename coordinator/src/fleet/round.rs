@@ -20,8 +20,8 @@ pub struct RoundRequest {
     pub payload: Arc<BlockPayload>,
     /// Its work, in order of preference.
     pub work: Vec<(WorkId, Arc<WorkSpec>)>,
-    /// A shard to kill while it holds some of it.
-    pub kill: Option<KillDrill>,
+    /// Shards to kill while they hold some of it.
+    pub kills: Vec<KillDrill>,
 }
 
 /// A drill: a shard is killed at a moment when it holds work that it has accepted and not
@@ -48,7 +48,12 @@ pub enum RoundEvent {
     /// Work was given to another shard.
     Reassigned,
     /// The round cannot be done by shards.
-    Failed(String),
+    Failed {
+        /// Whether it is for want of shards.
+        stranded: bool,
+        /// Why not.
+        reason: String,
+    },
 }
 
 /// A drill under way.
@@ -65,7 +70,7 @@ pub(super) struct OpenRound {
     pub(super) payload: Arc<BlockPayload>,
     pub(super) work: HashMap<WorkId, Arc<WorkSpec>>,
     pub(super) events: Sender<RoundEvent>,
-    pub(super) drill: Option<Drill>,
+    pub(super) drills: Vec<Drill>,
 }
 
 impl OpenRound {

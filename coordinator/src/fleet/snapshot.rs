@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, Bytes};
-use common::account::AccountRecord;
+use common::account::{AccountRecord, SlotValue};
 use common::endpoint::{PeerError, SnapshotStream};
 use common::message::{SnapshotChunk, SnapshotHeader, SnapshotPart, SnapshotRequest};
 use executor_shard::engine::{StateError, StateView};
 use executor_shard::replica::ReplicaView;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{FleetError, Shared};
+use crate::ledger::Ledger;
 
 /// Streams at once, at most.
 const STREAMS: usize = 2;
@@ -47,30 +48,24 @@ impl Snapshots {
 
     /// Streams the state that was asked for, or the newest if that one is gone.
     pub(super) async fn stream(&self, request: SnapshotRequest) -> Result<SnapshotStream, PeerError> {
-        let turn = tokio::time::timeout(TURN_WITHIN, Arc::clone(&self.permits).acquire_owned()).await;
-        let permit = match turn {
-            Ok(Ok(permit)) => permit,
-            _ => {
-                return Err(PeerError::Overloaded(format!("{STREAMS} snapshots are being streamed already")));
-            }
-        };
         let ledger =
             self.shared.ledger().ok_or_else(|| PeerError::Unreachable("there is no state yet".into()))?;
-        let (summary, view) =
-            ledger.head_view().map_err(|error| PeerError::Unreachable(error.to_string()))?;
         let (parts, stream) = mpsc::channel(1);
-        let spec = ledger.spec().as_ref().clone();
+        let permits = Arc::clone(&self.permits);
         let name = format!("snapshot-{}", request.shard);
-        let cut = tokio::task::spawn_blocking(move || Cut::new(view))
-            .await
-            .map_err(|error| PeerError::Protocol(error.to_string()))?;
-        let header = SnapshotHeader {
-            summary,
-            spec,
-            ancestors: cut.view.all_ancestors(),
-            chunks: cut.chunks.len() as u64,
-        };
-        self.shared.supervisor.spawn_job(name, send_all(cut, header, parts, permit));
+        self.shared.supervisor.spawn_job(name, async move {
+            // The permit is held to the stream's end.
+            let turn = tokio::time::timeout(TURN_WITHIN, permits.acquire_owned()).await;
+            let Ok(Ok(_permit)) = turn else {
+                let busy = PeerError::Overloaded(format!("{STREAMS} snapshots are being streamed already"));
+                send(&parts, Err(busy)).await;
+                return Ok::<(), FleetError>(());
+            };
+            if let Err(error) = send_all(&ledger, &parts).await {
+                send(&parts, Err(error)).await;
+            }
+            Ok(())
+        });
         Ok(Box::pin(ReceiverStream::new(stream)))
     }
 }
@@ -80,8 +75,8 @@ impl Snapshots {
 enum Piece {
     Code(Vec<(B256, Bytes)>),
     Accounts(Vec<Address>),
-    /// Part of one account's storage: the account, where it begins, how much.
-    Storage(Address, usize, usize),
+    /// Part of one account's storage.
+    Storage(Address, Vec<SlotValue>),
 }
 
 /// A state, cut into chunks.
@@ -106,10 +101,11 @@ impl Cut {
         chunks.push(Piece::Code(code));
         let (mut accounts, mut size) = (Vec::new(), 0);
         for address in view.addresses() {
-            let slots = view.storage(&address).len();
+            let storage = view.storage(&address);
+            let slots = storage.len();
             if slots * SLOT_BYTES > CHUNK_BYTES {
-                let most = CHUNK_BYTES / SLOT_BYTES;
-                chunks.extend((0..slots).step_by(most).map(|from| Piece::Storage(address, from, most)));
+                let parts = storage.chunks(CHUNK_BYTES / SLOT_BYTES);
+                chunks.extend(parts.map(|part| Piece::Storage(address, part.to_vec())));
                 continue;
             }
             size += ACCOUNT_BYTES + slots * SLOT_BYTES;
@@ -134,10 +130,7 @@ impl Cut {
                     chunk.accounts.push(AccountRecord { address, account, storage });
                 }
             }
-            Piece::Storage(address, from, most) => {
-                let mut storage = view.storage(&address);
-                storage.sort_unstable();
-                let storage = storage.into_iter().skip(from).take(most).collect();
+            Piece::Storage(address, storage) => {
                 let account = view.account(&address)?.unwrap_or_default();
                 chunk.accounts.push(AccountRecord { address, account, storage });
             }
@@ -146,28 +139,35 @@ impl Cut {
     }
 }
 
+/// Runs what may take a while off the runtime's workers.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PeerError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| PeerError::Protocol(error.to_string()))
+}
+
+/// Sends the ledger's newest state, until the end or the reader's.
 async fn send_all(
-    cut: Cut,
-    header: SnapshotHeader,
-    parts: mpsc::Sender<Result<SnapshotPart, PeerError>>,
-    permit: OwnedSemaphorePermit,
-) -> Result<(), FleetError> {
-    let Cut { view, chunks } = cut;
-    let mut sound = send(&parts, Ok(SnapshotPart::Header(Box::new(header)))).await;
-    for piece in chunks {
-        if !sound {
-            break;
-        }
-        let view = view.clone();
-        let filled = tokio::task::spawn_blocking(move || Cut::fill(&view, piece)).await;
-        let part = match filled {
-            Ok(Ok(chunk)) => Ok(SnapshotPart::Chunk(chunk)),
-            Ok(Err(error)) => Err(PeerError::Protocol(error.to_string())),
-            Err(error) => Err(PeerError::Protocol(error.to_string())),
-        };
-        sound = part.is_ok() & send(&parts, part).await;
+    ledger: &Ledger,
+    parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>,
+) -> Result<(), PeerError> {
+    let (summary, view) = ledger.head_view().map_err(|error| PeerError::Unreachable(error.to_string()))?;
+    let Cut { view, chunks } = blocking(move || Cut::new(view)).await?;
+    let header = SnapshotHeader {
+        summary,
+        spec: ledger.spec().as_ref().clone(),
+        ancestors: view.all_ancestors(),
+        chunks: chunks.len() as u64,
+    };
+    if !send(parts, Ok(SnapshotPart::Header(Box::new(header)))).await {
+        return Ok(());
     }
-    drop(permit);
+    for piece in chunks {
+        let view = view.clone();
+        let filled = blocking(move || Cut::fill(&view, piece)).await?;
+        let chunk = filled.map_err(|error| PeerError::Protocol(error.to_string()))?;
+        if !send(parts, Ok(SnapshotPart::Chunk(chunk))).await {
+            return Ok(());
+        }
+    }
     Ok(())
 }
 

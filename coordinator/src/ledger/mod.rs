@@ -86,6 +86,7 @@ pub struct Ledger {
     spec: Arc<ChainSpec>,
     state: Replica,
     head: Mutex<Head>,
+    origin: StateRef,
     complete: bool,
 }
 
@@ -111,13 +112,20 @@ impl Ledger {
         let replica = Replica::default();
         replica.replace(summary, origin.spec.clone(), state);
         let head = Mutex::new(Head { summary, header: origin.header, blocks: 0 });
-        Ok(Self { spec: Arc::new(origin.spec), state: replica, head, complete: origin.complete })
+        let complete = origin.complete;
+        Ok(Self { spec: Arc::new(origin.spec), state: replica, head, origin: at, complete })
     }
 
     /// The rules of the chain.
     #[must_use]
     pub fn spec(&self) -> &Arc<ChainSpec> {
         &self.spec
+    }
+
+    /// The state that the world began with.
+    #[must_use]
+    pub fn origin(&self) -> StateRef {
+        self.origin
     }
 
     /// Whether the whole state is here, so that state roots can be computed.

@@ -13,6 +13,8 @@ pub(super) struct Shard {
     pub(super) state: Option<StateRef>,
     pub(super) draining: bool,
     pub(super) heard_at: Duration,
+    /// Transactions done, and since when that many.
+    pub(super) progress: (u64, Duration),
     /// After a refusal it is left alone until then.
     pub(super) rests_until: Duration,
     pub(super) outstanding: BTreeSet<AssignmentId>,
@@ -31,14 +33,15 @@ impl Shards {
     }
 
     /// The least busy shard that could take work on `base` now, by outstanding assignments per
-    /// slot, other than those in `busy_with_it`.
+    /// slot. None of `busy_with_it`; the one that has just lost it only if there is no other.
     pub(super) fn choose(
         &self,
         base: Option<StateRef>,
         depth: usize,
         now: Duration,
-        prefer: Option<ShardId>,
+        prefer: &[ShardId],
         busy_with_it: &[AssignmentId],
+        lost_by: Option<ShardId>,
     ) -> Option<ShardId> {
         let mut able: Vec<(&ShardId, &Shard)> = self
             .alive
@@ -53,16 +56,17 @@ impl Shards {
                     && !busy_with_it.iter().any(|assignment| assignment.shard == **id)
             })
             .collect();
-        if let Some(wanted) = prefer
-            && able.iter().any(|(id, shard)| **id == wanted && shard.outstanding.is_empty())
-        {
-            return Some(wanted);
+        let idle =
+            |wanted: &ShardId| able.iter().any(|(id, shard)| *id == wanted && shard.outstanding.is_empty());
+        if let Some(wanted) = prefer.iter().find(|wanted| idle(wanted)) {
+            return Some(*wanted);
         }
         // Compares a/b with c/d as a·d with c·b: exact, and no division.
         able.sort_by(|(left_id, left), (right_id, right)| {
             let a = left.outstanding.len() * usize::from(right.slots);
             let b = right.outstanding.len() * usize::from(left.slots);
-            a.cmp(&b).then(left_id.cmp(right_id))
+            let lost = |id: &ShardId| lost_by == Some(*id);
+            lost(left_id).cmp(&lost(right_id)).then(a.cmp(&b)).then(left_id.cmp(right_id))
         });
         able.first().map(|(id, _)| **id)
     }

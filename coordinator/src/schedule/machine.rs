@@ -13,18 +13,26 @@ use super::{Command, Event, Fault, ScheduleLimits, WorkItem};
 struct Work {
     item: WorkItem,
     round: RoundId,
-    attempts: u32,
-    /// Assignments that may still bring its result.
-    live: Vec<AssignmentId>,
+    tries: u32,
+    /// Assignments that may still bring its result, and since when.
+    live: Vec<(AssignmentId, Duration)>,
     /// Who had it and lost it, until it is given to another.
-    lost_by: Option<ShardId>,
+    lost_by: Option<AssignmentId>,
+    /// Overdue: to be given to another shard as well.
+    duplicate: bool,
+}
+
+impl Work {
+    fn holders(&self) -> Vec<AssignmentId> {
+        self.live.iter().map(|(assignment, _)| *assignment).collect()
+    }
 }
 
 #[derive(Debug, Clone)]
 struct Round {
     /// Work in order of preference; done work is taken out.
     open: Vec<WorkId>,
-    prefer: Option<ShardId>,
+    prefer: Vec<ShardId>,
     /// Since when no shard could take any of its work, if that is so.
     stranded_since: Option<Duration>,
 }
@@ -38,6 +46,8 @@ pub struct Scheduler {
     rounds: BTreeMap<RoundId, Round>,
     work: BTreeMap<WorkId, Work>,
     ticked_at: Duration,
+    /// Numbers every assignment, so that none is ever mistaken for another.
+    attempts: u32,
 }
 
 impl Scheduler {
@@ -51,6 +61,7 @@ impl Scheduler {
             rounds: BTreeMap::new(),
             work: BTreeMap::new(),
             ticked_at: now,
+            attempts: 0,
         }
     }
 
@@ -71,7 +82,9 @@ impl Scheduler {
     /// Whether an assignment may still bring the result of open work.
     #[must_use]
     pub fn is_outstanding(&self, assignment: &AssignmentId) -> bool {
-        self.work.get(&assignment.work).is_some_and(|work| work.live.contains(assignment))
+        self.work
+            .get(&assignment.work)
+            .is_some_and(|work| work.live.iter().any(|(live, _)| live == assignment))
     }
 
     /// Takes an event and says what follows from it.
@@ -86,8 +99,11 @@ impl Scheduler {
                     known.state = state;
                 }
             }
-            Event::Heartbeat { shard, incarnation } => {
+            Event::Heartbeat { shard, incarnation, progress } => {
                 if let Some(known) = self.shards.get_mut(shard, incarnation) {
+                    if known.progress.0 != progress {
+                        known.progress = (progress, now);
+                    }
                     known.heard_at = known.heard_at.max(now);
                 }
             }
@@ -112,8 +128,9 @@ impl Scheduler {
         commands
     }
 
-    /// A newcomer with a living shard's id is refused; the same life may register again, and
-    /// then starts afresh: what it held is given to others unless it delivers first.
+    /// A newcomer with a living shard's id is refused. The same life may register again (it has not
+    /// heard from the coordinator for a while, which may be the coordinator's own absence): it goes
+    /// on with what it holds.
     fn register(
         &mut self,
         now: Duration,
@@ -122,12 +139,14 @@ impl Scheduler {
         slots: u16,
         commands: &mut Vec<Command>,
     ) {
-        if let Some(known) = self.shards.alive.get(&shard) {
+        if let Some(known) = self.shards.alive.get_mut(&shard) {
             if known.incarnation != incarnation {
                 commands.push(Command::Turned(shard));
                 return;
             }
-            self.lose(shard, incarnation, "it registered again".into(), commands);
+            known.heard_at = known.heard_at.max(now);
+            commands.push(Command::Admitted(shard));
+            return;
         }
         let joined = Shard {
             incarnation,
@@ -135,6 +154,7 @@ impl Scheduler {
             state: None,
             draining: false,
             heard_at: now,
+            progress: (0, now),
             rests_until: now,
             outstanding: Default::default(),
         };
@@ -164,11 +184,11 @@ impl Scheduler {
     /// The one path by which work becomes open again: its assignment came to nothing.
     fn release(&mut self, assignment: &AssignmentId) {
         if let Some(work) = self.work.get_mut(&assignment.work)
-            && let Some(position) = work.live.iter().position(|live| live == assignment)
+            && let Some(position) = work.live.iter().position(|(live, _)| live == assignment)
         {
             work.live.swap_remove(position);
             if work.live.is_empty() {
-                work.lost_by = Some(assignment.shard);
+                work.lost_by = Some(*assignment);
             }
         }
     }
@@ -177,7 +197,7 @@ impl Scheduler {
         &mut self,
         round: RoundId,
         items: Vec<WorkItem>,
-        prefer: Option<ShardId>,
+        prefer: Vec<ShardId>,
         commands: &mut Vec<Command>,
     ) {
         if items.is_empty() {
@@ -186,7 +206,7 @@ impl Scheduler {
         }
         let open = items.iter().map(|item| item.id).collect();
         for item in items {
-            let work = Work { item, round, attempts: 0, live: Vec::new(), lost_by: None };
+            let work = Work { item, round, tries: 0, live: Vec::new(), lost_by: None, duplicate: false };
             self.work.insert(item.id, work);
         }
         self.rounds.insert(round, Round { open, prefer, stranded_since: None });
@@ -196,7 +216,7 @@ impl Scheduler {
         let Some(round) = self.rounds.remove(&round) else { return };
         for id in round.open {
             let Some(work) = self.work.remove(&id) else { continue };
-            for assignment in work.live {
+            for assignment in work.holders() {
                 self.forget(&assignment);
                 commands.push(Command::Cancel(assignment));
             }
@@ -232,7 +252,7 @@ impl Scheduler {
                 }
                 // It was never begun: that is no try.
                 if let Some(work) = self.work.get_mut(&id) {
-                    work.attempts = work.attempts.saturating_sub(1);
+                    work.tries = work.tries.saturating_sub(1);
                     work.lost_by = None;
                 }
             }
@@ -247,11 +267,14 @@ impl Scheduler {
                     known.draining = true;
                 }
             }
-            Fault::Failed => {}
+            Fault::Failed => {
+                if let Some(known) = self.shards.get_mut(shard, incarnation) {
+                    known.rests_until = rest;
+                }
+            }
             Fault::Superseded => self.lose(shard, incarnation, reason.clone(), commands),
-            Fault::Hopeless => return self.give_up(id, reason, commands),
         }
-        let spent = self.work.get(&id).is_some_and(|work| work.attempts >= self.limits.max_attempts);
+        let spent = self.work.get(&id).is_some_and(|work| work.tries >= self.limits.max_attempts);
         if spent {
             let attempts = self.limits.max_attempts;
             self.give_up(id, format!("{attempts} attempts failed, the last: {reason}"), commands);
@@ -262,19 +285,20 @@ impl Scheduler {
     fn give_up(&mut self, id: WorkId, reason: String, commands: &mut Vec<Command>) {
         let Some(round) = self.work.get(&id).map(|work| work.round) else { return };
         self.abandon(round, commands);
-        commands.push(Command::Fail { round, reason });
+        commands.push(Command::Fail { round, stranded: false, reason });
     }
 
     /// The first sound result for a piece of work counts, whoever it is from.
     fn result(&mut self, assignment: AssignmentId, commands: &mut Vec<Command>) {
         self.forget(&assignment);
-        let open = assignment.epoch <= self.epoch;
-        let Some(work) = self.work.remove(&assignment.work).filter(|_| open) else {
+        // A later epoch's work is not this coordinator's, whatever its id.
+        let ours = assignment.epoch <= self.epoch;
+        let Some(work) = ours.then(|| self.work.remove(&assignment.work)).flatten() else {
             commands.push(Command::Ignore(assignment));
             return;
         };
         commands.push(Command::Use(assignment));
-        for other in work.live.into_iter().filter(|other| *other != assignment) {
+        for other in work.holders().into_iter().filter(|other| *other != assignment) {
             self.forget(&other);
             commands.push(Command::Cancel(other));
         }
@@ -293,12 +317,18 @@ impl Scheduler {
         // A gap in the driver's own ticks is the coordinator's absence, nobody else's.
         if gap > self.limits.tick * 3 {
             for shard in self.shards.alive.values_mut() {
-                shard.heard_at += gap.saturating_sub(self.limits.tick);
+                shard.heard_at = (shard.heard_at + gap.saturating_sub(self.limits.tick)).min(now);
             }
             for round in self.rounds.values_mut() {
-                round.stranded_since = round.stranded_since.map(|since| since + gap);
+                round.stranded_since = round.stranded_since.map(|since| (since + gap).min(now));
+            }
+            for work in self.work.values_mut() {
+                for (_, since) in &mut work.live {
+                    *since = (*since + gap).min(now);
+                }
             }
         }
+        self.overdue(now, commands);
         let silent: Vec<(ShardId, Incarnation, Duration)> = self
             .shards
             .alive
@@ -324,10 +354,33 @@ impl Scheduler {
             let waited = self.limits.no_shard_wait;
             commands.push(Command::Fail {
                 round,
+                stranded: true,
                 reason: format!(
                     "no shard could take its work for {waited:?}; start one, or look why none joins"
                 ),
             });
+        }
+    }
+
+    /// The overdue rule: a slow slot or a lost message costs a second try elsewhere, not the block.
+    fn overdue(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        let limit = self.limits.overdue_after;
+        let mut given_up = Vec::new();
+        for work in self.work.values_mut() {
+            for (assignment, since) in &work.live {
+                let age = now.saturating_sub(*since);
+                work.duplicate |= age > limit && work.live.len() == 1;
+                let shard = self.shards.alive.get(&assignment.shard);
+                let stands_still = shard.is_none_or(|shard| now.saturating_sub(shard.progress.1) > limit);
+                if age > limit * 3 && stands_still {
+                    given_up.push(*assignment);
+                }
+            }
+        }
+        for assignment in given_up {
+            self.forget(&assignment);
+            self.release(&assignment);
+            commands.push(Command::Cancel(assignment));
         }
     }
 
@@ -336,28 +389,39 @@ impl Scheduler {
         for round in self.rounds.values_mut() {
             let mut waits = false;
             for id in &round.open {
-                let Some(work) = self.work.get_mut(id).filter(|work| work.live.is_empty()) else { continue };
-                let base = work.item.base;
-                let chosen = self.shards.choose(base, self.limits.depth, now, round.prefer, &work.live);
+                let wanted = |work: &&mut Work| work.live.is_empty() || work.duplicate;
+                let Some(work) = self.work.get_mut(id).filter(wanted) else { continue };
+                let (base, holders) = (work.item.base, work.holders());
+                let lost_by = work.lost_by.map(|lost| lost.shard);
+                let depth = self.limits.depth;
+                let chosen = self.shards.choose(base, depth, now, &round.prefer, &holders, lost_by);
                 let Some((shard, known)) =
                     chosen.and_then(|shard| Some((shard, self.shards.alive.get_mut(&shard)?)))
                 else {
+                    if work.duplicate {
+                        continue;
+                    }
                     waits = true;
                     // Work of one round has one base: what one cannot get, the next cannot either.
                     break;
                 };
-                work.attempts += 1;
+                work.tries += 1;
+                work.duplicate = false;
+                self.attempts = self.attempts.wrapping_add(1);
                 let assignment = AssignmentId {
                     work: *id,
                     shard,
                     incarnation: known.incarnation,
-                    attempt: Attempt(work.attempts),
+                    attempt: Attempt(self.attempts),
                     epoch: self.epoch,
                 };
                 known.outstanding.insert(assignment);
-                work.live.push(assignment);
-                if let Some(from) = work.lost_by.take() {
-                    commands.push(Command::Reassigned { work: *id, round: work.round, from });
+                let from = work.lost_by.take().or_else(|| holders.first().copied());
+                work.live.push((assignment, now));
+                if let Some(from) =
+                    from.filter(|from| (from.shard, from.incarnation) != (shard, known.incarnation))
+                {
+                    commands.push(Command::Reassigned { work: *id, round: work.round, from: from.shard });
                 }
                 commands.push(Command::Dispatch(assignment));
             }

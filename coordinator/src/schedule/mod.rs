@@ -30,6 +30,9 @@ pub struct ScheduleLimits {
     pub no_shard_wait: Duration,
     /// How often the driver ticks; a longer gap is the coordinator's own absence.
     pub tick: Duration,
+    /// How long an assignment may take before it is given to another shard as well. It is given up
+    /// after three times as long, if its shard stands still.
+    pub overdue_after: Duration,
 }
 
 impl Default for ScheduleLimits {
@@ -41,6 +44,7 @@ impl Default for ScheduleLimits {
             refused_pause: Duration::from_millis(5),
             no_shard_wait: Duration::from_secs(30),
             tick: Duration::from_millis(100),
+            overdue_after: Duration::from_secs(5),
         }
     }
 }
@@ -63,12 +67,10 @@ pub enum Fault {
     WrongState,
     /// The shard is draining.
     Draining,
-    /// The shard failed at it: try another.
+    /// The shard failed at it, or cannot be reached: try another.
     Failed,
     /// The shard serves a newer coordinator.
     Superseded,
-    /// Every shard would refuse it.
-    Hopeless,
 }
 
 /// What happens.
@@ -98,6 +100,8 @@ pub enum Event {
         shard: ShardId,
         /// In which life.
         incarnation: Incarnation,
+        /// Transactions it has done since it started.
+        progress: u64,
     },
     /// A shard is gone: its connection broke, or it said goodbye.
     Lost {
@@ -121,8 +125,8 @@ pub enum Event {
         round: RoundId,
         /// Its work, in order of preference.
         work: Vec<WorkItem>,
-        /// A shard that is to get work of it first, if it can.
-        prefer: Option<ShardId>,
+        /// Shards that are to get work of it first, if they can.
+        prefer: Vec<ShardId>,
     },
     /// A round's results are no longer wanted.
     Abandon {
@@ -187,6 +191,8 @@ pub enum Command {
     Fail {
         /// Which round.
         round: RoundId,
+        /// Whether it is for want of shards.
+        stranded: bool,
         /// Why not.
         reason: String,
     },

@@ -38,7 +38,7 @@ fn lost(shard: u32) -> Event {
 fn admit(scheduler: &mut Scheduler, works: u8) -> Vec<AssignmentId> {
     let work =
         (1..=works).map(|n| WorkItem { id: WorkId(B256::repeat_byte(n)), base: Some(base()) }).collect();
-    dispatched(&scheduler.handle(ms(1), Event::Admit { round: ROUND, work, prefer: None }))
+    dispatched(&scheduler.handle(ms(1), Event::Admit { round: ROUND, work, prefer: vec![] }))
 }
 
 fn dispatched(commands: &[Command]) -> Vec<AssignmentId> {
@@ -128,6 +128,16 @@ fn a_newcomer_with_a_living_shards_id_is_turned_away() {
 }
 
 #[test]
+fn a_shard_that_registers_again_goes_on_with_what_it_holds() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    let sent = admit(&mut scheduler, 1)[0];
+    let again = Event::Register { shard: ShardId(1), incarnation: Incarnation(1), slots: 1 };
+    assert_eq!(scheduler.handle(ms(2), again), [Command::Admitted(ShardId(1))]);
+    assert_eq!(scheduler.handle(ms(3), Event::Result(sent)), [Command::Use(sent), Command::Finish(ROUND)]);
+}
+
+#[test]
 fn a_shard_at_another_state_gets_no_execution() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
@@ -146,7 +156,8 @@ fn attempts_are_bounded() {
     let mut assignment = admit(&mut scheduler, 1)[0];
     for attempt in 1.. {
         let failed = Event::Failed { assignment, fault: Fault::Failed, reason: "panic".into() };
-        let commands = scheduler.handle(ms(2), failed);
+        let mut commands = scheduler.handle(ms(u64::from(attempt) * 10), failed);
+        commands.extend(scheduler.handle(ms(u64::from(attempt) * 10 + 5), Event::Tick));
         match dispatched(&commands).first() {
             Some(next) => assignment = *next,
             None => {
@@ -191,14 +202,52 @@ fn a_round_without_any_shard_fails_after_the_wait() {
 }
 
 #[test]
-fn a_hopeless_refusal_fails_the_round_at_once() {
+fn a_failed_assignment_goes_to_a_shard_that_has_not_failed_at_it() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
-    let sent = admit(&mut scheduler, 2);
-    let hopeless = Event::Failed { assignment: sent[0], fault: Fault::Hopeless, reason: "malformed".into() };
-    let commands = scheduler.handle(ms(2), hopeless);
-    assert!(commands.contains(&Command::Cancel(sent[1])), "{commands:?}");
-    assert!(commands.iter().any(|command| matches!(command, Command::Fail { .. })));
+    let sent = admit(&mut scheduler, 1);
+    join(&mut scheduler, 2, 1);
+    let failed = Event::Failed { assignment: sent[0], fault: Fault::Failed, reason: "malformed".into() };
+    assert_eq!(dispatched(&scheduler.handle(ms(2), failed))[0].shard, ShardId(2));
+}
+
+#[test]
+fn overdue_work_is_given_to_another_shard_as_well_and_then_given_up() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    let first = admit(&mut scheduler, 1)[0];
+    join(&mut scheduler, 2, 1);
+    let mut again = Vec::new();
+    for tick in 1..=151 {
+        for shard in [1, 2] {
+            let (shard, incarnation) = (ShardId(shard), Incarnation(u64::from(shard)));
+            scheduler.handle(ms(tick * 100), Event::Heartbeat { shard, incarnation, progress: 1 });
+        }
+        let commands = scheduler.handle(ms(tick * 100), Event::Tick);
+        again.extend(dispatched(&commands).into_iter().map(|assignment| (tick, assignment.shard)));
+        assert_eq!(commands.contains(&Command::Cancel(first)), tick == 151, "tick {tick}");
+    }
+    assert_eq!(again, [(51, ShardId(2))]);
+}
+
+#[test]
+fn a_result_of_a_later_epoch_leaves_open_work_open() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    let sent = admit(&mut scheduler, 1)[0];
+    let mut later = sent;
+    later.epoch.number = 2;
+    assert_eq!(scheduler.handle(ms(2), Event::Result(later)), [Command::Ignore(later)]);
+    assert_eq!(scheduler.handle(ms(3), Event::Result(sent)), [Command::Use(sent), Command::Finish(ROUND)]);
+}
+
+#[test]
+fn no_two_assignments_are_ever_the_same() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    let first = admit(&mut scheduler, 1)[0];
+    scheduler.handle(ms(2), Event::Abandon { round: ROUND });
+    assert_ne!(admit(&mut scheduler, 1)[0], first);
 }
 
 #[test]
@@ -217,15 +266,6 @@ fn the_preferred_shard_gets_work_first() {
     join(&mut scheduler, 1, 1);
     join(&mut scheduler, 2, 1);
     let work = vec![WorkItem { id: WorkId(B256::ZERO), base: Some(base()) }];
-    let admit = Event::Admit { round: ROUND, work, prefer: Some(ShardId(2)) };
+    let admit = Event::Admit { round: ROUND, work, prefer: vec![ShardId(2)] };
     assert_eq!(dispatched(&scheduler.handle(ms(1), admit))[0].shard, ShardId(2));
-}
-
-#[test]
-fn a_result_from_a_newer_epoch_is_not_ours() {
-    let mut scheduler = scheduler();
-    join(&mut scheduler, 1, 1);
-    let mut assignment = admit(&mut scheduler, 1)[0];
-    assignment.epoch.number = 2;
-    assert_eq!(scheduler.handle(ms(2), Event::Result(assignment)), [Command::Ignore(assignment)]);
 }

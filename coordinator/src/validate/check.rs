@@ -1,18 +1,33 @@
 //! Is a speculative result valid: is every value that it read the one that sequential execution
 //! would have shown it?
 
-use alloy_primitives::KECCAK256_EMPTY;
+use alloy_consensus::Transaction as _;
+use alloy_primitives::{Address, KECCAK256_EMPTY};
 use common::account::Account;
+use common::block::Transaction;
 use common::work::{AccountReads, Effects, ReadSet, Transfer, TxOutcome};
 use executor_shard::engine::{StateError, StateView};
 
-/// Whether `outcome` is what sequential execution gives on `view`.
-pub(super) fn is_valid<V: StateView>(view: &V, outcome: &TxOutcome) -> Result<bool, StateError> {
+/// Whether `outcome` is what sequential execution of `transaction` gives on `view`.
+pub(super) fn is_valid<V: StateView>(
+    view: &V,
+    transaction: &Transaction,
+    sender: Address,
+    outcome: &TxOutcome,
+) -> Result<bool, StateError> {
     match outcome {
         TxOutcome::Invalid { reads, .. } => reads_hold(view, reads),
+        TxOutcome::Executed(executed) if executed.gas_used.0 > transaction.gas_limit() => Ok(false),
         TxOutcome::Executed(executed) => match &executed.effects {
             Effects::Exact { reads, .. } => reads_hold(view, reads),
-            Effects::Transfer(transfer) => transfer_holds(view, transfer),
+            Effects::Transfer(transfer) => {
+                // What the transaction itself says is not taken from a shard.
+                let its_own = transfer.sender == sender
+                    && transaction.to() == Some(transfer.recipient)
+                    && transaction.value() == transfer.credit
+                    && transfer.recipient != sender;
+                Ok(its_own && transfer_holds(view, transfer)?)
+            }
         },
     }
 }
@@ -52,19 +67,21 @@ fn account_holds<V: StateView>(view: &V, entry: &AccountReads) -> Result<bool, S
 /// recipient has no code.
 fn transfer_holds<V: StateView>(view: &V, transfer: &Transfer) -> Result<bool, StateError> {
     let Some(sender) = view.account(&transfer.sender)? else { return Ok(false) };
-    let recipient: Option<Account> = view.account(&transfer.recipient)?;
+    let recipient: Account = view.account(&transfer.recipient)?.unwrap_or_default();
     Ok(sender.nonce == transfer.nonce
         && sender.code_hash == transfer.code_hash
         && sender.balance >= transfer.required
         && sender.balance >= transfer.debit
-        && recipient.is_none_or(|account| account.code_hash == KECCAK256_EMPTY))
+        && recipient.code_hash == KECCAK256_EMPTY
+        // Beyond 2²⁵⁶ the transfer would fail.
+        && recipient.balance.checked_add(transfer.credit).is_some())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use alloy_primitives::{Address, B256, U256};
+    use alloy_primitives::{B256, U256};
     use common::account::{AccountRecord, SlotValue};
     use executor_shard::engine::MemoryState;
     use proptest::prelude::*;
@@ -107,6 +124,14 @@ mod tests {
     fn a_transfer_to_an_account_that_has_got_code_is_stale() {
         let mut state = state(100, 3);
         let account = Account { code_hash: B256::repeat_byte(7), ..Default::default() };
+        state.insert(AccountRecord { address: RECIPIENT, account, storage: vec![] });
+        assert!(!transfer_holds(&state, &transfer()).unwrap());
+    }
+
+    #[test]
+    fn a_transfer_that_would_overflow_the_recipient_is_stale() {
+        let mut state = state(100, 3);
+        let account = Account { balance: U256::MAX, ..Default::default() };
         state.insert(AccountRecord { address: RECIPIENT, account, storage: vec![] });
         assert!(!transfer_holds(&state, &transfer()).unwrap());
     }

@@ -2,8 +2,9 @@
 //! those whose reads are the sequential values, executes the others again, and brings the block to
 //! its end.
 //!
-//! Invariant: what [`Validator::finish`] gives is what sequential execution gives, whatever the
-//! speculative results were. It knows no shard, no network and no clock.
+//! Invariant: what [`Validator::finish`] gives is what sequential execution gives, whatever base
+//! state the speculation was made on, provided that the engine that made it is this one. (A shard
+//! that lies is caught by the header, where a field covers the lie.) It knows no shard, no network and no clock.
 
 mod block_rules;
 mod check;
@@ -169,7 +170,9 @@ impl<'a, V: StateView> Validator<'a, V> {
         };
         self.check_room(index, transaction)?;
         let sound = match speculative {
-            Some(outcome) if check::is_valid(self.executor.view(), &outcome)? => Some(outcome),
+            Some(outcome) if check::is_valid(self.executor.view(), transaction, sender, &outcome)? => {
+                Some(outcome)
+            }
             _ => None,
         };
         let outcome = match sound {
@@ -222,10 +225,11 @@ impl<'a, V: StateView> Validator<'a, V> {
         executed: Executed,
     ) -> Result<(), ValidateError> {
         self.executor.commit(&executed)?;
-        self.gas.cumulative += executed.gas_used.0;
-        self.gas.regular += executed.regular_gas.0;
-        self.gas.state += executed.state_gas.0;
-        self.gas.blob += transaction.blob_gas_used().unwrap_or_default();
+        let gas = &mut self.gas;
+        gas.cumulative = gas.cumulative.saturating_add(executed.gas_used.0);
+        gas.regular = gas.regular.saturating_add(executed.regular_gas.0);
+        gas.state = gas.state.saturating_add(executed.state_gas.0);
+        gas.blob = gas.blob.saturating_add(transaction.blob_gas_used().unwrap_or_default());
         let receipt = Receipt {
             status: Eip658Value::Eip658(executed.success),
             cumulative_gas_used: self.gas.cumulative,

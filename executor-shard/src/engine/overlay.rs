@@ -117,7 +117,8 @@ impl Overlay {
             None => base.account(&address)?,
         };
         let mut account = before.unwrap_or_default();
-        account.balance = account.balance.saturating_add(amount);
+        // As the EVM has it: a sum beyond 2²⁵⁶ leaves the balance as it is.
+        account.balance = account.balance.checked_add(amount).unwrap_or(account.balance);
         if !account.is_empty() {
             self.set_account(address, account);
         } else if state_clear {

@@ -165,7 +165,8 @@ pub async fn run_session(
             Some(done) = calls.join_next() => match done {
                 Ok(Done::Left) => return Ok(()),
                 Ok(done) => take_up(&handle, done),
-                Err(error) => tracing::error!(%error, "a call of the session failed"),
+                // Its outcome is lost, so the machine would wait for it for ever.
+                Err(error) => return Err(GaveUp(format!("a call of the session failed: {error}"))),
             },
         }
     }
@@ -223,7 +224,12 @@ fn take_up(handle: &SessionHandle, done: Done) {
             }
             machine.registered(answer, now, random);
         }
-        Done::Heartbeat(answer) => machine.heartbeat_done(answer, now),
+        Done::Heartbeat(answer) => {
+            if let Err(PeerError::NotRegistered(reason)) = &answer {
+                tracing::warn!(reason, "the coordinator does not know this shard; registering again");
+            }
+            machine.heartbeat_done(answer, now, random);
+        }
         Done::Submitted(entry, answer) => {
             if let Err(error) = &answer {
                 tracing::warn!(%error, "a result was not delivered");

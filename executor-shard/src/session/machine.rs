@@ -22,7 +22,7 @@ pub struct SessionConfig {
     pub queue_limit: usize,
     /// Results under way at once, at most.
     pub parallel_sends: usize,
-    /// Silence of the coordinator after which it counts as away.
+    /// Silence of the coordinator after which it counts as away, until it says how long.
     pub lost_after: Duration,
     /// Delays between retries.
     pub backoff: BackoffPolicy,
@@ -77,6 +77,8 @@ pub struct Session {
     beat_at: Duration,
     beat_under_way: bool,
     heard_at: Duration,
+    joined_at: Duration,
+    lost_after: Duration,
     accepted: BTreeSet<AssignmentId>,
     outbox: Outbox<Arc<SubmitResult>>,
     draining: bool,
@@ -99,6 +101,8 @@ impl Session {
             beat_at: now,
             beat_under_way: false,
             heard_at: now,
+            joined_at: now,
+            lost_after: config.lost_after,
             accepted: BTreeSet::new(),
             outbox,
             draining: false,
@@ -182,30 +186,37 @@ impl Session {
             Ok(registered) => {
                 self.phase = Phase::Joined;
                 self.epoch = Some(registered.epoch);
-                self.asking.reset();
+                self.lost_after = registered.lost_after;
+                self.joined_at = now;
                 self.beat_every = registered.heartbeat_every;
                 self.beat_at = now;
                 self.heard_at = now;
                 self.announced = false;
                 self.outbox.resume(now);
             }
-            Err(error) if error.is_retryable() => {
-                self.phase = Phase::Away { ask_at: now + self.asking.next(random) };
+            Err(PeerError::Refused(reason)) => {
+                self.fatal = Some(format!("the coordinator does not take this shard: {reason}"));
             }
-            Err(error) => self.fatal = Some(format!("the coordinator does not take this shard: {error}")),
+            Err(_) => self.phase = Phase::Away { ask_at: now + self.asking.next(random) },
         }
     }
 
     /// The answer to [`Action::Heartbeat`].
-    pub fn heartbeat_done(&mut self, answer: Result<(), PeerError>, now: Duration) {
+    pub fn heartbeat_done(&mut self, answer: Result<(), PeerError>, now: Duration, random: u64) {
         self.beat_under_way = false;
         self.beat_at = now + self.beat_every;
         match answer {
-            Ok(()) => self.heard_at = now,
-            Err(PeerError::NotRegistered(_)) => self.away(now),
+            Ok(()) => {
+                self.heard_at = now;
+                // A registration that lasts ends the pauses between those that do not.
+                if now.saturating_sub(self.joined_at) > self.lost_after {
+                    self.asking.reset();
+                }
+            }
+            Err(PeerError::NotRegistered(_)) => self.away(now, random),
             // Refused for good: another process has taken this shard's place.
             Err(PeerError::Refused(reason)) => self.fatal = Some(reason),
-            Err(_) if now.saturating_sub(self.heard_at) > self.config.lost_after => self.away(now),
+            Err(_) if now.saturating_sub(self.heard_at) > self.lost_after => self.away(now, random),
             Err(_) => {}
         }
     }
@@ -220,21 +231,21 @@ impl Session {
     ) {
         let outcome = match &answer {
             Ok(_) => SendOutcome::Taken,
-            Err(error) if error.is_retryable() => SendOutcome::TryAgain,
-            Err(_) => SendOutcome::RefusedForGood,
+            Err(PeerError::Refused(_) | PeerError::Command(_)) => SendOutcome::RefusedForGood,
+            Err(_) => SendOutcome::TryAgain,
         };
         self.outbox.finished(entry, outcome, now, random);
         match answer {
             Ok(_) => self.heard_at = now,
-            Err(PeerError::NotRegistered(_)) => self.away(now),
+            Err(PeerError::NotRegistered(_)) => self.away(now, random),
             Err(_) => {}
         }
     }
 
     /// The coordinator is away, or does not know this shard: wait, and ask again.
-    fn away(&mut self, now: Duration) {
+    fn away(&mut self, now: Duration, random: u64) {
         if self.phase == Phase::Joined {
-            self.phase = Phase::Away { ask_at: now };
+            self.phase = Phase::Away { ask_at: now + self.asking.next(random) };
             self.outbox.pause();
         }
     }
@@ -332,9 +343,13 @@ mod tests {
     fn joined() -> Session {
         let mut session = session();
         assert_eq!(session.poll(ms(0)), [Action::Register]);
-        session.registered(Ok(Registered { epoch: EPOCH, heartbeat_every: ms(100) }), ms(1), 0);
+        session.registered(
+            Ok(Registered { epoch: EPOCH, heartbeat_every: ms(100), lost_after: ms(1000) }),
+            ms(1),
+            0,
+        );
         assert_eq!(session.poll(ms(1)), [Action::Heartbeat]);
-        session.heartbeat_done(Ok(()), ms(2));
+        session.heartbeat_done(Ok(()), ms(2), 0);
         session
     }
 
@@ -349,7 +364,7 @@ mod tests {
     }
 
     fn result(work: u8) -> SubmitResult {
-        SubmitResult { assignment: assignment(work), outcome: Err(WorkFailure::HandedBack) }
+        SubmitResult { assignment: assignment(work), outcome: Err(WorkFailure::BaseGone) }
     }
 
     #[test]
@@ -408,24 +423,47 @@ mod tests {
         let mut session = joined();
         session.accept(assignment(1)).unwrap();
         session.poll(ms(102));
-        session.heartbeat_done(Err(PeerError::NotRegistered("who?".into())), ms(103));
+        session.heartbeat_done(Err(PeerError::NotRegistered("who?".into())), ms(103), 0);
         session.finished(result(1), ms(104));
-        assert_eq!(session.poll(ms(105)), [Action::Register]);
+        assert_eq!(session.poll(ms(105)), []);
+        assert_eq!(session.poll(ms(113)), [Action::Register]);
         assert_eq!(session.undelivered(), 1);
         let next = Epoch { number: 3, instance: 1 };
-        session.registered(Ok(Registered { epoch: next, heartbeat_every: ms(100) }), ms(200), 0);
+        session.registered(
+            Ok(Registered { epoch: next, heartbeat_every: ms(100), lost_after: ms(1000) }),
+            ms(200),
+            0,
+        );
         let actions = session.poll(ms(200));
         assert!(actions.iter().any(|action| matches!(action, Action::Submit(..))), "{actions:?}");
+    }
+
+    #[test]
+    fn registrations_that_do_not_last_come_at_growing_intervals() {
+        let mut session = joined();
+        let mut now = ms(2);
+        let mut pauses = Vec::new();
+        for _ in 0..4 {
+            session.poll(now + ms(100));
+            session.heartbeat_done(Err(PeerError::NotRegistered("its link failed".into())), now, 0);
+            let wake = session.next_wake().unwrap();
+            pauses.push((wake - now).as_millis());
+            assert_eq!(session.poll(wake), [Action::Register]);
+            now = wake;
+            let answer = Registered { epoch: EPOCH, heartbeat_every: ms(100), lost_after: ms(1000) };
+            session.registered(Ok(answer), now, 0);
+        }
+        assert_eq!(pauses, [10, 20, 40, 80]);
     }
 
     #[test]
     fn a_short_silence_is_not_an_absence() {
         let mut session = joined();
         session.poll(ms(102));
-        session.heartbeat_done(Err(PeerError::Unreachable("late".into())), ms(900));
+        session.heartbeat_done(Err(PeerError::Unreachable("late".into())), ms(900), 0);
         assert!(session.is_joined());
         session.poll(ms(1000));
-        session.heartbeat_done(Err(PeerError::Unreachable("late".into())), ms(1100));
+        session.heartbeat_done(Err(PeerError::Unreachable("late".into())), ms(1100), 0);
         assert!(!session.is_joined());
     }
 

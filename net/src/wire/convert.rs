@@ -132,10 +132,15 @@ pub(super) fn register_from(request: v1::RegisterRequest) -> Result<Register, Ma
     })
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 pub(super) fn registered_to(registered: Registered) -> v1::RegisterReply {
     v1::RegisterReply {
         epoch: Some(epoch_to(registered.epoch)),
-        heartbeat_ms: u64::try_from(registered.heartbeat_every.as_millis()).unwrap_or(u64::MAX),
+        heartbeat_ms: millis(registered.heartbeat_every),
+        lost_after_ms: millis(registered.lost_after),
     }
 }
 
@@ -143,6 +148,7 @@ pub(super) fn registered_from(reply: v1::RegisterReply) -> Result<Registered, Ma
     Ok(Registered {
         epoch: epoch_from(reply.epoch)?,
         heartbeat_every: Duration::from_millis(reply.heartbeat_ms.clamp(1, 60_000)),
+        lost_after: Duration::from_millis(reply.lost_after_ms.clamp(3, 600_000)),
     })
 }
 

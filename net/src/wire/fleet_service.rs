@@ -8,15 +8,16 @@ use common::endpoint::{CoordinatorEndpoint, PeerError};
 use common::id::{Incarnation, ShardId};
 use common::message::{Draining, Leave, ResultReceipt, SnapshotPart, SubmitResult};
 use common::work::{WorkFailure, WorkOutput};
+use prost::bytes::Bytes;
 use proto::v1;
 use proto::v1::fleet_server::{Fleet, FleetServer};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{assignment_from, heartbeat_from, register_from, registered_to, snapshot_from};
-use super::payload::{self, decode};
+use super::payload::{self, Payload, PayloadError, decode};
 use super::status::to_status;
-use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
+use crate::limits::{MAX_MESSAGE_BYTES, MAX_RESULT_BYTES};
 
 /// Results larger than this are decoded on a blocking thread, not on a worker of the runtime.
 const DECODE_INLINE_BYTES: usize = 256 << 10;
@@ -72,16 +73,23 @@ impl Fleet for Service {
         &self,
         request: Request<Streaming<v1::PayloadChunk>>,
     ) -> Result<Response<v1::SubmitReply>, Status> {
-        let payload = payload::receive(&mut request.into_inner(), MAX_PAYLOAD_BYTES).await?;
+        let payload = match payload::receive(&mut request.into_inner(), MAX_RESULT_BYTES).await {
+            // The work must not wait for a result that will never be sound: it has failed.
+            Err(PayloadError::Damaged { assignment: Some(assignment) }) => {
+                Payload { bytes: Bytes::new(), epoch: None, assignment: Some(assignment) }
+            }
+            other => other?,
+        };
         let assignment = assignment_from(payload.assignment)?;
         let bytes = payload.bytes;
-        let outcome: Result<WorkOutput, WorkFailure> = if bytes.len() <= DECODE_INLINE_BYTES {
-            decode("result", &bytes)?
+        let decoded: Result<Result<WorkOutput, WorkFailure>, Status> = if bytes.len() <= DECODE_INLINE_BYTES {
+            decode("result", &bytes)
         } else {
             tokio::task::spawn_blocking(move || decode("result", &bytes))
                 .await
-                .map_err(|error| Status::internal(format!("decoding failed: {error}")))??
+                .map_err(|error| Status::unavailable(format!("decoding failed: {error}")))?
         };
+        let outcome = decoded.unwrap_or(Err(WorkFailure::Damaged));
         let result = Arc::new(SubmitResult { assignment, outcome });
         let receipt = self.endpoint.submit_result(result).await;
         answer(receipt.map(|receipt| v1::SubmitReply { used: receipt == ResultReceipt::Used }))

@@ -1,6 +1,8 @@
 //! Payloads: values of any size, announced with size and digest, sent in chunks, checked before
 //! anything is allocated or decoded.
 
+use std::time::Duration;
+
 use common::codec::{self, payload_digest};
 use prost::bytes::{Bytes, BytesMut};
 use proto::v1::{Assignment, Epoch, PayloadChunk, PayloadHeader};
@@ -47,7 +49,13 @@ pub enum PayloadError {
     },
     /// The digest differs.
     #[error("the payload is damaged: its digest differs from the announced one")]
-    Damaged,
+    Damaged {
+        /// The assignment that it answers, where one was sent.
+        assignment: Option<Assignment>,
+    },
+    /// It took too long.
+    #[error("the payload did not arrive within {0:?}")]
+    TooSlow(Duration),
 }
 
 impl From<PayloadError> for Status {
@@ -79,11 +87,23 @@ pub fn chunks(
     })
 }
 
-/// Reassembles a payload of at most `limit` bytes and checks size and digest.
+/// How long a payload may take to arrive.
+const RECEIVE_WITHIN: Duration = Duration::from_secs(120);
+
+/// Reassembles a payload of at most `limit` bytes and checks size and digest, within a bounded
+/// time.
 ///
 /// # Errors
 /// [`PayloadError`] saying what is wrong with it.
 pub async fn receive<S>(stream: &mut S, limit: usize) -> Result<Payload, PayloadError>
+where
+    S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
+{
+    let whole = tokio::time::timeout(RECEIVE_WITHIN, reassemble(stream, limit)).await;
+    whole.unwrap_or(Err(PayloadError::TooSlow(RECEIVE_WITHIN)))
+}
+
+async fn reassemble<S>(stream: &mut S, limit: usize) -> Result<Payload, PayloadError>
 where
     S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
 {
@@ -102,7 +122,12 @@ where
         let mut bytes = BytesMut::from(first.data.as_ref());
         while bytes.len() < size {
             let Some(chunk) = stream.next().await else { return Err(wrong_size(bytes.len())) };
-            bytes.extend_from_slice(&chunk.map_err(broken)?.data);
+            let data = chunk.map_err(broken)?.data;
+            // Empty chunks would go on for ever.
+            if data.is_empty() {
+                return Err(wrong_size(bytes.len()));
+            }
+            bytes.extend_from_slice(&data);
         }
         bytes.freeze()
     };
@@ -110,7 +135,7 @@ where
         return Err(wrong_size(bytes.len()));
     }
     if payload_digest(&bytes).as_slice() != header.digest.as_ref() {
-        return Err(PayloadError::Damaged);
+        return Err(PayloadError::Damaged { assignment: header.assignment });
     }
     Ok(Payload { bytes, epoch: header.epoch, assignment: header.assignment })
 }
@@ -158,6 +183,6 @@ mod tests {
             Ok(chunk)
         });
         let error = receive(&mut tokio_stream::iter(damaged), 1000).await.unwrap_err();
-        assert!(matches!(error, PayloadError::Damaged), "{error}");
+        assert!(matches!(error, PayloadError::Damaged { .. }), "{error}");
     }
 }

@@ -8,7 +8,7 @@ use common::account::Delta;
 use common::block::BlockPayload;
 use common::codec;
 use common::endpoint::{PeerError, ShardEndpoint};
-use common::id::{AssignmentId, Epoch, StateRef};
+use common::id::{AssignmentId, Epoch};
 use common::message::{Refusal, StateSummary};
 use common::work::ExecuteBlock;
 use prost::bytes::Bytes;
@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::convert::{assignment_to, epoch_to, state_to, summary_from};
+use super::convert::{assignment_to, epoch_to, summary_from, summary_to};
 use super::payload::chunks;
 use super::status::from_status;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, PeerLimits};
@@ -115,8 +115,8 @@ impl ShardEndpoint for ShardClient {
         state_reached(within(self.limits.transfer, client.put_delta(stream)).await?)
     }
 
-    async fn sync(&self, epoch: Epoch, target: StateRef) -> Result<StateSummary, PeerError> {
-        let request = v1::SyncRequest { epoch: Some(epoch_to(epoch)), target: Some(state_to(target)) };
+    async fn sync(&self, epoch: Epoch, target: StateSummary) -> Result<StateSummary, PeerError> {
+        let request = v1::SyncRequest { epoch: Some(epoch_to(epoch)), target: Some(summary_to(target)) };
         let mut client = self.client.clone();
         state_reached(within(self.limits.transfer, client.sync(request)).await?)
     }
@@ -158,7 +158,12 @@ impl ShardClient {
         let mut sequence = 0u64;
         loop {
             let silence = PeerError::Unreachable(format!("no pong for {:?}", self.limits.lost_after));
-            match timeout(self.limits.lost_after, pongs.message()).await {
+            let answer = match timeout(self.limits.lost_after, pongs.message()).await {
+                // After an absence of this process itself the pong may lie there unread.
+                Err(_) => timeout(self.limits.beat, pongs.message()).await,
+                answer => answer,
+            };
+            match answer {
                 Err(_) => return Err(silence),
                 Ok(Err(status)) => return Err(from_status(&status)),
                 Ok(Ok(None)) => return Err(ended()),

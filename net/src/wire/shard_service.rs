@@ -12,7 +12,7 @@ use proto::v1;
 use proto::v1::executor_shard_server::{ExecutorShard, ExecutorShardServer};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::convert::{assignment_from, epoch_from, state_from, summary_to};
+use super::convert::{Malformed, assignment_from, epoch_from, summary_from, summary_to};
 use super::payload::{self, decode};
 use super::status::to_status;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
@@ -115,7 +115,8 @@ impl ExecutorShard for Service {
 
     async fn sync(&self, request: Request<v1::SyncRequest>) -> Result<Response<v1::StateReply>, Status> {
         let request = request.into_inner();
-        let (epoch, target) = (epoch_from(request.epoch)?, state_from(request.target)?);
+        let epoch = epoch_from(request.epoch)?;
+        let target = summary_from(request.target.ok_or(Malformed("target"))?)?;
         state_reply(self.endpoint.sync(epoch, target).await)
     }
 

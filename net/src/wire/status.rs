@@ -12,12 +12,16 @@ pub fn from_status(status: &Status) -> PeerError {
         status.message().to_owned()
     };
     match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Aborted => {
-            PeerError::Unreachable(text)
-        }
+        // The last two are also what the transport says of a broken connection.
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::Aborted
+        | Code::Internal
+        | Code::DataLoss => PeerError::Unreachable(text),
         Code::ResourceExhausted => PeerError::Overloaded(text),
         Code::FailedPrecondition => PeerError::NotRegistered(text),
-        Code::Internal | Code::DataLoss => PeerError::Protocol(text),
         _ => PeerError::Refused(text),
     }
 }
@@ -30,7 +34,7 @@ pub fn to_status(error: &PeerError) -> Status {
         PeerError::Overloaded(_) => Code::ResourceExhausted,
         PeerError::NotRegistered(_) => Code::FailedPrecondition,
         PeerError::Refused(_) | PeerError::Command(_) => Code::InvalidArgument,
-        PeerError::Protocol(_) => Code::Internal,
+        PeerError::Protocol(_) => Code::InvalidArgument,
     };
     let text = match error {
         PeerError::Unreachable(text)
@@ -54,7 +58,6 @@ mod tests {
             PeerError::Overloaded("b".into()),
             PeerError::NotRegistered("c".into()),
             PeerError::Refused("d".into()),
-            PeerError::Protocol("e".into()),
         ] {
             assert_eq!(from_status(&to_status(&error)), error);
         }

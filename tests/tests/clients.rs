@@ -1,0 +1,155 @@
+//! Clients of a coordinator that serves: what they may do wrong, and what must not follow from it.
+//!
+//! | scenario | fault | expectation |
+//! |---|---|---|
+//! | two clients submit one chain at once | – | both get every block verified |
+//! | a client under way | SIGKILL of the client | the coordinator and the chain go on with the next |
+//! | a block that does not follow the head | – | refused with number and parent, the head stays |
+//! | a block with another one's header | a damaged body | refused; the right block is not condemned by it |
+//! | blocks under way, worst plan | SIGKILL of a shard | every block verified |
+//! | no coordinator | – | `submit` and `status` say so, with the address |
+
+use anyhow::{Context, Result, ensure};
+use shard_tests::{
+    Binary, Chain, Coordinator, Process, Report, Scene, Shard, scenario, submit_to, wait_until, within,
+};
+
+fn fleet(scene: &Scene, chain: &Chain, more: &[&str]) -> Result<(Coordinator, Vec<Shard>)> {
+    let coordinator = Coordinator::start(scene, chain, more)?;
+    let shards = Shard::start_all(scene, 2, &coordinator.url())?;
+    coordinator.wait_ready(&[1, 2])?;
+    Ok((coordinator, shards))
+}
+
+fn begin(scene: &Scene, chain: &Chain, coordinator: &Coordinator) -> Result<Process> {
+    let client = coordinator.begin_submit(scene, chain)?;
+    wait_until(within(30), "the first blocks are answered", || {
+        Ok(Report::parse(&client.stdout()?)?.rows.len() >= 3)
+    })?;
+    Ok(client)
+}
+
+/// Where each block of a chain file begins, and where the last one ends.
+fn bounds(bytes: &[u8]) -> Result<Vec<usize>> {
+    let mut bounds = vec![0];
+    let mut rest = bytes;
+    while let Some((first, tail)) = rest.split_first() {
+        // Blocks with transactions are lists of more than 55 bytes, whose length has a length.
+        let width = usize::from(first.checked_sub(0xf7).context("not a long list")?);
+        let (length, tail) = tail.split_at_checked(width).context("cut short")?;
+        let length = length.iter().fold(0, |sum, byte| (sum << 8) | usize::from(*byte));
+        rest = tail.get(length..).context("cut short")?;
+        bounds.push(bytes.len() - rest.len());
+    }
+    Ok(bounds)
+}
+
+#[test]
+fn two_clients_can_submit_one_chain_at_once() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(40)?;
+        let (coordinator, _shards) = fleet(scene, &chain, &[])?;
+        let mut first = coordinator.begin_submit(scene, &chain)?;
+        let mut second = coordinator.begin_submit(scene, &chain)?;
+        coordinator.check_submitted(&chain, &mut first)?;
+        coordinator.check_submitted(&chain, &mut second)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_client_that_dies_leaves_the_chain_to_the_next() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(40)?;
+        let (coordinator, _shards) = fleet(scene, &chain, &[])?;
+        let mut client = begin(scene, &chain, &coordinator)?;
+        client.kill()?;
+        let answered = Report::parse(&client.stdout()?)?.rows.len() as u64;
+        ensure!(coordinator.status()?.head >= answered, "what was answered is not there");
+        coordinator.submit_all(scene, &chain)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_block_that_does_not_follow_the_head_is_refused() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(8)?;
+        let (coordinator, _shards) = fleet(scene, &chain, &[])?;
+        let bytes = std::fs::read(chain.rlp())?;
+        let bounds = bounds(&bytes)?;
+        ensure!(bounds.len() == 9, "the chain has {} blocks", bounds.len() - 1);
+        let later = scene.write("later.rlp", &bytes[bounds[4]..])?;
+        let mut client = submit_to(scene, &coordinator.url(), &later)?;
+        let code = client.exit_code(within(30))?;
+        let said = client.stderr()?;
+        ensure!(
+            code == 1 && said.contains("later.rlp: block 5") && said.contains("parent"),
+            "{code}: {said}"
+        );
+        let report = Report::parse(&client.stdout()?)?;
+        ensure!(report.total("failed")? == 1 && report.total("verified")? == 0);
+        ensure!(coordinator.status()?.head == 0, "the head has moved");
+        coordinator.submit_all(scene, &chain)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_damaged_body_does_not_condemn_the_block_whose_header_it_has() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(8)?;
+        let (coordinator, _shards) = fleet(scene, &chain, &[])?;
+        let bytes = std::fs::read(chain.rlp())?;
+        let bounds = bounds(&bytes)?;
+        let mut damaged = bytes;
+        // The last bytes of a block are its lists of ommers and withdrawals; before them is the end of
+        // the last transaction's signature.
+        damaged[bounds[3] - 12] ^= 1;
+        let damaged = scene.write("damaged.rlp", &damaged)?;
+        let mut client = submit_to(scene, &coordinator.url(), &damaged)?;
+        let code = client.exit_code(within(30))?;
+        let said = client.stderr()?;
+        ensure!(code == 1 && said.contains("damaged.rlp: block 3: "), "{code}: {said}");
+        ensure!(said.contains("header field transactionsRoot is "), "{said}");
+        let report = Report::parse(&client.stdout()?)?;
+        ensure!((report.total("verified")?, report.total("failed")?) == (2, 1), "{:?}", report.summary);
+        ensure!(coordinator.status()?.head == 2, "the head is elsewhere");
+        coordinator.submit_all(scene, &chain)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn under_the_worst_plans_a_lost_shard_costs_nothing_either() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(40)?;
+        for plan in ["each", "random:1", "poison:1"] {
+            let (coordinator, mut shards) = fleet(scene, &chain, &["--plan", plan])?;
+            let mut client = begin(scene, &chain, &coordinator)?;
+            shards[0].process.kill()?;
+            coordinator.check_submitted(&chain, &mut client).with_context(|| format!("plan {plan}"))?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn an_absent_coordinator_is_named_to_its_clients() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(8)?;
+        let mut former = Coordinator::start(scene, &chain, &[])?;
+        let (address, url) = (former.address.clone(), former.url());
+        former.process.kill()?;
+        let mut submit = submit_to(scene, &url, &chain.rlp())?;
+        let mut status =
+            Process::start(scene, "status", Binary::Coordinator, ["status", "--coordinator", &url])?;
+        for client in [&mut submit, &mut status] {
+            let code = client.exit_code(within(15))?;
+            let said = client.stderr()?;
+            ensure!(code == 1 && said.contains(&address), "{} ended with {code}: {said}", client.name());
+            ensure!(client.stdout()?.is_empty(), "{} has printed something", client.name());
+        }
+        Ok(())
+    })
+}
