@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use alloy_primitives::{B256, hex};
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -74,8 +74,10 @@ pub(super) async fn submit(args: SubmitArgs) -> anyhow::Result<Exit> {
             let block = block?;
             let mut bytes = Vec::new();
             block.encode(&mut bytes);
-            let reply = submit_one(&mut client, bytes).await.with_context(|| {
-                format!("{}: block {} was not submitted", input.display(), block.header.number)
+            let number = block.header.number;
+            let reply = submit_one(&mut client, bytes).await.map_err(|error| {
+                let error = format!("not committed: {error:#}");
+                anyhow::anyhow!(complaint(&input.display().to_string(), Some(number), &error))
             })?;
             let row = row(input, &reply);
             if let Some(error) = &row.error {
