@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::B256;
 use serde::{Deserialize, Serialize};
@@ -81,17 +82,19 @@ fn random_u64() -> u64 {
 /// random instance, and the order between them is then arbitrary but agreed on by everyone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch {
-    /// Raised by one at every start of a coordinator on the same ledger.
+    /// Raised at every start of a coordinator on the same data directory.
     pub number: u64,
     /// Random, so that two coordinators never share an epoch.
     pub instance: u64,
 }
 
 impl Epoch {
-    /// The first epoch of a coordinator without a past.
+    /// The epoch of a coordinator that keeps nothing between its starts: the seconds since 1970, so
+    /// that a later start has the greater one as long as the clock is not set back.
     #[must_use]
     pub fn first() -> Self {
-        Self { number: 1, instance: random_u64() }
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { number: since_1970.as_secs().max(1), instance: random_u64() }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::execute::{BlockExecutor, BlockStats, ExecuteError};
 use crate::fleet::{EventKind, Fleet, FleetError};
-use crate::ledger::Ledger;
+use crate::ledger::{BlockLog, Ledger, LogError};
 
 /// Blocks that wait, at most.
 const QUEUE: usize = 64;
@@ -57,6 +57,17 @@ pub enum SubmitError {
     Stopping,
 }
 
+/// Why the chain cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError {
+    /// The fleet is gone.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// A block cannot be made durable.
+    #[error("a block cannot be made durable, so none is taken any more: {0}")]
+    Log(LogError),
+}
+
 struct Submission {
     block: Block,
     reply: oneshot::Sender<BlockOutcome>,
@@ -65,10 +76,6 @@ struct Submission {
 /// How the chain is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ChainStatus {
-    /// The state root after the head.
-    pub state_root: Option<B256>,
-    /// Blocks committed.
-    pub blocks: u64,
     /// Assignments given to another shard.
     pub reassigned: u64,
 }
@@ -133,6 +140,7 @@ pub struct Chain {
     fleet: Fleet,
     executor: BlockExecutor,
     ledger: Arc<Ledger>,
+    log: Option<BlockLog>,
     queue: Receiver<Submission>,
     status: Arc<Mutex<ChainStatus>>,
     remembered: HashMap<B256, BlockOutcome>,
@@ -142,9 +150,29 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain on `ledger`, executed by `executor`; [`Chain::run`] runs it.
+    /// Remembers a block that was committed before this process began.
+    pub fn remember_committed(&mut self, block: &Block) {
+        self.remember(BlockOutcome {
+            number: block.header.number,
+            hash: block.hash,
+            fork: self.ledger.spec().fork_name(&block.header),
+            transactions: block.transactions.len(),
+            gas_used: block.header.gas_used,
+            error: None,
+            refused: false,
+            stats: BlockStats::default(),
+            known: true,
+        });
+    }
+
+    /// A chain on `ledger`, executed by `executor`, its blocks kept in `log` if there is one; [`Chain::run`] runs it.
     #[must_use]
-    pub fn new(fleet: Fleet, executor: BlockExecutor, ledger: Arc<Ledger>) -> (Self, ChainHandle) {
+    pub fn new(
+        fleet: Fleet,
+        executor: BlockExecutor,
+        ledger: Arc<Ledger>,
+        log: Option<BlockLog>,
+    ) -> (Self, ChainHandle) {
         let (sender, queue) = bounded(QUEUE);
         let status: Arc<Mutex<ChainStatus>> = Arc::default();
         let handle = ChainHandle {
@@ -156,14 +184,14 @@ impl Chain {
         };
         let (admission, idle) = (handle.admission.clone(), handle.idle.clone());
         let (remembered, order) = (HashMap::new(), VecDeque::new());
-        (Self { fleet, executor, ledger, queue, status, remembered, order, admission, idle }, handle)
+        (Self { fleet, executor, ledger, log, queue, status, remembered, order, admission, idle }, handle)
     }
 
     /// Executes blocks until `stop`.
     ///
     /// # Errors
-    /// [`FleetError`] when the fleet is gone.
-    pub fn run(mut self, stop: &CancellationToken) -> Result<(), FleetError> {
+    /// [`ChainError`] when the fleet is gone, or the disk fails.
+    pub fn run(mut self, stop: &CancellationToken) -> Result<(), ChainError> {
         let admission = self.admission.clone();
         let idle = self.idle.clone();
         while !stop.is_cancelled() {
@@ -186,7 +214,7 @@ impl Chain {
         Ok(())
     }
 
-    fn execute(&mut self, block: &Block) -> Result<BlockOutcome, FleetError> {
+    fn execute(&mut self, block: &Block) -> Result<BlockOutcome, ChainError> {
         if let Some(outcome) = self.remembered.get(&block.hash) {
             return Ok(BlockOutcome { known: true, ..outcome.clone() });
         }
@@ -214,8 +242,10 @@ impl Chain {
                 let text = format!("{} transactions, {gas_used} gas", block.transactions.len());
                 self.fleet.announce(EventKind::BlockCommitted, Some(number), text);
             }
+            // A disk that fails once is not trusted again.
+            Err(ExecuteError::Log(error)) => return Err(ChainError::Log(error)),
             Err(ExecuteError::Fleet(error @ (FleetError::Ended | FleetError::Overloaded))) => {
-                return Err(error);
+                return Err(error.into());
             }
             Err(error) => {
                 outcome.refused = error.is_invalid_block();
@@ -229,11 +259,13 @@ impl Chain {
 
     fn import(&mut self, block: &Block) -> Result<(u64, BlockStats), ExecuteError> {
         let verified = self.executor.execute(block, &self.ledger, Vec::new())?;
+        // Durable first: what cannot be written is not acknowledged, and not committed either.
+        if let Some(log) = &mut self.log {
+            log.append(block)?;
+        }
         self.ledger.commit(block, &verified.delta)?;
         self.fleet.advance(Arc::clone(&verified.delta))?;
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        status.state_root = verified.state_root;
-        status.blocks += 1;
         status.reassigned += u64::from(verified.stats.reassigned);
         Ok((verified.finished.gas_used.0, verified.stats))
     }

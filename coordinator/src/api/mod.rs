@@ -6,5 +6,5 @@
 mod chain;
 mod service;
 
-pub use chain::{BlockOutcome, Chain, ChainHandle, ChainStatus, SubmitError};
+pub use chain::{BlockOutcome, Chain, ChainError, ChainHandle, ChainStatus, SubmitError};
 pub use service::{MAX_BLOCK_PAYLOAD, blocks_service};

@@ -69,7 +69,10 @@ impl Blocks for Service {
             .await
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        let head = self.chain.ledger().head().summary;
+        let committed = self.chain.ledger().head();
+        let head = committed.summary;
+        // The ledger holds verified blocks of a whole state: their headers' roots are right.
+        let state_root = committed.header.map(|header| header.state_root.to_vec().into());
         let chain = self.chain.status();
         let shards = shards
             .into_iter()
@@ -94,8 +97,8 @@ impl Blocks for Service {
             epoch: Some(epoch_message(self.fleet.epoch())),
             chain_id: self.chain.ledger().spec().chain_id,
             head: Some(summary_message(head)),
-            state_root: chain.state_root.map(|root| root.to_vec().into()).unwrap_or_default(),
-            blocks: chain.blocks,
+            state_root: state_root.unwrap_or_default(),
+            blocks: committed.blocks,
             reassigned: chain.reassigned,
             shards,
         }))

@@ -1,11 +1,13 @@
 //! `coordinator serve`: the service.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use common::block::Block;
 use common::id::Epoch;
 use common::launch::{ParentWatch, stop_asked};
 use common::supervise::{Exit, Outcome, Signals, Supervisor};
@@ -16,10 +18,14 @@ use tonic::service::Routes;
 
 use super::cases::genesis_ledger;
 use crate::api::{Chain, blocks_service};
-use crate::execute::{BlockExecutor, ExecuteOptions};
+use crate::execute::{BlockExecutor, ExecuteError, ExecuteOptions, replay};
 use crate::fleet::{Fleet, FleetOptions};
+use crate::ledger::{BlockLog, Ledger};
 use crate::planner::Plan;
 use crate::schedule::ScheduleLimits;
+
+/// Blocks of the log that are remembered after a start.
+const RECENT_BLOCKS: usize = 256;
 
 /// Options of `coordinator serve`.
 #[derive(Debug, Clone, Args)]
@@ -31,6 +37,10 @@ pub struct ServeArgs {
     /// The address to serve shards and clients on; port 0 takes any free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7700")]
     pub listen: SocketAddr,
+
+    /// Keep the chain's blocks in this folder, made if it is not there; without it they are gone at the end
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 
     /// How blocks are cut: auto, one, each, random:SEED or poison:SEED
     #[arg(long, value_name = "PLAN", default_value_t = Plan::Auto)]
@@ -78,6 +88,22 @@ impl ServeArgs {
     }
 }
 
+/// Opens the data directory, and brings the ledger to where it was. The newest blocks are given
+/// back, so that submitting them again is answered.
+fn rebuild(folder: &Path, ledger: &Ledger) -> Result<(BlockLog, VecDeque<Block>), ExecuteError> {
+    let mut recent = VecDeque::new();
+    let log = BlockLog::open(folder, ledger.origin().block_hash, |block| {
+        replay(&block, ledger)?;
+        recent.push_back(block);
+        if recent.len() > RECENT_BLOCKS {
+            recent.pop_front();
+        }
+        Ok::<(), ExecuteError>(())
+    })?;
+    tracing::info!(blocks = ledger.head().blocks, head = %ledger.head().summary.state, "the chain was rebuilt from its log");
+    Ok((log, recent))
+}
+
 /// Runs the service until it is asked to stop.
 pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
@@ -87,11 +113,23 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let ledger = genesis_ledger(&args.genesis)?;
     let bound = Bound::bind(args.listen).await?;
     let address = bound.address();
-    let fleet = Fleet::start(Epoch::first(), args.fleet_options(), &handle)?;
+    let (log, recent) = match args.data_dir.clone() {
+        Some(folder) => {
+            let ledger = Arc::clone(&ledger);
+            let (log, recent) = tokio::task::spawn_blocking(move || rebuild(&folder, &ledger)).await??;
+            (Some(log), recent)
+        }
+        None => (None, VecDeque::new()),
+    };
+    let epoch = log.as_ref().map_or_else(Epoch::first, BlockLog::epoch);
+    let fleet = Fleet::start(epoch, args.fleet_options(), &handle)?;
     fleet.set_world(Arc::clone(&ledger))?;
     let options = ExecuteOptions { plan: args.plan, ..ExecuteOptions::default() };
     let executor = BlockExecutor::new(fleet.clone(), options);
-    let (chain, submissions) = Chain::new(fleet.clone(), executor, Arc::clone(&ledger));
+    let (mut chain, submissions) = Chain::new(fleet.clone(), executor, Arc::clone(&ledger), log);
+    for block in &recent {
+        chain.remember_committed(block);
+    }
     let stop = handle.shutdown_token();
     let chain_end = submissions.clone();
     handle.spawn_thread("chain", move || chain.run(&stop));

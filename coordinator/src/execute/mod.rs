@@ -20,7 +20,7 @@ use executor_shard::engine::{StateError, recover_sender};
 use executor_shard::replica::ReplicaView;
 
 use crate::fleet::{EventKind, Fleet, FleetError, KillDrill};
-use crate::ledger::{Ledger, LedgerError, state_root};
+use crate::ledger::{Ledger, LedgerError, LogError, state_root};
 use crate::planner::{self, Plan};
 use crate::validate::{Finished, Rejection, ValidateError, Validator, execute_trusted, verify_header};
 use rounds::{RoundClient, RoundError};
@@ -82,6 +82,9 @@ pub enum ExecuteError {
     /// The block does not fit the ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The block cannot be made durable.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The state is broken.
     #[error(transparent)]
     State(#[from] StateError),
@@ -263,23 +266,45 @@ impl BlockExecutor {
         ledger: &Ledger,
         doubt: &ExecuteError,
     ) -> Result<(Finished, Arc<Delta>, Option<B256>), ExecuteError> {
-        let fork = run.spec.evm_env(&run.block.header).cfg_env.spec;
-        let senders: Vec<Address> = run
-            .block
-            .transactions
-            .iter()
-            .zip(0..)
-            .map(|(transaction, index)| {
-                recover_sender(transaction, fork)
-                    .map_err(|bad| Rejection::Transaction { index: TxIndex(index), reason: bad.0 })
-            })
-            .collect::<Result<_, _>>()?;
-        let finished = execute_trusted(run.block, run.spec, &senders, run.view.clone())?;
-        let verified = verify(run, ledger, finished)?;
+        let verified = execute_alone(run, ledger)?;
         let text = format!("shards are at fault ({doubt}); the block was executed here instead");
         self.fleet.announce(EventKind::Alarm, Some(run.block.header.number), text);
         Ok(verified)
     }
+}
+
+/// Executes, verifies and commits a block without any shard: how a chain is rebuilt from its log.
+///
+/// # Errors
+/// [`ExecuteError`] when the block does not follow the head or does not verify.
+pub fn replay(block: &Block, ledger: &Ledger) -> Result<(), ExecuteError> {
+    block.check_body()?;
+    let (head, view) = ledger.head_view()?;
+    ledger.check_next(block)?;
+    let run = Run { block, spec: ledger.spec(), base: head.state, view, stats: BlockStats::default() };
+    let (_, delta, _) = execute_alone(&run, ledger)?;
+    ledger.commit(block, &delta)?;
+    Ok(())
+}
+
+/// Executes and verifies a block with this process's own engine alone.
+fn execute_alone(
+    run: &Run<'_>,
+    ledger: &Ledger,
+) -> Result<(Finished, Arc<Delta>, Option<B256>), ExecuteError> {
+    let fork = run.spec.evm_env(&run.block.header).cfg_env.spec;
+    let senders: Vec<Address> = run
+        .block
+        .transactions
+        .iter()
+        .zip(0..)
+        .map(|(transaction, index)| {
+            recover_sender(transaction, fork)
+                .map_err(|bad| Rejection::Transaction { index: TxIndex(index), reason: bad.0 })
+        })
+        .collect::<Result<_, _>>()?;
+    let finished = execute_trusted(run.block, run.spec, &senders, run.view.clone())?;
+    verify(run, ledger, finished)
 }
 
 /// Validates as far as results have arrived, in block order.

@@ -1,8 +1,9 @@
-//! The ledger: the state of one world and the head of its chain, in memory. Only the ledger
-//! commits.
+//! The ledger: the state of one world and the head of its chain, in memory, and the log of its
+//! blocks on disk. Only the ledger commits.
 //!
 //! It decides nothing about blocks: what it is given to commit has been validated.
 
+mod block_log;
 mod root;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use common::message::StateSummary;
 use executor_shard::engine::{MemoryState, StateError};
 use executor_shard::replica::{Replica, ReplicaError, ReplicaView};
 
+pub use block_log::{BlockLog, LogError};
 pub use root::state_root;
 
 /// What a world begins with.
