@@ -95,6 +95,28 @@ fn shards_rejoin_a_coordinator_that_was_killed_and_started_again() -> Result<()>
     })
 }
 
+#[test]
+fn a_killed_coordinator_goes_on_where_it_was_from_its_data_directory() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(40)?;
+        let data = scene.path("data").display().to_string();
+        let mut coordinator = Coordinator::start(scene, &chain, &["--data-dir", &data])?;
+        let _shards = Shard::start_all(scene, 2, &coordinator.url())?;
+        let mut client = begin(scene, &chain, &coordinator)?;
+        coordinator.process.kill()?;
+        client.exit_code(within(15))?;
+        let answered = Report::parse(&client.stdout()?)?.rows.len() as u64;
+        let again = Coordinator::start_at(scene, &chain, &coordinator.address, &["--data-dir", &data])?;
+        let head = again.status()?.head;
+        // A block may be durable whose answer the client did not get any more.
+        ensure!(head == answered || head == answered + 1, "{answered} were acknowledged, the head is {head}");
+        again.wait_ready(&[1, 2])?;
+        again.submit_all(scene, &chain)?;
+        ensure!(again.status()?.head == 40, "the chain is not complete");
+        Ok(())
+    })
+}
+
 /// Freezes the coordinator for three times the limit after which its peers are lost; returns its log
 /// when all is well again.
 fn pause(scene: &Scene, chain: &Chain) -> Result<String> {
