@@ -16,6 +16,7 @@ use common::message::{Heartbeat, PROTOCOL_VERSION, Refusal, Register, StateSumma
 use common::supervise::SupervisorHandle;
 use common::work::{ExecuteBlock, WorkKind};
 use net::backoff::BackoffPolicy;
+use net::bounded::BoundedExecutor;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::ENGINE_VERSION;
@@ -29,6 +30,9 @@ const BLOCKS_KEPT: usize = 8;
 
 /// Assignments accepted and not yet delivered, per slot.
 const QUEUE_PER_SLOT: usize = 8;
+
+/// Blocks opened and states moved at once.
+const BLOCKING_AT_ONCE: usize = 4;
 
 /// What a shard is built from.
 #[derive(Debug, Clone)]
@@ -67,6 +71,7 @@ pub struct ShardNode {
     blocks: Mutex<VecDeque<Arc<ShardBlock>>>,
     cancels: Arc<Mutex<BTreeMap<AssignmentId, Arc<AtomicBool>>>>,
     syncing: tokio::sync::Mutex<()>,
+    blocking: BoundedExecutor,
 }
 
 /// What the session says of the node.
@@ -174,6 +179,7 @@ impl ShardNode {
             blocks: Mutex::default(),
             cancels,
             syncing: tokio::sync::Mutex::default(),
+            blocking: BoundedExecutor::new("shard state", BLOCKING_AT_ONCE),
         })
     }
 
@@ -228,11 +234,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs what may take a while off the runtime's workers.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PeerError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| PeerError::Protocol(error.to_string()))
-}
-
 #[async_trait]
 impl ShardEndpoint for ShardNode {
     async fn execute(&self, command: ExecuteBlock) -> Result<(), PeerError> {
@@ -253,7 +254,7 @@ impl ShardEndpoint for ShardNode {
 
     async fn put_block(&self, epoch: Epoch, block: Arc<BlockPayload>) -> Result<(), PeerError> {
         self.check_epoch(epoch)?;
-        let opened = blocking(move || block.open()).await?;
+        let opened = self.blocking.run(move || block.open()).await?;
         let opened = opened.map_err(|error| PeerError::Command(malformed(&error.to_string())))?;
         let mut blocks = lock(&self.blocks);
         blocks.retain(|kept| kept.hash != opened.hash || kept.inputs != opened.inputs);
@@ -269,7 +270,7 @@ impl ShardEndpoint for ShardNode {
         let _guard = self.syncing.lock().await;
         let replica = Arc::clone(&self.replica);
         let wanted = delta.from;
-        match blocking(move || replica.apply(&delta)).await? {
+        match self.blocking.run(move || replica.apply(&delta)).await? {
             Ok(summary) => Ok(summary),
             Err(ReplicaError::NotAtBase { at, .. }) => {
                 Err(PeerError::Command(Refusal::NotAtBase { at, wanted }))
@@ -291,7 +292,7 @@ impl ShardEndpoint for ShardNode {
         let fetched = fetch_state(self.coordinator.as_ref(), shard, incarnation, target.state).await?;
         let summary = fetched.summary;
         let replica = Arc::clone(&self.replica);
-        blocking(move || replica.replace(summary, fetched.spec, fetched.state)).await?;
+        self.blocking.run(move || replica.replace(summary, fetched.spec, fetched.state)).await?;
         tracing::info!(state = %summary.state, "the replica holds another state");
         Ok(summary)
     }

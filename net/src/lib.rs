@@ -5,6 +5,7 @@
 //! payloads here.
 
 pub mod backoff;
+pub mod bounded;
 pub mod channel;
 pub mod limits;
 pub mod retry;

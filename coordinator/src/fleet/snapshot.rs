@@ -10,6 +10,7 @@ use common::endpoint::{PeerError, SnapshotStream};
 use common::message::{SnapshotChunk, SnapshotHeader, SnapshotPart, SnapshotRequest};
 use executor_shard::engine::{StateError, StateView};
 use executor_shard::replica::ReplicaView;
+use net::bounded::BoundedExecutor;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -39,11 +40,16 @@ const ACCOUNT_BYTES: usize = 110;
 pub(super) struct Snapshots {
     shared: Arc<Shared>,
     permits: Arc<Semaphore>,
+    blocking: BoundedExecutor,
 }
 
 impl Snapshots {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, permits: Arc::new(Semaphore::new(STREAMS)) }
+        Self {
+            shared,
+            permits: Arc::new(Semaphore::new(STREAMS)),
+            blocking: BoundedExecutor::new("snapshots", STREAMS),
+        }
     }
 
     /// Streams the state that was asked for, or the newest if that one is gone.
@@ -51,7 +57,7 @@ impl Snapshots {
         let ledger =
             self.shared.ledger().ok_or_else(|| PeerError::Unreachable("there is no state yet".into()))?;
         let (parts, stream) = mpsc::channel(1);
-        let permits = Arc::clone(&self.permits);
+        let (permits, blocking) = (Arc::clone(&self.permits), self.blocking.clone());
         let name = format!("snapshot-{}", request.shard);
         self.shared.supervisor.spawn_job(name, async move {
             // The permit is held to the stream's end.
@@ -61,7 +67,7 @@ impl Snapshots {
                 send(&parts, Err(busy)).await;
                 return Ok::<(), FleetError>(());
             };
-            if let Err(error) = send_all(&ledger, &parts).await {
+            if let Err(error) = send_all(&ledger, &blocking, &parts).await {
                 send(&parts, Err(error)).await;
             }
             Ok(())
@@ -139,18 +145,14 @@ impl Cut {
     }
 }
 
-/// Runs what may take a while off the runtime's workers.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PeerError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| PeerError::Protocol(error.to_string()))
-}
-
 /// Sends the ledger's newest state, until the end or the reader's.
 async fn send_all(
     ledger: &Ledger,
+    blocking: &BoundedExecutor,
     parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>,
 ) -> Result<(), PeerError> {
     let (summary, view) = ledger.head_view().map_err(|error| PeerError::Unreachable(error.to_string()))?;
-    let Cut { view, chunks } = blocking(move || Cut::new(view)).await?;
+    let Cut { view, chunks } = blocking.run(move || Cut::new(view)).await?;
     let header = SnapshotHeader {
         summary,
         spec: ledger.spec().as_ref().clone(),
@@ -162,7 +164,7 @@ async fn send_all(
     }
     for piece in chunks {
         let view = view.clone();
-        let filled = blocking(move || Cut::fill(&view, piece)).await?;
+        let filled = blocking.run(move || Cut::fill(&view, piece)).await?;
         let chunk = filled.map_err(|error| PeerError::Protocol(error.to_string()))?;
         if !send(parts, Ok(SnapshotPart::Chunk(chunk))).await {
             return Ok(());

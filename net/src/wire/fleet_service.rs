@@ -17,14 +17,18 @@ use tonic::{Request, Response, Status, Streaming};
 use super::convert::{assignment_from, heartbeat_from, register_from, registered_to, snapshot_from};
 use super::payload::{self, Payload, PayloadError, decode};
 use super::status::to_status;
+use crate::bounded::BoundedExecutor;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_RESULT_BYTES};
 
 /// Results larger than this are decoded on a blocking thread, not on a worker of the runtime.
 const DECODE_INLINE_BYTES: usize = 256 << 10;
 
+/// Large results decoded at once.
+const DECODE_AT_ONCE: usize = 4;
+
 /// The gRPC service over a coordinator's endpoint.
 pub fn fleet_service(endpoint: Arc<dyn CoordinatorEndpoint>) -> FleetServer<impl Fleet> {
-    FleetServer::new(Service { endpoint })
+    FleetServer::new(Service { endpoint, decoding: BoundedExecutor::new("result decoding", DECODE_AT_ONCE) })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
@@ -32,6 +36,7 @@ pub fn fleet_service(endpoint: Arc<dyn CoordinatorEndpoint>) -> FleetServer<impl
 #[derive(Debug)]
 struct Service {
     endpoint: Arc<dyn CoordinatorEndpoint>,
+    decoding: BoundedExecutor,
 }
 
 /// The longest reason that a shard may give for leaving.
@@ -85,9 +90,7 @@ impl Fleet for Service {
         let decoded: Result<Result<WorkOutput, WorkFailure>, Status> = if bytes.len() <= DECODE_INLINE_BYTES {
             decode("result", &bytes)
         } else {
-            tokio::task::spawn_blocking(move || decode("result", &bytes))
-                .await
-                .map_err(|error| Status::unavailable(format!("decoding failed: {error}")))?
+            self.decoding.run(move || decode("result", &bytes)).await.map_err(|error| to_status(&error))?
         };
         let outcome = decoded.unwrap_or(Err(WorkFailure::Damaged));
         let result = Arc::new(SubmitResult { assignment, outcome });
