@@ -1,0 +1,63 @@
+//! Embeds coordinator and shards in one process: imports a chain file with two in-process shards.
+//!
+//! `cargo run --release --example embed -- GENESIS.json CHAIN.rlp`
+
+use common::id::{Epoch, Height, Incarnation, ShardId};
+use common::supervise::SupervisorHandle;
+use coordinator::execute::{BlockExecutor, ExecuteOptions};
+use coordinator::fleet::{Fleet, FleetOptions};
+use coordinator::input::{ChainReader, read_genesis};
+use coordinator::ledger::{Ledger, Origin};
+use executor_shard::node::NodeConfig;
+use std::{path::Path, sync::Arc, time::Duration};
+
+fn import(genesis: &Path, chain: &Path, supervisor: &SupervisorHandle) -> anyhow::Result<()> {
+    let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), supervisor)?;
+    for shard in 1..=2 {
+        fleet.start_local(NodeConfig {
+            shard: ShardId(shard),
+            incarnation: Incarnation::fresh(),
+            slots: 1,
+            advertise: String::new(), // empty: within this process
+            lost_after: Duration::from_secs(1),
+            chain_id: None,
+        });
+    }
+    let genesis = read_genesis(genesis)?;
+    let ledger = Arc::new(Ledger::begin(Origin {
+        spec: genesis.spec,
+        height: Height(genesis.header.number),
+        block_hash: genesis.hash,
+        ancestors: vec![(genesis.header.number, genesis.hash)],
+        header: Some(genesis.header),
+        accounts: genesis.accounts,
+        code: genesis.code,
+        complete: true,
+    })?);
+    fleet.set_world(Arc::clone(&ledger))?;
+    fleet.wait_ready(2, Duration::from_secs(30))?;
+    let mut executor = BlockExecutor::new(fleet.clone(), ExecuteOptions::default());
+    for block in ChainReader::open(chain)? {
+        let block = block?;
+        let verified = executor.execute(&block, &ledger, Vec::new())?; // nothing is committed yet
+        ledger.commit(&block, &verified.delta)?;
+        fleet.advance(Arc::clone(&verified.delta))?;
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut paths = std::env::args_os().skip(1).map(std::path::PathBuf::from);
+    let (Some(genesis), Some(chain)) = (paths.next(), paths.next()) else {
+        anyhow::bail!("usage: embed GENESIS.json CHAIN.rlp");
+    };
+    let supervisor = common::supervise::Supervisor::new("embed");
+    let handle = supervisor.handle();
+    let imported = tokio::task::spawn_blocking(move || import(&genesis, &chain, &handle)).await?;
+    let drained = supervisor.drain(Duration::from_secs(5), std::future::pending()).await;
+    imported?;
+    anyhow::ensure!(drained.is_clean(), "the shards did not end cleanly: {drained:?}");
+    println!("imported");
+    Ok(())
+}
