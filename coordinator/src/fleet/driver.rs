@@ -161,7 +161,7 @@ impl Driver {
     fn event(&mut self, at: Duration, event: Event) {
         match &event {
             Event::Draining { shard, incarnation } => {
-                if let Some(link) = self.link(*shard, *incarnation) {
+                if let Some(link) = self.link(*shard, *incarnation).filter(|link| !link.draining) {
                     link.draining = true;
                     publish(
                         &self.shared,

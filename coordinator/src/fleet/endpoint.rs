@@ -127,6 +127,8 @@ impl CoordinatorEndpoint for FleetEndpoint {
     async fn leave(&self, leave: Leave) -> Result<(), PeerError> {
         let Leave { shard, incarnation, reason } = leave;
         self.check_known(shard, incarnation)?;
+        // Its announcement may still be under way: one that leaves is not lost.
+        self.tell(Message::Event(self.shared.now(), Event::Draining { shard, incarnation }))?;
         self.tell(Message::Event(self.shared.now(), Event::Lost { shard, incarnation, reason }))
     }
 
