@@ -2,12 +2,12 @@
 //!
 //! `cargo run --release --example embed -- GENESIS.json CHAIN.rlp`
 
-use common::id::{Epoch, Height, Incarnation, ShardId};
+use common::id::{Epoch, Incarnation, ShardId};
 use common::supervise::SupervisorHandle;
 use coordinator::execute::{BlockExecutor, ExecuteOptions};
 use coordinator::fleet::{Fleet, FleetOptions};
 use coordinator::input::{ChainReader, read_genesis};
-use coordinator::ledger::{Ledger, Origin};
+use coordinator::ledger::Ledger;
 use executor_shard::node::NodeConfig;
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -23,17 +23,7 @@ fn import(genesis: &Path, chain: &Path, supervisor: &SupervisorHandle) -> anyhow
             chain_id: None,
         });
     }
-    let genesis = read_genesis(genesis)?;
-    let ledger = Arc::new(Ledger::begin(Origin {
-        spec: genesis.spec,
-        height: Height(genesis.header.number),
-        block_hash: genesis.hash,
-        ancestors: vec![(genesis.header.number, genesis.hash)],
-        header: Some(genesis.header),
-        accounts: genesis.accounts,
-        code: genesis.code,
-        complete: true,
-    })?);
+    let ledger = Arc::new(Ledger::begin(read_genesis(genesis)?.into())?);
     fleet.set_world(Arc::clone(&ledger))?;
     fleet.wait_ready(2, Duration::from_secs(30))?;
     let mut executor = BlockExecutor::new(fleet.clone(), ExecuteOptions::default());

@@ -126,18 +126,7 @@ impl Cases {
 
 /// The ledger of a genesis file.
 pub(super) fn genesis_ledger(path: &Path) -> anyhow::Result<Arc<Ledger>> {
-    let genesis = read_genesis(path)?;
-    let origin = Origin {
-        spec: genesis.spec,
-        height: Height(genesis.header.number),
-        block_hash: genesis.hash,
-        ancestors: vec![(genesis.header.number, genesis.hash)],
-        header: Some(genesis.header),
-        accounts: genesis.accounts,
-        code: genesis.code,
-        complete: true,
-    };
-    Ok(Arc::new(Ledger::begin(origin)?))
+    Ok(Arc::new(Ledger::begin(read_genesis(path)?.into())?))
 }
 
 fn prestate_ledger(path: &Path) -> anyhow::Result<(Block, Ledger)> {

@@ -14,10 +14,9 @@ use alloy_consensus::{BlockHeader, Header};
 use alloy_eips::eip1559::BaseFeeParams;
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use common::block::{Block, Ommers};
-use common::id::Height;
 
 use crate::input::{self, GenesisError};
-use crate::ledger::{Ledger, LedgerError, Origin, state_root};
+use crate::ledger::{Ledger, LedgerError, state_root};
 use crate::validate::{ValidateError, execute_trusted};
 
 pub use traffic::{
@@ -69,17 +68,8 @@ impl ChainBuilder {
         let traffic = Traffic::new(options)?;
         let genesis = traffic.genesis();
         let parts = input::genesis_from_parts(&genesis)?;
-        let origin = Origin {
-            spec: parts.spec,
-            height: Height(parts.header.number),
-            block_hash: parts.hash,
-            ancestors: vec![(parts.header.number, parts.hash)],
-            header: Some(parts.header.clone()),
-            accounts: parts.accounts,
-            code: parts.code,
-            complete: true,
-        };
-        Ok(Self { traffic, genesis, ledger: Ledger::begin(origin)?, head: parts.header, set_up: false })
+        let head = parts.header.clone();
+        Ok(Self { traffic, genesis, ledger: Ledger::begin(parts.into())?, head, set_up: false })
     }
 
     /// The genesis file's content.

@@ -3,6 +3,7 @@
 //!
 //! The header is composed exactly as geth composes it, since its hash is the chain's identity.
 
+use common::id::Height;
 use std::path::Path;
 
 use alloy_consensus::Header;
@@ -19,6 +20,7 @@ use serde::de::IgnoredAny;
 use super::json::from_bytes;
 use super::source::Source;
 use super::{InputError, MAX_INPUT_BYTES, StateBuilder};
+use crate::ledger::Origin;
 
 /// The gas limit of a genesis that states zero.
 const DEFAULT_GAS_LIMIT: u64 = 4_712_388;
@@ -171,6 +173,23 @@ fn header(genesis: &alloy_genesis::Genesis, state_root: B256) -> Result<Header, 
         header.slot_number = Some(genesis.slot_number.unwrap_or_default());
     }
     Ok(header)
+}
+
+/// A whole chain begins with its genesis.
+impl From<Genesis> for Origin {
+    fn from(genesis: Genesis) -> Self {
+        let Genesis { spec, header, hash, accounts, code } = genesis;
+        Self {
+            spec,
+            height: Height(header.number),
+            block_hash: hash,
+            ancestors: vec![(header.number, hash)],
+            header: Some(header),
+            accounts,
+            code,
+            complete: true,
+        }
+    }
 }
 
 #[cfg(test)]
