@@ -110,6 +110,16 @@ pub struct Delta {
     pub digest: U256,
 }
 
+impl Delta {
+    /// About how many bytes its encoding has.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let accounts = self.accounts.iter().map(|account| 110 + account.storage.len() * 66);
+        let code = self.code.iter().map(|(_, code)| 40 + code.len());
+        accounts.chain(code).sum()
+    }
+}
+
 /// One account of a whole state, with its storage, as snapshots and pre-states list them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountRecord {

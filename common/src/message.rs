@@ -3,12 +3,13 @@
 //! How they travel (gRPC, or a direct call within one process) is the business of
 //! [`crate::endpoint`] and its implementations.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::{B256, Bytes, U256};
 use serde::{Deserialize, Serialize};
 
-use crate::account::AccountRecord;
+use crate::account::{AccountRecord, Delta};
 use crate::chain_spec::ChainSpec;
 use crate::codec::word;
 use crate::id::{AssignmentId, Epoch, Incarnation, ShardId, SlotIndex, StateRef, TxIndex};
@@ -16,7 +17,7 @@ use crate::work::{WorkFailure, WorkOutput};
 
 /// The version of the protocol between coordinator and shards. Peers of another version are
 /// refused, with both versions in the message.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Which state a replica holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +140,8 @@ pub struct SnapshotRequest {
     pub incarnation: Incarnation,
     /// Which state; the newest is sent if this one is gone, and the header says which it is.
     pub state: StateRef,
+    /// What it holds: if that is not too old, a few deltas are sent instead of a whole state.
+    pub held: Option<StateSummary>,
 }
 
 /// What precedes the chunks of a snapshot.
@@ -148,10 +151,9 @@ pub struct SnapshotHeader {
     pub summary: StateSummary,
     /// The rules of its chain.
     pub spec: ChainSpec,
-    /// The hashes of up to 256 ancestors that BLOCKHASH can see, by block number.
+    /// The hashes of ancestors by block number: those that BLOCKHASH can see, and more for a chain
+    /// that is unwound.
     pub ancestors: Vec<(u64, B256)>,
-    /// How many chunks follow.
-    pub chunks: u64,
 }
 
 /// Part of a snapshot: an account's slots may be spread over several chunks.
@@ -166,10 +168,14 @@ pub struct SnapshotChunk {
 /// One message of a snapshot stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SnapshotPart {
-    /// The first.
+    /// One of the deltas that lead on from what the shard holds.
+    Delta(Arc<Delta>),
+    /// The first, where a whole state is sent.
     Header(Box<SnapshotHeader>),
-    /// The others.
+    /// Those in between.
     Chunk(SnapshotChunk),
+    /// The last: all has been sent.
+    End,
 }
 
 /// Why a shard does not take a command.

@@ -7,6 +7,7 @@ use common::supervise::SupervisorHandle;
 use coordinator::execute::{BlockExecutor, ExecuteOptions};
 use coordinator::fleet::{Fleet, FleetOptions};
 use coordinator::input::{ChainReader, read_genesis};
+use coordinator::import::{ForkChoice, Importer};
 use coordinator::ledger::Ledger;
 use executor_shard::node::NodeConfig;
 use std::{path::Path, sync::Arc, time::Duration};
@@ -24,14 +25,11 @@ fn import(genesis: &Path, chain: &Path, supervisor: &SupervisorHandle) -> anyhow
         });
     }
     let ledger = Arc::new(Ledger::begin(read_genesis(genesis)?.into())?);
-    fleet.set_world(Arc::clone(&ledger))?;
+    let executor = BlockExecutor::new(fleet.clone(), ExecuteOptions::default());
+    let mut importer = Importer::new(fleet.clone(), executor, ledger, ForkChoice::default())?;
     fleet.wait_ready(2, Duration::from_secs(30))?;
-    let mut executor = BlockExecutor::new(fleet.clone(), ExecuteOptions::default());
     for block in ChainReader::open(chain)? {
-        let block = block?;
-        let verified = executor.execute(&block, &ledger, Vec::new())?; // nothing is committed yet
-        ledger.commit(&block, &verified.delta)?;
-        fleet.advance(Arc::clone(&verified.delta))?;
+        importer.import(&block?)?; // checked, executed, verified, committed
     }
     Ok(())
 }

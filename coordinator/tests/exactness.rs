@@ -40,13 +40,14 @@ fn every_mainnet_block_gives_the_receipts_and_changes_of_the_independent_executo
             complete: false,
         };
         let ledger = Ledger::begin(origin).unwrap();
-        let (_, view) = ledger.head_view().unwrap();
+        let tip = ledger.head();
+        let view = tip.view();
         let spec = ledger.spec();
         let fork = spec.evm_env(&block.header).cfg_env.spec;
         let senders: Vec<_> =
             block.transactions.iter().map(|transaction| recover_sender(transaction, fork).unwrap()).collect();
-        let ours = execute_trusted(&block, spec, &senders, &view).unwrap();
-        let theirs = execute_sequentially(&block, spec, &view).unwrap();
+        let ours = execute_trusted(&block, spec, &senders, view, None).unwrap();
+        let theirs = execute_sequentially(&block, spec, view).unwrap();
         verify_header(&block, spec, &ours, None).unwrap();
         let number = block.header.number;
         assert_eq!(ours.receipts, theirs.receipts, "receipts of block {number}");

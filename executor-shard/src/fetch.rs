@@ -1,77 +1,93 @@
-//! Fetches a whole state from the coordinator: a stream of chunks, checked at the end by the
-//! content digest.
+//! Fetches a state from the coordinator into the replica: the deltas that are missing, or a whole
+//! state in chunks, checked at the end by its content digest.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::chain_spec::ChainSpec;
 use common::endpoint::{CoordinatorEndpoint, PeerError, SnapshotStream};
 use common::id::{Incarnation, ShardId, StateRef};
-use common::message::{SnapshotChunk, SnapshotHeader, SnapshotPart, SnapshotRequest, StateSummary};
+use common::message::{SnapshotHeader, SnapshotPart, SnapshotRequest, StateSummary};
 use futures_util::StreamExt;
+use net::bounded::BoundedExecutor;
 
-use crate::engine::MemoryState;
+use crate::engine::StateError;
+use crate::replica::Replica;
 
 /// How long one part may take; the first waits for a free stream as well.
 const PART_WITHIN: Duration = Duration::from_secs(90);
 
-/// A state as it was fetched.
-#[derive(Debug)]
-pub(crate) struct Fetched {
-    pub(crate) summary: StateSummary,
-    pub(crate) spec: ChainSpec,
-    pub(crate) state: MemoryState,
-}
-
-/// Fetches `target`.
+/// Brings the replica to `target`, or to what the coordinator has instead; answers where it is then.
 ///
 /// # Errors
 /// [`PeerError`] when the coordinator does not send it, or what it sends does not add up.
 pub(crate) async fn fetch_state(
     coordinator: &dyn CoordinatorEndpoint,
-    shard: ShardId,
-    incarnation: Incarnation,
+    replica: &Arc<Replica>,
+    blocking: &BoundedExecutor,
+    (shard, incarnation): (ShardId, Incarnation),
     target: StateRef,
-) -> Result<Fetched, PeerError> {
-    let request = SnapshotRequest { shard, incarnation, state: target };
+) -> Result<StateSummary, PeerError> {
+    let request = SnapshotRequest { shard, incarnation, state: target, held: replica.summary() };
     let mut parts = coordinator.snapshot(request).await?;
-    let Some(SnapshotPart::Header(header)) = next(&mut parts).await? else {
-        return Err(PeerError::Protocol("a snapshot begins with its header".into()));
-    };
-    let SnapshotHeader { summary, spec, ancestors, chunks } = *header;
-    let mut state = MemoryState::default();
-    for (number, hash) in ancestors {
-        state.insert_ancestor(number, hash);
+    loop {
+        match next(&mut parts).await? {
+            SnapshotPart::Delta(delta) => {
+                let replica = Arc::clone(replica);
+                let applied = blocking.run(move || replica.apply(&delta)).await?;
+                applied.map_err(|error| PeerError::Protocol(error.to_string()))?;
+            }
+            SnapshotPart::Header(header) => {
+                return whole_state(parts, replica, blocking, *header).await;
+            }
+            SnapshotPart::End => {
+                let held = replica.summary();
+                return held.ok_or_else(|| PeerError::Protocol("the coordinator sent nothing".into()));
+            }
+            SnapshotPart::Chunk(_) => {
+                return Err(PeerError::Protocol("a snapshot begins with its header".into()));
+            }
+        }
     }
-    for _ in 0..chunks {
-        let Some(SnapshotPart::Chunk(chunk)) = next(&mut parts).await? else {
-            return Err(PeerError::Protocol("the snapshot ended before its last chunk".into()));
+}
+
+async fn whole_state(
+    mut parts: SnapshotStream,
+    replica: &Arc<Replica>,
+    blocking: &BoundedExecutor,
+    header: SnapshotHeader,
+) -> Result<StateSummary, PeerError> {
+    let failed = |error: StateError| PeerError::Protocol(error.to_string());
+    let SnapshotHeader { summary, spec, ancestors } = header;
+    let filled = Arc::clone(replica);
+    let mut filling =
+        blocking.run(move || filled.begin_filling(ancestors)).await?.map_err(failed)?;
+    loop {
+        let chunk = match next(&mut parts).await? {
+            SnapshotPart::Chunk(chunk) => chunk,
+            SnapshotPart::End => break,
+            SnapshotPart::Header(_) | SnapshotPart::Delta(_) => {
+                return Err(PeerError::Protocol("a snapshot has chunks and an end".into()));
+            }
         };
-        state = tokio::task::spawn_blocking(move || take_up(state, chunk))
-            .await
-            .map_err(|error| PeerError::Protocol(error.to_string()))?;
+        let taken = blocking.run(move || filling.take(chunk).map(|()| filling)).await?;
+        filling = taken.map_err(failed)?;
     }
-    if state.digest() != summary.digest {
-        let (found, expected) = (state.digest(), summary.digest);
+    if filling.digest() != summary.digest {
+        let (found, expected) = (filling.digest(), summary.digest);
         return Err(PeerError::Protocol(format!(
             "the snapshot's content digest is {found:#x}, {expected:#x} was announced"
         )));
     }
-    Ok(Fetched { summary, spec, state })
+    let replica = Arc::clone(replica);
+    let held = blocking.run(move || replica.finish_filling(summary, spec, filling)).await?;
+    held.map(|()| summary).map_err(failed)
 }
 
-async fn next(parts: &mut SnapshotStream) -> Result<Option<SnapshotPart>, PeerError> {
+async fn next(parts: &mut SnapshotStream) -> Result<SnapshotPart, PeerError> {
     match tokio::time::timeout(PART_WITHIN, parts.next()).await {
-        Ok(part) => part.transpose(),
-        Err(_) => Err(PeerError::Unreachable(format!("no part of the snapshot within {PART_WITHIN:?}"))),
+        Ok(part) => part
+            .transpose()?
+            .ok_or_else(|| PeerError::Protocol("the stream of the state ended before its end".into())),
+        Err(_) => Err(PeerError::Unreachable(format!("no part of the state within {PART_WITHIN:?}"))),
     }
-}
-
-fn take_up(mut state: MemoryState, chunk: SnapshotChunk) -> MemoryState {
-    for (hash, code) in chunk.code {
-        state.insert_code(hash, code);
-    }
-    for record in chunk.accounts {
-        state.insert(record);
-    }
-    state
 }

@@ -10,5 +10,6 @@ pub mod node;
 pub mod replica;
 pub mod run;
 pub mod session;
+pub mod store;
 pub mod sub_block;
 pub mod worker;

@@ -113,12 +113,13 @@ impl SessionOptions for Introduction {
 }
 
 impl ShardNode {
-    /// Starts slots and session under `supervisor`. The session registers at once, and goes on
-    /// trying while the coordinator is away.
+    /// Starts slots and session under `supervisor`, with what `replica` holds. The session registers
+    /// at once, and goes on trying while the coordinator is away.
     #[must_use]
     pub fn start(
         config: NodeConfig,
         coordinator: Arc<dyn CoordinatorEndpoint>,
+        replica: Arc<Replica>,
         supervisor: &SupervisorHandle,
     ) -> Arc<Self> {
         let queue = QUEUE_PER_SLOT * usize::from(config.slots.max(1)) + QUEUE_PER_SLOT;
@@ -147,7 +148,6 @@ impl ShardNode {
         let name = format!("shard-{}", config.shard);
         let (slots, slot_supervisor) = Slots::new(&name, config.slots, queue, report);
         supervisor.spawn_thread(format!("{name}-slots"), move || slot_supervisor.run());
-        let replica = Arc::new(Replica::default());
         let introduction = Introduction {
             config: config.clone(),
             replica: Arc::clone(&replica),
@@ -288,11 +288,9 @@ impl ShardEndpoint for ShardNode {
         if self.replica.summary() == Some(target) {
             return Ok(target);
         }
-        let (shard, incarnation) = (self.config.shard, self.config.incarnation);
-        let fetched = fetch_state(self.coordinator.as_ref(), shard, incarnation, target.state).await?;
-        let summary = fetched.summary;
-        let replica = Arc::clone(&self.replica);
-        self.blocking.run(move || replica.replace(summary, fetched.spec, fetched.state)).await?;
+        let who = (self.config.shard, self.config.incarnation);
+        let coordinator = self.coordinator.as_ref();
+        let summary = fetch_state(coordinator, &self.replica, &self.blocking, who, target.state).await?;
         tracing::info!(state = %summary.state, "the replica holds another state");
         Ok(summary)
     }

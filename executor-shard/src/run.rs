@@ -18,6 +18,7 @@ use tonic::service::Routes;
 
 use crate::engine::ENGINE_VERSION;
 use crate::node::{NodeConfig, ShardNode};
+use crate::replica::Replica;
 
 /// Executes sub-blocks of Ethereum blocks for a coordinator.
 ///
@@ -53,6 +54,11 @@ pub struct ShardArgs {
     /// Serve only this chain: a coordinator of another one is refused.
     #[arg(long, value_name = "ID")]
     pub chain_id: Option<u64>,
+
+    /// Keep the replica in this folder, made if it is not there, so that a restart fetches only what
+    /// is missing; without it the replica is in memory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 
     /// How long SIGTERM waits for work in hand.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
@@ -125,7 +131,11 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
         build: NodeConfig::build().to_owned(),
         engine: ENGINE_VERSION.to_owned(),
     };
-    let node = ShardNode::start(config.clone(), Arc::new(coordinator), supervisor);
+    let replica = match args.data_dir.clone() {
+        Some(folder) => tokio::task::spawn_blocking(move || Replica::open(&folder)).await??,
+        None => Replica::default(),
+    };
+    let node = ShardNode::start(config.clone(), Arc::new(coordinator), Arc::new(replica), supervisor);
     let (health, _reporter) = Health::new();
     let routes = Routes::new(shard_service(Arc::clone(&node) as _, identity));
     supervisor.spawn_critical("server", bound.serve(routes, health, supervisor.shutdown_token()));

@@ -10,9 +10,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::execute::{BlockExecutor, BlockStats, ExecuteError};
-use crate::fleet::{EventKind, Fleet, FleetError};
-use crate::ledger::{BlockLog, Ledger, LogError};
+use crate::execute::{BlockStats, ExecuteError};
+use crate::fleet::{EventKind, FleetError};
+use crate::import::{Imported, Importer, Place, is_fatal};
+use crate::ledger::Ledger;
 
 /// Blocks that wait, at most.
 const QUEUE: usize = 64;
@@ -63,9 +64,9 @@ pub enum ChainError {
     /// The fleet is gone.
     #[error(transparent)]
     Fleet(#[from] FleetError),
-    /// A block cannot be made durable.
-    #[error("a block cannot be made durable, so none is taken any more: {0}")]
-    Log(LogError),
+    /// A block cannot be made durable, or the ledger cannot be read.
+    #[error("the ledger fails, so no block is taken any more: {0}")]
+    Ledger(ExecuteError),
 }
 
 struct Submission {
@@ -137,10 +138,7 @@ impl ChainHandle {
 /// The chain.
 #[derive(Debug)]
 pub struct Chain {
-    fleet: Fleet,
-    executor: BlockExecutor,
-    ledger: Arc<Ledger>,
-    log: Option<BlockLog>,
+    importer: Importer,
     queue: Receiver<Submission>,
     status: Arc<Mutex<ChainStatus>>,
     remembered: HashMap<B256, BlockOutcome>,
@@ -150,41 +148,21 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Remembers a block that was committed before this process began.
-    pub fn remember_committed(&mut self, block: &Block) {
-        self.remember(BlockOutcome {
-            number: block.header.number,
-            hash: block.hash,
-            fork: self.ledger.spec().fork_name(&block.header),
-            transactions: block.transactions.len(),
-            gas_used: block.header.gas_used,
-            error: None,
-            refused: false,
-            stats: BlockStats::default(),
-            known: true,
-        });
-    }
-
-    /// A chain on `ledger`, executed by `executor`, its blocks kept in `log` if there is one; [`Chain::run`] runs it.
+    /// A chain of the blocks that `importer` takes; [`Chain::run`] runs it.
     #[must_use]
-    pub fn new(
-        fleet: Fleet,
-        executor: BlockExecutor,
-        ledger: Arc<Ledger>,
-        log: Option<BlockLog>,
-    ) -> (Self, ChainHandle) {
+    pub fn new(importer: Importer) -> (Self, ChainHandle) {
         let (sender, queue) = bounded(QUEUE);
         let status: Arc<Mutex<ChainStatus>> = Arc::default();
         let handle = ChainHandle {
             queue: sender,
             status: Arc::clone(&status),
-            ledger: Arc::clone(&ledger),
+            ledger: Arc::clone(importer.ledger()),
             admission: CancellationToken::new(),
             idle: CancellationToken::new(),
         };
         let (admission, idle) = (handle.admission.clone(), handle.idle.clone());
         let (remembered, order) = (HashMap::new(), VecDeque::new());
-        (Self { fleet, executor, ledger, log, queue, status, remembered, order, admission, idle }, handle)
+        (Self { importer, queue, status, remembered, order, admission, idle }, handle)
     }
 
     /// Executes blocks until `stop`.
@@ -222,7 +200,7 @@ impl Chain {
         let mut outcome = BlockOutcome {
             number,
             hash: block.hash,
-            fork: self.ledger.spec().fork_name(&block.header),
+            fork: self.importer.ledger().spec().fork_name(&block.header),
             transactions: block.transactions.len(),
             gas_used: 0,
             error: None,
@@ -230,44 +208,43 @@ impl Chain {
             stats: BlockStats::default(),
             known: false,
         };
-        // An export begins with the genesis block, which is there from the beginning.
-        if block.hash == self.ledger.origin().block_hash {
-            return Ok(BlockOutcome { known: true, ..outcome });
-        }
-        match self.import(block) {
-            Ok((gas_used, stats)) => {
-                outcome.gas_used = gas_used;
-                outcome.stats = stats;
-                self.remember(outcome.clone());
-                let text = format!("{} transactions, {gas_used} gas", block.transactions.len());
-                self.fleet.announce(EventKind::BlockCommitted, Some(number), text);
+        match self.importer.import(block) {
+            // An export begins with the genesis block, which is there from the beginning.
+            Ok(None) => {
+                outcome.known = true;
+                outcome.gas_used = block.header.gas_used;
+                return Ok(outcome);
             }
-            // A disk that fails once is not trusted again.
-            Err(ExecuteError::Log(error)) => return Err(ChainError::Log(error)),
+            Ok(Some(imported)) => self.imported(&mut outcome, &imported),
             Err(ExecuteError::Fleet(error @ (FleetError::Ended | FleetError::Overloaded))) => {
                 return Err(error.into());
             }
+            // A disk that fails once is not trusted again.
+            Err(error) if is_fatal(&error) => return Err(ChainError::Ledger(error)),
             Err(error) => {
                 outcome.refused = error.is_invalid_block();
                 let kind = if outcome.refused { EventKind::BlockRefused } else { EventKind::Alarm };
-                self.fleet.announce(kind, Some(number), error.to_string());
+                self.importer.fleet().announce(kind, Some(number), error.to_string());
                 outcome.error = Some(error.to_string());
             }
         }
         Ok(outcome)
     }
 
-    fn import(&mut self, block: &Block) -> Result<(u64, BlockStats), ExecuteError> {
-        let verified = self.executor.execute(block, &self.ledger, Vec::new())?;
-        // Durable first: what cannot be written is not acknowledged, and not committed either.
-        if let Some(log) = &mut self.log {
-            log.append(block)?;
-        }
-        self.ledger.commit(block, &verified.delta)?;
-        self.fleet.advance(Arc::clone(&verified.delta))?;
+    fn imported(&mut self, outcome: &mut BlockOutcome, imported: &Imported) {
+        outcome.gas_used = imported.finished.gas_used.0;
+        outcome.stats = imported.stats;
+        self.remember(outcome.clone());
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        status.reassigned += u64::from(verified.stats.reassigned);
-        Ok((verified.finished.gas_used.0, verified.stats))
+        status.reassigned += u64::from(imported.stats.reassigned);
+        drop(status);
+        let (kind, how) = match imported.place {
+            Place::Head => (EventKind::BlockCommitted, String::new()),
+            Place::Reorganised(back) => (EventKind::BlockCommitted, format!(", {back} blocks taken back")),
+            Place::Aside => (EventKind::BlockAside, String::new()),
+        };
+        let text = format!("{} transactions, {} gas{how}", outcome.transactions, outcome.gas_used);
+        self.importer.fleet().announce(kind, Some(outcome.number), text);
     }
 
     fn remember(&mut self, outcome: BlockOutcome) {

@@ -70,9 +70,8 @@ impl Blocks for Service {
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(|error| Status::unavailable(error.to_string()))?;
         let committed = self.chain.ledger().head();
-        let head = committed.summary;
-        // The ledger holds verified blocks of a whole state: their headers' roots are right.
-        let state_root = committed.header.map(|header| header.state_root.to_vec().into());
+        let head = committed.summary();
+        let state_root = committed.state_root().map(|root| root.to_vec().into());
         let chain = self.chain.status();
         let shards = shards
             .into_iter()
@@ -98,7 +97,7 @@ impl Blocks for Service {
             chain_id: self.chain.ledger().spec().chain_id,
             head: Some(summary_message(head)),
             state_root: state_root.unwrap_or_default(),
-            blocks: committed.blocks,
+            blocks: committed.blocks(),
             reassigned: chain.reassigned,
             shards,
         }))

@@ -25,7 +25,7 @@ use super::report::{Report, Row, millis};
 use super::timeline;
 use crate::execute::{BlockExecutor, ExecuteOptions, Verified};
 use crate::fleet::{EventKind, Fleet, FleetOptions, KillDrill};
-use crate::ledger::{Ledger, state_root};
+use crate::ledger::Ledger;
 use crate::planner::Plan;
 use crate::sequential::execute_sequentially;
 use crate::validate::{Finished, verify_header};
@@ -339,7 +339,7 @@ fn on_fleet(
     kills: Vec<KillDrill>,
 ) -> anyhow::Result<Verified> {
     let height = Some(case.block.header.number);
-    let verified = match executor.execute(&case.block, &case.ledger, kills) {
+    let verified = match executor.execute(&case.block, case.ledger.spec(), &case.ledger.head(), kills) {
         Ok(verified) => verified,
         Err(error) => {
             let kind = if error.is_invalid_block() { EventKind::BlockRefused } else { EventKind::Alarm };
@@ -349,8 +349,8 @@ fn on_fleet(
     };
     // A stand-alone pre-state ends with its block: nothing follows that it would be committed for.
     if case.ledger.is_complete() {
-        case.ledger.commit(&case.block, &verified.delta)?;
-        fleet.advance(Arc::clone(&verified.delta))?;
+        case.ledger.commit(&verified.tip)?;
+        verified.tip.delta().map_or(Ok(()), |delta| fleet.advance(delta))?;
     }
     let stats = verified.stats;
     let text = format!(
@@ -369,17 +369,17 @@ fn sequential(case: &Case) -> anyhow::Result<Verified> {
     let began = Instant::now();
     let (block, ledger) = (&case.block, &case.ledger);
     block.check_body()?;
-    ledger.check_next(block)?;
-    let (_, view) = ledger.head_view()?;
-    let finished = execute_sequentially(block, ledger.spec(), &view)?;
-    let delta = Arc::new(ledger.delta(block, finished.changes.clone(), finished.code.clone())?);
-    let root = if ledger.is_complete() { Some(state_root(&view.after(&delta))?) } else { None };
-    verify_header(block, ledger.spec(), &finished, root)?;
+    let parent = ledger.head();
+    parent.check_next(block)?;
+    let finished = execute_sequentially(block, ledger.spec(), parent.view())?;
+    let draft = parent.draft(finished.changes.clone(), finished.code.clone())?;
+    verify_header(block, ledger.spec(), &finished, draft.state_root())?;
+    let tip = parent.seal(draft, block, &finished.receipts);
     let stats = crate::execute::BlockStats { elapsed: began.elapsed(), ..Default::default() };
     if ledger.is_complete() {
-        ledger.commit(block, &delta)?;
+        ledger.commit(&tip)?;
     }
-    Ok(Verified { delta, finished, state_root: root, stats })
+    Ok(Verified { state_root: tip.state_root(), tip, finished, stats })
 }
 
 fn empty_row(case: &Case) -> Row {
@@ -399,7 +399,7 @@ fn unreadable_row(file: String, error: &anyhow::Error) -> Row {
 }
 
 fn fill(row: &mut Row, block: &Block, verified: &Verified) {
-    let Verified { delta, finished, state_root, stats } = verified;
+    let Verified { tip, finished, state_root, stats } = verified;
     row.verified = true;
     row.gas_used = finished.gas_used.0;
     row.ms = millis(stats.elapsed);
@@ -412,8 +412,11 @@ fn fill(row: &mut Row, block: &Block, verified: &Verified) {
     row.receipts_root = finished.rooted.then(|| block.header.receipts_root.to_string());
     row.state_root = state_root.map(|root| root.to_string());
     row.receipts_digest = Some(receipts_digest(finished));
-    row.delta_digest = codec::encode("changes", &(&delta.accounts, &delta.code), codec::MAX_PAYLOAD_BYTES)
-        .ok()
+    row.delta_digest = tip
+        .delta()
+        .and_then(|delta| {
+            codec::encode("changes", &(&delta.accounts, &delta.code), codec::MAX_PAYLOAD_BYTES).ok()
+        })
         .map(|bytes| codec::payload_digest(&bytes).to_string());
 }
 

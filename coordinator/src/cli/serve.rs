@@ -1,13 +1,11 @@
 //! `coordinator serve`: the service.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use common::block::Block;
 use common::id::Epoch;
 use common::launch::{ParentWatch, stop_asked};
 use common::supervise::{Exit, Outcome, Signals, Supervisor};
@@ -16,16 +14,14 @@ use net::serve::{Bound, Health};
 use net::wire::fleet_service;
 use tonic::service::Routes;
 
-use super::cases::genesis_ledger;
 use crate::api::{Chain, blocks_service};
-use crate::execute::{BlockExecutor, ExecuteError, ExecuteOptions, replay};
+use crate::execute::{BlockExecutor, ExecuteOptions};
 use crate::fleet::{Fleet, FleetOptions};
-use crate::ledger::{BlockLog, Ledger};
+use crate::import::{ForkChoice, Importer};
+use crate::input::read_genesis;
+use crate::ledger::{Ledger, LedgerOptions};
 use crate::planner::Plan;
 use crate::schedule::ScheduleLimits;
-
-/// Blocks of the log that are remembered after a start.
-const RECENT_BLOCKS: usize = 256;
 
 /// Options of `coordinator serve`.
 #[derive(Debug, Clone, Args)]
@@ -38,7 +34,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7700")]
     pub listen: SocketAddr,
 
-    /// Keep the chain's blocks in this folder, made if it is not there; without it they are gone at the end
+    /// Keep the chain in this folder, made if it is not there; without it the chain is gone at the end
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
@@ -88,20 +84,13 @@ impl ServeArgs {
     }
 }
 
-/// Opens the data directory, and brings the ledger to where it was. The newest blocks are given
-/// back, so that submitting them again is answered.
-fn rebuild(folder: &Path, ledger: &Ledger) -> Result<(BlockLog, VecDeque<Block>), ExecuteError> {
-    let mut recent = VecDeque::new();
-    let log = BlockLog::open(folder, ledger.origin().block_hash, |block| {
-        replay(&block, ledger)?;
-        recent.push_back(block);
-        if recent.len() > RECENT_BLOCKS {
-            recent.pop_front();
-        }
-        Ok::<(), ExecuteError>(())
-    })?;
-    tracing::info!(blocks = ledger.head().blocks, head = %ledger.head().summary.state, "the chain was rebuilt from its log");
-    Ok((log, recent))
+/// The ledger in the data directory, or one in memory.
+fn open_ledger(genesis: &Path, folder: Option<&Path>) -> anyhow::Result<(Ledger, Epoch)> {
+    let origin = read_genesis(genesis)?.into();
+    let Some(folder) = folder else { return Ok((Ledger::begin(origin)?, Epoch::first())) };
+    let ledger = Ledger::open(folder, origin, LedgerOptions::default())?;
+    let epoch = ledger.raise_epoch()?;
+    Ok((ledger, epoch))
 }
 
 /// Runs the service until it is asked to stop.
@@ -110,26 +99,16 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("coordinator");
     let handle = supervisor.handle();
-    let ledger = genesis_ledger(&args.genesis)?;
     let bound = Bound::bind(args.listen).await?;
     let address = bound.address();
-    let (log, recent) = match args.data_dir.clone() {
-        Some(folder) => {
-            let ledger = Arc::clone(&ledger);
-            let (log, recent) = tokio::task::spawn_blocking(move || rebuild(&folder, &ledger)).await??;
-            (Some(log), recent)
-        }
-        None => (None, VecDeque::new()),
-    };
-    let epoch = log.as_ref().map_or_else(Epoch::first, BlockLog::epoch);
+    let (genesis, folder) = (args.genesis.clone(), args.data_dir.clone());
+    let opened = tokio::task::spawn_blocking(move || open_ledger(&genesis, folder.as_deref())).await?;
+    let (ledger, epoch) = opened.map(|(ledger, epoch)| (Arc::new(ledger), epoch))?;
     let fleet = Fleet::start(epoch, args.fleet_options(), &handle)?;
-    fleet.set_world(Arc::clone(&ledger))?;
     let options = ExecuteOptions { plan: args.plan, ..ExecuteOptions::default() };
     let executor = BlockExecutor::new(fleet.clone(), options);
-    let (mut chain, submissions) = Chain::new(fleet.clone(), executor, Arc::clone(&ledger), log);
-    for block in &recent {
-        chain.remember_committed(block);
-    }
+    let importer = Importer::new(fleet.clone(), executor, Arc::clone(&ledger), ForkChoice::Heaviest)?;
+    let (chain, submissions) = Chain::new(importer);
     let stop = handle.shutdown_token();
     let chain_end = submissions.clone();
     handle.spawn_thread("chain", move || chain.run(&stop));
@@ -143,7 +122,7 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
         std::fs::write(file, format!("{address}\n"))?;
     }
     tracing::info!(
-        %address, epoch = %fleet.epoch(), chain = ledger.spec().chain_id, head = %ledger.head().summary.state, "serving"
+        %address, epoch = %fleet.epoch(), chain = ledger.spec().chain_id, head = %ledger.head().summary().state, "serving"
     );
     let outcome = supervisor.run_until_stopped(stop_asked(&mut signals, &parent)).await;
     let mut exit = Exit::Clean;

@@ -48,6 +48,7 @@ fn line(event: &FleetEvent) -> String {
         EventKind::Drill => "is sent SIGKILL:",
         EventKind::Reassigned => "had work that is reassigned:",
         EventKind::BlockCommitted => "verified:",
+        EventKind::BlockAside => "block kept aside",
         EventKind::BlockRefused => "refused:",
         EventKind::Alarm => "ALARM:",
     };

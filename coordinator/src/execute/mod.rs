@@ -10,17 +10,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256};
-use common::account::Delta;
 use common::block::{Block, BlockError, BlockPayload};
 use common::chain_spec::ChainSpec;
 use common::codec::CodecError;
-use common::id::{StateRef, TxIndex};
+use common::id::TxIndex;
 use common::work::{TxOutcome, WorkOutput};
 use executor_shard::engine::{StateError, recover_sender};
 use executor_shard::replica::ReplicaView;
 
 use crate::fleet::{EventKind, Fleet, FleetError, KillDrill};
-use crate::ledger::{Ledger, LedgerError, LogError, state_root};
+use crate::ledger::{LedgerError, Tip};
 use crate::planner::{self, Plan};
 use crate::validate::{Finished, Rejection, ValidateError, Validator, execute_trusted, verify_header};
 use rounds::{RoundClient, RoundError};
@@ -43,8 +42,8 @@ impl Default for ExecuteOptions {
 /// A block that was executed and verified, ready to be committed.
 #[derive(Debug)]
 pub struct Verified {
-    /// What it changes.
-    pub delta: Arc<Delta>,
+    /// The state after it, on the way to be committed.
+    pub tip: Arc<Tip>,
     /// What it leads to.
     pub finished: Finished,
     /// The state root, where the whole state is known.
@@ -82,9 +81,6 @@ pub enum ExecuteError {
     /// The block does not fit the ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The block cannot be made durable.
-    #[error(transparent)]
-    Log(#[from] LogError),
     /// The state is broken.
     #[error(transparent)]
     State(#[from] StateError),
@@ -142,8 +138,7 @@ pub struct BlockExecutor {
 struct Run<'a> {
     block: &'a Block,
     spec: &'a ChainSpec,
-    base: StateRef,
-    view: ReplicaView,
+    parent: &'a Tip,
     stats: BlockStats,
 }
 
@@ -155,40 +150,45 @@ impl BlockExecutor {
         Self { fleet, options, rounds }
     }
 
-    /// Executes and verifies a block on the ledger's head. Nothing is committed.
+    /// Executes and verifies a block on its parent's state, which the fleet's shards hold or are
+    /// on the way to. Nothing is committed.
     ///
     /// # Errors
     /// [`ExecuteError`]; the state has not moved.
     pub fn execute(
         &mut self,
         block: &Block,
-        ledger: &Ledger,
+        spec: &ChainSpec,
+        parent: &Tip,
         kills: Vec<KillDrill>,
     ) -> Result<Verified, ExecuteError> {
         let started = Instant::now();
         block.check_body()?;
-        ledger.check_next(block)?;
-        let (head, view) = ledger.head_view()?;
-        let mut run =
-            Run { block, spec: ledger.spec(), base: head.state, view, stats: BlockStats::default() };
-        let outcome = self.speculate(&mut run, kills).and_then(|finished| verify(&run, ledger, finished));
-        let (finished, delta, root) = match outcome {
+        parent.check_next(block)?;
+        let mut run = Run { block, spec, parent, stats: BlockStats::default() };
+        let outcome = self.speculate(&mut run, kills).and_then(|finished| verify(&run, finished));
+        let (finished, tip) = match outcome {
             Ok(verified) => verified,
             // No block is refused, or given up, on a shard's word.
             Err(error @ (ExecuteError::Rejected(_) | ExecuteError::State(_) | ExecuteError::Round(_))) => {
-                self.judge(&run, ledger, &error)?
+                self.judge(&run, &error)?
             }
             Err(error) => return Err(error),
         };
         run.stats.reexecuted = finished.reexecuted;
         run.stats.elapsed = started.elapsed();
-        Ok(Verified { delta, finished, state_root: root, stats: run.stats })
+        Ok(Verified { state_root: tip.state_root(), tip, finished, stats: run.stats })
     }
 
     /// Runs the block through the shards and the validator.
     fn speculate(&mut self, run: &mut Run<'_>, kills: Vec<KillDrill>) -> Result<Finished, ExecuteError> {
         let block = run.block;
-        let mut validator = Validator::begin(block, run.spec, run.view.clone())?;
+        let mut validator = Validator::begin(
+            block,
+            run.spec,
+            run.parent.view().clone(),
+            run.parent.intermediate_roots(),
+        )?;
         let payload = Arc::new(BlockPayload::new(block, validator.prelude()?));
         let inputs = payload.digest()?;
         let slots = self.fleet.slots()?;
@@ -199,7 +199,7 @@ impl BlockExecutor {
         let sub_blocks = planner::plan(self.options.plan, &block.transactions, &senders, slots);
         run.stats.sub_blocks = u32::try_from(sub_blocks.len()).unwrap_or(u32::MAX);
         let work =
-            rounds::execution_work(run.base, block.hash, inputs, &sub_blocks, &senders, self.options.plan)?;
+            rounds::execution_work(run.parent.summary().state, block.hash, inputs, &sub_blocks, &senders, self.options.plan)?;
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
         let mut arrived = vec![false; block.transactions.len()];
         let reassigned = self.rounds.run(&payload, work, kills, |indices, output| {
@@ -235,7 +235,7 @@ impl BlockExecutor {
     ) -> Result<Vec<Address>, ExecuteError> {
         let block = run.block;
         let parts = planner::recovery(block.transactions.len(), slots);
-        let work = rounds::recovery_work(run.base, block.hash, inputs, &parts)?;
+        let work = rounds::recovery_work(run.parent.summary().state, block.hash, inputs, &parts)?;
         let mut senders: Vec<Option<Address>> = vec![None; block.transactions.len()];
         let reassigned = self.rounds.run(payload, work, Vec::new(), |indices, output| {
             let WorkOutput::Recovered(found) = output else { return Ok(()) };
@@ -263,35 +263,17 @@ impl BlockExecutor {
     fn judge(
         &self,
         run: &Run<'_>,
-        ledger: &Ledger,
         doubt: &ExecuteError,
-    ) -> Result<(Finished, Arc<Delta>, Option<B256>), ExecuteError> {
-        let verified = execute_alone(run, ledger)?;
+    ) -> Result<(Finished, Arc<Tip>), ExecuteError> {
+        let verified = execute_alone(run)?;
         let text = format!("shards are at fault ({doubt}); the block was executed here instead");
         self.fleet.announce(EventKind::Alarm, Some(run.block.header.number), text);
         Ok(verified)
     }
 }
 
-/// Executes, verifies and commits a block without any shard: how a chain is rebuilt from its log.
-///
-/// # Errors
-/// [`ExecuteError`] when the block does not follow the head or does not verify.
-pub fn replay(block: &Block, ledger: &Ledger) -> Result<(), ExecuteError> {
-    block.check_body()?;
-    let (head, view) = ledger.head_view()?;
-    ledger.check_next(block)?;
-    let run = Run { block, spec: ledger.spec(), base: head.state, view, stats: BlockStats::default() };
-    let (_, delta, _) = execute_alone(&run, ledger)?;
-    ledger.commit(block, &delta)?;
-    Ok(())
-}
-
 /// Executes and verifies a block with this process's own engine alone.
-fn execute_alone(
-    run: &Run<'_>,
-    ledger: &Ledger,
-) -> Result<(Finished, Arc<Delta>, Option<B256>), ExecuteError> {
+fn execute_alone(run: &Run<'_>) -> Result<(Finished, Arc<Tip>), ExecuteError> {
     let fork = run.spec.evm_env(&run.block.header).cfg_env.spec;
     let senders: Vec<Address> = run
         .block
@@ -303,8 +285,9 @@ fn execute_alone(
                 .map_err(|bad| Rejection::Transaction { index: TxIndex(index), reason: bad.0 })
         })
         .collect::<Result<_, _>>()?;
-    let finished = execute_trusted(run.block, run.spec, &senders, run.view.clone())?;
-    verify(run, ledger, finished)
+    let (view, roots) = (run.parent.view().clone(), run.parent.intermediate_roots());
+    let finished = execute_trusted(run.block, run.spec, &senders, view, roots)?;
+    verify(run, finished)
 }
 
 /// Validates as far as results have arrived, in block order.
@@ -322,15 +305,10 @@ fn advance(
     }
 }
 
-/// Checks the header, and makes the delta.
-fn verify(
-    run: &Run<'_>,
-    ledger: &Ledger,
-    finished: Finished,
-) -> Result<(Finished, Arc<Delta>, Option<B256>), ExecuteError> {
-    let delta = ledger.delta(run.block, finished.changes.clone(), finished.code.clone())?;
-    let delta = Arc::new(delta);
-    let root = if ledger.is_complete() { Some(state_root(&run.view.after(&delta))?) } else { None };
-    verify_header(run.block, run.spec, &finished, root)?;
-    Ok((finished, delta, root))
+/// Checks the header, and makes the tip.
+fn verify(run: &Run<'_>, finished: Finished) -> Result<(Finished, Arc<Tip>), ExecuteError> {
+    let draft = run.parent.draft(finished.changes.clone(), finished.code.clone())?;
+    verify_header(run.block, run.spec, &finished, draft.state_root())?;
+    let tip = run.parent.seal(draft, run.block, &finished.receipts);
+    Ok((finished, tip))
 }

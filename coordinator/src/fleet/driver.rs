@@ -560,6 +560,7 @@ impl Driver {
                 slots: link.slots,
                 state: link.state.map(|held| held.state),
                 draining: link.draining,
+                ready: link.state.is_some() && link.state == self.target && !link.draining,
                 outstanding: self.scheduler.outstanding(*shard),
                 results: link.results,
             })

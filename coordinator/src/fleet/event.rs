@@ -26,6 +26,8 @@ pub enum EventKind {
     Reassigned,
     /// A block was verified and committed.
     BlockCommitted,
+    /// A valid block is kept beside the chain.
+    BlockAside,
     /// A block was refused.
     BlockRefused,
     /// Something that an operator has to look at.
@@ -43,6 +45,7 @@ impl fmt::Display for EventKind {
             Self::Drill => "drill",
             Self::Reassigned => "reassigned",
             Self::BlockCommitted => "block_committed",
+            Self::BlockAside => "block_aside",
             Self::BlockRefused => "block_refused",
             Self::Alarm => "alarm",
         })

@@ -92,6 +92,8 @@ pub struct ShardView {
     pub state: Option<StateRef>,
     /// Whether it takes nothing new.
     pub draining: bool,
+    /// Whether it holds the current state and takes work.
+    pub ready: bool,
     /// Assignments that it holds.
     pub outstanding: usize,
     /// Results of it that were used.
@@ -113,6 +115,8 @@ struct Shared {
     local: Mutex<HashMap<ShardId, Arc<dyn ShardEndpoint>>>,
     /// The world that is executed on.
     ledger: RwLock<Option<Arc<Ledger>>>,
+    /// The deltas that shards were told of since they were to hold the ledger's head.
+    route: Mutex<Vec<Arc<Delta>>>,
     events: broadcast::Sender<FleetEvent>,
     supervisor: SupervisorHandle,
 }
@@ -184,6 +188,7 @@ impl Fleet {
             losses: Mutex::default(),
             local: Mutex::default(),
             ledger: RwLock::default(),
+            route: Mutex::default(),
             events,
             supervisor: supervisor.clone(),
         });
@@ -217,7 +222,7 @@ impl Fleet {
         // Held while the shard starts, so that it is known when its registration arrives.
         let mut local = self.shared.local.lock().unwrap_or_else(PoisonError::into_inner);
         let shard = config.shard;
-        let node = ShardNode::start(config, self.endpoint(), &self.shared.supervisor);
+        let node = ShardNode::start(config, self.endpoint(), Arc::default(), &self.shared.supervisor);
         local.insert(shard, node);
     }
 
@@ -237,16 +242,25 @@ impl Fleet {
     /// # Errors
     /// [`FleetError`] when the driver cannot be told.
     pub fn set_world(&self, ledger: Arc<Ledger>) -> Result<(), FleetError> {
-        let target = ledger.head().summary;
+        let target = ledger.head().summary();
         *self.shared.ledger.write().unwrap_or_else(PoisonError::into_inner) = Some(ledger);
+        self.shared.route.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.shared.send(Message::Target(target))
     }
 
-    /// Shards move by one committed block.
+    /// Shards move by one block, forwards or backwards.
     ///
     /// # Errors
     /// [`FleetError`] when the driver cannot be told.
     pub fn advance(&self, delta: Arc<Delta>) -> Result<(), FleetError> {
+        let at_head = self.shared.ledger().is_none_or(|ledger| ledger.head().summary().state == delta.to);
+        let mut route = self.shared.route.lock().unwrap_or_else(PoisonError::into_inner);
+        if at_head {
+            route.clear();
+        } else {
+            route.push(Arc::clone(&delta));
+        }
+        drop(route);
         self.shared.send(Message::Advance(delta))
     }
 
@@ -296,11 +310,8 @@ impl Fleet {
     /// # Errors
     /// [`FleetError`] when the driver does not answer.
     pub fn ready(&self) -> Result<(usize, usize), FleetError> {
-        let Some(target) = self.shared.ledger().map(|ledger| ledger.head().summary.state) else {
-            return Ok((0, 0));
-        };
         let shards = self.shards()?;
-        let ready = shards.iter().filter(|shard| shard.state == Some(target) && !shard.draining);
+        let ready = shards.iter().filter(|shard| shard.ready);
         Ok(ready.fold((0, 0), |(count, slots), shard| (count + 1, slots + usize::from(shard.slots))))
     }
 

@@ -1,16 +1,16 @@
 //! The snapshot service: whole states in chunks, at most two streams at once, each with a permit
 //! that it holds to its end. A reader that is slow is given up, one that leaves ends its stream.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
-use alloy_primitives::{Address, B256, Bytes};
-use common::account::{AccountRecord, SlotValue};
 use common::endpoint::{PeerError, SnapshotStream};
-use common::message::{SnapshotChunk, SnapshotHeader, SnapshotPart, SnapshotRequest};
-use executor_shard::engine::{StateError, StateView};
-use executor_shard::replica::ReplicaView;
+use common::message::{SnapshotHeader, SnapshotPart, SnapshotRequest, StateSummary};
+use executor_shard::engine::{ANCESTORS_KEPT, StateError};
+use executor_shard::replica::Base;
+use executor_shard::store::Cursor;
 use net::bounded::BoundedExecutor;
+use net::limits::MAX_MESSAGE_BYTES;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -29,11 +29,11 @@ const TURN_WITHIN: Duration = Duration::from_secs(60);
 /// About how many bytes one chunk holds.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// What a slot takes in a chunk.
-const SLOT_BYTES: usize = 66;
+/// The largest delta that travels as one part; where there is a larger one, a whole state is sent.
+const MAX_DELTA: usize = MAX_MESSAGE_BYTES / 2;
 
-/// What an account takes in a chunk, without its slots.
-const ACCOUNT_BYTES: usize = 110;
+/// How often a chunk is sent, at most: 32 MiB/s for each stream.
+const CHUNK_EVERY: Duration = Duration::from_millis(32);
 
 /// The service.
 #[derive(Debug)]
@@ -52,20 +52,29 @@ impl Snapshots {
         }
     }
 
-    /// Streams the state that was asked for, or the newest if that one is gone.
+    /// Streams the deltas that are missing, or the newest state as a whole.
     pub(super) async fn stream(&self, request: SnapshotRequest) -> Result<SnapshotStream, PeerError> {
         let ledger =
             self.shared.ledger().ok_or_else(|| PeerError::Unreachable("there is no state yet".into()))?;
         let (parts, stream) = mpsc::channel(1);
         let (permits, blocking) = (Arc::clone(&self.permits), self.blocking.clone());
         let name = format!("snapshot-{}", request.shard);
+        let shared = Arc::clone(&self.shared);
         self.shared.supervisor.spawn_job(name, async move {
+            match send_deltas(&shared, &ledger, &blocking, request.held, &parts).await {
+                Ok(Sent::NotKnown) => {}
+                Ok(Sent::All) => return Ok::<(), FleetError>(()),
+                Err(error) => {
+                    send(&parts, Err(error)).await;
+                    return Ok(());
+                }
+            }
             // The permit is held to the stream's end.
             let turn = tokio::time::timeout(TURN_WITHIN, permits.acquire_owned()).await;
             let Ok(Ok(_permit)) = turn else {
                 let busy = PeerError::Overloaded(format!("{STREAMS} snapshots are being streamed already"));
                 send(&parts, Err(busy)).await;
-                return Ok::<(), FleetError>(());
+                return Ok(());
             };
             if let Err(error) = send_all(&ledger, &blocking, &parts).await {
                 send(&parts, Err(error)).await;
@@ -76,73 +85,45 @@ impl Snapshots {
     }
 }
 
-/// What one chunk holds.
-#[derive(Debug)]
-enum Piece {
-    Code(Vec<(B256, Bytes)>),
-    Accounts(Vec<Address>),
-    /// Part of one account's storage.
-    Storage(Address, Vec<SlotValue>),
+/// Whether deltas lead on from what a shard holds.
+enum Sent {
+    All,
+    NotKnown,
 }
 
-/// A state, cut into chunks.
-#[derive(Debug)]
-struct Cut {
-    view: ReplicaView,
-    chunks: Vec<Piece>,
-}
-
-impl Cut {
-    fn new(view: ReplicaView) -> Self {
-        let mut chunks = Vec::new();
-        let (mut code, mut size) = (Vec::new(), 0);
-        for (hash, bytes) in view.all_code() {
-            size += bytes.len() + 40;
-            code.push((hash, bytes));
-            if size >= CHUNK_BYTES {
-                chunks.push(Piece::Code(std::mem::take(&mut code)));
-                size = 0;
-            }
-        }
-        chunks.push(Piece::Code(code));
-        let (mut accounts, mut size) = (Vec::new(), 0);
-        for address in view.addresses() {
-            let storage = view.storage(&address);
-            let slots = storage.len();
-            if slots * SLOT_BYTES > CHUNK_BYTES {
-                let parts = storage.chunks(CHUNK_BYTES / SLOT_BYTES);
-                chunks.extend(parts.map(|part| Piece::Storage(address, part.to_vec())));
-                continue;
-            }
-            size += ACCOUNT_BYTES + slots * SLOT_BYTES;
-            accounts.push(address);
-            if size >= CHUNK_BYTES {
-                chunks.push(Piece::Accounts(std::mem::take(&mut accounts)));
-                size = 0;
-            }
-        }
-        chunks.push(Piece::Accounts(accounts));
-        Self { view, chunks }
+/// Sends what leads on from the state that a shard holds to where shards are to be.
+async fn send_deltas(
+    shared: &Shared,
+    ledger: &Arc<Ledger>,
+    blocking: &BoundedExecutor,
+    held: Option<StateSummary>,
+    parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>,
+) -> Result<Sent, PeerError> {
+    let Some(held) = held else { return Ok(Sent::NotKnown) };
+    let head = ledger.head().summary();
+    // The right name and the wrong content: no delta mends that.
+    if held.state == head.state && held.digest != head.digest {
+        return Ok(Sent::NotKnown);
     }
-
-    fn fill(view: &ReplicaView, piece: Piece) -> Result<SnapshotChunk, StateError> {
-        let mut chunk = SnapshotChunk::default();
-        match piece {
-            Piece::Code(code) => chunk.code = code,
-            Piece::Accounts(addresses) => {
-                for address in addresses {
-                    let storage = view.storage(&address);
-                    let account = view.account(&address)?.unwrap_or_default();
-                    chunk.accounts.push(AccountRecord { address, account, storage });
-                }
-            }
-            Piece::Storage(address, storage) => {
-                let account = view.account(&address)?.unwrap_or_default();
-                chunk.accounts.push(AccountRecord { address, account, storage });
-            }
-        }
-        Ok(chunk)
+    let reader = Arc::clone(ledger);
+    let found = blocking.run(move || reader.deltas_from(held.state)).await?;
+    let found = found.map_err(|error| PeerError::Unreachable(error.to_string()))?;
+    let route = shared.route.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut way = found.unwrap_or_default();
+    let end = way.last().map_or(held.state, |last| last.to);
+    let on = route.iter().position(|delta| delta.from == end);
+    way.extend(on.and_then(|on| route.get(on..)).into_iter().flatten().cloned());
+    let too_large = way.iter().any(|delta| delta.weight() > MAX_DELTA);
+    if too_large || (way.is_empty() && held.state != head.state) {
+        return Ok(Sent::NotKnown);
     }
+    for delta in way {
+        if !send(parts, Ok(SnapshotPart::Delta(delta))).await {
+            return Ok(Sent::All);
+        }
+    }
+    send(parts, Ok(SnapshotPart::End)).await;
+    Ok(Sent::All)
 }
 
 /// Sends the ledger's newest state, until the end or the reader's.
@@ -151,25 +132,31 @@ async fn send_all(
     blocking: &BoundedExecutor,
     parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>,
 ) -> Result<(), PeerError> {
-    let (summary, view) = ledger.head_view().map_err(|error| PeerError::Unreachable(error.to_string()))?;
-    let Cut { view, chunks } = blocking.run(move || Cut::new(view)).await?;
-    let header = SnapshotHeader {
-        summary,
-        spec: ledger.spec().as_ref().clone(),
-        ancestors: view.all_ancestors(),
-        chunks: chunks.len() as u64,
+    let tip = ledger.head();
+    let Base::Disk(state) = tip.view().base() else {
+        return Err(PeerError::Unreachable("the ledger's state cannot be streamed".into()));
     };
+    let unreadable = |error: StateError| PeerError::Unreachable(error.to_string());
+    let reader = Arc::clone(state);
+    let ancestors = blocking.run(move || reader.ancestors(ANCESTORS_KEPT)).await?.map_err(unreadable)?;
+    let header = SnapshotHeader { summary: tip.summary(), spec: ledger.spec().as_ref().clone(), ancestors };
     if !send(parts, Ok(SnapshotPart::Header(Box::new(header)))).await {
         return Ok(());
     }
-    for piece in chunks {
-        let view = view.clone();
-        let filled = blocking.run(move || Cut::fill(&view, piece)).await?;
-        let chunk = filled.map_err(|error| PeerError::Protocol(error.to_string()))?;
+    let mut cursor = Some(Cursor::START);
+    while let Some(from) = cursor {
+        let began = Instant::now();
+        let reader = Arc::clone(state);
+        let (chunk, next) =
+            blocking.run(move || reader.chunk(from, CHUNK_BYTES)).await?.map_err(unreadable)?;
         if !send(parts, Ok(SnapshotPart::Chunk(chunk))).await {
             return Ok(());
         }
+        cursor = next;
+        // The stream leaves the machine to those who execute blocks for most of the time.
+        tokio::time::sleep(CHUNK_EVERY.saturating_sub(began.elapsed())).await;
     }
+    send(parts, Ok(SnapshotPart::End)).await;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use alloy_primitives::{Address, B256, Bytes, keccak256};
 use common::block::{Block, Ommers};
 
 use crate::input::{self, GenesisError};
-use crate::ledger::{Ledger, LedgerError, state_root};
+use crate::ledger::{Ledger, LedgerError};
 use crate::validate::{ValidateError, execute_trusted};
 
 pub use traffic::{
@@ -99,21 +99,19 @@ impl ChainBuilder {
                 transaction.recover_signer().map_err(|error| GenerateError::Signature(error.to_string()))
             })
             .collect::<Result<_, _>>()?;
-        let (_, view) = self.ledger.head_view()?;
-        let finished = execute_trusted(&block, self.ledger.spec(), &senders, view.clone())?;
-        let delta = self.ledger.delta(&block, finished.changes, finished.code)?.into();
+        let tip = self.ledger.head();
+        let (view, roots) = (tip.view().clone(), tip.intermediate_roots());
+        let finished = execute_trusted(&block, self.ledger.spec(), &senders, view, roots)?;
+        let draft = tip.draft(finished.changes, finished.code)?;
         let header = &mut block.header;
-        header.state_root = state_root(&view.after(&delta)).map_err(ValidateError::from)?;
+        header.state_root = draft.state_root().unwrap_or_default();
         header.receipts_root = calculate_receipt_root(&finished.receipts);
         header.logs_bloom = finished.bloom;
         header.gas_used = finished.gas_used.0;
         header.blob_gas_used = Some(finished.blob_gas_used.0);
         header.requests_hash = finished.requests.map(|requests| requests.requests_hash());
         let block = Block::new(block.header, block.transactions, block.ommers, block.withdrawals);
-        // The delta again, now that the block has its hash.
-        let mut delta = std::sync::Arc::unwrap_or_clone(delta);
-        delta.to.block_hash = block.hash;
-        self.ledger.commit(&block, &delta.into())?;
+        self.ledger.commit(&tip.seal(draft, &block, &finished.receipts))?;
         self.head = block.header.clone();
         Ok(block)
     }
@@ -123,7 +121,7 @@ impl ChainBuilder {
         let parent = &self.head;
         let number = parent.number + 1;
         let header = Header {
-            parent_hash: self.ledger.head().summary.state.block_hash,
+            parent_hash: self.ledger.head().summary().state.block_hash,
             ommers_hash: EMPTY_OMMER_ROOT_HASH,
             beneficiary: BENEFICIARY,
             transactions_root: calculate_transaction_root(&transactions),
@@ -167,11 +165,11 @@ mod tests {
     fn generated_blocks_verify_with_the_independent_executor() {
         let mut builder = ChainBuilder::new(options()).unwrap();
         for _ in 0..3 {
-            let (_, view) = builder.ledger.head_view().unwrap();
+            let tip = builder.ledger.head();
             let block = builder.next_block(60).unwrap();
             assert!(!block.transactions.is_empty());
             block.check_body().unwrap();
-            let finished = execute_sequentially(&block, builder.ledger.spec(), &view).unwrap();
+            let finished = execute_sequentially(&block, builder.ledger.spec(), tip.view()).unwrap();
             verify_header(&block, builder.ledger.spec(), &finished, None).unwrap();
         }
     }

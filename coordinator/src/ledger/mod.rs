@@ -1,26 +1,40 @@
-//! The ledger: the state of one world and the head of its chain, in memory, and the log of its
-//! blocks on disk. Only the ledger commits.
+//! The ledger: state, trie, blocks, receipts and journal of one world, in an embedded redb
+//! database: in a folder, or in memory. Only the ledger commits.
 //!
-//! It decides nothing about blocks: what it is given to commit has been validated.
+//! It decides nothing about blocks: what it is given to commit has been validated. States are
+//! handed out as [`Tip`]s, which stay readable while later blocks commit.
 
-mod block_log;
+mod commit;
+mod nodes;
+mod open;
+mod records;
 mod root;
+mod side;
+mod tip;
+pub mod trie;
+#[cfg(test)]
+mod tests;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy_consensus::Header;
-use alloy_primitives::{B256, Bytes, U256};
-use common::account::{AccountDelta, AccountRecord, Delta};
-use common::block::Block;
+use alloy_primitives::{B256, Bytes};
+use common::account::{AccountRecord, Delta};
+use common::block::{Block, BlockError};
 use common::chain_spec::ChainSpec;
-use common::codec::{self, CodecError};
-use common::id::{Height, StateRef, WorldId};
-use common::message::StateSummary;
-use executor_shard::engine::{MemoryState, StateError};
-use executor_shard::replica::{Replica, ReplicaError, ReplicaView};
+use common::codec::CodecError;
+use common::id::{Epoch, Height, StateRef};
+use executor_shard::engine::StateError;
+use executor_shard::store::StateCache;
+use redb::{Database, ReadableDatabase};
 
-pub use block_log::{BlockLog, LogError};
+use records::Records;
+use side::SideBlocks;
+
+pub use open::LedgerOptions;
 pub use root::state_root;
+pub use tip::{Draft, IntermediateRoots, Tip};
 
 /// What a world begins with.
 #[derive(Debug, Clone)]
@@ -43,12 +57,12 @@ pub struct Origin {
     pub complete: bool,
 }
 
-/// Why the ledger does not take a block.
+/// Why the ledger does not do what it is asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The world cannot be named.
-    #[error("the world cannot be named: {0}")]
-    World(#[from] CodecError),
+    /// Something cannot be encoded or is too large.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     /// The block does not follow the head.
     #[error("block {number} ({hash}) has parent {parent}, the head is {head} at {head_hash}")]
     NotNext {
@@ -63,61 +77,125 @@ pub enum LedgerError {
         /// The head's hash.
         head_hash: B256,
     },
-    /// The delta cannot be applied.
-    #[error(transparent)]
-    Replica(#[from] ReplicaError),
+    /// A tip does not lead on from the head: another block was committed meanwhile.
+    #[error("the state after {tip} does not lead on from the head {head}; execute the block again")]
+    Outdated {
+        /// What was to be committed.
+        tip: StateRef,
+        /// Where the head is.
+        head: StateRef,
+    },
     /// The state cannot be read.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The trie cannot be read or is damaged.
+    #[error(transparent)]
+    Trie(#[from] trie::TrieError),
+    /// The origin's state is not the one that its header names.
+    #[error("the origin's accounts have state root {computed}, its header says {header}")]
+    OriginRoot {
+        /// Of the accounts.
+        computed: B256,
+        /// In the header.
+        header: B256,
+    },
+    /// The database fails.
+    #[error("the ledger's database fails: {0}")]
+    Database(#[from] redb::Error),
+    /// A file or folder cannot be used.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another process has the database open.
+    #[error("{} is in use by another coordinator; stop it, or use another --data-dir", .0.display())]
+    Locked(PathBuf),
+    /// The file is not a ledger of this format.
+    #[error("{} is not a ledger that this build can use: {reason}; it was left as it is", path.display())]
+    Format {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The ledger is of another chain.
+    #[error(
+        "{} holds another chain: it began with block {found}, --genesis gives {expected} (or other fork times); it was left as it is",
+        path.display()
+    )]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+        /// The origin that it has.
+        found: B256,
+        /// The origin that was asked for.
+        expected: B256,
+    },
+    /// What is in the database contradicts itself.
+    #[error("the ledger is damaged: {what}: {reason}; move it away and import the chain again")]
+    Damaged {
+        /// Which part.
+        what: String,
+        /// In what way.
+        reason: String,
+    },
+    /// The block is too far back.
+    #[error("the state after block {block} is not kept any more: the newest {kept} blocks can be unwound")]
+    TooFarBack {
+        /// Which block.
+        block: Height,
+        /// How many blocks back there are.
+        kept: u64,
+    },
 }
 
-/// The head of the chain.
-#[derive(Debug, Clone)]
-pub struct Head {
-    /// The state after it.
-    pub summary: StateSummary,
-    /// Its header, where it is known.
-    pub header: Option<Header>,
-    /// Blocks committed since the origin.
-    pub blocks: u64,
+impl LedgerError {
+    /// Whether the database itself is at fault, so that nothing further can be made durable.
+    #[must_use]
+    pub fn is_storage(&self) -> bool {
+        matches!(
+            self,
+            Self::Database(_) | Self::Io { .. } | Self::Damaged { .. } | Self::State(StateError::Storage(_))
+        ) || matches!(self, Self::Trie(_))
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ident),*) => {
+        $(impl From<redb::$error> for LedgerError {
+            fn from(error: redb::$error) -> Self {
+                Self::Database(error.into())
+            }
+        })*
+    };
+}
+
+from_redb!(StorageError, TableError, TransactionError, CommitError, DatabaseError, SetDurabilityError);
+
+impl From<BlockError> for LedgerError {
+    fn from(error: BlockError) -> Self {
+        Self::Damaged { what: "a block".into(), reason: error.to_string() }
+    }
 }
 
 /// One world's ledger.
 #[derive(Debug)]
 pub struct Ledger {
+    database: Database,
+    cache: Arc<StateCache>,
+    options: LedgerOptions,
     spec: Arc<ChainSpec>,
-    state: Replica,
-    head: Mutex<Head>,
     origin: StateRef,
     complete: bool,
+    /// Held while a block is committed, too: one at a time.
+    head: Mutex<Arc<Tip>>,
+    side: Mutex<SideBlocks>,
 }
 
 impl Ledger {
-    /// Begins a world.
-    ///
-    /// # Errors
-    /// [`LedgerError::World`] when its rules cannot be encoded.
-    pub fn begin(origin: Origin) -> Result<Self, LedgerError> {
-        let mut state = MemoryState::default();
-        for record in origin.accounts {
-            state.insert(record);
-        }
-        for (hash, code) in origin.code {
-            state.insert_code(hash, code);
-        }
-        for (number, hash) in &origin.ancestors {
-            state.insert_ancestor(*number, *hash);
-        }
-        let world = world_id(&origin.spec, &state, &origin.ancestors, origin.block_hash)?;
-        let at = StateRef { world, height: origin.height, block_hash: origin.block_hash };
-        let summary = StateSummary { state: at, digest: state.digest() };
-        let replica = Replica::default();
-        replica.replace(summary, origin.spec.clone(), state);
-        let head = Mutex::new(Head { summary, header: origin.header, blocks: 0 });
-        let complete = origin.complete;
-        Ok(Self { spec: Arc::new(origin.spec), state: replica, head, origin: at, complete })
-    }
-
     /// The rules of the chain.
     #[must_use]
     pub fn spec(&self) -> &Arc<ChainSpec> {
@@ -136,86 +214,95 @@ impl Ledger {
         self.complete
     }
 
-    /// The head.
+    /// The head: the newest committed block.
     #[must_use]
-    pub fn head(&self) -> Head {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn head(&self) -> Arc<Tip> {
+        Arc::clone(&self.head.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A view of this state, if it is the head's.
-    #[must_use]
-    pub fn view(&self, state: StateRef) -> Option<ReplicaView> {
-        self.state.view(state)
-    }
-
-    /// A view of the head's state.
+    /// Begins a new term of the coordinator: an epoch above all that this ledger has seen, durable
+    /// when this returns.
     ///
     /// # Errors
-    /// [`LedgerError::Replica`] if the state has been given up.
-    pub fn head_view(&self) -> Result<(StateSummary, ReplicaView), LedgerError> {
-        let summary = self.head().summary;
-        let gone = || ReplicaError::NotAtBase { at: None, from: summary.state };
-        Ok((summary, self.state.view(summary.state).ok_or_else(gone)?))
+    /// [`LedgerError::Database`].
+    pub fn raise_epoch(&self) -> Result<Epoch, LedgerError> {
+        let mut epoch = Epoch::first();
+        let transaction = self.database.begin_write()?;
+        epoch.number = records::RecordWriter::open(&transaction)?.raise_epoch(epoch.number)?;
+        transaction.commit()?;
+        Ok(epoch)
     }
 
-    /// The delta of a validated block on the head's state.
+    /// The hash of the chain's block at a height, if it is there.
     ///
     /// # Errors
-    /// [`LedgerError`] when the block does not follow the head, or the state cannot be read.
-    pub fn delta(
-        &self,
-        block: &Block,
-        accounts: Vec<AccountDelta>,
-        code: Vec<(B256, Bytes)>,
-    ) -> Result<Delta, LedgerError> {
-        let (head, view) = self.head_view()?;
-        self.check_next(block)?;
-        let from = head.state;
-        let to = StateRef { world: from.world, height: block.height(), block_hash: block.hash };
-        let mut delta = Delta { from, to, accounts, code, digest: U256::ZERO };
-        delta.digest = view.digest_after(head.digest, &delta)?;
-        Ok(delta)
-    }
-
-    /// Whether the block follows the head.
-    ///
-    /// # Errors
-    /// [`LedgerError::NotNext`].
-    pub fn check_next(&self, block: &Block) -> Result<(), LedgerError> {
-        let at = self.head().summary.state;
-        let follows = block.header.parent_hash == at.block_hash && block.header.number == at.height.0 + 1;
-        if follows {
-            return Ok(());
+    /// [`LedgerError`] when the database cannot be read.
+    pub fn hash_at(&self, height: Height) -> Result<Option<B256>, LedgerError> {
+        use executor_shard::engine::StateView as _;
+        let head = self.head();
+        if height > head.summary.state.height || height < self.origin.height {
+            return Ok(None);
         }
-        Err(LedgerError::NotNext {
-            number: block.header.number,
-            hash: block.hash,
-            parent: block.header.parent_hash,
-            head: at.height,
-            head_hash: at.block_hash,
-        })
+        let hash = head.view.block_hash(height.0)?;
+        Ok((!hash.is_zero()).then_some(hash))
     }
 
-    /// Commits a validated block.
+    /// Whether the block is on the chain, up to and including the head.
     ///
     /// # Errors
-    /// [`LedgerError`] with nothing changed.
-    pub fn commit(&self, block: &Block, delta: &Arc<Delta>) -> Result<StateSummary, LedgerError> {
-        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        let summary = self.state.apply(delta)?;
-        *head = Head { summary, header: Some(block.header.clone()), blocks: head.blocks + 1 };
-        Ok(summary)
+    /// [`LedgerError`] when the database cannot be read.
+    pub fn contains(&self, height: Height, hash: B256) -> Result<bool, LedgerError> {
+        Ok(self.hash_at(height)? == Some(hash))
     }
-}
 
-/// The hash of a world's first state and its rules.
-fn world_id(
-    spec: &ChainSpec,
-    state: &MemoryState,
-    ancestors: &[(u64, B256)],
-    block_hash: B256,
-) -> Result<WorldId, CodecError> {
-    let parts = (spec, codec::Word(state.digest()), ancestors, block_hash);
-    let bytes = codec::encode("world", &parts, codec::MAX_PAYLOAD_BYTES)?;
-    Ok(WorldId(codec::payload_digest(&bytes)))
+    /// A block of the chain, as RLP. The origin is known by its header only.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the database cannot be read.
+    pub fn block_rlp(&self, hash: &B256) -> Result<Option<Vec<u8>>, LedgerError> {
+        Records(&self.database.begin_read()?).block(hash)
+    }
+
+    /// A block of the chain.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the database cannot be read.
+    pub fn block(&self, hash: &B256) -> Result<Option<Block>, LedgerError> {
+        let Some(rlp) = self.block_rlp(hash)? else { return Ok(None) };
+        Ok(Some(Block::decode(&mut rlp.as_slice())?))
+    }
+
+    /// The receipts of a block of the chain, as an RLP list.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the database cannot be read.
+    pub fn receipts_rlp(&self, hash: &B256) -> Result<Option<Vec<u8>>, LedgerError> {
+        Records(&self.database.begin_read()?).receipts(hash)
+    }
+
+    /// The deltas of the chain that lead on from a state, up to the head; nothing when they are
+    /// gone, or the state is not on the chain.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the database cannot be read.
+    pub fn deltas_from(&self, from: StateRef) -> Result<Option<Vec<Arc<Delta>>>, LedgerError> {
+        let head = self.head().summary.state;
+        let known = from.world == head.world && self.contains(from.height, from.block_hash)?;
+        let behind = head.height.0.saturating_sub(from.height.0);
+        if !known || behind > self.options.journal {
+            return Ok(None);
+        }
+        let transaction = self.database.begin_read()?;
+        let records = Records(&transaction);
+        let mut deltas = Vec::new();
+        for number in from.height.0 + 1..=head.height.0 {
+            // Between two looks the chain may have moved to another branch.
+            let expected = deltas.last().map_or(from, |last: &Arc<Delta>| last.to);
+            match records.journal(number)? {
+                Some(entry) if entry.redo.from == expected => deltas.push(Arc::new(entry.redo)),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(deltas))
+    }
 }

@@ -1,5 +1,5 @@
-//! The state root of a whole state, computed from nothing: Ethereum's Merkle-Patricia trie over
-//! all accounts and their storage.
+//! The state root of a whole state, computed from nothing: what the incremental trie is checked
+//! against. Its cost grows with the state.
 
 use alloy_consensus::constants::EMPTY_ROOT_HASH;
 use alloy_primitives::{B256, keccak256};
@@ -14,9 +14,9 @@ use executor_shard::replica::ReplicaView;
 /// [`StateError`] when the state cannot be read.
 pub fn state_root(view: &ReplicaView) -> Result<B256, StateError> {
     let mut leaves = Vec::new();
-    for address in view.addresses() {
+    for address in view.addresses()? {
         let Some(account) = view.account(&address)? else { continue };
-        let storage = view.storage(&address);
+        let storage = view.storage(&address)?;
         let storage_root = if storage.is_empty() {
             EMPTY_ROOT_HASH
         } else {

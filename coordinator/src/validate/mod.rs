@@ -19,8 +19,11 @@ use common::account::AccountDelta;
 use common::block::{Block, Prelude};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
-use common::work::{Executed, TxOutcome};
+use common::work::{Effects, Executed, TxOutcome};
+use common::account::AccountWrite;
 use executor_shard::engine::{Executor, Overlay, StateError, StateView};
+
+use crate::ledger::IntermediateRoots;
 
 pub(crate) use block_rules::unknown_ommers_reward;
 pub use header::verify_header;
@@ -101,6 +104,8 @@ pub struct Validator<'a, V: StateView> {
     gas: GasCount,
     bloom: Bloom,
     reexecuted: u32,
+    /// Where receipts hold state roots and the whole state is known.
+    roots: Option<IntermediateRoots>,
 }
 
 /// Gas as it is counted towards the block.
@@ -116,13 +121,24 @@ struct GasCount {
 }
 
 impl<'a, V: StateView> Validator<'a, V> {
-    /// Begins a block on its base state, with what precedes its transactions.
+    /// Begins a block on its base state, with what precedes its transactions. `roots` are the base
+    /// state's, where it is known as a whole: receipts before Byzantium hold state roots.
     ///
     /// # Errors
     /// [`ValidateError`] when a system call fails or the state is broken.
-    pub fn begin(block: &'a Block, spec: &'a ChainSpec, base: V) -> Result<Self, ValidateError> {
+    pub fn begin(
+        block: &'a Block,
+        spec: &'a ChainSpec,
+        base: V,
+        roots: Option<IntermediateRoots>,
+    ) -> Result<Self, ValidateError> {
         let env = spec.evm_env(&block.header);
         let overlay = block_rules::before_transactions(block, spec, env.clone(), &base)?;
+        let byzantium = spec.at(&block.header).is_byzantium_active_at_block(block.header.number);
+        let mut roots = roots.filter(|_| !byzantium);
+        if let Some(roots) = &mut roots {
+            roots.after(&overlay.net_changes(&base)?)?;
+        }
         let executor = Executor::new(env.clone(), base, overlay);
         Ok(Self {
             block,
@@ -133,6 +149,7 @@ impl<'a, V: StateView> Validator<'a, V> {
             gas: GasCount::default(),
             bloom: Bloom::ZERO,
             reexecuted: 0,
+            roots,
         })
     }
 
@@ -230,8 +247,12 @@ impl<'a, V: StateView> Validator<'a, V> {
         gas.regular = gas.regular.saturating_add(executed.regular_gas.0);
         gas.state = gas.state.saturating_add(executed.state_gas.0);
         gas.blob = gas.blob.saturating_add(transaction.blob_gas_used().unwrap_or_default());
+        let status = match &mut self.roots {
+            Some(roots) => Eip658Value::PostState(roots.after(&changes_of(&self.executor, &executed)?)?),
+            None => Eip658Value::Eip658(executed.success),
+        };
         let receipt = Receipt {
-            status: Eip658Value::Eip658(executed.success),
+            status,
             cumulative_gas_used: self.gas.cumulative,
             logs: executed.logs.into_iter().map(Log::from).collect::<Vec<_>>(),
         }
@@ -266,7 +287,8 @@ impl<'a, V: StateView> Validator<'a, V> {
         let header = &self.block.header;
         Ok(Finished {
             receipts: self.receipts,
-            rooted: self.spec.at(header).is_byzantium_active_at_block(header.number),
+            rooted: self.roots.is_some()
+                || self.spec.at(header).is_byzantium_active_at_block(header.number),
             gas_used: Gas(gas_used),
             blob_gas_used: Gas(self.gas.blob),
             bloom: self.bloom,
@@ -288,12 +310,46 @@ pub fn execute_trusted<V: StateView>(
     spec: &ChainSpec,
     senders: &[Address],
     base: V,
+    roots: Option<IntermediateRoots>,
 ) -> Result<Finished, ValidateError> {
-    let mut validator = Validator::begin(block, spec, base)?;
+    let mut validator = Validator::begin(block, spec, base, roots)?;
     for sender in senders {
         validator.advance(*sender, None)?;
     }
     validator.finish()
+}
+
+/// What a transaction that was just committed changed, against the state before it.
+fn changes_of<V: StateView>(
+    executor: &Executor<V>,
+    executed: &Executed,
+) -> Result<Vec<AccountDelta>, StateError> {
+    let mut touched = Vec::new();
+    match &executed.effects {
+        Effects::Exact { writes, .. } => {
+            for (address, write) in &writes.accounts {
+                touched.push(match write {
+                    AccountWrite::Delete => (*address, true, Vec::new()),
+                    AccountWrite::Create { storage, .. } => (*address, true, storage.clone()),
+                    AccountWrite::Update { storage, .. } => (*address, false, storage.clone()),
+                });
+            }
+        }
+        Effects::Transfer(transfer) => {
+            touched.extend([transfer.sender, transfer.recipient].map(|address| (address, false, Vec::new())));
+        }
+    }
+    let beneficiary = executor.rules().beneficiary;
+    if executed.fee.is_some() && touched.iter().all(|(address, _, _)| *address != beneficiary) {
+        touched.push((beneficiary, false, Vec::new()));
+    }
+    touched
+        .into_iter()
+        .map(|(address, wiped, storage)| {
+            let account = executor.view().account(&address)?;
+            Ok(AccountDelta { address, account, wiped, storage })
+        })
+        .collect()
 }
 
 /// An overlay that holds a prelude.

@@ -20,7 +20,7 @@ pub use execute::{CommitRules, Executor};
 pub use overlay::{Layered, Overlay, OverlayAccount};
 pub use poison::Poisoned;
 pub use recover::recover_sender;
-pub use state::{MemoryState, StoredAccount};
+pub use state::{ANCESTORS_KEPT, MemoryState, StoredAccount};
 pub use view::{StateError, StateView, bytecode};
 
 /// The engine's version: results of different engines must not be mixed in one block.

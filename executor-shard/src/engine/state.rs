@@ -13,8 +13,9 @@ use revm::state::Bytecode;
 
 use super::view::{StateError, StateView, bytecode};
 
-/// How many ancestors BLOCKHASH can see (Yellow Paper, section 9.4.2).
-const VISIBLE_ANCESTORS: u64 = 256;
+/// How many ancestors are kept: the 256 that BLOCKHASH can see (Yellow Paper, section 9.4.2), and
+/// as many again as a chain may be unwound by.
+pub const ANCESTORS_KEPT: usize = 256 + 1024;
 
 /// An account with its storage.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,10 +93,10 @@ impl MemoryState {
         self.code.entry(hash).or_insert_with(|| bytecode(code));
     }
 
-    /// Adds the hash of an ancestor; those that BLOCKHASH no longer sees are dropped.
+    /// Adds the hash of an ancestor; those that nobody can need any more are dropped.
     pub fn insert_ancestor(&mut self, number: u64, hash: B256) {
         self.ancestors.insert(number, hash);
-        let oldest = number.saturating_sub(VISIBLE_ANCESTORS - 1);
+        let oldest = number.saturating_sub(ANCESTORS_KEPT as u64 - 1);
         self.ancestors.retain(|kept, _| *kept >= oldest);
     }
 
@@ -203,12 +204,13 @@ mod tests {
     }
 
     #[test]
-    fn only_256_ancestors_are_kept() {
+    fn old_ancestors_are_dropped() {
         let mut state = MemoryState::default();
-        for number in 0..300 {
+        let kept = ANCESTORS_KEPT as u64;
+        for number in 0..kept + 44 {
             state.insert_ancestor(number, B256::repeat_byte(1));
         }
-        assert_eq!(state.ancestors().count(), 256);
+        assert_eq!(state.ancestors().count(), ANCESTORS_KEPT);
         assert_eq!(state.block_hash(43).unwrap(), B256::ZERO);
         assert_eq!(state.block_hash(44).unwrap(), B256::repeat_byte(1));
     }

@@ -12,6 +12,9 @@ pub enum StateError {
     /// An account names code that the holder does not have.
     #[error("code {0} is missing from the state; the holder must be synced again")]
     MissingCode(B256),
+    /// The database that holds it fails, or is damaged.
+    #[error("the state's database fails: {0}; if it is damaged, move it away and import or sync again")]
+    Storage(String),
     /// revm reported a fault that is not the transaction's.
     #[error("the EVM stopped: {0}")]
     Evm(String),

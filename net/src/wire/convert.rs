@@ -208,6 +208,7 @@ pub(super) fn snapshot_to(request: SnapshotRequest) -> v1::SnapshotRequest {
         shard: request.shard.0,
         incarnation: request.incarnation.0,
         state: Some(state_to(request.state)),
+        held: request.held.map(summary_to),
     }
 }
 
@@ -216,6 +217,7 @@ pub(super) fn snapshot_from(request: v1::SnapshotRequest) -> Result<SnapshotRequ
         shard: ShardId(request.shard),
         incarnation: Incarnation(request.incarnation),
         state: state_from(request.state)?,
+        held: request.held.map(summary_from).transpose()?,
     })
 }
 

@@ -4,22 +4,27 @@
 //! Views stay readable while a slot uses them, however far the replica has moved on: deltas are
 //! layers above a shared base, folded into it as soon as nobody reads it.
 
+mod filling;
+mod stored;
+mod view;
+
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use alloy_primitives::map::AddressMap;
-use alloy_primitives::{Address, B256, Bytes, U256};
-use common::account::{Account, Delta, SlotValue};
+use alloy_primitives::{B256, U256};
+use common::account::Delta;
 use common::chain_spec::ChainSpec;
-use common::digest::ContentDigest;
 use common::id::{StateRef, WorldId};
 use common::message::StateSummary;
-use revm::state::Bytecode;
 
-use crate::engine::{MemoryState, Overlay, StateError, StateView};
+use crate::engine::{MemoryState, StateError};
 
-/// Layers above the base before it is copied to fold them: only a slot that is stuck for as many
-/// blocks can bring it there.
-const MAX_LAYERS: usize = 64;
+pub use filling::Filling;
+pub use stored::StoredError;
+pub use view::{Base, Consequence, ReplicaView};
+
+use filling::Target;
+use stored::Stored;
 
 /// Why the replica does not move.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +60,8 @@ pub struct Replica {
     held: RwLock<Option<Held>>,
     /// Apart from the rest: heartbeats read it and must not wait while a state is moved.
     summary: Mutex<Option<StateSummary>>,
+    /// Where the state lies, if not in memory.
+    stored: Option<Arc<Stored>>,
 }
 
 #[derive(Debug)]
@@ -62,20 +69,6 @@ struct Held {
     summary: StateSummary,
     spec: Arc<ChainSpec>,
     view: ReplicaView,
-}
-
-/// One state, readable for as long as it is held.
-#[derive(Debug, Clone)]
-pub struct ReplicaView {
-    base: Arc<MemoryState>,
-    /// Oldest first.
-    layers: Vec<Arc<Layer>>,
-}
-
-#[derive(Debug)]
-struct Layer {
-    delta: Arc<Delta>,
-    overlay: Overlay,
 }
 
 impl Replica {
@@ -99,15 +92,77 @@ impl Replica {
         held.as_ref().filter(|held| held.summary.state == state).map(|held| held.view.clone())
     }
 
-    /// Replaces everything, with another world's state perhaps.
+    /// A replica in a folder: it holds what it held when it was last there.
+    ///
+    /// # Errors
+    /// [`StoredError`] when the folder cannot be used. A database that is damaged is no error: it is
+    /// thrown away.
+    pub fn open(folder: &Path) -> Result<Self, StoredError> {
+        let (stored, found) = Stored::open(folder)?;
+        let replica = Self { stored: Some(Arc::new(stored)), ..Self::default() };
+        if let (Some((summary, spec)), Some(stored)) = (found, &replica.stored) {
+            replica.hold(summary, spec, stored.view()?);
+        }
+        Ok(replica)
+    }
+
+    /// Begins to take a snapshot. A replica in a folder holds nothing until it is complete.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`] when the database fails.
+    pub fn begin_filling(&self, ancestors: Vec<(u64, B256)>) -> Result<Filling, StateError> {
+        let target = match &self.stored {
+            None => Target::Memory(MemoryState::default()),
+            Some(stored) => {
+                self.give_up();
+                stored.clear()?;
+                Target::Stored(Arc::clone(stored))
+            }
+        };
+        Ok(Filling::new(target, ancestors))
+    }
+
+    /// Replaces everything by a snapshot, of another world perhaps.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`] when the database fails.
+    pub fn finish_filling(
+        &self,
+        summary: StateSummary,
+        spec: ChainSpec,
+        filling: Filling,
+    ) -> Result<(), StateError> {
+        let view = match filling.target {
+            Target::Memory(mut state) => {
+                for (number, hash) in filling.ancestors {
+                    state.insert_ancestor(number, hash);
+                }
+                ReplicaView::new(Base::Memory(Arc::new(state)))
+            }
+            Target::Stored(stored) => stored.filled(&summary, &spec, &filling.ancestors)?,
+        };
+        self.hold(summary, spec, view);
+        Ok(())
+    }
+
+    /// Replaces everything by a state in memory, of another world perhaps.
     pub fn replace(&self, summary: StateSummary, spec: ChainSpec, state: MemoryState) {
-        let view = ReplicaView { base: Arc::new(state), layers: Vec::new() };
+        self.hold(summary, spec, ReplicaView::new(Base::Memory(Arc::new(state))));
+    }
+
+    fn hold(&self, summary: StateSummary, spec: ChainSpec, view: ReplicaView) {
         let new = Some(Held { summary, spec: Arc::new(spec), view });
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *held, new);
         drop(held);
         self.tell(Some(summary));
         // A large state takes its time to be dropped; nobody waits for it.
+        drop(old);
+    }
+
+    fn give_up(&self) {
+        let old = self.held.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.tell(None);
         drop(old);
     }
 
@@ -118,197 +173,37 @@ impl Replica {
     /// Moves by one block.
     ///
     /// # Errors
-    /// [`ReplicaError`]; the replica has not moved then, except when it has diverged: then it is
-    /// given up, and holds nothing.
+    /// [`ReplicaError`]; the replica has not moved then, except when it has diverged or its database
+    /// fails: then it is given up, and holds nothing.
     pub fn apply(&self, delta: &Arc<Delta>) -> Result<StateSummary, ReplicaError> {
         let mut guard = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let at = guard.as_ref().map(|held| held.summary.state);
         let Some(held) = guard.as_mut().filter(|held| held.summary.state == delta.from) else {
             return Err(ReplicaError::NotAtBase { at, from: delta.from });
         };
-        let digest = held.view.digest_after(held.summary.digest, delta)?;
+        let digest = held.view.consequence(held.summary.digest, &delta.accounts)?.digest;
         if digest != delta.digest {
             *guard = None;
             self.tell(None);
             let (state, expected) = (delta.to, delta.digest);
             return Err(ReplicaError::Diverged { state, expected, found: digest });
         }
-        held.view.push(delta);
-        held.summary = StateSummary { state: delta.to, digest };
+        let summary = StateSummary { state: delta.to, digest };
+        match &self.stored {
+            None => held.view.push(delta),
+            Some(stored) => match stored.apply(delta, &summary, &held.spec) {
+                Ok(view) => held.view = view,
+                // What the database holds now is not known.
+                Err(error) => {
+                    *guard = None;
+                    self.tell(None);
+                    return Err(error.into());
+                }
+            },
+        }
+        held.summary = summary;
         self.tell(Some(held.summary));
         Ok(held.summary)
-    }
-}
-
-impl ReplicaView {
-    fn push(&mut self, delta: &Arc<Delta>) {
-        let mut overlay = Overlay::default();
-        for account in &delta.accounts {
-            overlay.apply_delta(account);
-        }
-        overlay.add_code(&delta.code);
-        self.layers.push(Arc::new(Layer { delta: Arc::clone(delta), overlay }));
-        if self.layers.len() > MAX_LAYERS {
-            Arc::make_mut(&mut self.base);
-        }
-        // Folds only when nobody else reads the base.
-        if let Some(base) = Arc::get_mut(&mut self.base) {
-            for layer in self.layers.drain(..) {
-                for (hash, code) in &layer.delta.code {
-                    base.insert_code(*hash, code.clone());
-                }
-                for account in &layer.delta.accounts {
-                    base.apply(account);
-                }
-                base.insert_ancestor(layer.delta.to.height.0, layer.delta.to.block_hash);
-            }
-        }
-    }
-
-    /// The state that `delta` leads to, without moving whoever holds this one.
-    #[must_use]
-    pub fn after(&self, delta: &Arc<Delta>) -> Self {
-        let mut view = self.clone();
-        view.push(delta);
-        view
-    }
-
-    /// The addresses of all accounts, in no particular order.
-    #[must_use]
-    pub fn addresses(&self) -> Vec<Address> {
-        let mut changed = AddressMap::default();
-        for layer in &self.layers {
-            for delta in &layer.delta.accounts {
-                changed.insert(delta.address, delta.account.is_some());
-            }
-        }
-        let kept = self
-            .base
-            .accounts()
-            .map(|(address, _)| *address)
-            .filter(|address| !changed.contains_key(address));
-        let mut addresses: Vec<Address> = kept.collect();
-        addresses.extend(changed.iter().filter(|(_, exists)| **exists).map(|(address, _)| *address));
-        addresses
-    }
-
-    /// An account's non-zero slots, in no particular order.
-    #[must_use]
-    pub fn storage(&self, address: &Address) -> Vec<SlotValue> {
-        let mut storage = Vec::new();
-        self.for_each_slot(address, |slot, value| storage.push(SlotValue { slot, value }));
-        storage
-    }
-
-    /// All code, by hash.
-    #[must_use]
-    pub fn all_code(&self) -> Vec<(B256, Bytes)> {
-        let mut code: Vec<(B256, Bytes)> =
-            self.base.code_entries().map(|(hash, code)| (*hash, code.original_bytes())).collect();
-        code.extend(self.layers.iter().flat_map(|layer| layer.delta.code.iter().cloned()));
-        code
-    }
-
-    /// The ancestors that BLOCKHASH sees, by number.
-    #[must_use]
-    pub fn all_ancestors(&self) -> Vec<(u64, B256)> {
-        let mut ancestors: Vec<(u64, B256)> = self.base.ancestors().collect();
-        ancestors
-            .extend(self.layers.iter().map(|layer| (layer.delta.to.height.0, layer.delta.to.block_hash)));
-        ancestors
-    }
-
-    /// The content digest that applying `delta` leads to.
-    ///
-    /// # Errors
-    /// [`StateError`] when the state cannot be read.
-    pub fn digest_after(&self, before: U256, delta: &Delta) -> Result<U256, StateError> {
-        let mut digest = ContentDigest::from_word(before);
-        for change in &delta.accounts {
-            let address = change.address;
-            digest.account(address, self.account(&address)?.as_ref(), change.account.as_ref());
-            let wiped = change.wiped || change.account.is_none();
-            if wiped {
-                self.for_each_slot(&address, |slot, value| digest.slot(address, slot, value, U256::ZERO));
-            }
-            for entry in &change.storage {
-                let was = if wiped { U256::ZERO } else { self.slot(&address, &entry.slot)? };
-                digest.slot(address, entry.slot, was, entry.value);
-            }
-        }
-        Ok(digest.word())
-    }
-
-    /// Every non-zero slot of an account.
-    fn for_each_slot(&self, address: &Address, mut visit: impl FnMut(U256, U256)) {
-        let mut seen = std::collections::BTreeSet::new();
-        for layer in self.layers.iter().rev() {
-            let Some(entry) = layer.overlay.get(address) else { continue };
-            for (slot, value) in &entry.storage {
-                if seen.insert(*slot) && !value.is_zero() {
-                    visit(*slot, *value);
-                }
-            }
-            if entry.wiped {
-                return;
-            }
-        }
-        for (slot, value) in self.base.slots(address) {
-            if !seen.contains(slot) {
-                visit(*slot, *value);
-            }
-        }
-    }
-
-    fn layer_entries<'a>(
-        &'a self,
-        address: &'a Address,
-    ) -> impl Iterator<Item = &'a crate::engine::OverlayAccount> {
-        self.layers.iter().rev().filter_map(move |layer| layer.overlay.get(address))
-    }
-}
-
-impl StateView for ReplicaView {
-    fn account(&self, address: &Address) -> Result<Option<Account>, StateError> {
-        match self.layer_entries(address).next() {
-            Some(entry) => Ok(entry.account),
-            None => self.base.account(address),
-        }
-    }
-
-    fn slot(&self, address: &Address, slot: &U256) -> Result<U256, StateError> {
-        for entry in self.layer_entries(address) {
-            if let Some(value) = entry.storage.get(slot) {
-                return Ok(*value);
-            }
-            if entry.wiped {
-                return Ok(U256::ZERO);
-            }
-        }
-        self.base.slot(address, slot)
-    }
-
-    fn code(&self, hash: &B256) -> Result<Bytecode, StateError> {
-        match self.layers.iter().find_map(|layer| layer.overlay.code(hash)) {
-            Some(code) => Ok(code.clone()),
-            None => self.base.code(hash),
-        }
-    }
-
-    fn block_hash(&self, number: u64) -> Result<B256, StateError> {
-        match self.layers.iter().find(|layer| layer.delta.to.height.0 == number) {
-            Some(layer) => Ok(layer.delta.to.block_hash),
-            None => self.base.block_hash(number),
-        }
-    }
-
-    fn any_slot(&self, address: &Address, counts: &dyn Fn(&U256) -> bool) -> Result<bool, StateError> {
-        if self.layers.is_empty() {
-            return self.base.any_slot(address, counts);
-        }
-        let mut found = false;
-        self.for_each_slot(address, |slot, _| found |= counts(&slot));
-        Ok(found)
     }
 }
 
@@ -316,7 +211,9 @@ impl StateView for ReplicaView {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use common::account::{AccountDelta, AccountRecord};
+    use crate::engine::StateView;
+    use alloy_primitives::Address;
+    use common::account::{Account, AccountDelta, AccountRecord, SlotValue};
     use common::id::Height;
 
     const ADDRESS: Address = Address::repeat_byte(3);
@@ -386,7 +283,7 @@ mod tests {
             assert_eq!(layered.apply(&delta).unwrap(), folded.apply(&delta).unwrap());
             let (one, other) =
                 (layered.view(state_ref(height + 1)).unwrap(), folded.view(state_ref(height + 1)).unwrap());
-            assert!(!one.layers.is_empty() && other.layers.is_empty());
+            assert!(one.depth() > 0 && other.depth() == 0);
             for index in 0..6 {
                 let index = U256::from(index);
                 assert_eq!(one.slot(&ADDRESS, &index).unwrap(), other.slot(&ADDRESS, &index).unwrap());

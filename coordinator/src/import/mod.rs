@@ -1,0 +1,204 @@
+//! The importer: takes blocks one after another, checks them against their parents, has them
+//! executed, and commits those that become the chain. Branches and reorganisations included.
+//!
+//! It executes nothing itself and knows no files.
+
+use std::sync::Arc;
+
+use alloy_primitives::U256;
+use common::block::Block;
+use common::id::Height;
+
+use crate::execute::{BlockExecutor, BlockStats, ExecuteError, Verified};
+use crate::fleet::{Fleet, FleetError};
+use crate::ledger::{Ledger, LedgerError, Tip};
+use crate::rules::{Parentage, check_block};
+use crate::validate::Finished;
+
+/// Which of two branches is the chain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ForkChoice {
+    /// The one of more total difficulty, or of more blocks where that is equal, as it always is
+    /// after the Merge; the first one that was seen otherwise.
+    #[default]
+    Heaviest,
+    /// The same before the Merge; after it whatever came last, as if a consensus layer had chosen it.
+    Latest,
+}
+
+/// What became of an imported block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It is the head, after the former one.
+    Head,
+    /// It is the head, and so many blocks of another branch were taken back for it.
+    Reorganised(u64),
+    /// It is valid, and on a branch that is not the chain.
+    Aside,
+}
+
+/// An imported block.
+#[derive(Debug)]
+pub struct Imported {
+    /// Where it is now.
+    pub place: Place,
+    /// The state after it.
+    pub tip: Arc<Tip>,
+    /// What it led to.
+    pub finished: Finished,
+    /// How it went.
+    pub stats: BlockStats,
+}
+
+/// Imports blocks into a ledger through a fleet.
+#[derive(Debug)]
+pub struct Importer {
+    fleet: Fleet,
+    executor: BlockExecutor,
+    ledger: Arc<Ledger>,
+    choice: ForkChoice,
+}
+
+impl Importer {
+    /// An importer into `ledger`, whose head state the fleet's shards are told to hold.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the fleet cannot be told.
+    pub fn new(
+        fleet: Fleet,
+        executor: BlockExecutor,
+        ledger: Arc<Ledger>,
+        choice: ForkChoice,
+    ) -> Result<Self, FleetError> {
+        fleet.set_world(Arc::clone(&ledger))?;
+        Ok(Self { fleet, executor, ledger, choice })
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// The fleet.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// Goes on with another ledger: shards are told to hold its head state.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the fleet cannot be told.
+    pub fn change_world(&mut self, ledger: Arc<Ledger>) -> Result<(), FleetError> {
+        self.fleet.set_world(Arc::clone(&ledger))?;
+        self.ledger = ledger;
+        Ok(())
+    }
+
+    /// Imports a block. `None` when it is known already. When this returns, a block that became
+    /// the chain's is durable.
+    ///
+    /// # Errors
+    /// [`ExecuteError`]; neither the ledger nor the chain has moved.
+    pub fn import(&mut self, block: &Block) -> Result<Option<Imported>, ExecuteError> {
+        if self.ledger.origin().block_hash == block.hash || self.ledger.knows(block.height(), block.hash)? {
+            return Ok(None);
+        }
+        let head = self.ledger.head();
+        let parent = self.parent(block, &head)?;
+        block.check_body()?;
+        self.check(block, &parent)?;
+        self.lead(parent.way_there())?;
+        let verified = self.executor.execute(block, self.ledger.spec(), &parent, Vec::new());
+        let verified = match verified {
+            Ok(verified) => verified,
+            Err(error) => {
+                self.lead(parent.way_back())?;
+                return Err(error);
+            }
+        };
+        self.adopt(&head, &parent, verified).map(Some)
+    }
+
+    /// The state that the block is executed on.
+    fn parent(&self, block: &Block, head: &Arc<Tip>) -> Result<Arc<Tip>, ExecuteError> {
+        if block.header.parent_hash == head.summary().state.block_hash {
+            head.check_next(block)?;
+            return Ok(Arc::clone(head));
+        }
+        let below = block.header.number.checked_sub(1).map(Height);
+        let found = match below {
+            Some(height) => self.ledger.tip_at(height, block.header.parent_hash)?,
+            None => None,
+        };
+        match found {
+            Some(parent) => {
+                parent.check_next(block)?;
+                Ok(parent)
+            }
+            // Says where the head is, and what the block asks for.
+            None => head.check_next(block).map(|()| Arc::clone(head)).map_err(ExecuteError::from),
+        }
+    }
+
+    /// The rules that need no execution, where the parent's header is known.
+    fn check(&self, block: &Block, parent: &Tip) -> Result<(), ExecuteError> {
+        if parent.header().is_none() {
+            return Ok(());
+        }
+        let parentage =
+            Parentage { total_difficulty: parent.total_difficulty(), ancestors: parent.ancestors() };
+        Ok(check_block(block, &parentage, self.ledger.spec())?)
+    }
+
+    /// Moves the fleet.
+    fn lead(&self, way: impl Iterator<Item = Arc<common::account::Delta>>) -> Result<(), ExecuteError> {
+        way.into_iter().try_for_each(|delta| self.fleet.advance(delta)).map_err(ExecuteError::from)
+    }
+
+    /// Makes a verified block the head, or keeps it aside.
+    fn adopt(
+        &self,
+        head: &Arc<Tip>,
+        parent: &Tip,
+        verified: Verified,
+    ) -> Result<Imported, ExecuteError> {
+        let Verified { tip, finished, stats, .. } = verified;
+        let forward = parent.summary() == head.summary();
+        if !forward && !self.prefers(&tip, head) {
+            self.ledger.keep_aside(&tip);
+            self.lead(parent.way_back())?;
+            return Ok(Imported { place: Place::Aside, tip, finished, stats });
+        }
+        if let Err(error) = self.ledger.commit(&tip) {
+            self.lead(parent.way_back())?;
+            return Err(error.into());
+        }
+        self.lead(tip.delta().into_iter())?;
+        let common = tip.way_there().map(|delta| delta.to.height.0).min().unwrap_or_default();
+        let back = if forward { 0 } else { head.summary().state.height.0.saturating_sub(common) };
+        let place = if forward { Place::Head } else { Place::Reorganised(back) };
+        Ok(Imported { place, tip, finished, stats })
+    }
+
+    fn prefers(&self, tip: &Tip, head: &Tip) -> bool {
+        let rank = |tip: &Tip| -> (U256, Height) { (tip.total_difficulty(), tip.summary().state.height) };
+        let merged = tip.header().is_some_and(|header| header.difficulty.is_zero());
+        match self.choice {
+            ForkChoice::Latest if merged => true,
+            ForkChoice::Heaviest if merged => rank(tip) > rank(head),
+            _ => tip.total_difficulty() > head.total_difficulty(),
+        }
+    }
+}
+
+/// Whether an error says that the ledger cannot go on.
+#[must_use]
+pub fn is_fatal(error: &ExecuteError) -> bool {
+    match error {
+        ExecuteError::Fleet(_) => true,
+        ExecuteError::Ledger(error) => LedgerError::is_storage(error),
+        _ => false,
+    }
+}

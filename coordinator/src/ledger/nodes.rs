@@ -1,0 +1,142 @@
+//! Where the trie's nodes lie: a version of the database, and the blocks above it.
+
+use std::sync::Arc;
+
+use alloy_primitives::{B256, Bytes, keccak256};
+use alloy_trie::Nibbles;
+use common::account::AccountDelta;
+use redb::{ReadOnlyTable, ReadTransaction, Table, TableDefinition, WriteTransaction};
+
+use super::LedgerError;
+use super::trie::{
+    AccountChange, AccountFields, NodeChanges, NodeLayers, NodeSource, NodeSourceError, Tree, TrieError,
+    Updated, account_key, storage_key, update,
+};
+
+/// Nodes of the account trie by path, one nibble a byte.
+const ACCOUNT_NODES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("account_nodes");
+
+/// Nodes of storage tries by hashed address and path.
+const STORAGE_NODES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("storage_nodes");
+
+/// The nodes of one version of the database.
+pub(super) struct StoredNodes {
+    accounts: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    storage: ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
+impl std::fmt::Debug for StoredNodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoredNodes").finish_non_exhaustive()
+    }
+}
+
+impl StoredNodes {
+    pub(super) fn open(transaction: &ReadTransaction) -> Result<Self, LedgerError> {
+        Ok(Self {
+            accounts: transaction.open_table(ACCOUNT_NODES)?,
+            storage: transaction.open_table(STORAGE_NODES)?,
+        })
+    }
+}
+
+impl NodeSource for StoredNodes {
+    fn node(&self, tree: &Tree, path: &Nibbles) -> Result<Option<Bytes>, NodeSourceError> {
+        let found = match tree {
+            Tree::Accounts => self.accounts.get(account_key(path).as_slice()),
+            Tree::Storage(address) => self.storage.get(storage_key(address, path).as_slice()),
+        };
+        let found = found.map_err(NodeSourceError::new)?;
+        Ok(found.map(|node| Bytes::copy_from_slice(node.value())))
+    }
+}
+
+/// The nodes of one state: stored ones, and what the blocks above have changed.
+#[derive(Debug, Clone)]
+pub(super) struct Nodes {
+    stored: Arc<StoredNodes>,
+    newest_first: Vec<Arc<NodeChanges>>,
+}
+
+impl Nodes {
+    pub(super) fn new(stored: StoredNodes) -> Self {
+        Self { stored: Arc::new(stored), newest_first: Vec::new() }
+    }
+
+    /// The nodes after further changes.
+    pub(super) fn after(&self, changes: Arc<NodeChanges>) -> Self {
+        let mut newest_first = vec![changes];
+        newest_first.extend(self.newest_first.iter().cloned());
+        Self { stored: Arc::clone(&self.stored), newest_first }
+    }
+
+    /// The root after `changes`, and the nodes that change with it.
+    pub(super) fn update(&self, root: B256, changes: &[AccountDelta]) -> Result<Updated, TrieError> {
+        let source = NodeLayers::new(self.newest_first.clone(), self.stored.as_ref());
+        update_from(&source, root, changes)
+    }
+}
+
+/// The root after `changes` to the trie in `source`.
+pub(super) fn update_from(
+    source: &impl NodeSource,
+    root: B256,
+    changes: &[AccountDelta],
+) -> Result<Updated, TrieError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    update(source, root, changes.iter().map(change_of).collect(), threads)
+}
+
+/// A change as the trie sees it: by hashes.
+fn change_of(delta: &AccountDelta) -> AccountChange {
+    AccountChange {
+        hashed_address: keccak256(delta.address),
+        account: delta.account.map(|account| AccountFields {
+            nonce: account.nonce,
+            balance: account.balance,
+            code_hash: account.code_hash,
+        }),
+        wiped: delta.wiped || delta.account.is_none(),
+        slots: delta
+            .storage
+            .iter()
+            .map(|entry| (keccak256(entry.slot.to_be_bytes::<32>()), entry.value))
+            .collect(),
+    }
+}
+
+/// The tables of nodes, opened for writing.
+#[derive(Debug)]
+pub(super) struct NodeWriter<'t> {
+    accounts: Table<'t, &'static [u8], &'static [u8]>,
+    storage: Table<'t, &'static [u8], &'static [u8]>,
+}
+
+impl<'t> NodeWriter<'t> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, LedgerError> {
+        Ok(Self {
+            accounts: transaction.open_table(ACCOUNT_NODES)?,
+            storage: transaction.open_table(STORAGE_NODES)?,
+        })
+    }
+
+    pub(super) fn apply(&mut self, changes: &NodeChanges) -> Result<(), LedgerError> {
+        for address in &changes.wiped {
+            // A path has at most 64 nibbles, none above 15: all keys of the trie lie in between.
+            let (first, mut last) = (address.to_vec(), address.to_vec());
+            last.push(0xff);
+            self.storage.retain_in(first.as_slice()..last.as_slice(), |_, _| false)?;
+        }
+        for ((tree, path), node) in &changes.nodes {
+            let (table, key) = match tree {
+                Tree::Accounts => (&mut self.accounts, account_key(path)),
+                Tree::Storage(address) => (&mut self.storage, storage_key(address, path)),
+            };
+            match node {
+                Some(node) => drop(table.insert(key.as_slice(), node.as_ref())?),
+                None => drop(table.remove(key.as_slice())?),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,398 @@
+//! One trie, one sorted batch: descends from the root to the places that the batch names, and on the
+//! way back encodes what became of each subtree.
+//!
+//! It knows leaves only as keys and values; accounts and their storage meet in `update`.
+//!
+//! Invariant: a function that is given a path and what was stored there ([`Before`], or `old`) and
+//! returns a [`Shape`] has settled everything below that path, and the path itself only if the shape
+//! is a branch. Otherwise its caller does, because only the caller knows whether the node stays.
+
+use std::borrow::Cow;
+
+use alloy_primitives::{B256, Bytes, keccak256};
+use alloy_rlp::Encodable;
+use alloy_trie::nodes::{
+    BranchNode, BranchNodeRef, ExtensionNodeRef, LeafNode, LeafNodeRef, RlpNode, TrieNode,
+};
+use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieMask};
+
+use super::fan_out;
+use super::node::{Entry, Loader, Shape, Value, step};
+use super::{NodeSource, TrieError};
+
+/// A batch of this many entries is worth dividing among threads.
+pub(super) const WORTH_DIVIDING: usize = 512;
+
+/// A write to the store: a node, or its removal.
+pub(super) type Write = (Nibbles, Option<Bytes>);
+
+/// What a place in the trie held before the batch.
+#[derive(Debug, Clone)]
+enum Before {
+    Nothing,
+    /// A node, as its parent names it.
+    Node(RlpNode),
+    /// The rest of an extension that now ends further up: no node of its own yet.
+    Tail {
+        key: Nibbles,
+        child: RlpNode,
+    },
+}
+
+impl Before {
+    /// The node stored or inlined at the place itself.
+    fn node(&self) -> Option<&RlpNode> {
+        match self {
+            Self::Node(node) => Some(node),
+            Self::Nothing | Self::Tail { .. } => None,
+        }
+    }
+}
+
+/// One child of a branch to be: what was there and what happens to it, which may be nothing. Where
+/// nothing was, no entry is a removal.
+struct Slot<'e> {
+    nibble: u8,
+    before: Before,
+    entries: Cow<'e, [Entry]>,
+}
+
+/// A slot after its entries.
+struct Grown {
+    nibble: u8,
+    before: Before,
+    now: Now,
+}
+
+enum Now {
+    Untouched,
+    Shape(Shape),
+}
+
+impl Grown {
+    fn is_live(&self) -> bool {
+        !matches!(self.now, Now::Shape(Shape::Empty))
+    }
+}
+
+/// Applies `entries`, ascending by key and each key once, to the trie with this root: its new root
+/// and the writes, in no order.
+pub(super) fn descend<S: NodeSource>(
+    loader: Loader<'_, S>,
+    root: B256,
+    entries: &[Entry],
+    threads: usize,
+) -> Result<(B256, Vec<Write>), TrieError> {
+    let mut descent = Descent::new(&loader, threads);
+    let top = Nibbles::new();
+    let old = (root != EMPTY_ROOT_HASH).then(|| RlpNode::word_rlp(&root));
+    let shape = match &old {
+        Some(node) => descent.subtree(&top, node, entries)?,
+        None => descent.build(&top, None, &without_removals(Cow::Borrowed(entries)))?,
+    };
+    let placed = descent.place(&top, shape, old.as_ref())?;
+    // A root is always named by its hash; no root is the empty trie.
+    let root = placed.and_then(|node| node.as_hash()).unwrap_or(EMPTY_ROOT_HASH);
+    Ok((root, descent.writes))
+}
+
+struct Descent<'a, S> {
+    loader: &'a Loader<'a, S>,
+    threads: usize,
+    writes: Vec<Write>,
+    buffer: Vec<u8>,
+}
+
+impl<'a, S: NodeSource> Descent<'a, S> {
+    fn new(loader: &'a Loader<'a, S>, threads: usize) -> Self {
+        Self { loader, threads, writes: Vec::new(), buffer: Vec::new() }
+    }
+
+    fn subtree(&mut self, path: &Nibbles, old: &RlpNode, entries: &[Entry]) -> Result<Shape, TrieError> {
+        match self.loader.load(path, old)? {
+            TrieNode::EmptyRoot => Ok(Shape::Empty),
+            TrieNode::Leaf(leaf) => self.edit_leaf(path, leaf, old, entries),
+            TrieNode::Extension(node) => {
+                self.edit_extension(path, &node.key, &node.child, Some(old), entries)
+            }
+            TrieNode::Branch(node) => self.edit_branch(path, &node, old, entries),
+        }
+    }
+
+    /// A leaf is one more entry of the batch, unless the batch speaks of its key.
+    fn edit_leaf(
+        &mut self,
+        path: &Nibbles,
+        leaf: LeafNode,
+        old: &RlpNode,
+        entries: &[Entry],
+    ) -> Result<Shape, TrieError> {
+        let here = path.join(&leaf.key);
+        let mut values = Vec::with_capacity(entries.len() + 1);
+        let split = entries.partition_point(|entry| entry.key < here);
+        let (lower, rest) = entries.split_at(split);
+        values.extend(lower.iter().filter(|entry| !entry.value.is_removal()).cloned());
+        let rest = match rest.split_first() {
+            Some((entry, higher)) if entry.key == here => {
+                let value = entry.value.encode(Some(&leaf.value));
+                if let Some(value) = value.map_err(|error| self.loader.bad_value(path, error))? {
+                    values.push(Entry { key: here, value: Value::Encoded(value) });
+                }
+                higher
+            }
+            _ => {
+                values.push(Entry { key: here, value: Value::Encoded(leaf.value) });
+                rest
+            }
+        };
+        values.extend(rest.iter().filter(|entry| !entry.value.is_removal()).cloned());
+        self.build(path, Some(old), &values)
+    }
+
+    /// The entries may pass through the extension, or leave it and so put a branch on its way.
+    fn edit_extension(
+        &mut self,
+        path: &Nibbles,
+        key: &Nibbles,
+        child: &RlpNode,
+        old: Option<&RlpNode>,
+        entries: &[Entry],
+    ) -> Result<Shape, TrieError> {
+        let end = path.join(key);
+        let misses = |entry: &Entry| entry.value.is_removal() && !entry.key.starts_with(&end);
+        let entries = if entries.iter().any(misses) {
+            Cow::Owned(entries.iter().filter(|entry| !misses(entry)).cloned().collect::<Vec<_>>())
+        } else {
+            Cow::Borrowed(entries)
+        };
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok(Shape::Extension { key: *key, child: child.clone() });
+        };
+        let shared = end.common_prefix_length(&first.key).min(end.common_prefix_length(&last.key));
+        let Some(nibble) = end.get(shared) else {
+            let shape = self.subtree(&end, child, &entries)?;
+            if !shape.is_branch() {
+                self.place(&end, Shape::Empty, Some(child))?;
+            }
+            return Ok(shape.lifted(key));
+        };
+        let rest = end.slice(shared + 1..);
+        let before = match rest.is_empty() {
+            true => Before::Node(child.clone()),
+            false => Before::Tail { key: rest, child: child.clone() },
+        };
+        let mut slots = slots_of(&entries, shared);
+        match slots.iter_mut().find(|slot| slot.nibble == nibble) {
+            Some(slot) => slot.before = before,
+            None => slots.push(Slot { nibble, before, entries: Cow::Borrowed(&[]) }),
+        }
+        slots.sort_unstable_by_key(|slot| slot.nibble);
+        let old = old.filter(|_| shared == path.len());
+        let shape = self.branch(&end.slice(..shared), old, slots)?;
+        Ok(shape.lifted(&end.slice(path.len()..shared)))
+    }
+
+    fn edit_branch(
+        &mut self,
+        path: &Nibbles,
+        node: &BranchNode,
+        old: &RlpNode,
+        entries: &[Entry],
+    ) -> Result<Shape, TrieError> {
+        let mut touched = slots_of(entries, path.len()).into_iter().peekable();
+        let mut slots = Vec::with_capacity(16);
+        for (nibble, child) in node.as_ref().children() {
+            let before = child.map_or(Before::Nothing, |node| Before::Node(node.clone()));
+            let entries = match (touched.next_if(|slot| slot.nibble == nibble), child) {
+                (Some(slot), Some(_)) => slot.entries,
+                (Some(slot), None) => without_removals(slot.entries),
+                (None, _) => Cow::Borrowed(&[][..]),
+            };
+            if child.is_some() || !entries.is_empty() {
+                slots.push(Slot { nibble, before, entries });
+            }
+        }
+        self.branch(path, Some(old), slots)
+    }
+
+    /// A subtree from nothing. No entry is a removal.
+    fn build(
+        &mut self,
+        path: &Nibbles,
+        old: Option<&RlpNode>,
+        entries: &[Entry],
+    ) -> Result<Shape, TrieError> {
+        let (first, last) = match entries {
+            [] => return Ok(Shape::Empty),
+            [one] => return self.leaf(path, one),
+            [first, .., last] => (first, last),
+        };
+        let shared = first.key.common_prefix_length(&last.key);
+        let old = old.filter(|_| shared == path.len());
+        let shape = self.branch(&first.key.slice(..shared), old, slots_of(entries, shared))?;
+        Ok(shape.lifted(&first.key.slice(path.len()..shared)))
+    }
+
+    fn leaf(&self, path: &Nibbles, entry: &Entry) -> Result<Shape, TrieError> {
+        let value = entry.value.encode(None).map_err(|error| self.loader.bad_value(path, error))?;
+        Ok(value.map_or(Shape::Empty, |value| Shape::Leaf { key: entry.key.slice(path.len()..), value }))
+    }
+
+    /// What becomes of a branch, old or new, with these slots: a branch, what its only child leaves,
+    /// or nothing.
+    fn branch(
+        &mut self,
+        path: &Nibbles,
+        old: Option<&RlpNode>,
+        slots: Vec<Slot<'_>>,
+    ) -> Result<Shape, TrieError> {
+        let grown = self.grow_all(path, slots)?;
+        if grown.iter().filter(|child| child.is_live()).count() < 2 {
+            return self.collapse(path, grown);
+        }
+        let mut stack = Vec::with_capacity(grown.len());
+        let mut mask = TrieMask::default();
+        for Grown { nibble, before, now } in grown {
+            let node = match (now, before) {
+                (Now::Shape(shape), before) => self.place(&step(path, nibble), shape, before.node())?,
+                (Now::Untouched, Before::Node(node)) => Some(node),
+                (Now::Untouched, Before::Tail { key, child }) => {
+                    self.place(&step(path, nibble), Shape::Extension { key, child }, None)?
+                }
+                (Now::Untouched, Before::Nothing) => None,
+            };
+            if let Some(node) = node {
+                stack.push(node);
+                mask.set_bit(nibble);
+            }
+        }
+        self.buffer.clear();
+        BranchNodeRef::new(&stack, mask).encode(&mut self.buffer);
+        Ok(Shape::Branch(self.settle(path, old)))
+    }
+
+    /// A branch with one child or none is no branch: the child moves up.
+    fn collapse(&mut self, path: &Nibbles, grown: Vec<Grown>) -> Result<Shape, TrieError> {
+        let mut left = Shape::Empty;
+        for Grown { nibble, before, now } in grown {
+            let place = step(path, nibble);
+            let shape = match (now, &before) {
+                (Now::Shape(shape), _) => shape,
+                (Now::Untouched, Before::Node(node)) => match self.loader.load(&place, node)? {
+                    TrieNode::EmptyRoot => Shape::Empty,
+                    TrieNode::Leaf(leaf) => Shape::Leaf { key: leaf.key, value: leaf.value },
+                    TrieNode::Extension(node) => Shape::Extension { key: node.key, child: node.child },
+                    TrieNode::Branch(_) => Shape::Branch(node.clone()),
+                },
+                (Now::Untouched, Before::Tail { key, child }) => {
+                    Shape::Extension { key: *key, child: child.clone() }
+                }
+                (Now::Untouched, Before::Nothing) => Shape::Empty,
+            };
+            if !shape.is_branch() {
+                self.place(&place, Shape::Empty, before.node())?;
+            }
+            if !matches!(shape, Shape::Empty) {
+                left = shape.lifted(&step(&Nibbles::new(), nibble));
+            }
+        }
+        Ok(left)
+    }
+
+    /// Applies each slot's entries; a large batch that parts here is divided among threads.
+    fn grow_all(&mut self, path: &Nibbles, slots: Vec<Slot<'_>>) -> Result<Vec<Grown>, TrieError> {
+        let busy = slots.iter().filter(|slot| !slot.entries.is_empty()).count();
+        let entries: usize = slots.iter().map(|slot| slot.entries.len()).sum();
+        if self.threads < 2 || busy < 2 || entries < WORTH_DIVIDING {
+            return slots.into_iter().map(|slot| self.grow(path, slot)).collect();
+        }
+        let budget = (self.threads / busy).max(1);
+        let loader = self.loader;
+        let divided = fan_out::each(self.threads, slots, |slot| {
+            let mut part = Descent::new(loader, budget);
+            let grown = part.grow(path, slot)?;
+            Ok::<_, TrieError>((grown, part.writes))
+        });
+        let mut grown = Vec::with_capacity(divided.len());
+        for part in divided {
+            let (child, mut writes) = part?;
+            self.writes.append(&mut writes);
+            grown.push(child);
+        }
+        Ok(grown)
+    }
+
+    fn grow(&mut self, path: &Nibbles, slot: Slot<'_>) -> Result<Grown, TrieError> {
+        let Slot { nibble, before, entries } = slot;
+        if entries.is_empty() {
+            return Ok(Grown { nibble, before, now: Now::Untouched });
+        }
+        let place = step(path, nibble);
+        let shape = match &before {
+            Before::Nothing => self.build(&place, None, &entries)?,
+            Before::Node(node) => self.subtree(&place, node, &entries)?,
+            Before::Tail { key, child } => self.edit_extension(&place, key, child, None, &entries)?,
+        };
+        Ok(Grown { nibble, before, now: Now::Shape(shape) })
+    }
+
+    /// Writes what stands at `path` from now on, or that nothing does; how its parent names it.
+    fn place(
+        &mut self,
+        path: &Nibbles,
+        shape: Shape,
+        old: Option<&RlpNode>,
+    ) -> Result<Option<RlpNode>, TrieError> {
+        self.buffer.clear();
+        match &shape {
+            Shape::Empty => {
+                if old.is_some_and(RlpNode::is_hash) {
+                    self.writes.push((*path, None));
+                }
+                return Ok(None);
+            }
+            Shape::Branch(node) => return Ok(Some(node.clone())),
+            Shape::Leaf { key, value } => LeafNodeRef::new(key, value).encode(&mut self.buffer),
+            Shape::Extension { key, child } => ExtensionNodeRef::new(key, child).encode(&mut self.buffer),
+        }
+        Ok(Some(self.settle(path, old)))
+    }
+
+    /// Names the node in the buffer and writes it, if it is one to be stored and not stored already.
+    fn settle(&mut self, path: &Nibbles, old: Option<&RlpNode>) -> RlpNode {
+        let node = match path.is_empty() {
+            true => RlpNode::word_rlp(&keccak256(&self.buffer)),
+            false => RlpNode::from_rlp(&self.buffer),
+        };
+        if node.is_hash() {
+            if old != Some(&node) {
+                self.writes.push((*path, Some(Bytes::copy_from_slice(&self.buffer))));
+            }
+        } else if old.is_some_and(RlpNode::is_hash) {
+            self.writes.push((*path, None));
+        }
+        node
+    }
+}
+
+/// The batch without what changes nothing where nothing is.
+fn without_removals(entries: Cow<'_, [Entry]>) -> Cow<'_, [Entry]> {
+    if entries.iter().any(|entry| entry.value.is_removal()) {
+        Cow::Owned(entries.iter().filter(|entry| !entry.value.is_removal()).cloned().collect())
+    } else {
+        entries
+    }
+}
+
+/// The entries divided by the nibble that follows `depth` others, which they share.
+fn slots_of(entries: &[Entry], depth: usize) -> Vec<Slot<'_>> {
+    let mut slots = Vec::with_capacity(16.min(entries.len()));
+    let mut rest = entries;
+    while let Some(nibble) = rest.first().and_then(|entry| entry.key.get(depth)) {
+        let (group, others) =
+            rest.split_at(rest.partition_point(|entry| entry.key.get(depth) == Some(nibble)));
+        slots.push(Slot { nibble, before: Before::Nothing, entries: Cow::Borrowed(group) });
+        rest = others;
+    }
+    slots
+}
