@@ -239,7 +239,7 @@ impl Chain {
         status.reassigned += u64::from(imported.stats.reassigned);
         drop(status);
         let (kind, how) = match imported.place {
-            Place::Head => (EventKind::BlockCommitted, String::new()),
+            Place::Head | Place::Executed => (EventKind::BlockCommitted, String::new()),
             Place::Reorganised(back) => (EventKind::BlockCommitted, format!(", {back} blocks taken back")),
             Place::Aside => (EventKind::BlockAside, String::new()),
         };

@@ -253,12 +253,12 @@ impl Fleet {
     /// # Errors
     /// [`FleetError`] when the driver cannot be told.
     pub fn advance(&self, delta: Arc<Delta>) -> Result<(), FleetError> {
-        let at_head = self.shared.ledger().is_none_or(|ledger| ledger.head().summary().state == delta.to);
+        let head = self.shared.ledger().map(|ledger| ledger.head().summary().state);
         let mut route = self.shared.route.lock().unwrap_or_else(PoisonError::into_inner);
-        if at_head {
-            route.clear();
-        } else {
-            route.push(Arc::clone(&delta));
+        route.push(Arc::clone(&delta));
+        // What leads to the head is in the ledger's journal.
+        if let Some(at) = route.iter().rposition(|step| Some(step.to) == head) {
+            route.drain(..=at);
         }
         drop(route);
         self.shared.send(Message::Advance(delta))

@@ -3,6 +3,8 @@
 //!
 //! It executes nothing itself and knows no files.
 
+mod pipeline;
+
 use std::sync::Arc;
 
 use alloy_primitives::U256;
@@ -14,6 +16,8 @@ use crate::fleet::{Fleet, FleetError};
 use crate::ledger::{Ledger, LedgerError, Tip};
 use crate::rules::{Parentage, check_block};
 use crate::validate::Finished;
+
+pub use pipeline::{Durable, ImportCount, ImportStop};
 
 /// Which of two branches is the chain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub enum ForkChoice {
 /// What became of an imported block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
+    /// It follows the blocks before it, and is not durable yet.
+    Executed,
     /// It is the head, after the former one.
     Head,
     /// It is the head, and so many blocks of another branch were taken back for it.
@@ -119,6 +125,17 @@ impl Importer {
             }
         };
         self.adopt(&head, &parent, verified).map(Some)
+    }
+
+    /// Executes a block on the state that the fleet holds, which may not be committed yet, and leads
+    /// the fleet on. Nothing is committed.
+    fn execute_next(&mut self, block: &Block, parent: &Tip) -> Result<Imported, ExecuteError> {
+        block.check_body()?;
+        self.check(block, parent)?;
+        let verified = self.executor.execute(block, self.ledger.spec(), parent, Vec::new())?;
+        let Verified { tip, finished, stats, .. } = verified;
+        self.lead(tip.delta().into_iter())?;
+        Ok(Imported { place: Place::Executed, tip, finished, stats })
     }
 
     /// The state that the block is executed on.
