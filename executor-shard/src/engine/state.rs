@@ -100,6 +100,12 @@ impl MemoryState {
         self.ancestors.retain(|kept, _| *kept >= oldest);
     }
 
+    /// The chain ends with this block: what was above is no ancestor any more.
+    pub fn set_newest_ancestor(&mut self, number: u64, hash: B256) {
+        drop(self.ancestors.split_off(&number));
+        self.insert_ancestor(number, hash);
+    }
+
     /// Applies one account's changes.
     pub fn apply(&mut self, delta: &AccountDelta) {
         let address = delta.address;

@@ -6,6 +6,8 @@
 
 mod filling;
 mod stored;
+#[cfg(test)]
+mod stored_tests;
 mod view;
 
 use std::path::Path;

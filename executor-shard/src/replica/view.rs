@@ -106,7 +106,7 @@ impl ReplicaView {
                 for account in &layer.delta.accounts {
                     base.apply(account);
                 }
-                base.insert_ancestor(layer.delta.to.height.0, layer.delta.to.block_hash);
+                base.set_newest_ancestor(layer.delta.to.height.0, layer.delta.to.block_hash);
             }
         }
     }
@@ -244,11 +244,17 @@ impl StateView for ReplicaView {
     }
 
     fn block_hash(&self, number: u64) -> Result<B256, StateError> {
-        // The newest layer of that number: below it may be one of a branch that was left.
-        match self.layers.iter().rev().find(|layer| layer.delta.to.height.0 == number) {
-            Some(layer) => Ok(layer.delta.to.block_hash),
-            None => self.base.view().block_hash(number),
+        for layer in self.layers.iter().rev() {
+            let Delta { from, to, .. } = layer.delta.as_ref();
+            if number == to.height.0 {
+                return Ok(to.block_hash);
+            }
+            // A block that was taken back is no ancestor.
+            if number > to.height.0 && number <= from.height.0 {
+                return Ok(B256::ZERO);
+            }
         }
+        self.base.view().block_hash(number)
     }
 
     fn any_slot(&self, address: &Address, counts: &dyn Fn(&U256) -> bool) -> Result<bool, StateError> {

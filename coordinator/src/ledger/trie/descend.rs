@@ -57,6 +57,13 @@ struct Slot<'e> {
     entries: Cow<'e, [Entry]>,
 }
 
+impl Slot<'_> {
+    /// Whether something is here after the batch, whatever else happens.
+    fn stays(&self) -> bool {
+        matches!(self.before, Before::Nothing) || self.entries.is_empty()
+    }
+}
+
 /// A slot after its entries.
 struct Grown {
     nibble: u8,
@@ -67,16 +74,18 @@ struct Grown {
 enum Now {
     Untouched,
     Shape(Shape),
+    /// Settled already, because the branch above is sure to stay.
+    Placed(Option<RlpNode>),
 }
 
 impl Grown {
     fn is_live(&self) -> bool {
-        !matches!(self.now, Now::Shape(Shape::Empty))
+        !matches!(self.now, Now::Shape(Shape::Empty) | Now::Placed(None))
     }
 }
 
 /// Applies `entries`, ascending by key and each key once, to the trie with this root: its new root
-/// and the writes, in no order.
+/// and the writes, nearly or wholly in descending order of their places.
 pub(super) fn descend<S: NodeSource>(
     loader: Loader<'_, S>,
     root: B256,
@@ -254,6 +263,7 @@ impl<'a, S: NodeSource> Descent<'a, S> {
         let mut mask = TrieMask::default();
         for Grown { nibble, before, now } in grown {
             let node = match (now, before) {
+                (Now::Placed(node), _) => node,
                 (Now::Shape(shape), before) => self.place(&step(path, nibble), shape, before.node())?,
                 (Now::Untouched, Before::Node(node)) => Some(node),
                 (Now::Untouched, Before::Tail { key, child }) => {
@@ -287,7 +297,7 @@ impl<'a, S: NodeSource> Descent<'a, S> {
                 (Now::Untouched, Before::Tail { key, child }) => {
                     Shape::Extension { key: *key, child: child.clone() }
                 }
-                (Now::Untouched, Before::Nothing) => Shape::Empty,
+                (Now::Untouched, Before::Nothing) | (Now::Placed(_), _) => Shape::Empty,
             };
             if !shape.is_branch() {
                 self.place(&place, Shape::Empty, before.node())?;
@@ -299,30 +309,38 @@ impl<'a, S: NodeSource> Descent<'a, S> {
         Ok(left)
     }
 
-    /// Applies each slot's entries; a large batch that parts here is divided among threads.
+    /// Applies each slot's entries; a large batch that parts here is divided among threads. The last
+    /// slot comes first and a branch after all below it, so that a bulk build writes in exactly the
+    /// opposite order of the store: turned round, it needs no sorting.
     fn grow_all(&mut self, path: &Nibbles, slots: Vec<Slot<'_>>) -> Result<Vec<Grown>, TrieError> {
         let busy = slots.iter().filter(|slot| !slot.entries.is_empty()).count();
         let entries: usize = slots.iter().map(|slot| slot.entries.len()).sum();
+        let settled = slots.iter().filter(|slot| slot.stays()).count() >= 2;
+        let slots = slots.into_iter().rev();
+        let mut grown = Vec::with_capacity(slots.len());
         if self.threads < 2 || busy < 2 || entries < WORTH_DIVIDING {
-            return slots.into_iter().map(|slot| self.grow(path, slot)).collect();
+            for slot in slots {
+                grown.push(self.grow(path, slot, settled)?);
+            }
+        } else {
+            let budget = (self.threads / busy).max(1);
+            let loader = self.loader;
+            let parts = fan_out::each(self.threads, slots.collect(), |slot| {
+                let mut part = Descent::new(loader, budget);
+                let grown = part.grow(path, slot, settled)?;
+                Ok::<_, TrieError>((grown, part.writes))
+            });
+            for part in parts {
+                let (child, mut writes) = part?;
+                self.writes.append(&mut writes);
+                grown.push(child);
+            }
         }
-        let budget = (self.threads / busy).max(1);
-        let loader = self.loader;
-        let divided = fan_out::each(self.threads, slots, |slot| {
-            let mut part = Descent::new(loader, budget);
-            let grown = part.grow(path, slot)?;
-            Ok::<_, TrieError>((grown, part.writes))
-        });
-        let mut grown = Vec::with_capacity(divided.len());
-        for part in divided {
-            let (child, mut writes) = part?;
-            self.writes.append(&mut writes);
-            grown.push(child);
-        }
+        grown.reverse();
         Ok(grown)
     }
 
-    fn grow(&mut self, path: &Nibbles, slot: Slot<'_>) -> Result<Grown, TrieError> {
+    fn grow(&mut self, path: &Nibbles, slot: Slot<'_>, settled: bool) -> Result<Grown, TrieError> {
         let Slot { nibble, before, entries } = slot;
         if entries.is_empty() {
             return Ok(Grown { nibble, before, now: Now::Untouched });
@@ -333,7 +351,11 @@ impl<'a, S: NodeSource> Descent<'a, S> {
             Before::Node(node) => self.subtree(&place, node, &entries)?,
             Before::Tail { key, child } => self.edit_extension(&place, key, child, None, &entries)?,
         };
-        Ok(Grown { nibble, before, now: Now::Shape(shape) })
+        let now = match settled {
+            true => Now::Placed(self.place(&place, shape, before.node())?),
+            false => Now::Shape(shape),
+        };
+        Ok(Grown { nibble, before, now })
     }
 
     /// Writes what stands at `path` from now on, or that nothing does; how its parent names it.

@@ -197,10 +197,11 @@ fn find_roots<S: NodeSource>(
 /// All writes in the store's order.
 fn gather(accounts: Vec<Write>, storage: Vec<StorageUpdate>) -> NodeChanges {
     let wiped = storage.iter().filter(|trie| trie.wiped).map(|trie| trie.owner).collect();
-    let accounts = accounts.into_iter().map(|(path, node)| ((Tree::Accounts, path), node));
+    // The map sorts what it is built from, at little cost where that is one ascending run.
+    let accounts = accounts.into_iter().rev().map(|(path, node)| ((Tree::Accounts, path), node));
     let storage = storage.into_iter().flat_map(|trie| {
         let tree = Tree::Storage(trie.owner);
-        trie.writes.into_iter().map(move |(path, node)| ((tree, path), node))
+        trie.writes.into_iter().rev().map(move |(path, node)| ((tree, path), node))
     });
     NodeChanges { wiped, nodes: accounts.chain(storage).collect::<BTreeMap<_, _>>() }
 }
