@@ -5,6 +5,7 @@
 //! any moment.
 
 pub mod engine;
+pub mod fault;
 mod fetch;
 pub mod node;
 pub mod replica;

@@ -20,6 +20,7 @@ use net::bounded::BoundedExecutor;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::ENGINE_VERSION;
+use crate::fault::Faults;
 use crate::fetch::fetch_state;
 use crate::replica::{Replica, ReplicaError};
 use crate::session::{Accepted, SessionConfig, SessionHandle, SessionOptions, run_session};
@@ -120,6 +121,7 @@ impl ShardNode {
         config: NodeConfig,
         coordinator: Arc<dyn CoordinatorEndpoint>,
         replica: Arc<Replica>,
+        faults: Arc<Faults>,
         supervisor: &SupervisorHandle,
     ) -> Arc<Self> {
         let queue = QUEUE_PER_SLOT * usize::from(config.slots.max(1)) + QUEUE_PER_SLOT;
@@ -146,7 +148,7 @@ impl ShardNode {
             })
         };
         let name = format!("shard-{}", config.shard);
-        let (slots, slot_supervisor) = Slots::new(&name, config.slots, queue, report);
+        let (slots, slot_supervisor) = Slots::new(&name, config.slots, queue, faults, report);
         supervisor.spawn_thread(format!("{name}-slots"), move || slot_supervisor.run());
         let introduction = Introduction {
             config: config.clone(),

@@ -17,6 +17,7 @@ use net::wire::{FleetClient, NodeIdentity, shard_service};
 use tonic::service::Routes;
 
 use crate::engine::ENGINE_VERSION;
+use crate::fault::{Fault, Faults};
 use crate::node::{NodeConfig, ShardNode};
 use crate::replica::Replica;
 
@@ -59,6 +60,15 @@ pub struct ShardArgs {
     /// is missing; without it the replica is in memory.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+
+    /// Go wrong on purpose, for drills: wrong, corrupt, slow:MS, hang, panic or exit, @N at the Nth
+    /// assignment or @N+ from it on.
+    #[arg(long, value_name = "FAULT", hide = true, requires = "allow_faults")]
+    pub fault: Vec<Fault>,
+
+    /// Allow --fault.
+    #[arg(long, hide = true)]
+    pub allow_faults: bool,
 
     /// How long SIGTERM waits for work in hand.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
@@ -123,7 +133,13 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
         lost_after: limits.lost_after,
         chain_id: args.chain_id,
     };
-    let coordinator = FleetClient::new(channel::lazy(&args.coordinator, &limits)?, limits);
+    let faults = Arc::new(Faults::new(args.fault.clone()));
+    if !args.fault.is_empty() {
+        tracing::warn!(faults = ?args.fault, "this shard goes wrong on purpose");
+    }
+    let damaged = Arc::clone(&faults);
+    let coordinator = FleetClient::new(channel::lazy(&args.coordinator, &limits)?, limits)
+        .with_damage(Arc::new(move |assignment| damaged.is_damaged(assignment)));
     let identity = NodeIdentity {
         shard: config.shard,
         incarnation: config.incarnation,
@@ -135,7 +151,7 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
         Some(folder) => tokio::task::spawn_blocking(move || Replica::open(&folder)).await??,
         None => Replica::default(),
     };
-    let node = ShardNode::start(config.clone(), Arc::new(coordinator), Arc::new(replica), supervisor);
+    let node = ShardNode::start(config.clone(), Arc::new(coordinator), Arc::new(replica), faults, supervisor);
     let (health, _reporter) = Health::new();
     let routes = Routes::new(shard_service(Arc::clone(&node) as _, identity));
     supervisor.spawn_critical("server", bound.serve(routes, health, supervisor.shutdown_token()));

@@ -16,6 +16,7 @@ use common::telemetry::panic_message;
 use common::work::{WorkFailure, WorkSpec};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::fault::{self, FaultKind, Faults};
 use crate::replica::ReplicaView;
 use crate::sub_block::{self, Progress};
 
@@ -111,10 +112,17 @@ pub struct Slots {
 impl Slots {
     /// Slots, not yet running, with a queue of `queue` jobs; [`SlotSupervisor::run`] runs them.
     #[must_use]
-    pub fn new(name: &str, slots: u16, queue: usize, report: Reporter) -> (Self, SlotSupervisor) {
+    pub fn new(
+        name: &str,
+        slots: u16,
+        queue: usize,
+        faults: Arc<Faults>,
+        report: Reporter,
+    ) -> (Self, SlotSupervisor) {
         let (jobs, queue) = bounded(queue.max(1));
         let states: Arc<[SlotState]> = (0..slots.max(1)).map(|_| SlotState::default()).collect();
-        let supervisor = SlotSupervisor { name: name.to_owned(), queue, states: Arc::clone(&states), report };
+        let supervisor =
+            SlotSupervisor { name: name.to_owned(), queue, states: Arc::clone(&states), faults, report };
         (Self { jobs: Arc::new(Mutex::new(Some(jobs))), states }, supervisor)
     }
 
@@ -160,6 +168,7 @@ pub struct SlotSupervisor {
     name: String,
     queue: Receiver<Job>,
     states: Arc<[SlotState]>,
+    faults: Arc<Faults>,
     report: Reporter,
 }
 
@@ -230,11 +239,12 @@ impl SlotSupervisor {
         let name = format!("{}-slot-{slot}", self.name);
         let (queue, states, report) =
             (self.queue.clone(), Arc::clone(&self.states), Arc::clone(&self.report));
+        let faults = Arc::clone(&self.faults);
         let body = move || {
             let _guard = EndGuard { slot, ended };
             let Some(state) = states.get(slot) else { return };
             while let Ok(job) = queue.recv() {
-                work_on(job, state, &report);
+                work_on(job, state, &faults, &report);
             }
         };
         std::thread::Builder::new()
@@ -245,11 +255,18 @@ impl SlotSupervisor {
     }
 }
 
-fn work_on(job: Job, state: &SlotState, report: &Reporter) {
+fn work_on(job: Job, state: &SlotState, faults: &Faults, report: &Reporter) {
     let Job { assignment, spec, block, chain, view, cancelled } = job;
     state.set(Some(assignment));
     // A panic ends this thread and leaves `current` set: the supervisor reads what it held.
-    let outcome = sub_block::run(&spec, &block, &chain, view, &cancelled, state);
+    let planned = faults.begin();
+    planned.into_iter().for_each(fault::before);
+    let mut outcome = sub_block::run(&spec, &block, &chain, view, &cancelled, state);
+    match (planned, &mut outcome) {
+        (Some(FaultKind::Wrong), Some(Ok(output))) => fault::falsify(output),
+        (Some(FaultKind::Corrupt), _) => faults.damage(assignment),
+        _ => {}
+    }
     state.set(None);
     report(match outcome {
         Some(outcome) => SlotEvent::Finished(SubmitResult { assignment, outcome }),

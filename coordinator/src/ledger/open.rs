@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +13,7 @@ use common::codec;
 use common::digest::ContentDigest;
 use common::id::{StateRef, WorldId};
 use common::message::StateSummary;
+use common::telemetry::panic_message;
 use executor_shard::replica::{Base, ReplicaView};
 use executor_shard::store::{DiskState, StateCache, StateWriter};
 use redb::backends::InMemoryBackend;
@@ -95,17 +97,19 @@ impl Ledger {
     pub fn open(folder: &Path, origin: Origin, options: LedgerOptions) -> Result<Self, LedgerError> {
         fs::create_dir_all(folder).map_err(|source| LedgerError::Io { path: folder.into(), source })?;
         let path = folder.join(FILE);
-        if path.exists() {
-            check_file(&path, &origin)?;
-        } else {
-            // Begun under another name: a crash meanwhile leaves nothing half done behind.
-            create(&folder.join(NEW_FILE), &path, &origin, options)?;
-        }
-        let database = Database::builder()
-            .set_cache_size(options.page_cache)
-            .create(&path)
-            .map_err(|error| unusable(&path, error))?;
-        Self::on_database(database, origin, options, &path)
+        contained(&path, || {
+            if path.exists() {
+                check_file(&path, &origin)?;
+            } else {
+                // Begun under another name: a crash meanwhile leaves nothing half done behind.
+                create(&folder.join(NEW_FILE), &path, &origin, options)?;
+            }
+            let database = Database::builder()
+                .set_cache_size(options.page_cache)
+                .create(&path)
+                .map_err(|error| unusable(&path, error))?;
+            Self::on_database(database, origin, options, &path)
+        })
     }
 
     /// Opens a ledger that is there, whatever chain it is of, to be read.
@@ -116,16 +120,18 @@ impl Ledger {
         let path = folder.join(FILE);
         fs::metadata(&path).map_err(|source| LedgerError::Io { path: path.clone(), source })?;
         check_magic(&path)?;
-        let database = Database::builder()
-            .set_cache_size(options.page_cache)
-            .open(&path)
-            .map_err(|error| unusable(&path, error))?;
-        let identity = {
-            let transaction = database.begin_read()?;
-            check_format(&Records(&transaction), &path)?;
-            Records(&transaction).identity()?
-        };
-        Self::resume(database, identity, options)
+        contained(&path, || {
+            let database = Database::builder()
+                .set_cache_size(options.page_cache)
+                .open(&path)
+                .map_err(|error| unusable(&path, error))?;
+            let identity = {
+                let transaction = database.begin_read()?;
+                check_format(&Records(&transaction), &path)?;
+                Records(&transaction).identity()?
+            };
+            Self::resume(database, identity, options)
+        })
     }
 
     fn on_database(
@@ -204,6 +210,18 @@ impl Ledger {
         ledger.head = Mutex::new(Arc::new(tip));
         Ok(ledger)
     }
+}
+
+/// Opens a database whose pages may be damaged: redb takes its pages' structure for granted, and
+/// panics where it is not what it wrote.
+fn contained(
+    path: &Path,
+    open: impl FnOnce() -> Result<Ledger, LedgerError>,
+) -> Result<Ledger, LedgerError> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
+        let reason = format!("its pages are not what was written ({})", panic_message(panic.as_ref()));
+        Err(LedgerError::Damaged { what: path.display().to_string(), reason })
+    })
 }
 
 /// Makes a database that holds the origin, and gives it its name.

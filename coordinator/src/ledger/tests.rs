@@ -1,5 +1,5 @@
 //! Ledgers over generated blocks of their own: no EVM, only changes.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::sync::{Arc, Mutex};
 
@@ -379,4 +379,34 @@ fn a_failed_commit_changes_nothing() {
     assert_eq!(ledger.head().summary(), before.summary());
     let again = Ledger::on_backend(disk.rebooted(), origin(), LedgerOptions::small()).unwrap();
     assert_eq!(again.head().summary(), before.summary());
+}
+
+#[test]
+fn a_damaged_file_is_an_error_with_a_name_or_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ledger.redb");
+    let expected = {
+        let ledger = Ledger::open(folder.path(), origin(), LedgerOptions::small()).unwrap();
+        commit_chain(&ledger, 0..4);
+        ledger.head().summary()
+    };
+    let whole = std::fs::read(&file).unwrap();
+    let mut refused = 0;
+    // Every page's beginning, where its structure is, and some bytes within.
+    for offset in (0..whole.len()).step_by(4096).flat_map(|page| [page, page + 1, page + 8, page + 100]) {
+        let mut bytes = whole.clone();
+        bytes[offset] ^= 0x55;
+        std::fs::write(&file, &bytes).unwrap();
+        let opened = std::panic::catch_unwind(|| {
+            let ledger = Ledger::open(folder.path(), origin(), LedgerOptions::small())?;
+            Ok::<_, LedgerError>(ledger.head().summary())
+        });
+        match opened {
+            // What is damaged further down is found when it is read.
+            Ok(Ok(summary)) => assert_eq!(summary, expected, "flipped at {offset}"),
+            Ok(Err(_)) => refused += 1,
+            Err(_) => panic!("opening a file with a flipped byte at {offset} panicked"),
+        }
+    }
+    assert!(refused > 0, "no damage was noticed");
 }

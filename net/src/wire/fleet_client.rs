@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use common::codec;
+use common::id::AssignmentId;
 use common::endpoint::{CoordinatorEndpoint, PeerError, SnapshotStream};
 use common::message::{
     Draining, Heartbeat, Leave, Register, Registered, ResultReceipt, SnapshotRequest, SubmitResult,
@@ -19,11 +20,21 @@ use super::shard_client::{encode, within};
 use super::status::from_status;
 use crate::limits::{MAX_MESSAGE_BYTES, PeerLimits};
 
+/// Whose result is to arrive damaged.
+pub type Damage = Arc<dyn Fn(&AssignmentId) -> bool + Send + Sync>;
+
 /// A coordinator behind a channel.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct FleetClient {
     client: Client<Channel>,
     limits: PeerLimits,
+    damage: Option<Damage>,
+}
+
+impl std::fmt::Debug for FleetClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FleetClient").field("limits", &self.limits).finish_non_exhaustive()
+    }
 }
 
 impl FleetClient {
@@ -33,7 +44,13 @@ impl FleetClient {
         let client = Client::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, limits }
+        Self { client, limits, damage: None }
+    }
+
+    /// For drills: has results damaged after their digest was taken.
+    #[must_use]
+    pub fn with_damage(self, damage: Damage) -> Self {
+        Self { damage: Some(damage), ..self }
     }
 }
 
@@ -52,7 +69,15 @@ impl CoordinatorEndpoint for FleetClient {
 
     async fn submit_result(&self, result: Arc<SubmitResult>) -> Result<ResultReceipt, PeerError> {
         let bytes = encode("result", &result.outcome)?;
-        let stream = tokio_stream::iter(chunks(bytes, None, Some(assignment_to(result.assignment))));
+        let damaged = self.damage.as_ref().is_some_and(|damage| damage(&result.assignment));
+        let chunks = chunks(bytes, None, Some(assignment_to(result.assignment))).map(move |mut chunk| {
+            if damaged && let Some(first) = chunk.data.first() {
+                let flipped = [&[first ^ 0xff], chunk.data.get(1..).unwrap_or_default()].concat();
+                chunk.data = flipped.into();
+            }
+            chunk
+        });
+        let stream = tokio_stream::iter(chunks);
         let mut client = self.client.clone();
         let reply = within(self.limits.transfer, client.submit_result(stream)).await?;
         Ok(if reply.used { ResultReceipt::Used } else { ResultReceipt::Ignored })
