@@ -2,6 +2,7 @@
 //! validates what comes back, and is the only one that commits.
 
 pub mod api;
+pub mod blocktest;
 pub mod cli;
 pub mod execute;
 pub mod fleet;
@@ -9,6 +10,7 @@ pub mod generate;
 pub mod input;
 pub mod ledger;
 pub mod planner;
+pub mod rules;
 pub mod schedule;
 pub mod sequential;
 pub mod validate;
