@@ -137,14 +137,56 @@ impl Block {
         ))
     }
 
-    /// Appends the block's RLP encoding, byte for byte what [`Block::decode`] reads.
+    /// Decodes a block that is all of `bytes`, in the one encoding that a block has. The library's
+    /// decoder lets some others pass, which peers would refuse: a typed transaction without its
+    /// string header, for one.
+    ///
+    /// # Errors
+    /// [`BlockError::Size`] beyond [`MAX_BLOCK_BYTES`], [`BlockError::Rlp`] for anything else.
+    pub fn decode_exact(bytes: &[u8]) -> Result<Self, BlockError> {
+        if bytes.len() > MAX_BLOCK_BYTES {
+            let (size, limit) = (bytes.len(), MAX_BLOCK_BYTES);
+            return Err(BlockError::Size(CodecError::TooLarge { what: "block", size, limit }));
+        }
+        let mut rest = bytes;
+        let block = Self::decode(&mut rest)?;
+        if !rest.is_empty() {
+            return Err(BlockError::Rlp(format!("{} bytes follow the block", rest.len())));
+        }
+        let mut canonical = Vec::with_capacity(bytes.len());
+        block.encode(&mut canonical);
+        if canonical != bytes {
+            let at = canonical.iter().zip(bytes).take_while(|(one, other)| one == other).count();
+            return Err(BlockError::Rlp(format!("the encoding is not the canonical one, from byte {at} on")));
+        }
+        Ok(block)
+    }
+
+    /// Appends the block's RLP encoding, byte for byte what [`Block::decode`] reads. Ommers that
+    /// are known only by their hashes are left out.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let body = alloy_consensus::BlockBody {
-            transactions: self.transactions.clone(),
-            ommers: self.ommers.headers().to_vec(),
-            withdrawals: self.withdrawals.clone().map(Into::into),
-        };
-        alloy_consensus::Block::new(self.header.clone(), body).encode(out);
+        let ommers = self.ommers.headers();
+        alloy_rlp::Header { list: true, payload_length: self.payload_length() }.encode(out);
+        self.header.encode(out);
+        alloy_rlp::encode_list::<_, Transaction>(&self.transactions, out);
+        alloy_rlp::encode_list::<_, Header>(ommers, out);
+        if let Some(withdrawals) = &self.withdrawals {
+            alloy_rlp::encode_list::<_, Withdrawal>(withdrawals, out);
+        }
+    }
+
+    fn payload_length(&self) -> usize {
+        let withdrawals = self.withdrawals.as_ref();
+        self.header.length()
+            + alloy_rlp::list_length::<_, Transaction>(&self.transactions)
+            + alloy_rlp::list_length::<_, Header>(self.ommers.headers())
+            + withdrawals.map_or(0, |withdrawals| alloy_rlp::list_length::<_, Withdrawal>(withdrawals))
+    }
+
+    /// The length of the block's RLP encoding.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        alloy_rlp::Header { list: true, payload_length: self.payload_length() }.length_with_payload()
     }
 
     /// The block's number.
@@ -296,6 +338,36 @@ mod tests {
         let mut rest = bytes.as_slice();
         assert_eq!(Block::decode(&mut rest).unwrap(), block());
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn only_the_canonical_encoding_is_decoded_exactly() {
+        let mut bytes = Vec::new();
+        block().encode(&mut bytes);
+        assert_eq!(Block::decode_exact(&bytes).unwrap(), block());
+        bytes.push(0);
+        assert!(Block::decode_exact(&bytes).unwrap_err().to_string().contains("1 bytes follow"));
+    }
+
+    #[test]
+    fn a_typed_transaction_without_its_string_header_is_refused() {
+        let tx = alloy_consensus::TxEip2930 { chain_id: 1, gas_limit: 21_000, ..Default::default() };
+        let signed = tx.into_signed(Signature::new(U256::from(1), U256::from(2), false));
+        let typed = Block { transactions: vec![signed.into()], ..block() };
+        let mut bytes = Vec::new();
+        typed.encode(&mut bytes);
+        assert_eq!(Block::decode_exact(&bytes).unwrap().transactions, typed.transactions);
+        let raw = typed.transactions[0].encoded_2718();
+        let mut bare = Vec::new();
+        typed.header.encode(&mut bare);
+        alloy_rlp::Header { list: true, payload_length: raw.len() }.encode(&mut bare);
+        bare.extend_from_slice(&raw);
+        bare.push(0xc0);
+        let mut bytes = Vec::new();
+        alloy_rlp::Header { list: true, payload_length: bare.len() }.encode(&mut bytes);
+        bytes.extend_from_slice(&bare);
+        assert_eq!(Block::decode(&mut bytes.as_slice()).unwrap().transactions, typed.transactions);
+        assert!(Block::decode_exact(&bytes).unwrap_err().to_string().contains("canonical"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! validates what comes back, and is the only one that commits.
 
 pub mod api;
+pub mod blocktest;
 pub mod cli;
 pub mod execute;
 pub mod fleet;
@@ -10,7 +11,7 @@ pub mod import;
 pub mod input;
 pub mod ledger;
 pub mod planner;
-pub mod schedule;
 pub mod rules;
+pub mod schedule;
 pub mod sequential;
 pub mod validate;

@@ -59,8 +59,7 @@ async fn whole_state(
     let failed = |error: StateError| PeerError::Protocol(error.to_string());
     let SnapshotHeader { summary, spec, ancestors } = header;
     let filled = Arc::clone(replica);
-    let mut filling =
-        blocking.run(move || filled.begin_filling(ancestors)).await?.map_err(failed)?;
+    let mut filling = blocking.run(move || filled.begin_filling(ancestors)).await?.map_err(failed)?;
     loop {
         let chunk = match next(&mut parts).await? {
             SnapshotPart::Chunk(chunk) => chunk,

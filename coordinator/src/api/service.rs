@@ -40,14 +40,7 @@ impl Blocks for Service {
     ) -> Result<Response<v1::BlockReply>, Status> {
         let payload = receive(&mut request.into_inner(), MAX_BLOCK_PAYLOAD).await?;
         let block = tokio::task::spawn_blocking(move || {
-            let mut bytes = payload.bytes.as_ref();
-            let block =
-                Block::decode(&mut bytes).map_err(|error| Status::invalid_argument(error.to_string()))?;
-            if bytes.is_empty() {
-                Ok(block)
-            } else {
-                Err(Status::invalid_argument(format!("{} bytes follow the block", bytes.len())))
-            }
+            Block::decode_exact(&payload.bytes).map_err(|error| Status::invalid_argument(error.to_string()))
         })
         .await
         .map_err(|error| Status::internal(error.to_string()))??;

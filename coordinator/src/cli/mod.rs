@@ -1,11 +1,13 @@
 //! The command line: one module a command, options grouped by concern.
 
+mod blocktest;
 mod cases;
 mod children;
 mod generate;
 mod report;
 mod run;
 mod serve;
+mod shards;
 mod submit;
 mod timeline;
 
@@ -13,9 +15,11 @@ use clap::{Parser, Subcommand};
 use common::supervise::Exit;
 use common::telemetry::{self, TelemetryArgs};
 
+pub use blocktest::BlocktestArgs;
 pub use generate::GenerateArgs;
 pub use run::RunArgs;
 pub use serve::ServeArgs;
+pub use shards::ShardArgs;
 pub use submit::{StatusArgs, SubmitArgs};
 
 /// Executes Ethereum blocks on a fleet of executor shards, with results equal to sequential
@@ -48,6 +52,8 @@ pub enum Command {
     Submit(SubmitArgs),
     /// Show how a running coordinator and its shards are
     Status(StatusArgs),
+    /// Run files and folders of Ethereum's BlockchainTests on shards of its own
+    Blocktest(Box<BlocktestArgs>),
     /// Generate a chain of correctly signed blocks that any client can import
     Generate(GenerateArgs),
 }
@@ -61,7 +67,7 @@ impl Cli {
         // What happens in its fleet, a run tells by itself.
         let level = match self.command {
             Command::Serve(_) => "info",
-            Command::Run(_) => "error",
+            Command::Run(_) | Command::Blocktest(_) => "error",
             _ => "warn",
         };
         let telemetry = self.telemetry.or_level(level);
@@ -80,6 +86,7 @@ impl Cli {
                 Command::Serve(args) => serve::serve(*args).await,
                 Command::Submit(args) => submit::submit(args).await,
                 Command::Status(args) => submit::status(args).await,
+                Command::Blocktest(args) => blocktest::run(*args, telemetry).await,
                 Command::Generate(args) => generate::generate(&args),
             }
         });

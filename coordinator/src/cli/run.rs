@@ -10,20 +10,17 @@ use anyhow::{Context, bail};
 use clap::Args;
 use common::block::Block;
 use common::codec;
-use common::id::{Epoch, Incarnation, ShardId};
+use common::id::{Epoch, ShardId};
 use common::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
 use common::telemetry::TelemetryArgs;
-use executor_shard::node::NodeConfig;
 use indicatif::{ProgressBar, ProgressStyle};
-use net::serve::{Bound, Health};
-use net::wire::fleet_service;
-use tonic::service::Routes;
 
 use super::cases::{Case, Cases};
-use super::children::{ChildOptions, Children, find_binary};
+use super::children::Children;
 use super::report::{Report, Row, millis};
+use super::shards::{ShardArgs, start_shards};
 use super::timeline;
-use crate::execute::{BlockExecutor, ExecuteOptions, Verified};
+use crate::execute::{BlockExecutor, ExecuteOptions, Verified, admit};
 use crate::fleet::{EventKind, Fleet, FleetOptions, KillDrill};
 use crate::ledger::Ledger;
 use crate::planner::Plan;
@@ -164,35 +161,12 @@ async fn fleet_engine(
     supervisor: &SupervisorHandle,
     bar: &ProgressBar,
 ) -> anyhow::Result<Engine> {
-    let binary = if args.in_process { None } else { Some(find_binary()?) };
     let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), supervisor)?;
     let stop = supervisor.shutdown_token();
     let all = args.timeline;
     supervisor.spawn_critical("timeline", timeline::tell(fleet.events(), bar.clone(), all, stop));
-    let children = match binary {
-        None => {
-            for shard in (1..=args.shards).map(ShardId) {
-                fleet.start_local(NodeConfig {
-                    shard,
-                    incarnation: Incarnation::fresh(),
-                    slots: args.threads,
-                    advertise: String::new(),
-                    lost_after: FleetOptions::default().peer.lost_after,
-                    chain_id: None,
-                });
-            }
-            None
-        }
-        Some(binary) => {
-            let bound = Bound::bind(([127, 0, 0, 1], 0).into()).await?;
-            let coordinator = format!("http://{}", bound.address());
-            let (health, _reporter) = Health::new();
-            let routes = Routes::new(fleet_service(fleet.endpoint()));
-            supervisor.spawn_critical("server", bound.serve(routes, health, supervisor.shutdown_token()));
-            let options = ChildOptions { coordinator, threads: args.threads, telemetry, binary };
-            Some(Children::start(args.shards, &options, supervisor)?)
-        }
-    };
+    let shards = ShardArgs { shards: args.shards, threads: args.threads, in_process: args.in_process };
+    let children = start_shards(&fleet, &shards, telemetry, supervisor).await?;
     let options = ExecuteOptions { plan: args.plan, ..ExecuteOptions::default() };
     let executor = BlockExecutor::new(fleet.clone(), options);
     Ok(Engine::Fleet { fleet, executor: Box::new(executor), children })
@@ -368,9 +342,8 @@ fn on_fleet(
 fn sequential(case: &Case) -> anyhow::Result<Verified> {
     let began = Instant::now();
     let (block, ledger) = (&case.block, &case.ledger);
-    block.check_body()?;
     let parent = ledger.head();
-    parent.check_next(block)?;
+    admit(block, ledger.spec(), &parent)?;
     let finished = execute_sequentially(block, ledger.spec(), parent.view())?;
     let draft = parent.draft(finished.changes.clone(), finished.code.clone())?;
     verify_header(block, ledger.spec(), &finished, draft.state_root())?;

@@ -21,6 +21,7 @@ use executor_shard::replica::ReplicaView;
 use crate::fleet::{EventKind, Fleet, FleetError, KillDrill};
 use crate::ledger::{LedgerError, Tip};
 use crate::planner::{self, Plan};
+use crate::rules::{Parentage, check_block};
 use crate::validate::{Finished, Rejection, ValidateError, Validator, execute_trusted, verify_header};
 use rounds::{RoundClient, RoundError};
 
@@ -163,8 +164,7 @@ impl BlockExecutor {
         kills: Vec<KillDrill>,
     ) -> Result<Verified, ExecuteError> {
         let started = Instant::now();
-        block.check_body()?;
-        parent.check_next(block)?;
+        admit(block, spec, parent)?;
         let mut run = Run { block, spec, parent, stats: BlockStats::default() };
         let outcome = self.speculate(&mut run, kills).and_then(|finished| verify(&run, finished));
         let (finished, tip) = match outcome {
@@ -183,12 +183,8 @@ impl BlockExecutor {
     /// Runs the block through the shards and the validator.
     fn speculate(&mut self, run: &mut Run<'_>, kills: Vec<KillDrill>) -> Result<Finished, ExecuteError> {
         let block = run.block;
-        let mut validator = Validator::begin(
-            block,
-            run.spec,
-            run.parent.view().clone(),
-            run.parent.intermediate_roots(),
-        )?;
+        let mut validator =
+            Validator::begin(block, run.spec, run.parent.view().clone(), run.parent.intermediate_roots())?;
         let payload = Arc::new(BlockPayload::new(block, validator.prelude()?));
         let inputs = payload.digest()?;
         let slots = self.fleet.slots()?;
@@ -198,8 +194,14 @@ impl BlockExecutor {
         let began = Instant::now();
         let sub_blocks = planner::plan(self.options.plan, &block.transactions, &senders, slots);
         run.stats.sub_blocks = u32::try_from(sub_blocks.len()).unwrap_or(u32::MAX);
-        let work =
-            rounds::execution_work(run.parent.summary().state, block.hash, inputs, &sub_blocks, &senders, self.options.plan)?;
+        let work = rounds::execution_work(
+            run.parent.summary().state,
+            block.hash,
+            inputs,
+            &sub_blocks,
+            &senders,
+            self.options.plan,
+        )?;
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
         let mut arrived = vec![false; block.transactions.len()];
         let reassigned = self.rounds.run(&payload, work, kills, |indices, output| {
@@ -260,11 +262,7 @@ impl BlockExecutor {
 
     /// Before a block is refused or given up it is executed again without any shard. If it verifies,
     /// the fault is the shards'.
-    fn judge(
-        &self,
-        run: &Run<'_>,
-        doubt: &ExecuteError,
-    ) -> Result<(Finished, Arc<Tip>), ExecuteError> {
+    fn judge(&self, run: &Run<'_>, doubt: &ExecuteError) -> Result<(Finished, Arc<Tip>), ExecuteError> {
         let verified = execute_alone(run)?;
         let text = format!("shards are at fault ({doubt}); the block was executed here instead");
         self.fleet.announce(EventKind::Alarm, Some(run.block.header.number), text);
@@ -288,6 +286,21 @@ fn execute_alone(run: &Run<'_>) -> Result<(Finished, Arc<Tip>), ExecuteError> {
     let (view, roots) = (run.parent.view().clone(), run.parent.intermediate_roots());
     let finished = execute_trusted(run.block, run.spec, &senders, view, roots)?;
     verify(run, finished)
+}
+
+/// What a block is held to before it is executed: its own roots, its place, and where its parent's
+/// header is known, the rules against that.
+///
+/// # Errors
+/// [`ExecuteError`] with what is wrong with the block.
+pub fn admit(block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<(), ExecuteError> {
+    parent.check_next(block)?;
+    block.check_body()?;
+    if parent.header().is_none() {
+        return Ok(());
+    }
+    let parentage = Parentage { total_difficulty: parent.total_difficulty(), ancestors: parent.ancestors() };
+    Ok(check_block(block, block.encoded_len(), &parentage, spec)?)
 }
 
 /// Validates as far as results have arrived, in block order.

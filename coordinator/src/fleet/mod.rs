@@ -222,7 +222,13 @@ impl Fleet {
         // Held while the shard starts, so that it is known when its registration arrives.
         let mut local = self.shared.local.lock().unwrap_or_else(PoisonError::into_inner);
         let shard = config.shard;
-        let node = ShardNode::start(config, self.endpoint(), Arc::default(), Arc::default(), &self.shared.supervisor);
+        let node = ShardNode::start(
+            config,
+            self.endpoint(),
+            Arc::default(),
+            Arc::default(),
+            &self.shared.supervisor,
+        );
         local.insert(shard, node);
     }
 

@@ -153,8 +153,10 @@ async fn send_all(
             return Ok(());
         }
         cursor = next;
-        // The stream leaves the machine to those who execute blocks for most of the time.
-        tokio::time::sleep(CHUNK_EVERY.saturating_sub(began.elapsed())).await;
+        if cursor.is_some() {
+            // The stream leaves the machine to those who execute blocks for most of the time.
+            tokio::time::sleep(CHUNK_EVERY.saturating_sub(began.elapsed())).await;
+        }
     }
     send(parts, Ok(SnapshotPart::End)).await;
     Ok(())

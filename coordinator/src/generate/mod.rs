@@ -7,16 +7,17 @@
 mod contracts;
 mod traffic;
 
+use alloy_consensus::Header;
 use alloy_consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
 use alloy_consensus::proofs::{calculate_receipt_root, calculate_transaction_root};
 use alloy_consensus::transaction::SignerRecoverable;
-use alloy_consensus::{BlockHeader, Header};
-use alloy_eips::eip1559::BaseFeeParams;
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use common::block::{Block, Ommers};
+use common::chain_spec::ActiveSpec;
 
 use crate::input::{self, GenesisError};
 use crate::ledger::{Ledger, LedgerError};
+use crate::rules::{self, Fields};
 use crate::validate::{ValidateError, execute_trusted};
 
 pub use traffic::{
@@ -84,14 +85,14 @@ impl ChainBuilder {
     /// # Errors
     /// [`GenerateError`] when transactions cannot be made, or do not execute.
     pub fn next_block(&mut self, txs: usize) -> Result<Block, GenerateError> {
-        let base_fee = self.head.next_block_base_fee(BaseFeeParams::ethereum()).unwrap_or_default();
+        let base_fee = rules::next_base_fee(&self.head, self.active()).unwrap_or_default();
         let transactions = if self.set_up {
             self.traffic.next_block(base_fee, self.head.gas_limit, txs)?
         } else {
             self.set_up = true;
             self.traffic.set_up(base_fee)?
         };
-        let mut block = self.draft(base_fee, transactions);
+        let mut block = self.draft(transactions);
         let senders: Vec<Address> = block
             .transactions
             .iter()
@@ -108,7 +109,7 @@ impl ChainBuilder {
         header.receipts_root = calculate_receipt_root(&finished.receipts);
         header.logs_bloom = finished.bloom;
         header.gas_used = finished.gas_used.0;
-        header.blob_gas_used = Some(finished.blob_gas_used.0);
+        header.blob_gas_used = header.blob_gas_used.map(|_| finished.blob_gas_used.0);
         header.requests_hash = finished.requests.map(|requests| requests.requests_hash());
         let block = Block::new(block.header, block.transactions, block.ommers, block.withdrawals);
         self.ledger.commit(&tip.seal(draft, &block, &finished.receipts))?;
@@ -116,32 +117,37 @@ impl ChainBuilder {
         Ok(block)
     }
 
-    /// The block before its execution.
-    fn draft(&self, base_fee: u64, transactions: Vec<Envelope>) -> Block {
-        let parent = &self.head;
-        let number = parent.number + 1;
+    /// The rules at the head. The Merge needs no count of difficulty: what decides on it in these
+    /// chains is the genesis.
+    fn active(&self) -> ActiveSpec<'_> {
+        self.ledger.spec().after(self.head.difficulty)
+    }
+
+    /// The block before its execution, with the header fields of its fork.
+    fn draft(&self, transactions: Vec<Envelope>) -> Block {
+        let (parent, active, spec) = (&self.head, self.active(), self.ledger.spec());
+        let (number, timestamp) = (parent.number + 1, parent.timestamp + BLOCK_TIME);
+        let fields = Fields::of(number, timestamp, active);
         let header = Header {
             parent_hash: self.ledger.head().summary().state.block_hash,
             ommers_hash: EMPTY_OMMER_ROOT_HASH,
             beneficiary: BENEFICIARY,
             transactions_root: calculate_transaction_root(&transactions),
+            difficulty: rules::next_difficulty(parent, timestamp, active),
             number,
             gas_limit: parent.gas_limit,
-            timestamp: parent.timestamp + BLOCK_TIME,
+            timestamp,
             extra_data: Bytes::from_static(b"generated"),
             mix_hash: seeded(b"randao", number),
-            base_fee_per_gas: Some(base_fee),
-            withdrawals_root: Some(EMPTY_WITHDRAWALS),
-            blob_gas_used: Some(0),
-            excess_blob_gas: parent
-                .maybe_next_block_excess_blob_gas(
-                    self.ledger.spec().blob_params(parent.timestamp + BLOCK_TIME),
-                )
-                .or(Some(0)),
-            parent_beacon_block_root: Some(seeded(b"beacon", number)),
+            base_fee_per_gas: rules::next_base_fee(parent, active),
+            withdrawals_root: fields.withdrawals.then_some(EMPTY_WITHDRAWALS),
+            blob_gas_used: fields.blobs_and_beacon_root.then_some(0),
+            excess_blob_gas: rules::next_excess_blob_gas(parent, timestamp, spec),
+            parent_beacon_block_root: fields.blobs_and_beacon_root.then(|| seeded(b"beacon", number)),
             ..Header::default()
         };
-        Block::new(header, transactions, Ommers::Headers(Vec::new()), Some(Vec::new()))
+        let withdrawals = fields.withdrawals.then(Vec::new);
+        Block::new(header, transactions, Ommers::Headers(Vec::new()), withdrawals)
     }
 }
 
@@ -154,6 +160,7 @@ fn seeded(domain: &[u8], number: u64) -> B256 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::rules::{Parentage, check_block};
     use crate::sequential::execute_sequentially;
     use crate::validate::verify_header;
 
@@ -169,6 +176,9 @@ mod tests {
             let block = builder.next_block(60).unwrap();
             assert!(!block.transactions.is_empty());
             block.check_body().unwrap();
+            let parentage =
+                Parentage { total_difficulty: tip.total_difficulty(), ancestors: tip.ancestors() };
+            check_block(&block, block.encoded_len(), &parentage, builder.ledger.spec()).unwrap();
             let finished = execute_sequentially(&block, builder.ledger.spec(), tip.view()).unwrap();
             verify_header(&block, builder.ledger.spec(), &finished, None).unwrap();
         }

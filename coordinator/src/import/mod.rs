@@ -14,7 +14,6 @@ use common::id::Height;
 use crate::execute::{BlockExecutor, BlockStats, ExecuteError, Verified};
 use crate::fleet::{Fleet, FleetError};
 use crate::ledger::{Ledger, LedgerError, Tip};
-use crate::rules::{Parentage, check_block};
 use crate::validate::Finished;
 
 pub use pipeline::{Durable, ImportCount, ImportStop};
@@ -113,8 +112,6 @@ impl Importer {
         }
         let head = self.ledger.head();
         let parent = self.parent(block, &head)?;
-        block.check_body()?;
-        self.check(block, &parent)?;
         self.lead(parent.way_there())?;
         let verified = self.executor.execute(block, self.ledger.spec(), &parent, Vec::new());
         let verified = match verified {
@@ -130,8 +127,6 @@ impl Importer {
     /// Executes a block on the state that the fleet holds, which may not be committed yet, and leads
     /// the fleet on. Nothing is committed.
     fn execute_next(&mut self, block: &Block, parent: &Tip) -> Result<Imported, ExecuteError> {
-        block.check_body()?;
-        self.check(block, parent)?;
         let verified = self.executor.execute(block, self.ledger.spec(), parent, Vec::new())?;
         let Verified { tip, finished, stats, .. } = verified;
         self.lead(tip.delta().into_iter())?;
@@ -159,28 +154,13 @@ impl Importer {
         }
     }
 
-    /// The rules that need no execution, where the parent's header is known.
-    fn check(&self, block: &Block, parent: &Tip) -> Result<(), ExecuteError> {
-        if parent.header().is_none() {
-            return Ok(());
-        }
-        let parentage =
-            Parentage { total_difficulty: parent.total_difficulty(), ancestors: parent.ancestors() };
-        Ok(check_block(block, &parentage, self.ledger.spec())?)
-    }
-
     /// Moves the fleet.
     fn lead(&self, way: impl Iterator<Item = Arc<common::account::Delta>>) -> Result<(), ExecuteError> {
         way.into_iter().try_for_each(|delta| self.fleet.advance(delta)).map_err(ExecuteError::from)
     }
 
     /// Makes a verified block the head, or keeps it aside.
-    fn adopt(
-        &self,
-        head: &Arc<Tip>,
-        parent: &Tip,
-        verified: Verified,
-    ) -> Result<Imported, ExecuteError> {
+    fn adopt(&self, head: &Arc<Tip>, parent: &Tip, verified: Verified) -> Result<Imported, ExecuteError> {
         let Verified { tip, finished, stats, .. } = verified;
         let forward = parent.summary() == head.summary();
         if !forward && !self.prefers(&tip, head) {

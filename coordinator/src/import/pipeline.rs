@@ -111,8 +111,7 @@ impl Pipeline<'_> {
             }
             let block = block.map_err(ImportStop::Source)?;
             let (number, hash) = (block.header.number, block.hash);
-            let imported =
-                self.next(&block).map_err(|error| ImportStop::Block { number, hash, error })?;
+            let imported = self.next(&block).map_err(|error| ImportStop::Block { number, hash, error })?;
             match imported {
                 None => count.known += 1,
                 Some(imported) => {

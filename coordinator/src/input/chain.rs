@@ -64,8 +64,7 @@ impl ChainReader {
             return Err(self.undecodable(Place::default(), reason));
         }
         self.fill(rest, &mut bytes)?;
-        let mut slice = bytes.as_slice();
-        let block = Block::decode(&mut slice).map_err(|error| {
+        let block = Block::decode_exact(&bytes).map_err(|error| {
             let (place, reason) = diagnose(&bytes).unwrap_or_else(|| (Place::default(), error.to_string()));
             self.undecodable(place, reason)
         })?;

@@ -212,14 +212,14 @@ pub fn detect(path: &Path) -> Result<InputKind, InputError> {
 
 /// Accounts and their code in canonical order, whatever order they come in.
 #[derive(Default)]
-struct StateBuilder {
+pub(crate) struct StateBuilder {
     accounts: Vec<AccountRecord>,
     code: BTreeMap<B256, Bytes>,
 }
 
 impl StateBuilder {
     /// Adds an account, without its zero slots.
-    fn add(
+    pub(crate) fn add(
         &mut self,
         address: Address,
         balance: U256,
@@ -247,7 +247,7 @@ impl StateBuilder {
         });
     }
 
-    fn finish(mut self) -> (Vec<AccountRecord>, Vec<(B256, Bytes)>) {
+    pub(crate) fn finish(mut self) -> (Vec<AccountRecord>, Vec<(B256, Bytes)>) {
         self.accounts.sort_unstable_by_key(|record| record.address);
         (self.accounts, self.code.into_iter().collect())
     }

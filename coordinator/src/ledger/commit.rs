@@ -78,8 +78,7 @@ impl Ledger {
             return records.remove(&hash);
         };
         let number = step.delta.to.height.0;
-        let info =
-            BlockInfo { number, total_difficulty: word(added.total_difficulty), blocks: added.blocks };
+        let info = BlockInfo { number, total_difficulty: word(added.total_difficulty), blocks: added.blocks };
         records.add(&added.hash, &added.rlp, &info, &added.receipts)?;
         let entry = JournalEntry { redo: step.delta.as_ref().clone(), undo: step.inverse.as_ref().clone() };
         records.log(number, &entry, self.options.journal.max(self.options.unwind))
@@ -106,9 +105,8 @@ fn new_steps<'t>(head: &Tip, tip: &'t Tip) -> Result<&'t [Arc<Step>], LedgerErro
         return Ok(&tip.steps);
     }
     // The tip was made on an older version: what has been committed since must be its own steps.
-    let reached = |step: &Arc<Step>| {
-        head.summary == StateSummary { state: step.delta.to, digest: step.delta.digest }
-    };
+    let reached =
+        |step: &Arc<Step>| head.summary == StateSummary { state: step.delta.to, digest: step.delta.digest };
     let done = tip.steps.iter().position(reached);
     match done.and_then(|done| tip.steps.get(done + 1..)) {
         Some(steps) => Ok(steps),

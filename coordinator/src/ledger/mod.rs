@@ -10,10 +10,10 @@ mod open;
 mod records;
 mod root;
 mod side;
-mod tip;
-pub mod trie;
 #[cfg(test)]
 mod tests;
+mod tip;
+pub mod trie;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

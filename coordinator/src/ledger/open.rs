@@ -83,8 +83,7 @@ impl Ledger {
         origin: Origin,
         options: LedgerOptions,
     ) -> Result<Self, LedgerError> {
-        let database =
-            Database::builder().set_cache_size(options.page_cache).create_with_backend(backend)?;
+        let database = Database::builder().set_cache_size(options.page_cache).create_with_backend(backend)?;
         Self::on_database(database, origin, options, Path::new("memory"))
     }
 
@@ -166,8 +165,7 @@ impl Ledger {
         let transaction = database.begin_read()?;
         let head = Records(&transaction).head()?;
         let state = DiskState::open(&transaction, cache.newest(), Arc::clone(&cache))?;
-        let nodes =
-            if identity.complete { Some(Nodes::new(StoredNodes::open(&transaction)?)) } else { None };
+        let nodes = if identity.complete { Some(Nodes::new(StoredNodes::open(&transaction)?)) } else { None };
         let mut tip = Tip {
             summary: head.summary,
             header: None,
@@ -214,10 +212,7 @@ impl Ledger {
 
 /// Opens a database whose pages may be damaged: redb takes its pages' structure for granted, and
 /// panics where it is not what it wrote.
-fn contained(
-    path: &Path,
-    open: impl FnOnce() -> Result<Ledger, LedgerError>,
-) -> Result<Ledger, LedgerError> {
+fn contained(path: &Path, open: impl FnOnce() -> Result<Ledger, LedgerError>) -> Result<Ledger, LedgerError> {
     catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
         let reason = format!("its pages are not what was written ({})", panic_message(panic.as_ref()));
         Err(LedgerError::Damaged { what: path.display().to_string(), reason })

@@ -16,9 +16,9 @@ use common::id::Height;
 use redb::{ReadTransaction, ReadableDatabase};
 
 use super::records::Records;
-use super::tip::{ANCESTORS, Place, Step};
+use super::tip::{Place, Step};
 use super::{Ledger, LedgerError, Tip};
-use crate::rules::Ancestor;
+use crate::rules::{Ancestor, MAX_ANCESTORS};
 
 /// Side blocks that are kept, at most.
 const MOST: usize = 256;
@@ -176,7 +176,7 @@ fn load_ancestors(
     let identity = records.identity()?;
     let (mut height, mut hash) = (height, hash);
     let mut ancestors: Vec<Arc<Ancestor>> = Vec::new();
-    while ancestors.len() < ANCESTORS && height >= identity.origin.state.height {
+    while ancestors.len() < MAX_ANCESTORS && height >= identity.origin.state.height {
         let ancestor = match records.block(&hash)? {
             Some(rlp) => ancestor_of(&rlp)?,
             None if hash == identity.origin.state.block_hash && !identity.header.is_empty() => {

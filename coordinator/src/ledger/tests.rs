@@ -33,7 +33,11 @@ fn origin() -> Origin {
         .map(|number| AccountRecord {
             address: address(number),
             account: account(number + 1),
-            storage: if number % 2 == 0 { (1..6).map(|key| slot(key, number + key)).collect() } else { vec![] },
+            storage: if number % 2 == 0 {
+                (1..6).map(|key| slot(key, number + key)).collect()
+            } else {
+                vec![]
+            },
         })
         .collect();
     let mut origin = Origin {

@@ -17,10 +17,7 @@ use executor_shard::replica::{Consequence, ReplicaView};
 use super::LedgerError;
 use super::nodes::Nodes;
 use super::trie::NodeChanges;
-use crate::rules::Ancestor;
-
-/// Ancestors that a tip knows by their headers: an ommer's parent is at most seven blocks back.
-pub(super) const ANCESTORS: usize = 8;
+use crate::rules::{Ancestor, MAX_ANCESTORS};
 
 /// The state after one block.
 #[derive(Debug, Clone)]
@@ -127,7 +124,9 @@ impl Tip {
     /// [`LedgerError::NotNext`].
     pub fn check_next(&self, block: &Block) -> Result<(), LedgerError> {
         let at = self.summary.state;
-        if block.header.parent_hash == at.block_hash && Some(block.header.number) == at.height.0.checked_add(1) {
+        if block.header.parent_hash == at.block_hash
+            && Some(block.header.number) == at.height.0.checked_add(1)
+        {
             return Ok(());
         }
         Err(LedgerError::NotNext {
@@ -177,15 +176,19 @@ impl Tip {
         let height = common::id::Height(block.header.number);
         let to = StateRef { world: from.world, height, block_hash: block.hash };
         let delta = Arc::new(Delta { from, to, accounts, code, digest: consequence.digest });
-        let undo =
-            Delta { from: to, to: from, accounts: consequence.undo, code: Vec::new(), digest: self.summary.digest };
+        let undo = Delta {
+            from: to,
+            to: from,
+            accounts: consequence.undo,
+            code: Vec::new(),
+            digest: self.summary.digest,
+        };
         let total_difficulty = self.total_difficulty.saturating_add(block.header.difficulty);
         let blocks = self.blocks.saturating_add(1);
-        let added =
-            AddedBlock { hash: block.hash, rlp, receipts, total_difficulty, blocks };
+        let added = AddedBlock { hash: block.hash, rlp, receipts, total_difficulty, blocks };
         let header = block.header.clone();
         let mut ancestors = vec![Arc::new(block)];
-        ancestors.extend(self.ancestors.iter().take(ANCESTORS - 1).cloned());
+        ancestors.extend(self.ancestors.iter().take(MAX_ANCESTORS - 1).cloned());
         let step = Step { delta, inverse: Arc::new(undo), nodes, block: Some(added) };
         let place = Place { header: Some(header), state_root, total_difficulty, blocks, ancestors };
         self.step(step, place)

@@ -16,11 +16,11 @@ use alloy_evm::EvmEnv;
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256, Bloom, Bytes, Log};
 use common::account::AccountDelta;
+use common::account::AccountWrite;
 use common::block::{Block, Prelude};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
 use common::work::{Effects, Executed, TxOutcome};
-use common::account::AccountWrite;
 use executor_shard::engine::{Executor, Overlay, StateError, StateView};
 
 use crate::ledger::IntermediateRoots;
@@ -287,8 +287,7 @@ impl<'a, V: StateView> Validator<'a, V> {
         let header = &self.block.header;
         Ok(Finished {
             receipts: self.receipts,
-            rooted: self.roots.is_some()
-                || self.spec.at(header).is_byzantium_active_at_block(header.number),
+            rooted: self.roots.is_some() || self.spec.at(header).is_byzantium_active_at_block(header.number),
             gas_used: Gas(gas_used),
             blob_gas_used: Gas(self.gas.blob),
             bloom: self.bloom,

@@ -22,7 +22,9 @@ fn record(number: u64, slots: u64) -> AccountRecord {
     AccountRecord {
         address: Address::left_padding_from(&number.to_be_bytes()),
         account: Account { balance: U256::from(number + 1), ..Default::default() },
-        storage: (1..=slots).map(|slot| SlotValue { slot: U256::from(slot), value: U256::from(number + slot) }).collect(),
+        storage: (1..=slots)
+            .map(|slot| SlotValue { slot: U256::from(slot), value: U256::from(number + slot) })
+            .collect(),
     }
 }
 
@@ -51,7 +53,12 @@ fn delta(shadow: &mut MemoryState, height: u64) -> Arc<Delta> {
     let storage = vec![SlotValue { slot: U256::from(3), value: U256::from(height) }];
     let accounts = vec![
         AccountDelta { address: of(height), account: None, wiped: true, storage: vec![] },
-        AccountDelta { address: of(height + 10), account: Some(account), wiped: true, storage: storage.clone() },
+        AccountDelta {
+            address: of(height + 10),
+            account: Some(account),
+            wiped: true,
+            storage: storage.clone(),
+        },
         AccountDelta { address: of(height + 20), account: Some(account), wiped: false, storage },
     ];
     accounts.iter().for_each(|change| shadow.apply(change));
@@ -108,7 +115,8 @@ fn an_undone_block_leads_back() {
     let before = memory.view(state_ref(1)).unwrap();
     let delta = delta(&mut shadow, 1);
     let accounts = before.consequence(first.digest, &delta.accounts).unwrap().undo;
-    let undo = Arc::new(Delta { from: delta.to, to: delta.from, accounts, code: vec![], digest: first.digest });
+    let undo =
+        Arc::new(Delta { from: delta.to, to: delta.from, accounts, code: vec![], digest: first.digest });
     for replica in [&memory, &stored] {
         replica.apply(&delta).unwrap();
         assert_eq!(replica.apply(&undo).unwrap(), first);

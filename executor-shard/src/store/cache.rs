@@ -132,7 +132,8 @@ mod tests {
     fn a_wipe_forgets_slots() {
         let cache = StateCache::new(100);
         cache.fill_slot(0, &ADDRESS, &U256::from(1), U256::from(7));
-        let newer = cache.advance(&[AccountDelta { address: ADDRESS, account: None, wiped: true, storage: vec![] }]);
+        let newer =
+            cache.advance(&[AccountDelta { address: ADDRESS, account: None, wiped: true, storage: vec![] }]);
         assert_eq!(cache.slot(newer, &ADDRESS, &U256::from(1)), None);
     }
 }

@@ -99,7 +99,9 @@ impl<'t> StateWriter<'t> {
         let hashed = keccak256(delta.address);
         if delta.wiped || delta.account.is_none() {
             let range = slot_range(&hashed);
-            self.slots.retain_in::<&[u8; 64], _>(range.start()..=range.end(), |_, _| false).map_err(storage_error)?;
+            self.slots
+                .retain_in::<&[u8; 64], _>(range.start()..=range.end(), |_, _| false)
+                .map_err(storage_error)?;
         }
         let Some(account) = &delta.account else {
             self.accounts.remove(&hashed.0).map_err(storage_error)?;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use common::codec;
-use common::id::AssignmentId;
 use common::endpoint::{CoordinatorEndpoint, PeerError, SnapshotStream};
+use common::id::AssignmentId;
 use common::message::{
     Draining, Heartbeat, Leave, Register, Registered, ResultReceipt, SnapshotRequest, SubmitResult,
 };

@@ -1,30 +1,52 @@
-//! The chain specification: chain id and hardfork schedule, read from a geth `genesis.json` or
-//! taken from mainnet's constants, in a form that travels to the shards.
+//! The chain specification: chain id and hardfork schedule, in a form that travels to the shards.
+//! It is read from a geth `genesis.json` (`config`), taken from mainnet's constants, or composed
+//! from a [`Schedule`].
 //!
 //! It answers alloy's hardfork traits, so the rules themselves stay alloy's. It does not hold the
 //! genesis state.
+
+mod config;
 
 use alloy_consensus::Header;
 use alloy_eips::eip6110::MAINNET_DEPOSIT_CONTRACT_ADDRESS;
 use alloy_eips::eip7840::BlobParams;
 use alloy_evm::EvmEnv;
 use alloy_evm::eth::spec::EthExecutorSpec;
-use alloy_genesis::ChainConfig;
 use alloy_hardforks::{EthereumChainHardforks, EthereumHardfork, EthereumHardforks, ForkCondition};
 use alloy_primitives::{Address, U256};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::word;
 
+/// The most blobs that a schedule may allow a block: far beyond any there will be, and low enough
+/// for their gas to be added up without overflow.
+const MAX_BLOBS_PER_BLOCK: u64 = 1_000_000;
+
 /// When a hardfork becomes active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Activation {
+pub enum Activation {
     /// From this block number on.
     Block(u64),
     /// From this timestamp on.
     Time(u64),
     /// When the total difficulty is reached (the Merge): seen by a block's zero difficulty.
     Merge,
+}
+
+/// What a chain specification is composed from.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// The chain id (EIP-155).
+    pub chain_id: u64,
+    /// The total difficulty at which the chain merges, if it does so by difficulty.
+    pub terminal_total_difficulty: Option<U256>,
+    /// When each fork becomes active, each fork at most once. Frontier need not be named.
+    pub forks: Vec<(EthereumHardfork, Activation)>,
+    /// Blob parameters by the timestamp from which they apply; of two at one timestamp the later
+    /// in the list applies.
+    pub blobs: Vec<(u64, BlobParams)>,
+    /// The contract whose logs are deposits (EIP-6110).
+    pub deposit_contract: Option<Address>,
 }
 
 /// Blob parameters from a timestamp on (EIP-7840, EIP-7892).
@@ -158,41 +180,30 @@ impl ChainSpec {
         spec
     }
 
-    /// The schedule of a geth genesis file's `config`.
+    /// The specification of this schedule.
     ///
     /// # Errors
-    /// [`ChainSpecError`] for forks this build does not know, forks out of order, and consensus
-    /// engines with other rules.
-    pub fn from_config(config: &ChainConfig) -> Result<Self, ChainSpecError> {
-        check_supported(config)?;
+    /// [`ChainSpecError`] for forks out of order, or without those they build on.
+    pub fn from_schedule(schedule: Schedule) -> Result<Self, ChainSpecError> {
+        let Schedule { chain_id, terminal_total_difficulty, forks: scheduled, blobs, deposit_contract } =
+            schedule;
         let mut forks = Vec::new();
         for (position, fork) in (0u8..).zip(EthereumHardfork::VARIANTS) {
-            if let Some(activation) = scheduled(config, *fork) {
+            let found = scheduled.iter().find(|(candidate, _)| candidate == fork);
+            let frontier = (*fork == EthereumHardfork::Frontier).then_some(Activation::Block(0));
+            if let Some(activation) = found.map(|(_, activation)| *activation).or(frontier) {
                 forks.push((position, activation));
             }
         }
-        let mut spec = Self {
-            chain_id: config.chain_id,
-            terminal_total_difficulty: config.terminal_total_difficulty.unwrap_or(U256::MAX),
-            forks,
-            blobs: Vec::new(),
-            deposit_contract: config.deposit_contract_address,
-        };
+        let mut blobs: Vec<BlobStep> =
+            blobs.into_iter().map(|(from, params)| BlobStep::new(from, params)).collect();
+        // Stable, so that of forks at one timestamp the later fork's parameters come last.
+        blobs.sort_by_key(|step| step.from);
+        let terminal_total_difficulty = terminal_total_difficulty.unwrap_or(U256::MAX);
+        let spec = Self { chain_id, terminal_total_difficulty, forks, blobs, deposit_contract };
         spec.check_order()?;
         spec.check_complete()?;
-        let schedule = config.blob_schedule_blob_params();
-        for (fork, params) in [
-            (EthereumHardfork::Cancun, schedule.cancun),
-            (EthereumHardfork::Prague, schedule.prague),
-            (EthereumHardfork::Osaka, schedule.osaka),
-        ] {
-            if let Some(Activation::Time(from)) = spec.activation(fork) {
-                spec.blobs.push(BlobStep::new(from, params));
-            }
-        }
-        spec.blobs.extend(schedule.scheduled.iter().map(|(from, params)| BlobStep::new(*from, *params)));
-        // Stable, so that of forks at one timestamp the later fork's parameters come last.
-        spec.blobs.sort_by_key(|step| step.from);
+        spec.check_blobs()?;
         Ok(spec)
     }
 
@@ -262,10 +273,33 @@ impl ChainSpec {
         Ok(())
     }
 
+    /// Blob parameters are divided by, and a target above the maximum is never met.
+    fn check_blobs(&self) -> Result<(), ChainSpecError> {
+        let sound = |step: &BlobStep| {
+            step.update_fraction > 0
+                && (1..=MAX_BLOBS_PER_BLOCK).contains(&step.max)
+                && step.target <= step.max
+        };
+        if self.blobs.iter().all(sound) {
+            return Ok(());
+        }
+        Err(ChainSpecError::Unsupported {
+            field: "blobSchedule",
+            reason: "baseFeeUpdateFraction and max must be positive, max below a million, target at most max",
+        })
+    }
+
     /// The schedule as it applies to one block.
     #[must_use]
     pub fn at<'a>(&'a self, header: &Header) -> ActiveSpec<'a> {
         ActiveSpec { spec: self, merged: header.number > 0 && header.difficulty.is_zero() }
+    }
+
+    /// The schedule as it applies to a block whose parent's total difficulty decides on the Merge.
+    /// Unlike [`ChainSpec::at`] it believes nothing that the block says of itself.
+    #[must_use]
+    pub fn after(&self, total_difficulty_of_parent: U256) -> ActiveSpec<'_> {
+        ActiveSpec { spec: self, merged: total_difficulty_of_parent >= self.terminal_total_difficulty }
     }
 
     /// The blob parameters at a timestamp, from Cancun on.
@@ -322,92 +356,11 @@ impl EthExecutorSpec for ActiveSpec<'_> {
     }
 }
 
-/// Refuses what cannot be executed faithfully.
-fn check_supported(config: &ChainConfig) -> Result<(), ChainSpecError> {
-    for (field, present) in [("clique", config.clique.is_some()), ("parlia", config.parlia.is_some())] {
-        if present {
-            return Err(ChainSpecError::OtherEngine { field });
-        }
-    }
-    if config.bogota_time.is_some() {
-        return Err(ChainSpecError::UnknownFork { field: "bogotaTime".into() });
-    }
-    let petersburg = config.petersburg_block.or(config.constantinople_block);
-    if config.constantinople_block < petersburg {
-        return Err(ChainSpecError::Unsupported {
-            field: "petersburgBlock",
-            reason: "Constantinople without Petersburg (EIP-1283) cannot be executed; mainnet never had it",
-        });
-    }
-    if config.eip155_block.is_some()
-        && config.eip158_block.is_some()
-        && config.eip155_block != config.eip158_block
-    {
-        return Err(ChainSpecError::Unsupported {
-            field: "eip155Block",
-            reason: "EIP-155 and EIP-158 must begin at the same block (Spurious Dragon)",
-        });
-    }
-    for field in config.extra_fields.keys() {
-        // Known to every client and without rules: the hash of the EIP-150 block, and whether the
-        // merge has passed.
-        let fork = (field.ends_with("Block") || field.ends_with("Time")) && field != "eip150HashBlock";
-        if fork {
-            return Err(ChainSpecError::UnknownFork { field: field.clone() });
-        }
-    }
-    Ok(())
-}
-
-fn scheduled(config: &ChainConfig, fork: EthereumHardfork) -> Option<Activation> {
-    use EthereumHardfork as F;
-    let block = |number: Option<u64>| number.map(Activation::Block);
-    let time = |time: Option<u64>| time.map(Activation::Time);
-    match fork {
-        F::Frontier => Some(Activation::Block(0)),
-        F::Homestead => block(config.homestead_block),
-        F::Dao => block(config.dao_fork_block.filter(|_| config.dao_fork_support)),
-        F::Tangerine => block(config.eip150_block),
-        F::SpuriousDragon => block(config.eip158_block.or(config.eip155_block)),
-        F::Byzantium => block(config.byzantium_block),
-        F::Constantinople => block(config.constantinople_block),
-        // geth: without a block of its own it comes with Constantinople.
-        F::Petersburg => block(config.petersburg_block.or(config.constantinople_block)),
-        F::Istanbul => block(config.istanbul_block),
-        F::MuirGlacier => block(config.muir_glacier_block),
-        F::Berlin => block(config.berlin_block),
-        F::London => block(config.london_block),
-        F::ArrowGlacier => block(config.arrow_glacier_block),
-        F::GrayGlacier => block(config.gray_glacier_block),
-        F::Paris => match config.terminal_total_difficulty {
-            Some(difficulty) if difficulty.is_zero() => Some(Activation::Block(0)),
-            Some(_) => Some(Activation::Merge),
-            None => block(config.merge_netsplit_block),
-        },
-        F::Shanghai => time(config.shanghai_time),
-        F::Cancun => time(config.cancun_time),
-        F::Prague => time(config.prague_time),
-        F::Osaka => time(config.osaka_time),
-        F::Bpo1 => time(config.bpo1_time),
-        F::Bpo2 => time(config.bpo2_time),
-        F::Bpo3 => time(config.bpo3_time),
-        F::Bpo4 => time(config.bpo4_time),
-        F::Bpo5 => time(config.bpo5_time),
-        F::Amsterdam => time(config.amsterdam_time),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::codec;
-
-    fn config(json: &str) -> ChainConfig {
-        let all = r#""homesteadBlock": 0, "eip150Block": 0, "eip155Block": 0, "eip158Block": 0, "byzantiumBlock": 0, "constantinopleBlock": 0, "istanbulBlock": 0, "berlinBlock": 0, "londonBlock": 0"#;
-        serde_json::from_str(&json.replace("ALL_TO_LONDON", all)).unwrap()
-    }
 
     #[test]
     fn mainnet_forks_are_named_by_their_blocks() {
@@ -432,52 +385,37 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_fork_in_the_genesis_is_refused_by_name() {
-        let config = config(r#"{"chainId": 5, "homesteadBlock": 0, "verkleTime": 99}"#);
-        let error = ChainSpec::from_config(&config).unwrap_err();
-        assert_eq!(error, ChainSpecError::UnknownFork { field: "verkleTime".into() });
+    fn blob_parameters_that_would_be_divided_by_are_not_zero() {
+        for params in [
+            BlobParams { update_fraction: 0, ..BlobParams::osaka() },
+            BlobParams { max_blob_count: 0, target_blob_count: 0, ..BlobParams::osaka() },
+            BlobParams { target_blob_count: 10, ..BlobParams::osaka() },
+        ] {
+            let spec = ChainSpec::from_schedule(Schedule {
+                chain_id: 1,
+                terminal_total_difficulty: None,
+                forks: vec![],
+                blobs: vec![(0, params)],
+                deposit_contract: None,
+            });
+            assert!(matches!(spec, Err(ChainSpecError::Unsupported { field: "blobSchedule", .. })));
+        }
     }
 
     #[test]
-    fn forks_out_of_order_are_refused() {
-        let config = config(r#"{"chainId": 5, "homesteadBlock": 9, "byzantiumBlock": 3}"#);
-        assert!(matches!(ChainSpec::from_config(&config), Err(ChainSpecError::OutOfOrder { .. })));
-    }
-
-    #[test]
-    fn a_fork_without_what_it_builds_on_is_refused() {
-        let config = config(r#"{"chainId": 5, "homesteadBlock": 0, "londonBlock": 0}"#);
-        assert!(matches!(ChainSpec::from_config(&config), Err(ChainSpecError::Missing { .. })));
-    }
-
-    #[test]
-    fn constantinople_brings_petersburg_with_it() {
-        let spec = ChainSpec::from_config(&config(r#"{"chainId": 5, ALL_TO_LONDON}"#)).unwrap();
-        assert!(spec.at(&Header::default()).is_petersburg_active_at_block(0));
-    }
-
-    #[test]
-    fn the_merge_by_difficulty_is_seen_by_the_block() {
-        let spec = ChainSpec::from_config(&config(
-            r#"{"chainId": 5, ALL_TO_LONDON, "terminalTotalDifficulty": 131072}"#,
-        ))
+    fn the_merge_is_decided_by_the_parents_total_difficulty() {
+        let all = EthereumHardfork::VARIANTS.iter().take_while(|fork| **fork != EthereumHardfork::Paris);
+        let mut forks: Vec<_> = all.map(|fork| (*fork, Activation::Block(0))).collect();
+        forks.push((EthereumHardfork::Paris, Activation::Merge));
+        let spec = ChainSpec::from_schedule(Schedule {
+            chain_id: 1,
+            terminal_total_difficulty: Some(U256::from(100)),
+            forks,
+            blobs: vec![],
+            deposit_contract: None,
+        })
         .unwrap();
-        let before = Header { number: 1, difficulty: U256::from(131_072), ..Default::default() };
-        let after = Header { number: 2, ..Default::default() };
-        assert!(!spec.at(&before).is_paris_active_at_block(1));
-        assert!(spec.at(&after).is_paris_active_at_block(2));
-    }
-
-    #[test]
-    fn blob_parameters_follow_the_schedule() {
-        let spec = ChainSpec::from_config(&config(
-            r#"{"chainId": 5, ALL_TO_LONDON, "terminalTotalDifficulty": 0, "shanghaiTime": 0, "cancunTime": 100, "pragueTime": 200,
-                "blobSchedule": {"cancun": {"target": 3, "max": 6, "baseFeeUpdateFraction": 3338477},
-                                 "prague": {"target": 6, "max": 9, "baseFeeUpdateFraction": 5007716}}}"#,
-        ))
-        .unwrap();
-        assert_eq!(spec.blob_params(99), None);
-        assert_eq!(spec.blob_params(100).unwrap().max_blob_count, 6);
-        assert_eq!(spec.blob_params(200).unwrap().max_blob_count, 9);
+        assert!(!spec.after(U256::from(99)).is_paris_active_at_block(1));
+        assert!(spec.after(U256::from(100)).is_paris_active_at_block(1));
     }
 }

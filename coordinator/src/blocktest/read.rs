@@ -1,0 +1,136 @@
+//! Reads one file of a suite into its cases.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::model::Case;
+
+/// The largest file that is read.
+pub const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// What one name in a file stands for.
+#[derive(Debug)]
+pub enum Entry {
+    /// A case to be run.
+    Case(Box<Case>),
+    /// Something else, and what.
+    Skip(String),
+    /// A case that cannot be read, and why.
+    Broken(String),
+}
+
+/// Why a file cannot be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The system does not give it out.
+    #[error("{file}: {source}", file = file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Too large.
+    #[error("{file} has {size} bytes, more than the limit of {MAX_FILE_BYTES}; split it", file = file.display())]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+    /// Not JSON.
+    #[error("{file} is not JSON: {source}; fetch it again", file = file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// Where and why not.
+        source: serde_json::Error,
+    },
+}
+
+/// Reads a file: its cases by name.
+///
+/// # Errors
+/// [`FileError`] when it is not even JSON.
+pub fn read_file(file: &Path) -> Result<Vec<(String, Entry)>, FileError> {
+    let io = |source| FileError::Io { file: file.into(), source };
+    let size = fs::metadata(file).map_err(io)?.len();
+    if size > MAX_FILE_BYTES {
+        return Err(FileError::TooLarge { file: file.into(), size });
+    }
+    let content = fs::read(file).map_err(io)?;
+    if let Ok(cases) = serde_json::from_slice::<BTreeMap<String, Case>>(&content) {
+        return Ok(cases.into_iter().map(|(name, case)| (name, classify(case))).collect());
+    }
+    // Something does not fit: look again, more slowly, at which entry it is.
+    let value: Value =
+        serde_json::from_slice(&content).map_err(|source| FileError::Json { file: file.into(), source })?;
+    Ok(one_by_one(value))
+}
+
+fn one_by_one(value: Value) -> Vec<(String, Entry)> {
+    let not_cases = || vec![(String::new(), Entry::Skip("the file holds no block tests".into()))];
+    let Value::Object(entries) = value else { return not_cases() };
+    if !entries.values().any(|entry| entry.get("blocks").is_some_and(Value::is_array)) {
+        return not_cases();
+    }
+    entries
+        .into_iter()
+        .map(|(name, value)| {
+            let entry = match serde_path_to_error::deserialize::<_, Case>(value) {
+                Ok(case) => classify(case),
+                Err(error) => Entry::Broken(format!("{}: {}", error.path(), error.inner())),
+            };
+            (name, entry)
+        })
+        .collect()
+}
+
+fn classify(case: Case) -> Entry {
+    if case.engine_new_payloads.is_some() {
+        return Entry::Skip("a test of the engine API, not of blocks".into());
+    }
+    if case.blocks.is_none() || case.network.is_none() {
+        return Entry::Skip("not a block test: it has no blocks or no network".into());
+    }
+    Entry::Case(Box::new(case))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+    use super::*;
+
+    fn read(json: &str) -> Result<Vec<(String, Entry)>, FileError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("case.json");
+        fs::write(&path, json).unwrap();
+        read_file(&path)
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_skipped() {
+        for json in [r#"{"root_hash": "0x00", "test_cases": []}"#, "[1, 2]", r#"{"a": {"post": {}}}"#] {
+            let entries = read(json).unwrap();
+            assert!(matches!(entries[0].1, Entry::Skip(_)), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_broken_case_does_not_hide_its_neighbours() {
+        let good = r#"{"network": "Cancun", "blocks": []}"#;
+        let bad = r#"{"network": "Cancun", "blocks": [{"rlp": "0xzz"}]}"#;
+        let entries = read(&format!(r#"{{"bad": {bad}, "good": {good}}}"#)).unwrap();
+        let Entry::Broken(reason) = &entries[0].1 else { panic!("{entries:?}") };
+        assert!(reason.contains("blocks[0].rlp"), "{reason}");
+        assert!(matches!(entries[1].1, Entry::Case(_)));
+    }
+
+    #[test]
+    fn what_is_no_json_is_an_error_that_names_the_file() {
+        assert!(read("{").unwrap_err().to_string().contains("case.json"));
+    }
+}

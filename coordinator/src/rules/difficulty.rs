@@ -1,0 +1,84 @@
+//! The difficulty that a block of proof of work must have.
+
+use alloy_consensus::Header;
+use alloy_consensus::constants::EMPTY_OMMER_ROOT_HASH;
+use alloy_hardforks::{EthereumHardfork, EthereumHardforks, ForkCondition};
+use alloy_primitives::U256;
+use common::chain_spec::ActiveSpec;
+
+/// The least difficulty there is.
+const MINIMUM: U256 = U256::from_limbs([131_072, 0, 0, 0]);
+
+/// A step of difficulty is the parent's, divided by this.
+const STEP_DIVISOR: U256 = U256::from_limbs([2048, 0, 0, 0]);
+
+/// Frontier: a block within as many seconds raises the difficulty.
+const FRONTIER_LIMIT: u64 = 13;
+
+/// The lowest factor of a step, however late a block is (EIP-2).
+const LOWEST_FACTOR: i64 = -99;
+
+/// The difficulty bomb doubles every so many blocks.
+const BOMB_PERIOD: u64 = 100_000;
+
+/// By how many blocks forks have delayed the bomb, the latest first: EIP-5133, EIP-4345, EIP-3554,
+/// EIP-2384, EIP-1234, EIP-649.
+const BOMB_DELAYS: [(EthereumHardfork, u64); 6] = [
+    (EthereumHardfork::GrayGlacier, 11_400_000),
+    (EthereumHardfork::ArrowGlacier, 10_700_000),
+    (EthereumHardfork::London, 9_700_000),
+    (EthereumHardfork::MuirGlacier, 9_000_000),
+    (EthereumHardfork::Constantinople, 5_000_000),
+    (EthereumHardfork::Byzantium, 3_000_000),
+];
+
+/// The difficulty of the block that follows `parent` at `timestamp`: zero after the Merge
+/// (EIP-3675).
+#[must_use]
+pub fn next_difficulty(parent: &Header, timestamp: u64, active: ActiveSpec<'_>) -> U256 {
+    let number = parent.number.saturating_add(1);
+    if active.is_paris_active_at_block(number) {
+        return U256::ZERO;
+    }
+    let elapsed = timestamp.saturating_sub(parent.timestamp);
+    let factor = if active.is_byzantium_active_at_block(number) {
+        // EIP-100: blocks with ommers count as two.
+        let most = if parent.ommers_hash == EMPTY_OMMER_ROOT_HASH { 1 } else { 2 };
+        factor(most, elapsed / 9)
+    } else if active.is_homestead_active_at_block(number) {
+        factor(1, elapsed / 10)
+    } else if elapsed < FRONTIER_LIMIT {
+        1
+    } else {
+        -1
+    };
+    let step = (parent.difficulty / STEP_DIVISOR).saturating_mul(U256::from(factor.unsigned_abs()));
+    let moved = if factor < 0 {
+        parent.difficulty.saturating_sub(step)
+    } else {
+        parent.difficulty.saturating_add(step)
+    };
+    moved.max(MINIMUM).saturating_add(bomb(number, active))
+}
+
+/// `most` less the time that has passed in units of the fork, not below the lowest.
+fn factor(most: i64, units: u64) -> i64 {
+    i64::try_from(units).map_or(LOWEST_FACTOR, |units| (most - units).max(LOWEST_FACTOR))
+}
+
+/// What the difficulty bomb adds to block `number`.
+fn bomb(number: u64, active: ActiveSpec<'_>) -> U256 {
+    let delay = BOMB_DELAYS.iter().find(|(fork, _)| is_active(*fork, number, active));
+    let delayed = number.saturating_sub(delay.map_or(0, |(_, blocks)| *blocks));
+    match (delayed / BOMB_PERIOD).checked_sub(2) {
+        None => U256::ZERO,
+        Some(exponent) => {
+            let shifted = usize::try_from(exponent).ok().and_then(|bits| U256::ONE.checked_shl(bits));
+            shifted.unwrap_or(U256::MAX)
+        }
+    }
+}
+
+fn is_active(fork: EthereumHardfork, number: u64, active: ActiveSpec<'_>) -> bool {
+    matches!(active.ethereum_fork_activation(fork), ForkCondition::Block(from) if from <= number)
+}

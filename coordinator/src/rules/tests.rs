@@ -1,0 +1,368 @@
+//! One test a rule: a block that keeps all of them, and what becomes of it when one is broken.
+
+#![allow(clippy::unwrap_used)]
+
+use alloy_consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
+use alloy_primitives::{B64, Bytes};
+use common::block::Ommers;
+
+use super::*;
+use crate::blocktest::networks::chain_spec;
+
+/// A chain in the making: every block keeps the rules of its network.
+struct Chain {
+    spec: ChainSpec,
+    total_difficulty: U256,
+    /// The newest first.
+    ancestors: Vec<std::sync::Arc<Ancestor>>,
+}
+
+impl Chain {
+    /// A genesis of `network` and a few blocks after it.
+    fn of(network: &str) -> Self {
+        let spec = chain_spec(network, None).unwrap();
+        let mut genesis = Header {
+            difficulty: U256::from(1_000_000u64),
+            gas_limit: 10_000_000,
+            timestamp: 1000,
+            ommers_hash: EMPTY_OMMER_ROOT_HASH,
+            ..Header::default()
+        };
+        fill(&mut genesis, spec.after(U256::MAX));
+        genesis.base_fee_per_gas = genesis.base_fee_per_gas.map(|_| 1_000_000_000);
+        let total_difficulty = genesis.difficulty;
+        let first = Ancestor { hash: genesis.hash_slow(), header: genesis, ommers: vec![] };
+        let mut chain = Self { spec, total_difficulty, ancestors: vec![first.into()] };
+        for _ in 0..3 {
+            chain.push(chain.next(Vec::new()));
+        }
+        chain
+    }
+
+    fn parent(&self) -> &Header {
+        &self.ancestors.first().unwrap().header
+    }
+
+    fn parentage(&self) -> Parentage<'_> {
+        Parentage { total_difficulty: self.total_difficulty, ancestors: &self.ancestors }
+    }
+
+    /// A header that keeps the rules on top of `parent`.
+    fn header_on(&self, parent: &Header) -> Header {
+        let active = self.spec.after(self.total_difficulty);
+        let timestamp = parent.timestamp + 15;
+        let mut header = Header {
+            parent_hash: parent.hash_slow(),
+            number: parent.number + 1,
+            timestamp,
+            difficulty: next_difficulty(parent, timestamp, active),
+            gas_limit: parent.gas_limit,
+            base_fee_per_gas: next_base_fee(parent, active),
+            ommers_hash: EMPTY_OMMER_ROOT_HASH,
+            ..Header::default()
+        };
+        fill(&mut header, active);
+        header.base_fee_per_gas = next_base_fee(parent, active);
+        header.excess_blob_gas = next_excess_blob_gas(parent, timestamp, &self.spec);
+        header
+    }
+
+    fn next(&self, ommers: Vec<Header>) -> Block {
+        let mut header = self.header_on(self.parent());
+        header.ommers_hash = alloy_consensus::proofs::calculate_ommers_root(&ommers);
+        let withdrawals = header.withdrawals_root.map(|_| vec![]);
+        Block::new(header, vec![], Ommers::Headers(ommers), withdrawals)
+    }
+
+    fn push(&mut self, block: Block) {
+        self.check(&block).unwrap();
+        self.total_difficulty += block.header.difficulty;
+        let ommers = block.ommers.headers().iter().map(Header::hash_slow).collect();
+        self.ancestors.insert(0, Ancestor { hash: block.hash, header: block.header, ommers }.into());
+        self.ancestors.truncate(MAX_ANCESTORS);
+    }
+
+    fn check(&self, block: &Block) -> Result<(), Rejection> {
+        check_block(block, 1000, &self.parentage(), &self.spec)
+    }
+
+    /// What becomes of the next block with this change to its header.
+    fn with(&self, change: impl FnOnce(&mut Header)) -> Result<(), Rejection> {
+        let mut header = self.header_on(self.parent());
+        change(&mut header);
+        self.check(&Block::new(header, vec![], Ommers::Headers(vec![]), None))
+    }
+
+    /// The field that is named when the next block is changed in this way.
+    fn refused_for(&self, change: impl FnOnce(&mut Header)) -> &'static str {
+        match self.with(change) {
+            Err(Rejection::Block { field, .. }) => field,
+            _ => "nothing",
+        }
+    }
+}
+
+/// The fields of the header's forks, without their values.
+fn fill(header: &mut Header, active: common::chain_spec::ActiveSpec<'_>) {
+    let fields = Fields::of(header.number, header.timestamp, active);
+    header.base_fee_per_gas = fields.base_fee.then_some(0);
+    header.withdrawals_root = fields.withdrawals.then_some(EMPTY_WITHDRAWALS);
+    header.blob_gas_used = fields.blobs_and_beacon_root.then_some(0);
+    header.excess_blob_gas = fields.blobs_and_beacon_root.then_some(0);
+    header.parent_beacon_block_root = fields.blobs_and_beacon_root.then_some(B256::ZERO);
+    header.requests_hash = fields.requests.then_some(B256::ZERO);
+}
+
+#[test]
+fn blocks_that_keep_the_rules_pass_on_every_fork() {
+    let networks = "Frontier Homestead EIP150 EIP158 Byzantium ConstantinopleFix Istanbul MuirGlacier Berlin London \
+        ArrowGlacier GrayGlacier Paris Shanghai Cancun Prague Osaka BPO1 BPO2 EIP158ToByzantiumAt5";
+    for network in networks.split_whitespace() {
+        let mut chain = Chain::of(network);
+        for _ in 0..4 {
+            chain.push(chain.next(Vec::new()));
+        }
+    }
+}
+
+#[test]
+fn a_block_without_a_known_parent_is_refused() {
+    let chain = Chain::of("Cancun");
+    let lonely = Parentage { total_difficulty: U256::ZERO, ancestors: &[] };
+    assert!(check_block(&chain.next(vec![]), 1000, &lonely, &chain.spec).is_err());
+    assert_eq!(chain.refused_for(|header| header.parent_hash = B256::ZERO), "parentHash");
+}
+
+#[test]
+fn number_and_timestamp_follow_the_parents() {
+    let chain = Chain::of("Cancun");
+    let parent = chain.parent().timestamp;
+    assert_eq!(chain.refused_for(|header| header.number += 1), "number");
+    assert_eq!(chain.refused_for(|header| header.timestamp = parent), "timestamp");
+    assert_eq!(chain.with(|header| header.timestamp = parent + 1), Ok(()));
+}
+
+#[test]
+fn the_gas_limit_moves_by_less_than_a_1024th() {
+    let chain = Chain::of("Istanbul");
+    let step = 10_000_000 / 1024;
+    assert_eq!(chain.with(|header| header.gas_limit += step - 1), Ok(()));
+    assert_eq!(chain.refused_for(|header| header.gas_limit += step), "gasLimit");
+    assert_eq!(chain.refused_for(|header| header.gas_limit -= step), "gasLimit");
+    assert_eq!(chain.refused_for(|header| header.gas_limit = 4999), "gasLimit");
+    assert_eq!(chain.refused_for(|header| header.gas_limit = 1 << 63), "gasLimit");
+}
+
+#[test]
+fn london_begins_with_twice_the_gas_limit_and_a_fixed_base_fee() {
+    let mut chain = Chain::of("BerlinToLondonAt5");
+    chain.push(chain.next(vec![]));
+    assert_eq!(chain.refused_for(|_| ()), "gasLimit");
+    assert_eq!(chain.with(|header| header.gas_limit *= 2), Ok(()));
+    let poor = |header: &mut Header| {
+        header.gas_limit *= 2;
+        header.base_fee_per_gas = Some(999_999_999);
+    };
+    assert_eq!(chain.refused_for(poor), "baseFeePerGas");
+}
+
+#[test]
+fn gas_used_stays_within_the_limit() {
+    assert_eq!(Chain::of("Cancun").refused_for(|header| header.gas_used = 10_000_001), "gasUsed");
+}
+
+#[test]
+fn extra_data_has_at_most_32_bytes() {
+    let chain = Chain::of("Frontier");
+    assert_eq!(chain.with(|header| header.extra_data = Bytes::from(vec![0; 32])), Ok(()));
+    assert_eq!(chain.refused_for(|header| header.extra_data = Bytes::from(vec![0; 33])), "extraData");
+}
+
+#[test]
+fn the_dao_forks_first_ten_blocks_say_so() {
+    let mut chain = Chain::of("HomesteadToDaoAt5");
+    chain.push(chain.next(vec![]));
+    let mark = |header: &mut Header| header.extra_data = Bytes::from_static(b"dao-hard-fork");
+    for _ in 5..15 {
+        assert_eq!(chain.refused_for(|_| ()), "extraData");
+        let mut header = chain.header_on(chain.parent());
+        mark(&mut header);
+        chain.push(Block::new(header, vec![], Ommers::Headers(vec![]), None));
+    }
+    assert_eq!(chain.with(|_| ()), Ok(()));
+}
+
+#[test]
+fn later_fields_are_there_if_and_only_if_their_fork_is() {
+    for (network, before, change, field) in [
+        ("London", "Berlin", (|header| header.base_fee_per_gas = None) as fn(&mut Header), "baseFeePerGas"),
+        ("Shanghai", "Paris", |header| header.withdrawals_root = None, "withdrawalsRoot"),
+        ("Cancun", "Shanghai", |header| header.blob_gas_used = None, "blobGasUsed"),
+        ("Cancun", "Shanghai", |header| header.parent_beacon_block_root = None, "parentBeaconBlockRoot"),
+        ("Prague", "Cancun", |header| header.requests_hash = None, "requestsHash"),
+    ] {
+        assert_eq!(Chain::of(network).refused_for(change), field);
+        let later = Chain::of(network);
+        let header = later.header_on(later.parent());
+        let add = |earlier: &mut Header| {
+            earlier.base_fee_per_gas = header.base_fee_per_gas;
+            earlier.withdrawals_root = header.withdrawals_root;
+            earlier.blob_gas_used = header.blob_gas_used;
+            earlier.excess_blob_gas = header.excess_blob_gas;
+            earlier.parent_beacon_block_root = header.parent_beacon_block_root;
+            earlier.requests_hash = header.requests_hash;
+        };
+        assert_ne!(Chain::of(before).refused_for(add), "nothing", "{before}");
+    }
+}
+
+#[test]
+fn the_base_fee_is_the_one_of_the_parents_gas() {
+    assert_eq!(Chain::of("Cancun").refused_for(|header| header.base_fee_per_gas = Some(1)), "baseFeePerGas");
+}
+
+#[test]
+fn blob_gas_is_whole_blobs_within_the_limit_and_its_excess_is_inherited() {
+    let chain = Chain::of("Cancun");
+    let blob = 1 << 17;
+    assert_eq!(chain.with(|header| header.blob_gas_used = Some(6 * blob)), Ok(()));
+    assert_eq!(chain.refused_for(|header| header.blob_gas_used = Some(7 * blob)), "blobGasUsed");
+    assert_eq!(chain.refused_for(|header| header.blob_gas_used = Some(blob - 1)), "blobGasUsed");
+    assert_eq!(chain.refused_for(|header| header.excess_blob_gas = Some(blob)), "excessBlobGas");
+}
+
+#[test]
+fn after_the_merge_nothing_is_left_of_the_seal() {
+    let chain = Chain::of("Paris");
+    assert_eq!(chain.refused_for(|header| header.difficulty = U256::from(1)), "difficulty");
+    assert_eq!(chain.refused_for(|header| header.nonce = B64::repeat_byte(1)), "nonce");
+    assert_eq!(chain.refused_for(|header| header.ommers_hash = B256::ZERO), "sha3Uncles");
+}
+
+#[test]
+fn the_merge_comes_with_the_total_difficulty_and_not_with_the_blocks_word() {
+    let mut chain = Chain::of("ArrowGlacierToParisAtDiffC0000");
+    // Three blocks on a genesis of a million: it has been reached.
+    assert!(chain.total_difficulty > U256::from(0xc0000));
+    assert_eq!(chain.with(|_| ()), Ok(()));
+    assert_eq!(chain.refused_for(|header| header.difficulty = U256::from(131_072)), "difficulty");
+    chain.total_difficulty = U256::from(0xbffff);
+    assert_eq!(chain.refused_for(|header| header.difficulty = U256::ZERO), "difficulty");
+}
+
+#[test]
+fn osaka_limits_the_blocks_encoding() {
+    for (network, refused) in [("Prague", false), ("Osaka", true)] {
+        let chain = Chain::of(network);
+        let checked =
+            check_block(&chain.next(vec![]), MAX_ENCODED_BLOCK + 1, &chain.parentage(), &chain.spec);
+        assert_eq!(checked.is_err(), refused, "{network}");
+    }
+}
+
+fn difficulty(network: &str, number: u64, ommers: bool, elapsed: u64) -> U256 {
+    let spec = chain_spec(network, None).unwrap();
+    let parent = Header {
+        number: number - 1,
+        timestamp: 1000,
+        difficulty: U256::from(2_048_000_000u64),
+        ommers_hash: if ommers { B256::ZERO } else { EMPTY_OMMER_ROOT_HASH },
+        ..Header::default()
+    };
+    next_difficulty(&parent, 1000 + elapsed, spec.after(U256::ZERO))
+}
+
+#[test]
+fn difficulty_moves_as_each_fork_says() {
+    let of = |steps: i64| U256::from(2_048_000_000i64 + steps * 1_000_000);
+    assert_eq!(difficulty("Frontier", 9, false, 12), of(1));
+    assert_eq!(difficulty("Frontier", 9, false, 13), of(-1));
+    assert_eq!(difficulty("Homestead", 9, false, 9), of(1));
+    assert_eq!(difficulty("Homestead", 9, false, 19), of(0));
+    assert_eq!(difficulty("Homestead", 9, false, 100_000), of(-99));
+    assert_eq!(difficulty("Byzantium", 9, false, 8), of(1));
+    assert_eq!(difficulty("Byzantium", 9, true, 8), of(2));
+    assert_eq!(difficulty("Byzantium", 9, true, 26), of(0));
+    assert_eq!(difficulty("Byzantium", 9, false, u64::MAX - 1000), of(-99));
+}
+
+#[test]
+fn the_bomb_is_delayed_by_forks_and_never_overflows() {
+    let bomb = |network, number| difficulty(network, number, false, 9) - difficulty(network, 9, false, 9);
+    assert_eq!(bomb("Homestead", 199_999), U256::ZERO);
+    assert_eq!(bomb("Homestead", 1_200_000), U256::from(1u64 << 10));
+    for (network, delay) in [
+        ("Byzantium", 3_000_000),
+        ("ConstantinopleFix", 5_000_000),
+        ("Istanbul", 5_000_000),
+        ("MuirGlacier", 9_000_000),
+        ("Berlin", 9_000_000),
+        ("London", 9_700_000),
+        ("ArrowGlacier", 10_700_000),
+        ("GrayGlacier", 11_400_000),
+    ] {
+        assert_eq!(bomb(network, delay + 1_199_999), U256::from(1u64 << 9), "{network}");
+        assert_eq!(bomb(network, delay + 1_200_000), U256::from(1u64 << 10), "{network}");
+    }
+    assert_eq!(difficulty("Frontier", u64::MAX, false, 9), U256::MAX);
+}
+
+#[test]
+fn a_mainnet_block_has_the_difficulty_that_is_computed() {
+    // Blocks 1 and 2 of mainnet.
+    let parent = Header {
+        number: 1,
+        timestamp: 1_438_269_988,
+        difficulty: U256::from(17_171_480_576u64),
+        ommers_hash: EMPTY_OMMER_ROOT_HASH,
+        ..Header::default()
+    };
+    let spec = ChainSpec::mainnet();
+    let second = next_difficulty(&parent, 1_438_270_017, spec.after(U256::ZERO));
+    assert_eq!(second, U256::from(17_163_096_064u64));
+}
+
+#[test]
+fn an_ommer_is_a_new_child_of_an_earlier_ancestor() {
+    let mut chain = Chain::of("Byzantium");
+    let grandparent = chain.ancestors.get(1).unwrap().header.clone();
+    let ommer = Header { beneficiary: [7; 20].into(), ..chain.header_on(&grandparent) };
+    let refused =
+        |chain: &Chain, ommers: Vec<Header>| chain.check(&chain.next(ommers)).map_err(|e| e.to_string());
+    assert_eq!(refused(&chain, vec![ommer.clone()]), Ok(()));
+    let twice = refused(&chain, vec![ommer.clone(), ommer.clone()]).unwrap_err();
+    assert!(twice.contains("second time"), "{twice}");
+    let parent = refused(&chain, vec![chain.parent().clone()]).unwrap_err();
+    assert!(parent.contains("is an ancestor"), "{parent}");
+    let sibling = Header { beneficiary: [7; 20].into(), ..chain.header_on(chain.parent()) };
+    let sibling = refused(&chain, vec![sibling]).unwrap_err();
+    assert!(sibling.contains("does not descend"), "{sibling}");
+    let wrong = Header { gas_limit: 4999, ..ommer.clone() };
+    let wrong = refused(&chain, vec![wrong]).unwrap_err();
+    assert!(wrong.contains("gasLimit"), "{wrong}");
+    chain.push(chain.next(vec![ommer.clone()]));
+    let again = refused(&chain, vec![ommer]).unwrap_err();
+    assert!(again.contains("second time"), "{again}");
+}
+
+#[test]
+fn a_block_has_at_most_two_ommers() {
+    let chain = Chain::of("Byzantium");
+    let grandparent = chain.ancestors.get(1).unwrap().header.clone();
+    let ommer = |byte| Header { beneficiary: [byte; 20].into(), ..chain.header_on(&grandparent) };
+    assert_eq!(chain.check(&chain.next(vec![ommer(1), ommer(2)])), Ok(()));
+    assert!(chain.check(&chain.next(vec![ommer(1), ommer(2), ommer(3)])).is_err());
+}
+
+#[test]
+fn ommers_older_than_six_generations_are_refused() {
+    let mut chain = Chain::of("Byzantium");
+    while chain.ancestors.len() < MAX_ANCESTORS {
+        chain.push(chain.next(vec![]));
+    }
+    let oldest = chain.ancestors.last().unwrap().header.clone();
+    let ommer = Header { beneficiary: [7; 20].into(), ..chain.header_on(&oldest) };
+    assert_eq!(chain.check(&chain.next(vec![ommer.clone()])), Ok(()));
+    chain.push(chain.next(vec![]));
+    assert!(chain.check(&chain.next(vec![ommer])).is_err());
+}
