@@ -12,6 +12,8 @@ use alloy_eips::eip6110::MAINNET_DEPOSIT_CONTRACT_ADDRESS;
 use alloy_eips::eip7840::BlobParams;
 use alloy_evm::EvmEnv;
 use alloy_evm::eth::spec::EthExecutorSpec;
+use alloy_evm::revm::context_interface::cfg::GasId;
+use alloy_evm::revm::primitives::hardfork::SpecId;
 use alloy_hardforks::{EthereumChainHardforks, EthereumHardfork, EthereumHardforks, ForkCondition};
 use alloy_primitives::{Address, U256};
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,9 @@ use crate::codec::word;
 /// The most blobs that a schedule may allow a block: far beyond any there will be, and low enough
 /// for their gas to be added up without overflow.
 const MAX_BLOBS_PER_BLOCK: u64 = 1_000_000;
+
+/// What an SSTORE that changes nothing costs under EIP-1283.
+pub const EIP1283_SLOAD_GAS: u64 = 200;
 
 /// When a hardfork becomes active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -313,7 +318,14 @@ impl ChainSpec {
     #[must_use]
     pub fn evm_env(&self, header: &Header) -> EvmEnv {
         let blobs = self.blob_params(header.timestamp);
-        EvmEnv::for_eth_block(header, self.at(header), self.chain_id, blobs)
+        let active = self.at(header);
+        let mut env = EvmEnv::for_eth_block(header, active, self.chain_id, blobs);
+        if active.is_constantinople_active_at_block(header.number)
+            && !active.is_petersburg_active_at_block(header.number)
+        {
+            constantinople(&mut env);
+        }
+        env
     }
 
     /// The newest fork whose rules apply to a block, by name.
@@ -330,6 +342,21 @@ impl ChainSpec {
             })
             .map_or("Frontier", EthereumHardfork::name)
     }
+}
+
+/// Constantinople as it was before Petersburg withdrew EIP-1283 from it, which revm does not know:
+/// Petersburg, with the gas of that EIP for SSTORE. (The engine counts by it.)
+fn constantinople(env: &mut EvmEnv) {
+    const SET: u64 = 20_000 - EIP1283_SLOAD_GAS;
+    const RESET: u64 = 5_000 - EIP1283_SLOAD_GAS;
+    env.cfg_env.set_spec_and_mainnet_gas_params(SpecId::PETERSBURG);
+    env.cfg_env.gas_params.override_gas([
+        (GasId::sstore_static(), EIP1283_SLOAD_GAS),
+        (GasId::sstore_set_without_load_cost(), SET),
+        (GasId::sstore_reset_without_cold_load_cost(), RESET),
+        (GasId::sstore_set_refund(), SET),
+        (GasId::sstore_reset_refund(), RESET),
+    ]);
 }
 
 /// A chain's schedule as it applies to one block: the Merge is decided by the block itself.

@@ -74,11 +74,6 @@ pub fn chain_spec(network: &str, config: Option<&CaseConfig>) -> Result<ChainSpe
         None => return Err(format!("network {network} is not known")),
     };
     let has = |fork: Fork| forks.iter().any(|(candidate, _)| *candidate == fork);
-    if has(Fork::Constantinople) && !has(Fork::Petersburg) {
-        return Err(
-            "Constantinople without Petersburg (EIP-1283) is not in revm; mainnet never had it".into()
-        );
-    }
     if has(Fork::Amsterdam) {
         return Err(
             "Amsterdam's block access lists (EIP-7928) are not built, so its headers cannot be verified"
@@ -223,10 +218,10 @@ mod tests {
 
     #[test]
     fn every_name_of_the_suites_is_known() {
-        let names = "Frontier Homestead EIP150 EIP158 Byzantium ConstantinopleFix Istanbul MuirGlacier Berlin London \
+        let names = "Frontier Homestead EIP150 EIP158 Byzantium Constantinople ConstantinopleFix Istanbul MuirGlacier Berlin London \
             ArrowGlacier GrayGlacier Merge Paris Shanghai Cancun Prague Osaka BPO1 BPO2 BPO3 BPO4 BPO5 \
             FrontierToHomesteadAt5 HomesteadToDaoAt5 HomesteadToEIP150At5 EIP158ToByzantiumAt5 \
-            ByzantiumToConstantinopleFixAt5 ConstantinopleFixToIstanbulAt5 IstanbulToBerlinAt5 BerlinToLondonAt5 \
+            ByzantiumToConstantinopleAt5 ByzantiumToConstantinopleFixAt5 ConstantinopleFixToIstanbulAt5 IstanbulToBerlinAt5 BerlinToLondonAt5 \
             ArrowGlacierToParisAtDiffC0000 ArrowGlacierToMergeAtDiffC0000 ParisToShanghaiAtTime15k \
             ShanghaiToCancunAtTime15k CancunToPragueAtTime15k PragueToOsakaAtTime15k OsakaToBPO1AtTime15k \
             BPO1ToBPO2AtTime15k BPO2ToBPO3AtTime15k BPO3ToBPO4AtTime15k";
@@ -257,8 +252,6 @@ mod tests {
 
     #[test]
     fn what_cannot_be_run_is_told_with_its_reason() {
-        assert!(chain_spec("Constantinople", None).unwrap_err().contains("EIP-1283"));
-        assert!(chain_spec("ByzantiumToConstantinopleAt5", None).unwrap_err().contains("EIP-1283"));
         assert!(chain_spec("Atlantis", None).unwrap_err().contains("not known"));
         assert!(chain_spec("CancunToLondonAt5", None).unwrap_err().contains("cannot begin"));
     }

@@ -16,6 +16,7 @@ use revm::primitives::hardfork::SpecId;
 use revm::state::{Account as EvmAccount, EvmState};
 
 use super::evm::{ShardEvm, Transacted, transact};
+use super::net_gas;
 use super::overlay::{Layered, Overlay};
 use super::recording::RecordingDb;
 use super::view::{StateError, StateView};
@@ -62,12 +63,17 @@ impl<V: StateView> Executor<V> {
     pub fn new(env: EvmEnv, base: V, overlay: Overlay) -> Self {
         let rules = CommitRules::of(&env);
         let spec = env.cfg_env.spec;
+        let net_gas = net_gas::is_wanted(&env);
         let db = RecordingDb::new(Layered { overlay, base });
         let context: MainnetContext<RecordingDb<Layered<V>>> = MainnetContext::new(db, spec);
         let EvmEnv { block_env, cfg_env } = env;
         let context: MainnetContext<RecordingDb<Layered<V>>> =
             context.with_block::<BlockEnv>(block_env).with_cfg::<CfgEnv>(cfg_env);
-        Self { evm: context.build_mainnet(), rules, spec }
+        let mut evm = context.build_mainnet();
+        if net_gas {
+            net_gas::install(&mut evm);
+        }
+        Self { evm, rules, spec }
     }
 
     /// The state as the next transaction would see it.

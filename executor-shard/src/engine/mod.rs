@@ -8,6 +8,7 @@
 mod block_db;
 mod evm;
 mod execute;
+mod net_gas;
 mod overlay;
 mod poison;
 mod recording;
