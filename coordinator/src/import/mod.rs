@@ -9,15 +9,41 @@ use std::sync::Arc;
 
 use alloy_primitives::U256;
 use common::block::Block;
+use common::chain_spec::ChainSpec;
 use common::id::Height;
 
 use crate::execute::{BlockExecutor, BlockStats, ExecuteError, Verified};
 use crate::fleet::{Fleet, FleetError};
 use crate::ledger::{Ledger, LedgerError, Tip};
 use crate::rules::{Parentage, check_block};
+use crate::sequential::execute_and_verify;
 use crate::validate::Finished;
 
-pub use pipeline::{Durable, ImportCount, ImportStop};
+pub use pipeline::{Durable, ImportCount, ImportEnd, ImportStop};
+
+/// What executes blocks.
+#[derive(Debug)]
+pub enum Engine {
+    /// The fleet's shards.
+    Shards(BlockExecutor),
+    /// alloy-evm's executor on the importing thread: the baseline of measurements.
+    Sequential,
+}
+
+impl From<BlockExecutor> for Engine {
+    fn from(executor: BlockExecutor) -> Self {
+        Self::Shards(executor)
+    }
+}
+
+impl Engine {
+    fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
+        match self {
+            Self::Shards(executor) => executor.execute(block, spec, parent, Vec::new()),
+            Self::Sequential => execute_and_verify(block, spec, parent),
+        }
+    }
+}
 
 /// Which of two branches is the chain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,7 +86,7 @@ pub struct Imported {
 #[derive(Debug)]
 pub struct Importer {
     fleet: Fleet,
-    executor: BlockExecutor,
+    engine: Engine,
     ledger: Arc<Ledger>,
     choice: ForkChoice,
 }
@@ -72,12 +98,12 @@ impl Importer {
     /// [`FleetError`] when the fleet cannot be told.
     pub fn new(
         fleet: Fleet,
-        executor: BlockExecutor,
+        engine: impl Into<Engine>,
         ledger: Arc<Ledger>,
         choice: ForkChoice,
     ) -> Result<Self, FleetError> {
         fleet.set_world(Arc::clone(&ledger))?;
-        Ok(Self { fleet, executor, ledger, choice })
+        Ok(Self { fleet, engine: engine.into(), ledger, choice })
     }
 
     /// The ledger.
@@ -116,7 +142,7 @@ impl Importer {
         block.check_body()?;
         self.check(block, &parent)?;
         self.lead(parent.way_there())?;
-        let verified = self.executor.execute(block, self.ledger.spec(), &parent, Vec::new());
+        let verified = self.engine.execute(block, self.ledger.spec(), &parent);
         let verified = match verified {
             Ok(verified) => verified,
             Err(error) => {
@@ -132,7 +158,7 @@ impl Importer {
     fn execute_next(&mut self, block: &Block, parent: &Tip) -> Result<Imported, ExecuteError> {
         block.check_body()?;
         self.check(block, parent)?;
-        let verified = self.executor.execute(block, self.ledger.spec(), parent, Vec::new())?;
+        let verified = self.engine.execute(block, self.ledger.spec(), parent)?;
         let Verified { tip, finished, stats, .. } = verified;
         self.lead(tip.delta().into_iter())?;
         Ok(Imported { place: Place::Executed, tip, finished, stats })
@@ -175,12 +201,7 @@ impl Importer {
     }
 
     /// Makes a verified block the head, or keeps it aside.
-    fn adopt(
-        &self,
-        head: &Arc<Tip>,
-        parent: &Tip,
-        verified: Verified,
-    ) -> Result<Imported, ExecuteError> {
+    fn adopt(&self, head: &Arc<Tip>, parent: &Tip, verified: Verified) -> Result<Imported, ExecuteError> {
         let Verified { tip, finished, stats, .. } = verified;
         let forward = parent.summary() == head.summary();
         if !forward && !self.prefers(&tip, head) {

@@ -1,6 +1,7 @@
 //! Committing: the steps of a tip become the database's next version, all of them or none.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use common::message::StateSummary;
 use executor_shard::replica::{Base, ReplicaView};
@@ -26,6 +27,7 @@ impl Ledger {
         if steps.is_empty() {
             return Ok(Arc::clone(&head));
         }
+        let began = Instant::now();
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         let mut removed = Vec::new();
@@ -55,6 +57,8 @@ impl Ledger {
         steps.iter().filter_map(|step| step.block.as_ref()).for_each(|block| side.remove(&block.hash));
         drop(side);
         *head = self.rebased(tip, version)?;
+        let took = began.elapsed();
+        tracing::debug!(head = %tip.summary.state.height, blocks = steps.len(), ?took, "committed");
         Ok(Arc::clone(&head))
     }
 
