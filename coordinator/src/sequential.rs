@@ -1,9 +1,12 @@
 //! The independent baseline: alloy-evm's own block executor on one thread, with recovery and
 //! roots, over revm's `State`. No speculation, no recording, nothing of this project's engine.
 //!
-//! It is what `coordinator run --sequential` measures, and what tests compare results with.
+//! It is what `--sequential` of `coordinator run` and `coordinator import` measures, and what tests
+//! compare results with. The ledger below is the same, so that it is execution that is compared.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
+use std::time::Instant;
 
 use alloy_consensus::transaction::{Recovered, SignerRecoverable};
 use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, TransactionEnvelope, TxType};
@@ -17,14 +20,16 @@ use common::account::{Account, AccountDelta, SlotValue};
 use common::block::{Block, Transaction};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
-use executor_shard::engine::StateView;
+use executor_shard::engine::{StateError, StateView};
 use revm::DatabaseRef;
 use revm::database::states::bundle_state::BundleRetention;
 use revm::database::{BundleState, State};
 use revm::database_interface::DatabaseCommitExt;
 use revm::state::{AccountInfo, Bytecode};
 
-use crate::validate::{Finished, Rejection, ValidateError, unknown_ommers_reward};
+use crate::execute::{BlockStats, ExecuteError, Verified, admit};
+use crate::ledger::Tip;
+use crate::validate::{Finished, Rejection, ValidateError, unknown_ommers_reward, verify_header};
 
 /// Executes a block as alloy-evm does.
 ///
@@ -35,9 +40,23 @@ pub fn execute_sequentially<V: StateView>(
     spec: &ChainSpec,
     base: &V,
 ) -> Result<Finished, ValidateError> {
+    let base = &PlainState { view: base, fault: RefCell::default() };
+    let outcome = execute_on(block, spec, base);
+    // What was answered wrongly for want of a disk is no verdict.
+    match base.fault.take() {
+        Some(fault) => Err(fault.into()),
+        None => outcome,
+    }
+}
+
+fn execute_on<V: StateView>(
+    block: &Block,
+    spec: &ChainSpec,
+    base: &PlainState<'_, V>,
+) -> Result<Finished, ValidateError> {
     let header = &block.header;
     let active = spec.at(header);
-    let mut db = State::builder().with_database_ref(PlainState(base)).with_bundle_update().build();
+    let mut db = State::builder().with_database_ref(base).with_bundle_update().build();
     let env = spec.evm_env(header);
     let ctx = EthBlockExecutionCtx {
         parent_hash: header.parent_hash,
@@ -68,6 +87,22 @@ pub fn execute_sequentially<V: StateView>(
     Ok(finished(block, spec, result, &bundle, base))
 }
 
+/// Executes a block on its parent's state as alloy-evm does, and verifies it against its header.
+/// Nothing is committed.
+///
+/// # Errors
+/// [`ExecuteError`] when the block is refused, or the ledger cannot be read.
+pub fn execute_and_verify(block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
+    let began = Instant::now();
+    admit(block, spec, parent)?;
+    let finished = execute_sequentially(block, spec, parent.view())?;
+    let draft = parent.draft(finished.changes.clone(), finished.code.clone())?;
+    verify_header(block, spec, &finished, draft.state_root())?;
+    let tip = parent.seal(draft, block, &finished.receipts);
+    let stats = BlockStats { elapsed: began.elapsed(), ..BlockStats::default() };
+    Ok(Verified { state_root: tip.state_root(), tip, finished, stats })
+}
+
 fn recover(transaction: &Transaction, homestead: bool) -> Result<Address, String> {
     if homestead { transaction.recover_signer() } else { transaction.recover_signer_unchecked() }
         .map_err(|error| error.to_string())
@@ -82,7 +117,7 @@ fn finished<V: StateView>(
     spec: &ChainSpec,
     result: BlockExecutionResult<ReceiptEnvelope>,
     bundle: &BundleState,
-    base: &V,
+    base: &PlainState<'_, V>,
 ) -> Finished {
     let header = &block.header;
     let active = spec.at(header);
@@ -113,23 +148,23 @@ fn finished<V: StateView>(
 }
 
 /// The bundle in the same canonical form as the overlay's changes.
-fn net_changes<V: StateView>(bundle: &BundleState, base: &V) -> Vec<AccountDelta> {
+fn net_changes<V: StateView>(bundle: &BundleState, base: &PlainState<'_, V>) -> Vec<AccountDelta> {
     let mut deltas = Vec::new();
     for (address, changed) in &bundle.state {
-        let before = known(base.account(address));
+        let before = base.known(base.view.account(address));
         let account = changed.info.as_ref().map(|info| Account {
             balance: info.balance,
             nonce: info.nonce,
             code_hash: info.code_hash,
         });
-        let had_storage = known(base.any_slot(address, &|_| true));
-        let wiped = (changed.was_destroyed() || account.is_none()) && before.is_some() && had_storage;
+        let gone = (changed.was_destroyed() || account.is_none()) && before.is_some();
+        let wiped = gone && base.known(base.view.any_slot(address, &|_| true));
         let mut storage: Vec<SlotValue> = changed
             .storage
             .iter()
             .map(|(slot, value)| SlotValue { slot: *slot, value: value.present_value })
             .filter(|entry| {
-                let was = if wiped { U256::ZERO } else { known(base.slot(address, &entry.slot)) };
+                let was = if wiped { U256::ZERO } else { base.known(base.view.slot(address, &entry.slot)) };
                 was != entry.value
             })
             .collect();
@@ -142,19 +177,29 @@ fn net_changes<V: StateView>(bundle: &BundleState, base: &V) -> Vec<AccountDelta
     deltas
 }
 
-/// States in memory answer every question but that for code they do not have.
-fn known<T: Default, E>(answer: Result<T, E>) -> T {
-    answer.unwrap_or_default()
+/// The state as revm asks for it.
+#[derive(Debug)]
+struct PlainState<'a, V> {
+    view: &'a V,
+    /// The first thing that could not be read.
+    fault: RefCell<Option<StateError>>,
 }
 
-#[derive(Debug)]
-struct PlainState<'a, V>(&'a V);
+impl<V> PlainState<'_, V> {
+    /// An answer, or nothing and a note that there was none.
+    fn known<T: Default>(&self, answer: Result<T, StateError>) -> T {
+        answer.unwrap_or_else(|error| {
+            self.fault.borrow_mut().get_or_insert(error);
+            T::default()
+        })
+    }
+}
 
-impl<V: StateView> DatabaseRef for PlainState<'_, V> {
+impl<V: StateView> DatabaseRef for &PlainState<'_, V> {
     type Error = Infallible;
 
     fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, Infallible> {
-        Ok(known(self.0.account(&address)).map(|account| AccountInfo {
+        Ok(self.known(self.view.account(&address)).map(|account| AccountInfo {
             balance: account.balance,
             nonce: account.nonce,
             code_hash: account.code_hash,
@@ -164,15 +209,15 @@ impl<V: StateView> DatabaseRef for PlainState<'_, V> {
     }
 
     fn code_by_hash_ref(&self, hash: B256) -> Result<Bytecode, Infallible> {
-        Ok(known(self.0.code(&hash)))
+        Ok(self.known(self.view.code(&hash)))
     }
 
     fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, Infallible> {
-        Ok(known(self.0.slot(&address, &slot)))
+        Ok(self.known(self.view.slot(&address, &slot)))
     }
 
     fn block_hash_ref(&self, number: u64) -> Result<B256, Infallible> {
-        Ok(known(self.0.block_hash(number)))
+        Ok(self.known(self.view.block_hash(number)))
     }
 }
 

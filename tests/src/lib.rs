@@ -10,6 +10,7 @@
 
 mod artefacts;
 mod chain;
+mod chain_file;
 mod fleet;
 mod input;
 mod process;
@@ -20,6 +21,7 @@ mod wait;
 
 pub use artefacts::{Binary, block_files, mainnet_dir};
 pub use chain::Chain;
+pub use chain_file::{ChainFile, HeaderField};
 pub use fleet::{Coordinator, Shard, ShardState, Status, submit_to};
 pub use input::{Fields, Forged, edit_json, number_plus};
 pub use process::{Process, Signal};

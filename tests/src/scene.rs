@@ -66,7 +66,8 @@ impl Scene {
     }
 
     /// A name that nothing in this scene has yet: `shard-1`, then `shard-1.2`, …
-    pub(crate) fn fresh_name(&self, name: &str) -> String {
+    #[must_use]
+    pub fn fresh_name(&self, name: &str) -> String {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let uses = names.entry(name.to_owned()).or_default();
         *uses += 1;

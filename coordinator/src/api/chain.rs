@@ -56,6 +56,11 @@ pub enum SubmitError {
     /// The thread is gone.
     #[error("the coordinator is stopping")]
     Stopping,
+    /// There is none: its blocks come from files.
+    #[error(
+        "this coordinator imports blocks from files and takes none from clients; submit to one that serves"
+    )]
+    Importing,
 }
 
 /// Why the chain cannot go on.
@@ -87,6 +92,8 @@ pub struct ChainHandle {
     queue: Sender<Submission>,
     status: Arc<Mutex<ChainStatus>>,
     ledger: Arc<Ledger>,
+    /// Whether blocks come from elsewhere.
+    importing: bool,
     /// Cancelled when no more blocks are taken.
     admission: CancellationToken,
     /// Cancelled when the block in hand is done after that.
@@ -100,11 +107,29 @@ impl std::fmt::Debug for Submission {
 }
 
 impl ChainHandle {
+    /// A handle to a chain whose blocks come from elsewhere: it tells how the chain is and takes
+    /// no blocks.
+    #[must_use]
+    pub fn importing(ledger: Arc<Ledger>) -> Self {
+        let (queue, _) = bounded(0);
+        let (admission, idle) = (CancellationToken::new(), CancellationToken::new());
+        idle.cancel();
+        Self { queue, status: Arc::default(), ledger, importing: true, admission, idle }
+    }
+
+    /// Counts assignments that were given to another shard.
+    pub fn count_reassigned(&self, count: u32) {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).reassigned += u64::from(count);
+    }
+
     /// Puts a block into the queue. Its outcome comes later; dropping the receiver does not stop it.
     ///
     /// # Errors
     /// [`SubmitError`] when there is no place.
     pub fn submit(&self, block: Block) -> Result<oneshot::Receiver<BlockOutcome>, SubmitError> {
+        if self.importing {
+            return Err(SubmitError::Importing);
+        }
         if self.admission.is_cancelled() {
             return Err(SubmitError::Stopping);
         }
@@ -157,6 +182,7 @@ impl Chain {
             queue: sender,
             status: Arc::clone(&status),
             ledger: Arc::clone(importer.ledger()),
+            importing: false,
             admission: CancellationToken::new(),
             idle: CancellationToken::new(),
         };

@@ -47,6 +47,7 @@ impl Blocks for Service {
         let outcome = self.chain.submit(block).map_err(|error| match error {
             SubmitError::Busy => Status::resource_exhausted(error.to_string()),
             SubmitError::Stopping => Status::unavailable(error.to_string()),
+            SubmitError::Importing => Status::failed_precondition(error.to_string()),
         })?;
         let outcome = outcome.await.map_err(|_| Status::unavailable(SubmitError::Stopping.to_string()))?;
         match &outcome.error {
@@ -71,10 +72,11 @@ impl Blocks for Service {
             .map(|shard| v1::ShardStatus {
                 shard: shard.shard.0,
                 incarnation: shard.incarnation.0,
-                synced: shard.state == Some(head.state),
+                // An import leads shards ahead of what is committed.
+                synced: shard.ready || shard.state == Some(head.state),
                 state: match (shard.draining, shard.state) {
                     (true, _) => "draining",
-                    (false, Some(state)) if state == head.state => "ready",
+                    (false, Some(state)) if shard.ready || state == head.state => "ready",
                     _ => "syncing",
                 }
                 .into(),

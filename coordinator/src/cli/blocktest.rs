@@ -13,17 +13,21 @@ use common::supervise::{Exit, Outcome, Signals, Supervisor};
 use common::telemetry::TelemetryArgs;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use indicatif::{ProgressBar, ProgressStyle};
+use net::wire::fleet_service;
 use regex::Regex;
 use serde::Serialize;
+use tonic::service::Routes;
 
 use super::children::Children;
+use super::fleet::FleetArgs;
 use super::report::millis;
-use super::shards::{ShardArgs, start_shards};
 use crate::blocktest::{CaseOutcome, Entry, FileError, Verdict, idle_importer, read_file, run_case};
-use crate::execute::{BlockExecutor, ExecuteOptions};
+use crate::execute::BlockExecutor;
 use crate::fleet::{Fleet, FleetOptions};
 use crate::import::Importer;
-use crate::planner::Plan;
+
+/// Shards, if the command line does not say.
+const SHARDS: u32 = 2;
 
 /// Files that are read and decoded ahead of the one that is run.
 const FILES_AHEAD: usize = 8;
@@ -37,11 +41,7 @@ pub struct BlocktestArgs {
 
     /// The shards that execute.
     #[command(flatten)]
-    pub shards: ShardArgs,
-
-    /// How blocks are cut: auto, one, each, random:SEED or poison:SEED
-    #[arg(long, value_name = "PLAN", default_value_t = Plan::Auto)]
-    pub plan: Plan,
+    pub fleet: FleetArgs,
 
     /// Only cases of this network, for example Cancun or BerlinToLondonAt5
     #[arg(long, value_name = "NAME")]
@@ -66,8 +66,11 @@ pub(super) async fn run(args: BlocktestArgs, telemetry: TelemetryArgs) -> anyhow
     let mut signals = Signals::new()?;
     let supervisor = Supervisor::new("coordinator");
     let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), &supervisor.handle())?;
-    let children = start_shards(&fleet, &args.shards, telemetry, &supervisor.handle()).await?;
-    let options = ExecuteOptions { plan: args.plan, ..ExecuteOptions::default() };
+    let crew = args.fleet.crew(SHARDS, &telemetry)?;
+    let bound = crew.bind(None).await?;
+    let routes = Routes::new(fleet_service(fleet.endpoint()));
+    let children = crew.start(&fleet, bound, routes, &supervisor.handle())?;
+    let options = args.fleet.execute_options();
     let importer = idle_importer(fleet.clone(), BlockExecutor::new(fleet, options))?;
     let bar = progress(files.len());
     let job = Job { args, importer, _children: children, report: Report::default(), bar: bar.clone() };

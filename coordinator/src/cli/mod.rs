@@ -3,11 +3,13 @@
 mod blocktest;
 mod cases;
 mod children;
+mod export;
+mod fleet;
 mod generate;
+mod import;
 mod report;
 mod run;
 mod serve;
-mod shards;
 mod submit;
 mod timeline;
 
@@ -16,10 +18,12 @@ use common::supervise::Exit;
 use common::telemetry::{self, TelemetryArgs};
 
 pub use blocktest::BlocktestArgs;
+pub use export::{ExportArgs, UnwindArgs};
+pub use fleet::FleetArgs;
 pub use generate::GenerateArgs;
+pub use import::ImportArgs;
 pub use run::RunArgs;
 pub use serve::ServeArgs;
-pub use shards::ShardArgs;
 pub use submit::{StatusArgs, SubmitArgs};
 
 /// Executes Ethereum blocks on a fleet of executor shards, with results equal to sequential
@@ -48,6 +52,12 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Run the service that shards join and clients submit blocks to
     Serve(Box<ServeArgs>),
+    /// Import chain files into a data directory, through shards, and go on where it stopped
+    Import(Box<ImportArgs>),
+    /// Write the chain of a data directory as RLP, byte for byte as it was imported
+    Export(ExportArgs),
+    /// Take the newest blocks of a data directory back
+    Unwind(UnwindArgs),
     /// Submit blocks to a running coordinator
     Submit(SubmitArgs),
     /// Show how a running coordinator and its shards are
@@ -56,6 +66,16 @@ pub enum Command {
     Blocktest(Box<BlocktestArgs>),
     /// Generate a chain of correctly signed blocks that any client can import
     Generate(GenerateArgs),
+}
+
+/// The commands that need a runtime.
+enum Service {
+    Run(Box<RunArgs>),
+    Import(Box<ImportArgs>),
+    Blocktest(Box<BlocktestArgs>),
+    Serve(Box<ServeArgs>),
+    Submit(SubmitArgs),
+    Status(StatusArgs),
 }
 
 impl Cli {
@@ -67,27 +87,35 @@ impl Cli {
         // What happens in its fleet, a run tells by itself.
         let level = match self.command {
             Command::Serve(_) => "info",
-            Command::Run(_) | Command::Blocktest(_) => "error",
+            Command::Run(_) | Command::Import(_) | Command::Blocktest(_) => "error",
             _ => "warn",
         };
         let telemetry = self.telemetry.or_level(level);
         telemetry::init(&telemetry, "coordinator")?;
-        if let Command::Generate(args) = self.command {
-            return generate::generate(&args);
-        }
+        let command = match self.command {
+            Command::Generate(args) => return generate::generate(&args),
+            Command::Export(args) => return export::export(&args),
+            Command::Unwind(args) => return export::unwind(&args),
+            Command::Run(args) => Service::Run(args),
+            Command::Import(args) => Service::Import(args),
+            Command::Blocktest(args) => Service::Blocktest(args),
+            Command::Serve(args) => Service::Serve(args),
+            Command::Submit(args) => Service::Submit(args),
+            Command::Status(args) => Service::Status(args),
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("coordinator-io")
             .enable_all()
             .build()?;
         let exit = runtime.block_on(async {
-            match self.command {
-                Command::Run(args) => run::run(*args, telemetry).await,
-                Command::Serve(args) => serve::serve(*args).await,
-                Command::Submit(args) => submit::submit(args).await,
-                Command::Status(args) => submit::status(args).await,
-                Command::Blocktest(args) => blocktest::run(*args, telemetry).await,
-                Command::Generate(args) => generate::generate(&args),
+            match command {
+                Service::Run(args) => run::run(*args, telemetry).await,
+                Service::Import(args) => import::import(*args, telemetry).await,
+                Service::Blocktest(args) => blocktest::run(*args, telemetry).await,
+                Service::Serve(args) => serve::serve(*args).await,
+                Service::Submit(args) => submit::submit(args).await,
+                Service::Status(args) => submit::status(args).await,
             }
         });
         runtime.shutdown_background();

@@ -14,18 +14,22 @@ use common::id::{Epoch, ShardId};
 use common::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
 use common::telemetry::TelemetryArgs;
 use indicatif::{ProgressBar, ProgressStyle};
+use net::wire::fleet_service;
+use tonic::service::Routes;
 
 use super::cases::{Case, Cases};
 use super::children::Children;
+use super::fleet::FleetArgs;
 use super::report::{Report, Row, millis};
-use super::shards::{ShardArgs, start_shards};
 use super::timeline;
-use crate::execute::{BlockExecutor, ExecuteOptions, Verified, admit};
+use crate::execute::{BlockExecutor, Verified};
 use crate::fleet::{EventKind, Fleet, FleetOptions, KillDrill};
 use crate::ledger::Ledger;
-use crate::planner::Plan;
-use crate::sequential::execute_sequentially;
-use crate::validate::{Finished, verify_header};
+use crate::sequential::execute_and_verify;
+use crate::validate::Finished;
+
+/// How many shards a run has if nothing else is said.
+const SHARDS: u32 = 3;
 
 /// How long shards may take to join and to hold the state before the first block.
 const JOIN_WITHIN: Duration = Duration::from_secs(30);
@@ -41,28 +45,16 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub genesis: Option<PathBuf>,
 
-    /// How many executor shards to start, numbered from 1
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub shards: u32,
-
-    /// Worker threads of each shard
-    #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: u16,
-
-    /// Run the shards within this process instead of starting processes
-    #[arg(long, conflicts_with_all = ["kill", "sequential"])]
-    pub in_process: bool,
-
-    /// How blocks are cut: auto, one, each, random:SEED or poison:SEED
-    #[arg(long, value_name = "PLAN", default_value_t = Plan::Auto)]
-    pub plan: Plan,
+    /// Its shards, and how blocks are cut
+    #[command(flatten)]
+    pub fleet: FleetArgs,
 
     /// Kill shard SHARD with SIGKILL during the BLOCKth block, while it holds work (may be given more than once)
-    #[arg(long, value_name = "SHARD@BLOCK")]
+    #[arg(long, value_name = "SHARD@BLOCK", conflicts_with = "in_process")]
     pub kill: Vec<Kill>,
 
     /// Execute without shards, with alloy-evm's own block executor on one thread: the baseline
-    #[arg(long, conflicts_with_all = ["kill", "plan"])]
+    #[arg(long, conflicts_with_all = ["kill", "plan", "in_process"])]
     pub sequential: bool,
 
     /// Print one JSON object a block, and a last one with "summary": true
@@ -72,6 +64,12 @@ pub struct RunArgs {
     /// Tell everything that happens in the fleet as it happens
     #[arg(long)]
     pub timeline: bool,
+}
+
+impl RunArgs {
+    fn shards(&self) -> u32 {
+        self.fleet.shards.unwrap_or(SHARDS)
+    }
 }
 
 /// A shard to kill and when.
@@ -97,13 +95,13 @@ impl FromStr for Kill {
 /// Runs the blocks.
 pub(super) async fn run(args: RunArgs, telemetry: TelemetryArgs) -> anyhow::Result<Exit> {
     for kill in &args.kill {
-        if kill.shard.0 == 0 || kill.shard.0 > args.shards {
+        let shards = args.shards();
+        if kill.shard.0 == 0 || kill.shard.0 > shards {
             bail!(
-                "--kill {}@{}: there is no shard {}; this run has shards 1 to {}",
+                "--kill {}@{}: there is no shard {}; this run has shards 1 to {shards}",
                 kill.shard,
                 kill.block,
-                kill.shard,
-                args.shards
+                kill.shard
             );
         }
     }
@@ -119,7 +117,7 @@ pub(super) async fn run(args: RunArgs, telemetry: TelemetryArgs) -> anyhow::Resu
     let engine = if args.sequential {
         Engine::Sequential
     } else {
-        fleet_engine(&args, telemetry, &supervisor.handle(), &bar).await?
+        fleet_engine(&args, &telemetry, &supervisor.handle(), &bar).await?
     };
     let task = Job { args, engine, cases, bar: bar.clone(), ordinal: 0, world: None };
     let job = tokio::task::spawn_blocking(move || task.run());
@@ -157,18 +155,19 @@ fn progress(args: &RunArgs) -> ProgressBar {
 /// Starts the fleet and its shards.
 async fn fleet_engine(
     args: &RunArgs,
-    telemetry: TelemetryArgs,
+    telemetry: &TelemetryArgs,
     supervisor: &SupervisorHandle,
     bar: &ProgressBar,
 ) -> anyhow::Result<Engine> {
+    let crew = args.fleet.crew(SHARDS, telemetry)?;
     let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), supervisor)?;
     let stop = supervisor.shutdown_token();
     let all = args.timeline;
     supervisor.spawn_critical("timeline", timeline::tell(fleet.events(), bar.clone(), all, stop));
-    let shards = ShardArgs { shards: args.shards, threads: args.threads, in_process: args.in_process };
-    let children = start_shards(&fleet, &shards, telemetry, supervisor).await?;
-    let options = ExecuteOptions { plan: args.plan, ..ExecuteOptions::default() };
-    let executor = BlockExecutor::new(fleet.clone(), options);
+    let bound = crew.bind(None).await?;
+    let routes = Routes::new(fleet_service(fleet.endpoint()));
+    let children = crew.start(&fleet, bound, routes, supervisor)?;
+    let executor = BlockExecutor::new(fleet.clone(), args.fleet.execute_options());
     Ok(Engine::Fleet { fleet, executor: Box::new(executor), children })
 }
 
@@ -247,7 +246,7 @@ impl Job {
                     fleet.set_world(Arc::clone(&case.ledger))?;
                     self.world = Some(Arc::clone(&case.ledger));
                 }
-                let wanted = if new_world || !kills.is_empty() { self.args.shards as usize } else { 1 };
+                let wanted = if new_world || !kills.is_empty() { self.args.shards() as usize } else { 1 };
                 fleet.wait_ready(wanted, JOIN_WITHIN)?;
                 row.load_ms = millis(case.load + loading.elapsed());
                 let drills = match children {
@@ -340,19 +339,11 @@ fn on_fleet(
 
 /// The baseline: alloy-evm's executor, recovery and roots included.
 fn sequential(case: &Case) -> anyhow::Result<Verified> {
-    let began = Instant::now();
-    let (block, ledger) = (&case.block, &case.ledger);
-    let parent = ledger.head();
-    admit(block, ledger.spec(), &parent)?;
-    let finished = execute_sequentially(block, ledger.spec(), parent.view())?;
-    let draft = parent.draft(finished.changes.clone(), finished.code.clone())?;
-    verify_header(block, ledger.spec(), &finished, draft.state_root())?;
-    let tip = parent.seal(draft, block, &finished.receipts);
-    let stats = crate::execute::BlockStats { elapsed: began.elapsed(), ..Default::default() };
-    if ledger.is_complete() {
-        ledger.commit(&tip)?;
+    let verified = execute_and_verify(&case.block, case.ledger.spec(), &case.ledger.head())?;
+    if case.ledger.is_complete() {
+        case.ledger.commit(&verified.tip)?;
     }
-    Ok(Verified { state_root: tip.state_root(), tip, finished, stats })
+    Ok(verified)
 }
 
 fn empty_row(case: &Case) -> Row {

@@ -14,6 +14,7 @@ use net::serve::{Bound, Health};
 use net::wire::fleet_service;
 use tonic::service::Routes;
 
+use super::fleet;
 use crate::api::{Chain, blocks_service};
 use crate::execute::{BlockExecutor, ExecuteOptions};
 use crate::fleet::{Fleet, FleetOptions};
@@ -85,7 +86,7 @@ impl ServeArgs {
 }
 
 /// The ledger in the data directory, or one in memory.
-fn open_ledger(genesis: &Path, folder: Option<&Path>) -> anyhow::Result<(Ledger, Epoch)> {
+pub(super) fn open_ledger(genesis: &Path, folder: Option<&Path>) -> anyhow::Result<(Ledger, Epoch)> {
     let origin = read_genesis(genesis)?.into();
     let Some(folder) = folder else { return Ok((Ledger::begin(origin)?, Epoch::first())) };
     let ledger = Ledger::open(folder, origin, LedgerOptions::default())?;
@@ -140,6 +141,9 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
             }
         }
     }
+    drop(chain_end);
+    let ledger = Arc::downgrade(&ledger);
     let drained = supervisor.drain(Duration::from_secs(5), signals.next()).await.exit();
+    fleet::close(fleet, ledger).await;
     Ok(if drained == Exit::Clean { exit } else { drained })
 }

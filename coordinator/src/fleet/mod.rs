@@ -254,6 +254,14 @@ impl Fleet {
         self.shared.send(Message::Target(target))
     }
 
+    /// Lets go of the ledger, which is closed in good order when its other holders do so too. Shards
+    /// within this process keep the fleet alive to the end of the process, so it does not do that
+    /// by ending.
+    pub fn leave_world(&self) {
+        *self.shared.ledger.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.shared.route.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Shards move by one block, forwards or backwards.
     ///
     /// # Errors

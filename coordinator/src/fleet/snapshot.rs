@@ -32,8 +32,12 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// The largest delta that travels as one part; where there is a larger one, a whole state is sent.
 const MAX_DELTA: usize = MAX_MESSAGE_BYTES / 2;
 
-/// How often a chunk is sent, at most: 32 MiB/s for each stream.
-const CHUNK_EVERY: Duration = Duration::from_millis(32);
+/// How often a chunk is sent, at most: 16 MiB/s for each stream.
+const CHUNK_EVERY: Duration = Duration::from_millis(64);
+
+/// For so many times the time that a chunk took to be cut the stream pauses: on a busy machine it
+/// slows down by itself.
+const PAUSE: u32 = 3;
 
 /// The service.
 #[derive(Debug)]
@@ -149,13 +153,14 @@ async fn send_all(
         let reader = Arc::clone(state);
         let (chunk, next) =
             blocking.run(move || reader.chunk(from, CHUNK_BYTES)).await?.map_err(unreadable)?;
+        let cutting = began.elapsed();
         if !send(parts, Ok(SnapshotPart::Chunk(chunk))).await {
             return Ok(());
         }
         cursor = next;
         if cursor.is_some() {
             // The stream leaves the machine to those who execute blocks for most of the time.
-            tokio::time::sleep(CHUNK_EVERY.saturating_sub(began.elapsed())).await;
+            tokio::time::sleep(CHUNK_EVERY.saturating_sub(began.elapsed()).max(cutting * PAUSE)).await;
         }
     }
     send(parts, Ok(SnapshotPart::End)).await;

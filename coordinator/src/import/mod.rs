@@ -9,14 +9,40 @@ use std::sync::Arc;
 
 use alloy_primitives::U256;
 use common::block::Block;
+use common::chain_spec::ChainSpec;
 use common::id::Height;
 
 use crate::execute::{BlockExecutor, BlockStats, ExecuteError, Verified};
 use crate::fleet::{Fleet, FleetError};
 use crate::ledger::{Ledger, LedgerError, Tip};
+use crate::sequential::execute_and_verify;
 use crate::validate::Finished;
 
-pub use pipeline::{Durable, ImportCount, ImportStop};
+pub use pipeline::{Durable, ImportCount, ImportEnd, ImportStop};
+
+/// What executes blocks.
+#[derive(Debug)]
+pub enum Engine {
+    /// The fleet's shards.
+    Shards(BlockExecutor),
+    /// alloy-evm's executor on the importing thread: the baseline of measurements.
+    Sequential,
+}
+
+impl From<BlockExecutor> for Engine {
+    fn from(executor: BlockExecutor) -> Self {
+        Self::Shards(executor)
+    }
+}
+
+impl Engine {
+    fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
+        match self {
+            Self::Shards(executor) => executor.execute(block, spec, parent, Vec::new()),
+            Self::Sequential => execute_and_verify(block, spec, parent),
+        }
+    }
+}
 
 /// Which of two branches is the chain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,7 +85,7 @@ pub struct Imported {
 #[derive(Debug)]
 pub struct Importer {
     fleet: Fleet,
-    executor: BlockExecutor,
+    engine: Engine,
     ledger: Arc<Ledger>,
     choice: ForkChoice,
 }
@@ -71,12 +97,12 @@ impl Importer {
     /// [`FleetError`] when the fleet cannot be told.
     pub fn new(
         fleet: Fleet,
-        executor: BlockExecutor,
+        engine: impl Into<Engine>,
         ledger: Arc<Ledger>,
         choice: ForkChoice,
     ) -> Result<Self, FleetError> {
         fleet.set_world(Arc::clone(&ledger))?;
-        Ok(Self { fleet, executor, ledger, choice })
+        Ok(Self { fleet, engine: engine.into(), ledger, choice })
     }
 
     /// The ledger.
@@ -113,7 +139,7 @@ impl Importer {
         let head = self.ledger.head();
         let parent = self.parent(block, &head)?;
         self.lead(parent.way_there())?;
-        let verified = self.executor.execute(block, self.ledger.spec(), &parent, Vec::new());
+        let verified = self.engine.execute(block, self.ledger.spec(), &parent);
         let verified = match verified {
             Ok(verified) => verified,
             Err(error) => {
@@ -127,7 +153,7 @@ impl Importer {
     /// Executes a block on the state that the fleet holds, which may not be committed yet, and leads
     /// the fleet on. Nothing is committed.
     fn execute_next(&mut self, block: &Block, parent: &Tip) -> Result<Imported, ExecuteError> {
-        let verified = self.executor.execute(block, self.ledger.spec(), parent, Vec::new())?;
+        let verified = self.engine.execute(block, self.ledger.spec(), parent)?;
         let Verified { tip, finished, stats, .. } = verified;
         self.lead(tip.delta().into_iter())?;
         Ok(Imported { place: Place::Executed, tip, finished, stats })

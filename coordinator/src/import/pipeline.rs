@@ -28,6 +28,15 @@ pub struct ImportCount {
     pub known: u64,
 }
 
+/// How an import ended.
+#[derive(Debug)]
+pub struct ImportEnd<E> {
+    /// What became of it until then.
+    pub count: ImportCount,
+    /// Why it ended before the source of blocks did, if not because it was told to.
+    pub stop: Option<ImportStop<E>>,
+}
+
 /// Why an import stops. What was reported before is durable all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportStop<E> {
@@ -60,28 +69,28 @@ struct Pipeline<'a> {
 }
 
 impl Importer {
-    /// Imports blocks until the source ends, `stop` says so, or something fails; `report` is told of each block when it is
-    /// durable.
-    ///
-    /// # Errors
-    /// [`ImportStop`]; everything before it is durable.
+    /// Imports blocks until the source ends, `stop` says so, or something fails; `report` is told
+    /// of each block when it is durable. Whatever ends it: what was executed before is durable, as
+    /// far as the disk takes it.
     pub fn import_all<E: Send>(
         &mut self,
         blocks: impl Iterator<Item = Result<Block, E>>,
         stop: &dyn Fn() -> bool,
         report: &mut (dyn FnMut(&Durable) + Send),
-    ) -> Result<ImportCount, ImportStop<E>> {
+    ) -> ImportEnd<E> {
         let ledger = Arc::clone(self.ledger());
         let (executed, queue) = bounded(QUEUE);
         // Never full: no more can be reported than wait.
         let (tell, done) = bounded(QUEUE * 2);
         let tip = ledger.head();
         let mut count = ImportCount::default();
+        let imported = &mut count.imported;
         let (ended, committed) = std::thread::scope(|scope| {
             let named = std::thread::Builder::new().name("committer".into());
-            let committer = named.spawn_scoped(scope, move || commit_all(&ledger, &queue, &tell, report));
+            let committer =
+                named.spawn_scoped(scope, move || commit_all(&ledger, &queue, &tell, report, imported));
             let mut pipeline = Pipeline { importer: self, executed, done, waiting: 0, tip };
-            let ended = pipeline.run(blocks, stop, &mut count);
+            let ended = pipeline.run(blocks, stop, &mut count.known);
             drop(pipeline);
             let committed = match committer {
                 Ok(committer) => committer.join().unwrap_or_else(|panic| {
@@ -93,8 +102,8 @@ impl Importer {
             (ended, committed)
         });
         // Whatever else stopped it: without the committer nothing went on.
-        committed.map_err(ImportStop::Commit)?;
-        ended.map(|()| count)
+        let stop = committed.map_err(ImportStop::Commit).and(ended).err();
+        ImportEnd { count, stop }
     }
 }
 
@@ -103,7 +112,7 @@ impl Pipeline<'_> {
         &mut self,
         blocks: impl Iterator<Item = Result<Block, E>>,
         stop: &dyn Fn() -> bool,
-        count: &mut ImportCount,
+        known: &mut u64,
     ) -> Result<(), ImportStop<E>> {
         for block in blocks {
             if stop() {
@@ -113,9 +122,8 @@ impl Pipeline<'_> {
             let (number, hash) = (block.header.number, block.hash);
             let imported = self.next(&block).map_err(|error| ImportStop::Block { number, hash, error })?;
             match imported {
-                None => count.known += 1,
+                None => *known += 1,
                 Some(imported) => {
-                    count.imported += 1;
                     if self.executed.send(imported).is_err() {
                         // The committer says why.
                         return Ok(());
@@ -157,6 +165,7 @@ fn commit_all(
     queue: &Receiver<Imported>,
     tell: &Sender<()>,
     report: &mut (dyn FnMut(&Durable) + Send),
+    count: &mut u64,
 ) -> Result<(), LedgerError> {
     while let Ok(first) = queue.recv() {
         let mut group = vec![first];
@@ -170,6 +179,7 @@ fn commit_all(
             if imported.place == Place::Executed {
                 imported.place = Place::Head;
             }
+            *count += 1;
             report(imported);
             // The executing side may have ended already.
             let _ = tell.try_send(());

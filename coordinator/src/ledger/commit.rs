@@ -1,6 +1,7 @@
 //! Committing: the steps of a tip become the database's next version, all of them or none.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use common::message::StateSummary;
 use executor_shard::replica::{Base, ReplicaView};
@@ -21,11 +22,14 @@ impl Ledger {
     /// [`LedgerError::Outdated`] when the tip does not lead on from the head. Nothing has changed
     /// after an error.
     pub fn commit(&self, tip: &Arc<Tip>) -> Result<Arc<Tip>, LedgerError> {
-        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those who ask for the head meanwhile need not wait.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let head = self.head();
         let steps = new_steps(&head, tip)?;
         if steps.is_empty() {
-            return Ok(Arc::clone(&head));
+            return Ok(head);
         }
+        let began = Instant::now();
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         let mut removed = Vec::new();
@@ -54,8 +58,11 @@ impl Ledger {
         removed.into_iter().for_each(|block| side.insert(block));
         steps.iter().filter_map(|step| step.block.as_ref()).for_each(|block| side.remove(&block.hash));
         drop(side);
-        *head = self.rebased(tip, version)?;
-        Ok(Arc::clone(&head))
+        let rebased = self.rebased(tip, version)?;
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&rebased);
+        let took = began.elapsed();
+        tracing::debug!(head = %tip.summary.state.height, blocks = steps.len(), ?took, "committed");
+        Ok(rebased)
     }
 
     /// Blocks, receipts and journal as a step changes them.

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy_consensus::Header;
 use alloy_primitives::{B256, Bytes};
+use alloy_rlp::Decodable as _;
 use common::account::{AccountRecord, Delta};
 use common::block::{Block, BlockError};
 use common::chain_spec::ChainSpec;
@@ -190,7 +191,8 @@ pub struct Ledger {
     spec: Arc<ChainSpec>,
     origin: StateRef,
     complete: bool,
-    /// Held while a block is committed, too: one at a time.
+    /// Held while a block is committed: one at a time.
+    turn: Mutex<()>,
     head: Mutex<Arc<Tip>>,
     side: Mutex<SideBlocks>,
 }
@@ -206,6 +208,21 @@ impl Ledger {
     #[must_use]
     pub fn origin(&self) -> StateRef {
         self.origin
+    }
+
+    /// The header of the block that the world began with, where it is known.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the database cannot be read.
+    pub fn origin_header(&self) -> Result<Option<Header>, LedgerError> {
+        let rlp = Records(&self.database.begin_read()?).identity()?.header;
+        if rlp.is_empty() {
+            return Ok(None);
+        }
+        Header::decode(&mut rlp.as_slice()).map(Some).map_err(|error| LedgerError::Damaged {
+            what: "the origin's header".into(),
+            reason: error.to_string(),
+        })
     }
 
     /// Whether the whole state is here, so that state roots can be computed.

@@ -84,7 +84,8 @@ impl Ledger {
         options: LedgerOptions,
     ) -> Result<Self, LedgerError> {
         let database = Database::builder().set_cache_size(options.page_cache).create_with_backend(backend)?;
-        Self::on_database(database, origin, options, Path::new("memory"))
+        let identity = identity_of(&origin)?;
+        Self::on_database(database, &origin, identity, options, Path::new("memory"))
     }
 
     /// Opens the ledger in a folder, which is made if it is missing, or begins it there.
@@ -96,18 +97,19 @@ impl Ledger {
     pub fn open(folder: &Path, origin: Origin, options: LedgerOptions) -> Result<Self, LedgerError> {
         fs::create_dir_all(folder).map_err(|source| LedgerError::Io { path: folder.into(), source })?;
         let path = folder.join(FILE);
+        let identity = identity_of(&origin)?;
         contained(&path, || {
             if path.exists() {
-                check_file(&path, &origin)?;
+                check_file(&path, &identity)?;
             } else {
                 // Begun under another name: a crash meanwhile leaves nothing half done behind.
-                create(&folder.join(NEW_FILE), &path, &origin, options)?;
+                create(&folder.join(NEW_FILE), &path, (&origin, &identity), options)?;
             }
             let database = Database::builder()
                 .set_cache_size(options.page_cache)
                 .create(&path)
                 .map_err(|error| unusable(&path, error))?;
-            Self::on_database(database, origin, options, &path)
+            Self::on_database(database, &origin, identity, options, &path)
         })
     }
 
@@ -135,7 +137,8 @@ impl Ledger {
 
     fn on_database(
         database: Database,
-        origin: Origin,
+        origin: &Origin,
+        expected: Identity,
         options: LedgerOptions,
         path: &Path,
     ) -> Result<Self, LedgerError> {
@@ -151,9 +154,8 @@ impl Ledger {
             }
         };
         match found {
-            None => begin(database, &origin, options),
+            None => begin(database, (origin, &expected), options),
             Some(identity) => {
-                let expected = identity_of(&origin)?;
                 check_identity(&identity, &expected, path)?;
                 Self::resume(database, identity, options)
             }
@@ -185,6 +187,7 @@ impl Ledger {
             spec: Arc::new(identity.spec),
             origin: identity.origin.state,
             complete: identity.complete,
+            turn: Mutex::default(),
             head: Mutex::new(Arc::new(tip.clone())),
             side: Mutex::new(SideBlocks::default()),
         };
@@ -220,7 +223,12 @@ fn contained(path: &Path, open: impl FnOnce() -> Result<Ledger, LedgerError>) ->
 }
 
 /// Makes a database that holds the origin, and gives it its name.
-fn create(new: &Path, path: &Path, origin: &Origin, options: LedgerOptions) -> Result<(), LedgerError> {
+fn create(
+    new: &Path,
+    path: &Path,
+    beginning: (&Origin, &Identity),
+    options: LedgerOptions,
+) -> Result<(), LedgerError> {
     let io = |source| LedgerError::Io { path: path.into(), source };
     match fs::remove_file(new) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
@@ -230,15 +238,18 @@ fn create(new: &Path, path: &Path, origin: &Origin, options: LedgerOptions) -> R
         .set_cache_size(options.page_cache)
         .create(new)
         .map_err(|error| unusable(new, error))?;
-    drop(begin(database, origin, options)?);
+    drop(begin(database, beginning, options)?);
     fs::rename(new, path).map_err(io)?;
     let folder = path.parent().unwrap_or(path);
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
 }
 
 /// Writes a world's beginning, in one transaction.
-fn begin(database: Database, origin: &Origin, options: LedgerOptions) -> Result<Ledger, LedgerError> {
-    let identity = identity_of(origin)?;
+fn begin(
+    database: Database,
+    (origin, identity): (&Origin, &Identity),
+    options: LedgerOptions,
+) -> Result<Ledger, LedgerError> {
     let transaction = database.begin_write()?;
     let mut state_root = B256::ZERO;
     {
@@ -267,7 +278,7 @@ fn begin(database: Database, origin: &Origin, options: LedgerOptions) -> Result<
             return Err(LedgerError::OriginRoot { computed: state_root, header: header.state_root });
         }
         let mut records = RecordWriter::open(&transaction)?;
-        records.begin(&identity)?;
+        records.begin(identity)?;
         let difficulty = origin.header.as_ref().map_or(U256::ZERO, |header| header.difficulty);
         records.head(&HeadRecord {
             summary: identity.origin,
@@ -277,7 +288,7 @@ fn begin(database: Database, origin: &Origin, options: LedgerOptions) -> Result<
         })?;
     }
     transaction.commit()?;
-    Ledger::resume(database, identity, options)
+    Ledger::resume(database, identity.clone(), options)
 }
 
 /// The origin's accounts as changes to nothing.
@@ -315,7 +326,7 @@ fn identity_of(origin: &Origin) -> Result<Identity, LedgerError> {
 
 /// Looks at a file before anything is written to it. One that was not closed cannot be looked at
 /// so: it is looked at after its repair.
-fn check_file(path: &Path, origin: &Origin) -> Result<(), LedgerError> {
+fn check_file(path: &Path, expected: &Identity) -> Result<(), LedgerError> {
     check_magic(path)?;
     let database = match Database::builder().open_read_only(path) {
         Ok(database) => database,
@@ -328,7 +339,7 @@ fn check_file(path: &Path, origin: &Origin) -> Result<(), LedgerError> {
         return Ok(());
     }
     check_format(&records, path)?;
-    check_identity(&records.identity()?, &identity_of(origin)?, path)
+    check_identity(&records.identity()?, expected, path)
 }
 
 fn check_magic(path: &Path) -> Result<(), LedgerError> {

@@ -129,7 +129,10 @@ impl Ledger {
             let height = tip.summary.state.height;
             let Some(entry) = records.journal(height.0)?.filter(|entry| entry.undo.from == tip.summary.state)
             else {
-                return Err(LedgerError::TooFarBack { block: to, kept: self.options.unwind });
+                return Err(LedgerError::TooFarBack {
+                    block: to,
+                    kept: self.options.journal.max(self.options.unwind),
+                });
             };
             let nodes = match (&tip.nodes, tip.state_root) {
                 (Some(nodes), Some(root)) => Some(nodes.update(root, &entry.undo.accounts)?),

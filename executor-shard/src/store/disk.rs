@@ -157,6 +157,10 @@ impl DiskState {
         chunk: &mut SnapshotChunk,
         left: &mut usize,
     ) -> Result<Option<Cursor>, StateError> {
+        // Slots lie in the order of their accounts: one pass over both, without a search for each.
+        let first = joined(&from, &B256::ZERO);
+        let mut slots = self.slots.range::<&[u8; 64]>(&first..).map_err(storage_error)?;
+        let mut slot = slots.next().transpose().map_err(storage_error)?;
         for entry in self.accounts.range::<&[u8; 32]>(&from.0..).map_err(storage_error)? {
             let (hashed, account) = entry.map_err(storage_error)?;
             let hashed = B256::from(*hashed.value());
@@ -165,12 +169,25 @@ impl DiskState {
             }
             let (address, account) = decode_account(account.value());
             *left = left.saturating_sub(ACCOUNT_SIZE);
-            chunk.accounts.push(AccountRecord { address, account, storage: Vec::new() });
-            if let Some(more) = self.some_slots(address, B256::ZERO, chunk, left)?
-                && matches!(more, Cursor::Slots(..))
-            {
-                return Ok(Some(more));
+            let mut record = AccountRecord { address, account, storage: Vec::new() };
+            while let Some((key, value)) = &slot {
+                let (owner, hashed_slot) = key.value().split_at(32);
+                if owner > hashed.as_slice() {
+                    break;
+                }
+                if owner == hashed.as_slice() {
+                    if *left == 0 {
+                        let rest = Cursor::Slots(address, B256::from_slice(hashed_slot));
+                        chunk.accounts.push(record);
+                        return Ok(Some(rest));
+                    }
+                    *left = left.saturating_sub(SLOT_SIZE);
+                    let (slot, value) = decode_slot(value.value());
+                    record.storage.push(SlotValue { slot, value });
+                }
+                slot = slots.next().transpose().map_err(storage_error)?;
             }
+            chunk.accounts.push(record);
         }
         Ok(None)
     }

@@ -1,0 +1,186 @@
+//! `coordinator export`: the chain of a data directory as RLP, and `coordinator unwind`: back to an
+//! earlier block.
+//!
+//! Both read a ledger as it is, without its genesis file and without shards.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use common::block::{Block, Ommers};
+use common::id::Height;
+use common::supervise::Exit;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::import::head_of;
+use crate::input::write_block;
+use crate::ledger::{Ledger, LedgerOptions};
+
+/// Standard output, where a file is asked for.
+const STDOUT: &str = "-";
+
+/// Options of `coordinator export`.
+#[derive(Debug, Clone, Args)]
+pub struct ExportArgs {
+    /// The folder that `import` or `serve` keeps the chain in
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// The first block; 0 is the genesis block, with which `geth export` begins (default: the one after it)
+    #[arg(long, value_name = "N")]
+    pub from: Option<u64>,
+
+    /// The last block (default: the head)
+    #[arg(long, value_name = "N")]
+    pub to: Option<u64>,
+
+    /// The file to write, which appears when it is complete; - is standard output
+    #[arg(long, value_name = "FILE", default_value = STDOUT)]
+    pub out: PathBuf,
+}
+
+/// Options of `coordinator unwind`.
+#[derive(Debug, Clone, Args)]
+pub struct UnwindArgs {
+    /// The folder that `import` or `serve` keeps the chain in
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// The block that becomes the head; those after it are taken back
+    #[arg(long, value_name = "N")]
+    pub to: u64,
+}
+
+/// Blocks to be written.
+struct Range {
+    from: u64,
+    /// Inclusive; before `from` where there is nothing to write.
+    to: u64,
+}
+
+impl Range {
+    fn of(args: &ExportArgs, ledger: &Ledger) -> anyhow::Result<Self> {
+        let (first, head) = (ledger.origin().height.0, ledger.head().summary().state.height.0);
+        let from = args.from.unwrap_or(first.saturating_add(1));
+        let to = args.to.unwrap_or(head);
+        if from < first {
+            bail!("--from {from}: the ledger begins with block {first}");
+        }
+        if to > head {
+            bail!("--to {to}: the chain's head is block {head}");
+        }
+        let empty = args.from.is_none() && args.to.is_none() && head == first;
+        if from > to && !empty {
+            bail!("there is no block from {from} to {to}: the chain's head is block {head}");
+        }
+        Ok(Self { from, to })
+    }
+
+    fn count(&self) -> u64 {
+        (self.to + 1).saturating_sub(self.from)
+    }
+}
+
+/// Writes the chain.
+pub(super) fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
+    let ledger = Ledger::open_existing(&args.data_dir, LedgerOptions::default())?;
+    let range = Range::of(args, &ledger)?;
+    let bar = progress(range.count());
+    let bytes = if args.out == Path::new(STDOUT) {
+        if io::stdout().is_terminal() {
+            bail!("a chain is nothing to look at: name a file with --out FILE, or give it to a pipe");
+        }
+        let mut out = BufWriter::new(io::stdout().lock());
+        let bytes = write_all(&ledger, &range, &mut out, &bar)?;
+        out.flush().context("standard output cannot be written")?;
+        bytes
+    } else {
+        to_file(&ledger, &range, &args.out, &bar)?
+    };
+    bar.finish_and_clear();
+    let (count, to) = (range.count(), range.to);
+    eprintln!("{count} blocks exported, up to block {to}: {bytes} bytes");
+    Ok(Exit::Clean)
+}
+
+/// The file appears under its name only when it is complete and durable.
+fn to_file(ledger: &Ledger, range: &Range, path: &Path, bar: &ProgressBar) -> anyhow::Result<u64> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let written = write_file(ledger, range, &part, bar).and_then(|bytes| {
+        fs::rename(&part, path).with_context(|| format!("{} cannot be written", path.display()))?;
+        Ok(bytes)
+    });
+    if written.is_err() {
+        // It may not be there at all.
+        let _ = fs::remove_file(&part);
+    }
+    written
+}
+
+fn write_file(ledger: &Ledger, range: &Range, part: &Path, bar: &ProgressBar) -> anyhow::Result<u64> {
+    let named = || format!("{} cannot be written", part.display());
+    let mut out = BufWriter::new(File::create(part).with_context(named)?);
+    let bytes = write_all(ledger, range, &mut out, bar)?;
+    out.into_inner().map_err(io::IntoInnerError::into_error).with_context(named)?.sync_all()?;
+    Ok(bytes)
+}
+
+fn write_all(ledger: &Ledger, range: &Range, out: &mut impl Write, bar: &ProgressBar) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for number in range.from..=range.to {
+        let rlp = block_rlp(ledger, Height(number))?;
+        bytes += rlp.len() as u64;
+        out.write_all(&rlp).context("the chain cannot be written")?;
+        bar.inc(1);
+    }
+    Ok(bytes)
+}
+
+/// A block as it was imported; the first one is known by its header, and has nothing else.
+fn block_rlp(ledger: &Ledger, height: Height) -> anyhow::Result<Vec<u8>> {
+    let hash =
+        ledger.hash_at(height)?.with_context(|| format!("the ledger has no hash of block {height}"))?;
+    if let Some(rlp) = ledger.block_rlp(&hash)? {
+        return Ok(rlp);
+    }
+    let header = ledger
+        .origin_header()?
+        .filter(|_| height == ledger.origin().height)
+        .with_context(|| format!("the ledger does not hold block {height}"))?;
+    let withdrawals = header.withdrawals_root.map(|_| Vec::new());
+    let mut rlp = Vec::new();
+    write_block(&mut rlp, &Block::new(header, Vec::new(), Ommers::Headers(Vec::new()), withdrawals))?;
+    Ok(rlp)
+}
+
+fn progress(blocks: u64) -> ProgressBar {
+    let bar = ProgressBar::new(blocks);
+    match ProgressStyle::with_template("{bar:30} {pos}/{len} blocks, {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// Takes blocks back until `--to` is the head.
+pub(super) fn unwind(args: &UnwindArgs) -> anyhow::Result<Exit> {
+    let ledger = Ledger::open_existing(&args.data_dir, LedgerOptions::default())?;
+    let (head, first) = (ledger.head().summary().state.height, ledger.origin().height);
+    let to = Height(args.to);
+    if to > head || to < first {
+        bail!("--to {to}: the chain goes from block {first} to block {head}");
+    }
+    let hash = ledger.hash_at(to)?.with_context(|| format!("the ledger has no hash of block {to}"))?;
+    let tip = ledger.tip_at(to, hash)?.with_context(|| format!("the ledger does not hold block {to}"))?;
+    ledger.commit(&tip)?;
+    let (number, hash, root) = head_of(&ledger);
+    println!("head {number} {hash}");
+    if let Some(root) = root {
+        println!("state root {root}");
+    }
+    eprintln!("{} blocks taken back", head.0 - to.0);
+    Ok(Exit::Clean)
+}

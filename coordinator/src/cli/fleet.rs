@@ -1,0 +1,181 @@
+//! The shards that a command starts for itself: their options, and their start, as processes
+//! beside this one or as threads within it.
+//!
+//! It starts nothing else and decides nothing about blocks.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use common::id::{Incarnation, ShardId};
+use common::supervise::SupervisorHandle;
+use common::telemetry::TelemetryArgs;
+use executor_shard::node::NodeConfig;
+use net::serve::{Bound, Health};
+use tonic::service::Routes;
+
+use super::children::{ChildOptions, Children, find_binary};
+use crate::execute::ExecuteOptions;
+use crate::fleet::{Fleet, FleetOptions};
+use crate::ledger::Ledger;
+use crate::planner::Plan;
+
+/// The loopback address with any free port.
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// How long connections that end may hold on to the ledger.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
+
+/// Options of a command that starts its own shards.
+#[derive(Debug, Clone, Args)]
+pub struct FleetArgs {
+    /// How many executor shards to start, numbered from 1 (if not said: 3 for run, 2 otherwise)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub shards: Option<u32>,
+
+    /// Worker threads of each shard
+    #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: u16,
+
+    /// Run the shards within this process instead of starting processes
+    #[arg(long)]
+    pub in_process: bool,
+
+    /// How blocks are cut: auto, one, each, random:SEED or poison:SEED
+    #[arg(long, value_name = "PLAN", default_value_t = Plan::Auto)]
+    pub plan: Plan,
+}
+
+impl FleetArgs {
+    /// How blocks are executed.
+    pub(super) fn execute_options(&self) -> ExecuteOptions {
+        ExecuteOptions { plan: self.plan, ..ExecuteOptions::default() }
+    }
+
+    /// The shards, `default` of them if the command line does not say, with nothing started yet.
+    pub(super) fn crew(&self, default: u32, telemetry: &TelemetryArgs) -> anyhow::Result<Crew> {
+        let place = if self.in_process {
+            Place::InProcess
+        } else {
+            Place::Processes { binary: find_binary()?, telemetry: telemetry.clone() }
+        };
+        Ok(Crew { count: self.shards.unwrap_or(default), threads: self.threads, place })
+    }
+}
+
+/// Shards that are to be started.
+#[derive(Debug)]
+pub(super) struct Crew {
+    count: u32,
+    threads: u16,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    InProcess,
+    Processes { binary: PathBuf, telemetry: TelemetryArgs },
+}
+
+impl Crew {
+    /// No shards.
+    pub(super) fn nobody() -> Self {
+        Self { count: 0, threads: 1, place: Place::InProcess }
+    }
+
+    /// How many they are.
+    pub(super) fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Binds where shards find the coordinator: at `listen`, or anywhere on loopback where its own
+    /// shards need it, or nowhere.
+    pub(super) async fn bind(&self, listen: Option<SocketAddr>) -> anyhow::Result<Option<Bound>> {
+        let address = match (&self.place, listen) {
+            (_, Some(listen)) => listen,
+            (Place::Processes { .. }, None) => LOOPBACK,
+            (Place::InProcess, None) => return Ok(None),
+        };
+        Ok(Some(Bound::bind(address).await?))
+    }
+
+    /// Serves `routes` where that was bound, and starts the shards.
+    pub(super) fn start(
+        self,
+        fleet: &Fleet,
+        bound: Option<Bound>,
+        routes: Routes,
+        supervisor: &SupervisorHandle,
+    ) -> anyhow::Result<Option<Children>> {
+        let address = bound.as_ref().map(Bound::address);
+        if let Some(bound) = bound {
+            let (health, _reporter) = Health::new();
+            supervisor.spawn_critical("server", bound.serve(routes, health, supervisor.shutdown_token()));
+        }
+        match (self.place, address) {
+            (Place::Processes { binary, telemetry }, Some(address)) => {
+                let coordinator = format!("http://{}", reachable(address));
+                let options = ChildOptions { coordinator, threads: self.threads, telemetry, binary };
+                Ok(Some(Children::start(self.count, &options, supervisor)?))
+            }
+            _ => {
+                (1..=self.count).for_each(|shard| fleet.start_local(node(ShardId(shard), self.threads)));
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Waits, once all else has ended, until the ledger is closed: one that is not has to be repaired
+/// when it is opened again, which takes time in proportion to its size.
+pub(super) async fn close(fleet: Fleet, ledger: Weak<Ledger>) {
+    fleet.leave_world();
+    drop(fleet);
+    let began = Instant::now();
+    while ledger.strong_count() > 0 {
+        if began.elapsed() > CLOSE_WITHIN {
+            tracing::warn!("the ledger is still in use at the end; it is repaired when it is opened again");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A shard within this process.
+fn node(shard: ShardId, threads: u16) -> NodeConfig {
+    NodeConfig {
+        shard,
+        incarnation: Incarnation::fresh(),
+        slots: threads,
+        advertise: String::new(),
+        lost_after: FleetOptions::default().peer.lost_after,
+        chain_id: None,
+    }
+}
+
+/// Where a process on this machine reaches what is bound to `address`, which may be all interfaces.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn children_of_a_coordinator_on_all_interfaces_use_loopback() {
+        for (bound, reached) in
+            [("0.0.0.0:7", "127.0.0.1:7"), ("[::]:7", "[::1]:7"), ("10.0.0.1:7", "10.0.0.1:7")]
+        {
+            assert_eq!(reachable(bound.parse().unwrap()), reached.parse().unwrap());
+        }
+    }
+}

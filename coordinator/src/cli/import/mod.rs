@@ -1,0 +1,275 @@
+//! `coordinator import`: chain files into the ledger of a data directory, through shards that it
+//! starts itself, and through those that join.
+//!
+//! It goes on where an earlier import stopped, since blocks that are on the chain are passed over.
+//! What it reports of a block is true after a crash too: blocks are reported when they are durable.
+
+mod source;
+mod tally;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use common::launch::{ParentWatch, stop_asked};
+use common::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
+use common::telemetry::TelemetryArgs;
+use indicatif::ProgressBar;
+use net::serve::Bound;
+use net::wire::fleet_service;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use super::children::Children;
+use super::fleet::{self, Crew, FleetArgs};
+use super::run::complaint;
+use super::serve::open_ledger;
+use super::timeline;
+use crate::api::{ChainHandle, blocks_service};
+use crate::execute::BlockExecutor;
+use crate::fleet::{Fleet, FleetError, FleetOptions};
+use crate::import::{Engine, ForkChoice, ImportStop, Importer};
+use crate::ledger::Ledger;
+use source::Source;
+use tally::Tally;
+
+/// How many shards are started if nothing else is said.
+const SHARDS: u32 = 2;
+
+/// How long all shards are waited for; after that, one is enough to begin.
+const ALL_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long the first shard may take to get the whole state.
+const FIRST_WITHIN: Duration = Duration::from_secs(3600);
+
+/// Between two looks whether it is to stop, while shards are waited for.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How long the block in hand and what waits for the disk may take after a signal.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// Options of `coordinator import`.
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    /// RLP chain files (geth export), plain or gzip, in the order of the chain
+    #[arg(value_name = "CHAIN", required = true)]
+    pub inputs: Vec<PathBuf>,
+
+    /// The chain's geth genesis.json
+    #[arg(long, value_name = "FILE")]
+    pub genesis: PathBuf,
+
+    /// Keep the chain in this folder, made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Its shards, and how blocks are cut
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+
+    /// Execute without shards, with alloy-evm's own block executor on one thread: the baseline
+    #[arg(long, conflicts_with_all = ["plan", "in_process", "shards", "threads", "listen"])]
+    pub sequential: bool,
+
+    /// Serve further shards, and `coordinator status`, at this address; port 0 takes any free port
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+
+    /// Write the address that was bound to this file, once it is served
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub address_file: Option<PathBuf>,
+
+    /// Print one JSON object for each block that is durable, and a last one with "summary": true
+    #[arg(long)]
+    pub json: bool,
+
+    /// End when standard input does: for processes that another one starts
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+/// Imports the files until they end, a block is refused, or it is asked to stop.
+pub(super) async fn import(args: ImportArgs, telemetry: TelemetryArgs) -> anyhow::Result<Exit> {
+    let mut signals = Signals::new()?;
+    let parent = ParentWatch::start_if(args.exit_with_parent)?;
+    let crew = if args.sequential { Crew::nobody() } else { args.fleet.crew(SHARDS, &telemetry)? };
+    let bar = tally::progress_bar(source::total_bytes(&args.inputs)?);
+    let bound = crew.bind(args.listen).await?;
+    let supervisor = Supervisor::new("coordinator");
+    let stop = CancellationToken::new();
+    let setting = start(args, crew, bound, &bar, &supervisor.handle()).await?;
+    let (fleet, ledger) = (setting.fleet.clone(), Arc::downgrade(setting.importer.ledger()));
+    let job = setting.job(bar, stop.clone());
+    let mut worker = tokio::task::spawn_blocking(move || job.run());
+    let exit = tokio::select! {
+        done = &mut worker => done.context("the import panicked")?,
+        outcome = supervisor.run_until_stopped(stop_asked(&mut signals, &parent)) => {
+            stop.cancel();
+            // The block in hand is finished, and what was executed becomes durable.
+            let done = tokio::select! {
+                done = &mut worker => Some(done.context("the import panicked")?),
+                _ = signals.next() => None,
+                () = tokio::time::sleep(STOP_WITHIN) => None,
+            };
+            match (outcome, done) {
+                (Outcome::Failed(failure), _) => bail!("{failure}"),
+                (Outcome::Stopped(_), Some(done)) => done,
+                (Outcome::Stopped(reason), None) => {
+                    eprintln!("coordinator: {reason}: ended at once; what was reported is durable");
+                    Ok(Exit::DrainedLate)
+                }
+            }
+        }
+    };
+    let drained = supervisor.drain(Duration::from_secs(5), signals.next()).await;
+    fleet::close(fleet, ledger).await;
+    exit.map(|exit| if exit == Exit::Clean { drained.exit() } else { exit })
+}
+
+/// All that an import needs, started.
+struct Setting {
+    args: ImportArgs,
+    fleet: Fleet,
+    importer: Importer,
+    chain: ChainHandle,
+    wanted: usize,
+    /// Kept to the end: they are watched by tasks of their own.
+    children: Option<Children>,
+}
+
+async fn start(
+    args: ImportArgs,
+    crew: Crew,
+    bound: Option<Bound>,
+    bar: &ProgressBar,
+    supervisor: &SupervisorHandle,
+) -> anyhow::Result<Setting> {
+    let (genesis, folder) = (args.genesis.clone(), args.data_dir.clone());
+    let opened = tokio::task::spawn_blocking(move || open_ledger(&genesis, Some(&folder))).await?;
+    let (ledger, epoch) = opened.map(|(ledger, epoch)| (Arc::new(ledger), epoch))?;
+    let fleet = Fleet::start(epoch, FleetOptions::default(), supervisor)?;
+    let told = timeline::tell(fleet.events(), bar.clone(), false, supervisor.shutdown_token());
+    supervisor.spawn_critical("timeline", told);
+    let engine = if args.sequential {
+        Engine::Sequential
+    } else {
+        BlockExecutor::new(fleet.clone(), args.fleet.execute_options()).into()
+    };
+    let importer = Importer::new(fleet.clone(), engine, Arc::clone(&ledger), ForkChoice::Heaviest)?;
+    let chain = ChainHandle::importing(ledger);
+    let mut routes = Routes::builder();
+    routes.add_service(fleet_service(fleet.endpoint()));
+    routes.add_service(blocks_service(chain.clone(), fleet.clone()));
+    let wanted = crew.count();
+    let address = bound.as_ref().map(Bound::address);
+    let children = crew.start(&fleet, bound, routes.routes(), supervisor)?;
+    if let (Some(file), Some(address)) = (&args.address_file, address) {
+        std::fs::write(file, format!("{address}\n"))
+            .with_context(|| format!("{} cannot be written", file.display()))?;
+    }
+    Ok(Setting { args, fleet, importer, chain, wanted, children })
+}
+
+impl Setting {
+    fn job(self, bar: ProgressBar, stop: CancellationToken) -> Job {
+        let tally = Tally::new(self.args.json, bar, self.chain.clone(), stop.clone());
+        Job { setting: self, tally, stop }
+    }
+}
+
+/// The import itself, on a thread of its own.
+struct Job {
+    setting: Setting,
+    tally: Tally,
+    stop: CancellationToken,
+}
+
+/// What became of an import.
+enum End {
+    Complete,
+    Stopped,
+    Failed(anyhow::Error),
+}
+
+impl Job {
+    fn run(mut self) -> anyhow::Result<Exit> {
+        let end = self.blocks();
+        let ledger = Arc::clone(self.setting.importer.ledger());
+        let error = match &end {
+            End::Failed(error) => Some(format!("{error:#}")),
+            _ => None,
+        };
+        self.tally.finish(&ledger, error)?;
+        drop(self.setting.children);
+        match end {
+            End::Complete => Ok(Exit::Clean),
+            End::Stopped => {
+                eprintln!("coordinator: stopped before every block was imported; import again to go on");
+                Ok(Exit::DrainedLate)
+            }
+            End::Failed(error) => Err(error),
+        }
+    }
+
+    fn blocks(&mut self) -> End {
+        let Self { setting, tally, stop } = self;
+        match wait_for_shards(&setting.fleet, setting.wanted, stop) {
+            Ok(true) => {}
+            Ok(false) => return End::Stopped,
+            Err(error) => return End::Failed(error.into()),
+        }
+        let origin = setting.importer.ledger().origin().block_hash;
+        let mut source = match Source::start(&setting.args.inputs, origin, tally.bar().clone(), stop.clone())
+        {
+            Ok(source) => source,
+            Err(error) => return End::Failed(error),
+        };
+        tally.begin();
+        let halt = stop.clone();
+        let end = setting.importer.import_all(source.by_ref(), &|| halt.is_cancelled(), &mut |durable| {
+            tally.add(durable);
+        });
+        tally.count(end.count);
+        let failure = match end.stop {
+            None => tally.broken().map(|error| anyhow::Error::new(error).context("standard output")),
+            Some(ImportStop::Source(error)) => Some(error),
+            Some(ImportStop::Commit(error)) => Some(error.into()),
+            Some(ImportStop::Block { number, error, .. }) => {
+                let file = source.file().display().to_string();
+                Some(anyhow::anyhow!(complaint(&file, Some(number), &error.to_string())))
+            }
+        };
+        match failure {
+            Some(error) => End::Failed(error),
+            None if source.is_exhausted() => End::Complete,
+            None => End::Stopped,
+        }
+    }
+}
+
+/// Waits until the shards hold the state: all of them, or after a while at least one. False when it
+/// is asked to stop meanwhile.
+fn wait_for_shards(fleet: &Fleet, wanted: usize, stop: &CancellationToken) -> Result<bool, FleetError> {
+    let began = Instant::now();
+    loop {
+        if stop.is_cancelled() {
+            return Ok(false);
+        }
+        let enough = if began.elapsed() < ALL_WITHIN { wanted } else { wanted.min(1) };
+        match fleet.wait_ready(enough, LOOK) {
+            Ok(()) => return Ok(true),
+            Err(FleetError::NotReady { .. }) if began.elapsed() < FIRST_WITHIN => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The ledger's head, as it is told at the end of a command.
+pub(super) fn head_of(ledger: &Ledger) -> (u64, String, Option<String>) {
+    let head = ledger.head();
+    let state = head.summary().state;
+    (state.height.0, state.block_hash.to_string(), head.state_root().map(|root| root.to_string()))
+}
