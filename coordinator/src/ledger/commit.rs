@@ -30,6 +30,7 @@ impl Ledger {
             return Ok(head);
         }
         let began = Instant::now();
+        self.check_term()?;
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         let mut removed = Vec::new();

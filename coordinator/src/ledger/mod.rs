@@ -5,6 +5,7 @@
 //! handed out as [`Tip`]s, which stay readable while later blocks commit.
 
 mod commit;
+mod fence;
 mod nodes;
 mod open;
 mod records;
@@ -16,6 +17,7 @@ mod tip;
 pub mod trie;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy_consensus::Header;
@@ -33,6 +35,7 @@ use redb::{Database, ReadableDatabase};
 use records::Records;
 use side::SideBlocks;
 
+pub use fence::{Fence, MemoryFence};
 pub use open::LedgerOptions;
 pub use root::state_root;
 pub use tip::{Draft, IntermediateRoots, Tip};
@@ -143,6 +146,14 @@ pub enum LedgerError {
         /// In what way.
         reason: String,
     },
+    /// A newer coordinator has taken the ledger over.
+    #[error("a coordinator of epoch {newest} has taken this ledger over, this one is of epoch {ours}; it commits nothing more and must stop")]
+    Superseded {
+        /// This coordinator's term.
+        ours: u64,
+        /// The newest one.
+        newest: u64,
+    },
     /// The block is too far back.
     #[error("the state after block {block} is not kept any more: the newest {kept} blocks can be unwound")]
     TooFarBack {
@@ -159,8 +170,13 @@ impl LedgerError {
     pub fn is_storage(&self) -> bool {
         matches!(
             self,
-            Self::Database(_) | Self::Io { .. } | Self::Damaged { .. } | Self::State(StateError::Storage(_))
-        ) || matches!(self, Self::Trie(_))
+            Self::Database(_)
+                | Self::Io { .. }
+                | Self::Damaged { .. }
+                | Self::Superseded { .. }
+                | Self::Trie(_)
+                | Self::State(StateError::Storage(_))
+        )
     }
 }
 
@@ -191,6 +207,9 @@ pub struct Ledger {
     spec: Arc<ChainSpec>,
     origin: StateRef,
     complete: bool,
+    fence: Arc<dyn Fence>,
+    /// This coordinator's term; none before it is raised.
+    term: AtomicU64,
     /// Held while a block is committed: one at a time.
     turn: Mutex<()>,
     head: Mutex<Arc<Tip>>,
@@ -243,11 +262,25 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Database`].
     pub fn raise_epoch(&self) -> Result<Epoch, LedgerError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut epoch = Epoch::first();
+        let least = epoch.number.max(self.fence.newest()?.saturating_add(1));
         let transaction = self.database.begin_write()?;
-        epoch.number = records::RecordWriter::open(&transaction)?.raise_epoch(epoch.number)?;
+        epoch.number = records::RecordWriter::open(&transaction)?.raise_epoch(least)?;
         transaction.commit()?;
+        self.fence.raise(epoch.number)?;
+        self.term.store(epoch.number, Ordering::SeqCst);
         Ok(epoch)
+    }
+
+    /// Whether this coordinator may still commit.
+    fn check_term(&self) -> Result<(), LedgerError> {
+        let (ours, newest) = (self.term.load(Ordering::SeqCst), self.fence.newest()?);
+        // Without a term of its own it is a tool that works while no coordinator runs.
+        if ours > 0 && newest > ours {
+            return Err(LedgerError::Superseded { ours, newest });
+        }
+        Ok(())
     }
 
     /// The hash of the chain's block at a height, if it is there.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use alloy_primitives::{B256, Bytes, keccak256};
-use alloy_trie::Nibbles;
+use alloy_trie::{EMPTY_ROOT_HASH, Nibbles};
 use common::account::AccountDelta;
 use redb::{ReadOnlyTable, ReadTransaction, Table, TableDefinition, WriteTransaction};
 
@@ -68,6 +68,17 @@ impl Nodes {
         let mut newest_first = vec![changes];
         newest_first.extend(self.newest_first.iter().cloned());
         Self { stored: Arc::clone(&self.stored), newest_first }
+    }
+
+    /// Whether the root node is the one that the root names.
+    pub(super) fn check_root(&self, root: B256) -> Result<(), LedgerError> {
+        let node = self.stored.node(&Tree::Accounts, &Nibbles::default()).map_err(TrieError::from)?;
+        let found = node.map_or(EMPTY_ROOT_HASH, keccak256);
+        if found == root {
+            return Ok(());
+        }
+        let reason = format!("its root node has hash {found}, the head names {root}");
+        Err(LedgerError::Damaged { what: "the account trie".into(), reason })
     }
 
     /// The root after `changes`, and the nodes that change with it.

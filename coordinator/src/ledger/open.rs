@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use alloy_primitives::{B256, U256};
@@ -19,6 +20,7 @@ use executor_shard::store::{DiskState, StateCache, StateWriter};
 use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend};
 
+use super::fence::{Fence, FileFence, MemoryFence};
 use super::nodes::{NodeWriter, Nodes, StoredNodes};
 use super::records::{FORMAT, HeadRecord, Identity, RecordWriter, Records, word};
 use super::side::SideBlocks;
@@ -111,6 +113,7 @@ impl Ledger {
                 .map_err(|error| unusable(&path, error))?;
             Self::on_database(database, &origin, identity, options, &path)
         })
+        .map(|ledger| ledger.fenced(file_fence(folder)))
     }
 
     /// Opens a ledger that is there, whatever chain it is of, to be read.
@@ -133,6 +136,13 @@ impl Ledger {
             };
             Self::resume(database, identity, options)
         })
+        .map(|ledger| ledger.fenced(file_fence(folder)))
+    }
+
+    /// The ledger with another fence: one that all who may write to its storage share.
+    #[must_use]
+    pub fn fenced(self, fence: Arc<dyn Fence>) -> Self {
+        Self { fence, ..self }
     }
 
     fn on_database(
@@ -187,6 +197,8 @@ impl Ledger {
             spec: Arc::new(identity.spec),
             origin: identity.origin.state,
             complete: identity.complete,
+            fence: Arc::new(MemoryFence::default()),
+            term: AtomicU64::new(0),
             turn: Mutex::default(),
             head: Mutex::new(Arc::new(tip.clone())),
             side: Mutex::new(SideBlocks::default()),
@@ -206,11 +218,15 @@ impl Ledger {
         tip.ancestors = place.ancestors;
         // The trie's root node must be the one that the head names.
         if let (Some(nodes), Some(root)) = (&tip.nodes, tip.state_root) {
-            nodes.update(root, &[])?;
+            nodes.check_root(root)?;
         }
         ledger.head = Mutex::new(Arc::new(tip));
         Ok(ledger)
     }
+}
+
+fn file_fence(folder: &Path) -> Arc<dyn Fence> {
+    Arc::new(FileFence { path: folder.join("epoch") })
 }
 
 /// Opens a database whose pages may be damaged: redb takes its pages' structure for granted, and

@@ -414,3 +414,37 @@ fn a_damaged_file_is_an_error_with_a_name_or_changes_nothing() {
     }
     assert!(refused > 0, "no damage was noticed");
 }
+
+#[test]
+fn a_coordinator_whose_term_has_passed_commits_nothing_more() {
+    // A storage that lets both in: each has the database to itself, as far as it knows.
+    let fence: Arc<dyn Fence> = Arc::new(MemoryFence::default());
+    let open = || Ledger::begin(origin()).unwrap().fenced(Arc::clone(&fence));
+    let (older, newer) = (open(), open());
+    let first = older.raise_epoch().unwrap();
+    commit_chain(&older, 0..2);
+    let second = newer.raise_epoch().unwrap();
+    assert!(second > first);
+    let before = older.head().summary();
+    let refused = older.commit(&next(&older.head(), 2)).unwrap_err();
+    assert!(matches!(refused, LedgerError::Superseded { .. }) && refused.is_storage(), "{refused}");
+    assert_eq!(older.head().summary(), before);
+    commit_chain(&newer, 0..3);
+    check(&newer.head());
+}
+
+#[test]
+fn the_term_of_a_folder_is_seen_from_outside_of_the_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path(), origin(), LedgerOptions::small()).unwrap();
+    let epoch = ledger.raise_epoch().unwrap();
+    commit_chain(&ledger, 0..1);
+    let file = folder.path().join("epoch");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{}\n", epoch.number));
+    std::fs::write(&file, format!("{}\n", epoch.number + 1)).unwrap();
+    let refused = ledger.commit(&next(&ledger.head(), 1));
+    assert!(matches!(refused, Err(LedgerError::Superseded { .. })), "{refused:?}");
+    drop(ledger);
+    let again = Ledger::open(folder.path(), origin(), LedgerOptions::small()).unwrap();
+    assert!(again.raise_epoch().unwrap().number > epoch.number + 1);
+}

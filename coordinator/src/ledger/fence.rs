@@ -1,0 +1,80 @@
+//! The fence: which term of the coordinator may commit.
+//!
+//! The database's lock keeps a second process out. Where a storage lets two in (a lock that a
+//! network file system does not keep), the older one must still not commit: a term is written
+//! where both see it, and compared at every commit.
+
+use std::fmt::Debug;
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::LedgerError;
+
+/// Where the newest term is kept.
+pub trait Fence: Debug + Send + Sync {
+    /// The newest term.
+    ///
+    /// # Errors
+    /// [`LedgerError::Io`] when it cannot be read.
+    fn newest(&self) -> Result<u64, LedgerError>;
+
+    /// Makes `term` the newest, durably.
+    ///
+    /// # Errors
+    /// [`LedgerError::Io`] when it cannot be written.
+    fn raise(&self, term: u64) -> Result<(), LedgerError>;
+}
+
+/// A fence for those who share memory: a ledger that lies in it.
+#[derive(Debug, Default)]
+pub struct MemoryFence(AtomicU64);
+
+impl Fence for MemoryFence {
+    fn newest(&self) -> Result<u64, LedgerError> {
+        Ok(self.0.load(Ordering::SeqCst))
+    }
+
+    fn raise(&self, term: u64) -> Result<(), LedgerError> {
+        self.0.fetch_max(term, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// A fence beside the database.
+#[derive(Debug)]
+pub(super) struct FileFence {
+    pub(super) path: PathBuf,
+}
+
+impl FileFence {
+    fn failed(&self, source: std::io::Error) -> LedgerError {
+        LedgerError::Io { path: self.path.clone(), source }
+    }
+}
+
+impl Fence for FileFence {
+    fn newest(&self) -> Result<u64, LedgerError> {
+        match fs::read_to_string(&self.path) {
+            Ok(text) => text.trim().parse().map_err(|_| LedgerError::Damaged {
+                what: self.path.display().to_string(),
+                reason: "it is not a number".into(),
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn raise(&self, term: u64) -> Result<(), LedgerError> {
+        let new = self.path.with_extension("new");
+        let write = || {
+            let mut file = fs::File::create(&new)?;
+            writeln!(file, "{term}")?;
+            file.sync_all()?;
+            fs::rename(&new, &self.path)?;
+            fs::File::open(self.path.parent().unwrap_or(&self.path))?.sync_all()
+        };
+        write().map_err(|error| self.failed(error))
+    }
+}
