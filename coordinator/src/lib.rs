@@ -5,6 +5,7 @@ pub mod api;
 pub mod cli;
 pub mod execute;
 pub mod fleet;
+pub mod fuzz;
 pub mod generate;
 pub mod input;
 pub mod ledger;

@@ -2,6 +2,7 @@
 
 mod cases;
 mod children;
+mod fuzz;
 mod generate;
 mod report;
 mod run;
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand};
 use common::supervise::Exit;
 use common::telemetry::{self, TelemetryArgs};
 
+pub use fuzz::FuzzArgs;
 pub use generate::GenerateArgs;
 pub use run::RunArgs;
 pub use serve::ServeArgs;
@@ -50,6 +52,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Generate a chain of correctly signed blocks that any client can import
     Generate(GenerateArgs),
+    /// Compare this system with alloy-evm on random programs, under plans that make speculation wrong
+    Fuzz(FuzzArgs),
 }
 
 impl Cli {
@@ -69,6 +73,9 @@ impl Cli {
         if let Command::Generate(args) = self.command {
             return generate::generate(&args);
         }
+        if let Command::Fuzz(args) = self.command {
+            return fuzz::run(&args);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("coordinator-io")
@@ -81,6 +88,7 @@ impl Cli {
                 Command::Submit(args) => submit::submit(args).await,
                 Command::Status(args) => submit::status(args).await,
                 Command::Generate(args) => generate::generate(&args),
+                Command::Fuzz(args) => fuzz::run(&args),
             }
         });
         runtime.shutdown_background();
