@@ -6,6 +6,7 @@ pub mod blocktest;
 pub mod cli;
 pub mod execute;
 pub mod fleet;
+pub mod fuzz;
 pub mod generate;
 pub mod import;
 pub mod input;

@@ -4,8 +4,11 @@
 //! It is what `--sequential` of `coordinator run` and `coordinator import` measures, and what tests
 //! compare results with. The ledger below is the same, so that it is execution that is compared.
 
+mod creation_rule;
+
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use alloy_consensus::transaction::{Recovered, SignerRecoverable};
@@ -21,17 +24,38 @@ use common::block::{Block, Transaction};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
 use executor_shard::engine::{StateError, StateView};
-use revm::DatabaseRef;
 use revm::database::states::bundle_state::BundleRetention;
 use revm::database::{BundleState, State};
 use revm::database_interface::DatabaseCommitExt;
 use revm::state::{AccountInfo, Bytecode};
+use revm::{Database, DatabaseRef};
+
+pub use creation_rule::CreationRule;
 
 use crate::execute::{BlockStats, ExecuteError, Verified, admit};
 use crate::ledger::Tip;
 use crate::validate::{Finished, Rejection, ValidateError, unknown_ommers_reward, verify_header};
 
-/// Executes a block as alloy-evm does.
+/// Where the transactions of a block come from, one after another.
+pub trait TransactionSource {
+    /// The next transaction and its sender; none ends the block. `look` shows accounts as the
+    /// transactions so far have left them.
+    ///
+    /// # Errors
+    /// A [`Rejection`] that refuses the block without asking alloy-evm.
+    fn next(&mut self, look: Look<'_>) -> Result<Option<(&Transaction, Address)>, Rejection>;
+
+    /// alloy-evm says that the transaction cannot be part of the block. To break off refuses the
+    /// block, to continue leaves the transaction out.
+    fn refused(&mut self, index: TxIndex, reason: String) -> ControlFlow<Rejection> {
+        ControlFlow::Break(Rejection::Transaction { index, reason })
+    }
+}
+
+/// Shows an account as it is at this moment.
+pub type Look<'a> = &'a mut dyn FnMut(Address) -> Option<Account>;
+
+/// Executes a block as alloy-evm does, senders recovered from the signatures.
 ///
 /// # Errors
 /// [`ValidateError`] when the block is invalid.
@@ -40,8 +64,39 @@ pub fn execute_sequentially<V: StateView>(
     spec: &ChainSpec,
     base: &V,
 ) -> Result<Finished, ValidateError> {
+    let homestead = spec.at(&block.header).is_homestead_active_at_block(block.header.number);
+    let mut source = Listed { block, next: 0, senders: Senders::Recovered { homestead } };
+    execute_from(block, spec, base, &mut source, CreationRule::default())
+}
+
+/// Executes a block as alloy-evm does, with senders that are known.
+///
+/// # Errors
+/// [`ValidateError`] when the block is invalid.
+pub fn execute_with_senders<V: StateView>(
+    block: &Block,
+    spec: &ChainSpec,
+    senders: &[Address],
+    base: &V,
+    rule: CreationRule,
+) -> Result<Finished, ValidateError> {
+    let mut source = Listed { block, next: 0, senders: Senders::Known(senders) };
+    execute_from(block, spec, base, &mut source, rule)
+}
+
+/// Executes a block as alloy-evm does, with transactions from a source instead of its own.
+///
+/// # Errors
+/// [`ValidateError`] when the block is invalid.
+pub fn execute_from<V: StateView>(
+    block: &Block,
+    spec: &ChainSpec,
+    base: &V,
+    source: &mut dyn TransactionSource,
+    rule: CreationRule,
+) -> Result<Finished, ValidateError> {
     let base = &PlainState { view: base, fault: RefCell::default() };
-    let outcome = execute_on(block, spec, base);
+    let outcome = execute_on(block, spec, base, source, rule);
     // What was answered wrongly for want of a disk is no verdict.
     match base.fault.take() {
         Some(fault) => Err(fault.into()),
@@ -53,6 +108,8 @@ fn execute_on<V: StateView>(
     block: &Block,
     spec: &ChainSpec,
     base: &PlainState<'_, V>,
+    source: &mut dyn TransactionSource,
+    rule: CreationRule,
 ) -> Result<Finished, ValidateError> {
     let header = &block.header;
     let active = spec.at(header);
@@ -67,16 +124,22 @@ fn execute_on<V: StateView>(
         tx_count_hint: Some(block.transactions.len()),
         slot_number: None,
     };
-    let evm = alloy_evm::EthEvmFactory::default().create_evm(&mut db, env);
+    let inspected = !rule.is_empty();
+    let mut evm = alloy_evm::EthEvmFactory::default().create_evm_with_inspector(&mut db, env, rule);
+    evm.set_inspector_enabled(inspected);
     let mut executor = EthBlockExecutor::new(evm, ctx, active, Receipts);
     executor.apply_pre_execution_changes().map_err(invalid)?;
-    for (transaction, index) in block.transactions.iter().zip(0..) {
-        let sender = recover(transaction, active.is_homestead_active_at_block(header.number))
-            .map_err(|reason| Rejection::Transaction { index: TxIndex(index), reason })?;
+    loop {
+        let index = TxIndex(u32::try_from(executor.receipts.len()).unwrap_or(u32::MAX));
+        let db = executor.evm.db_mut();
+        let mut look = |address| Database::basic(db, address).ok().flatten().map(|info| account(&info));
+        let Some((transaction, sender)) = source.next(&mut look)? else { break };
         let recovered = Recovered::new_unchecked(transaction, sender);
-        executor
-            .execute_transaction(recovered)
-            .map_err(|error| Rejection::Transaction { index: TxIndex(index), reason: error.to_string() })?;
+        if let Err(error) = executor.execute_transaction(recovered)
+            && let ControlFlow::Break(rejection) = source.refused(index, error.to_string())
+        {
+            return Err(rejection.into());
+        }
     }
     let (_, result) = executor.finish().map_err(invalid)?;
     // alloy-evm wants the ommers' headers, which JSON-RPC blocks do not have.
@@ -101,6 +164,35 @@ pub fn execute_and_verify(block: &Block, spec: &ChainSpec, parent: &Tip) -> Resu
     let tip = parent.seal(draft, block, &finished.receipts);
     let stats = BlockStats { elapsed: began.elapsed(), ..BlockStats::default() };
     Ok(Verified { state_root: tip.state_root(), tip, finished, stats })
+}
+
+/// A block's own transactions.
+struct Listed<'a> {
+    block: &'a Block,
+    next: usize,
+    senders: Senders<'a>,
+}
+
+enum Senders<'a> {
+    Recovered { homestead: bool },
+    Known(&'a [Address]),
+}
+
+impl TransactionSource for Listed<'_> {
+    fn next(&mut self, _: Look<'_>) -> Result<Option<(&Transaction, Address)>, Rejection> {
+        let index = self.next;
+        let Some(transaction) = self.block.transactions.get(index) else { return Ok(None) };
+        self.next += 1;
+        let sender = match self.senders {
+            Senders::Recovered { homestead } => recover(transaction, homestead),
+            Senders::Known(senders) => {
+                senders.get(index).copied().ok_or_else(|| "its sender is not given".to_owned())
+            }
+        };
+        let index = TxIndex(u32::try_from(index).unwrap_or(u32::MAX));
+        let sender = sender.map_err(|reason| Rejection::Transaction { index, reason })?;
+        Ok(Some((transaction, sender)))
+    }
 }
 
 fn recover(transaction: &Transaction, homestead: bool) -> Result<Address, String> {
@@ -152,11 +244,7 @@ fn net_changes<V: StateView>(bundle: &BundleState, base: &PlainState<'_, V>) -> 
     let mut deltas = Vec::new();
     for (address, changed) in &bundle.state {
         let before = base.known(base.view.account(address));
-        let account = changed.info.as_ref().map(|info| Account {
-            balance: info.balance,
-            nonce: info.nonce,
-            code_hash: info.code_hash,
-        });
+        let account = changed.info.as_ref().map(account);
         let gone = (changed.was_destroyed() || account.is_none()) && before.is_some();
         let wiped = gone && base.known(base.view.any_slot(address, &|_| true));
         let mut storage: Vec<SlotValue> = changed
@@ -175,6 +263,10 @@ fn net_changes<V: StateView>(bundle: &BundleState, base: &PlainState<'_, V>) -> 
     }
     deltas.sort_unstable_by_key(|delta| delta.address);
     deltas
+}
+
+fn account(info: &AccountInfo) -> Account {
+    Account { balance: info.balance, nonce: info.nonce, code_hash: info.code_hash }
 }
 
 /// The state as revm asks for it.

@@ -5,6 +5,7 @@ mod cases;
 mod children;
 mod export;
 mod fleet;
+mod fuzz;
 mod generate;
 mod import;
 mod report;
@@ -20,6 +21,7 @@ use common::telemetry::{self, TelemetryArgs};
 pub use blocktest::BlocktestArgs;
 pub use export::{ExportArgs, UnwindArgs};
 pub use fleet::FleetArgs;
+pub use fuzz::FuzzArgs;
 pub use generate::GenerateArgs;
 pub use import::ImportArgs;
 pub use run::RunArgs;
@@ -66,6 +68,8 @@ pub enum Command {
     Blocktest(Box<BlocktestArgs>),
     /// Generate a chain of correctly signed blocks that any client can import
     Generate(GenerateArgs),
+    /// Compare this system with alloy-evm on random programs, under plans that make speculation wrong
+    Fuzz(FuzzArgs),
 }
 
 /// The commands that need a runtime.
@@ -96,6 +100,7 @@ impl Cli {
             Command::Generate(args) => return generate::generate(&args),
             Command::Export(args) => return export::export(&args),
             Command::Unwind(args) => return export::unwind(&args),
+            Command::Fuzz(args) => return fuzz::run(&args),
             Command::Run(args) => Service::Run(args),
             Command::Import(args) => Service::Import(args),
             Command::Blocktest(args) => Service::Blocktest(args),

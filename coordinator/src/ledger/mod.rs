@@ -147,7 +147,9 @@ pub enum LedgerError {
         reason: String,
     },
     /// A newer coordinator has taken the ledger over.
-    #[error("a coordinator of epoch {newest} has taken this ledger over, this one is of epoch {ours}; it commits nothing more and must stop")]
+    #[error(
+        "a coordinator of epoch {newest} has taken this ledger over, this one is of epoch {ours}; it commits nothing more and must stop"
+    )]
     Superseded {
         /// This coordinator's term.
         ours: u64,

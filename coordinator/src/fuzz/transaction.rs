@@ -1,0 +1,403 @@
+//! Draws transactions: of every type that the fork has, mostly valid, at times wrong on purpose.
+
+use alloy_consensus::transaction::RlpEcdsaEncodableTx;
+use alloy_consensus::{
+    EthereumTypedTransaction, Header, SignableTransaction, TxEip1559, TxEip2930, TxEip4844, TxEip7702,
+    TxLegacy,
+};
+use alloy_eips::eip2930::{AccessList, AccessListItem};
+use alloy_eips::eip7702::{Authorization, SignedAuthorization};
+use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
+use common::account::Account;
+use common::block::Transaction;
+
+use super::coverage::Feature;
+use super::draw::Draw;
+use super::fork::{CHAIN_ID, Fork};
+use super::program::SLOTS;
+use super::world::{Signer, World};
+use crate::sequential::Look;
+
+/// Where transactions are drawn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stage<'a> {
+    pub(super) fork: Fork,
+    pub(super) world: &'a World,
+    pub(super) header: &'a Header,
+    /// Whether transactions are really signed. Otherwise only authorisations are.
+    pub(super) signed: bool,
+}
+
+/// A transaction with its sender, and what is special about it.
+#[derive(Debug)]
+pub(super) struct Drawn {
+    pub(super) transaction: Transaction,
+    pub(super) sender: Address,
+    pub(super) features: Vec<Feature>,
+}
+
+/// The ways in which a transaction is wrong.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    NonceTooHigh,
+    NonceTooLow,
+    Balance,
+    Gas,
+    IntrinsicGas,
+    Fee,
+    ChainId,
+    Type,
+    SenderHasCode,
+}
+
+/// A transaction before it has a type.
+#[derive(Debug, Clone)]
+struct Plain {
+    nonce: u64,
+    /// The most it pays for a unit of gas, and the tip in it.
+    price: u128,
+    tip: u128,
+    gas: u64,
+    to: TxKind,
+    value: U256,
+    input: Bytes,
+    chain_id: u64,
+}
+
+impl Stage<'_> {
+    fn base_fee(&self) -> u128 {
+        u128::from(self.header.base_fee_per_gas.unwrap_or_default())
+    }
+
+    /// Draws a transaction that is valid as far as can be seen.
+    pub(super) fn draw(&self, draw: &mut Draw, look: Look<'_>) -> Option<Drawn> {
+        let (signer, account) = self.sender(draw, look);
+        let (plain, mut features) = self.plain(draw, &account);
+        let transaction = self.envelope(draw, &signer, plain, look, &mut features)?;
+        Some(Drawn { transaction, sender: signer.address, features })
+    }
+
+    /// Draws a transaction that cannot be part of the block, or hardly.
+    pub(super) fn spoil(&self, draw: &mut Draw, look: Look<'_>) -> Option<Drawn> {
+        use Fault as F;
+        let (mut signer, account) = self.sender(draw, look);
+        let (mut plain, _) = self.plain(draw, &account);
+        let fault = draw.weighted(
+            &[
+                (3, F::NonceTooHigh),
+                (3, F::NonceTooLow),
+                (4, F::Balance),
+                (6, F::Gas),
+                (2, F::IntrinsicGas),
+                (u64::from(self.fork >= Fork::London), F::Fee),
+                (1, F::ChainId),
+                (u64::from(self.fork < Fork::London), F::Type),
+                (u64::from(!self.signed), F::SenderHasCode),
+            ],
+            F::NonceTooHigh,
+        );
+        match fault {
+            F::NonceTooHigh => plain.nonce += draw.between(1, 2),
+            F::NonceTooLow => plain.nonce = plain.nonce.saturating_sub(1),
+            F::Balance => plain.value = account.balance.saturating_add(U256::from(draw.below(2))),
+            // Up to the block's limit: too much only together with what precedes it.
+            F::Gas => plain.gas = self.header.gas_limit.saturating_add(draw.below(2)),
+            F::IntrinsicGas => plain.gas = 20_999,
+            F::Fee => (plain.price, plain.tip) = (self.base_fee().saturating_sub(1), 0),
+            F::ChainId => plain.chain_id += 1,
+            F::SenderHasCode => signer.address = draw.pick(&self.world.contracts),
+            F::Type => {}
+        }
+        if matches!(fault, F::SenderHasCode) {
+            plain.nonce = look(signer.address).unwrap_or_default().nonce;
+        }
+        let transaction = match fault {
+            F::Type => {
+                let Plain { nonce, price, gas, to, value, input, chain_id, .. } = plain;
+                self.seal(
+                    &signer,
+                    TxEip1559 {
+                        chain_id,
+                        nonce,
+                        gas_limit: gas,
+                        max_fee_per_gas: price,
+                        max_priority_fee_per_gas: 0,
+                        to,
+                        value,
+                        access_list: AccessList::default(),
+                        input,
+                    },
+                )
+            }
+            F::Fee | F::ChainId if self.fork >= Fork::London => {
+                self.fee_market(&signer, plain, AccessList::default())
+            }
+            _ => self.legacy(&signer, plain),
+        };
+        Some(Drawn { transaction: transaction?, sender: signer.address, features: Vec::new() })
+    }
+
+    /// Someone who has funds, mostly.
+    fn sender(&self, draw: &mut Draw, look: Look<'_>) -> (Signer, Account) {
+        let mut found = (Signer::default(), Account::default());
+        for _ in 0..4 {
+            let signer = if draw.one_in(3) {
+                draw.pick(&self.world.signers)
+            } else {
+                // Few, so that there are chains of nonces.
+                let few = self.world.signers.len() / 2;
+                self.world.signers.get(draw.below(few as u64) as usize).copied().unwrap_or_default()
+            };
+            found = (signer, look(signer.address).unwrap_or_default());
+            if !found.1.balance.is_zero() {
+                break;
+            }
+        }
+        found
+    }
+
+    fn plain(&self, draw: &mut Draw, account: &Account) -> (Plain, Vec<Feature>) {
+        let mut features = Vec::new();
+        let base_fee = self.base_fee();
+        let tip = draw.pick(&[0u128, 0, 1, 3, 1_000]);
+        if tip == 0 {
+            features.push(Feature::ZeroFee);
+        }
+        let names = &self.world.names;
+        let (to, value, input, gas) = match draw.below(20) {
+            // Plain transfers; gas beyond the intrinsic costs shows whether code ran.
+            0..8 => {
+                features.push(Feature::Transfers);
+                let to = self.recipient(draw);
+                let value = self.amount(draw, account, base_fee + tip);
+                (TxKind::Call(to), value, Bytes::new(), draw.pick(&[21_000u64, 21_000, 60_000]))
+            }
+            8 | 9 => {
+                let init = self.creation(draw);
+                features.push(Feature::CreationTransactions);
+                (TxKind::Create, U256::from(draw.below(3)), init, draw.pick(&[60_000u64, 150_000, 400_000]))
+            }
+            _ => {
+                // The first contract is the factory, where the fork allows one.
+                let factory = names.callees.first().copied().filter(|_| draw.one_in(4));
+                let to = factory.unwrap_or_else(|| draw.pick(&names.callees));
+                let gas = draw.pick(&[30_000u64, 80_000, 150_000, 150_000, 400_000, 400_000]);
+                let value = if draw.one_in(3) { draw.below(4) } else { 0 };
+                (TxKind::Call(to), U256::from(value), self.input(draw), gas)
+            }
+        };
+        let gas = gas + if self.fork >= Fork::Prague || draw.one_in(2) { draw.below(4_000) } else { 0 };
+        let price = base_fee + tip;
+        let plain = Plain { nonce: account.nonce, price, tip, gas, to, value, input, chain_id: CHAIN_ID };
+        (plain, features)
+    }
+
+    /// Who receives a transfer: signers, so that credits are spent again; the beneficiary; anyone.
+    fn recipient(&self, draw: &mut Draw) -> Address {
+        match draw.below(6) {
+            0 | 1 => draw.pick(&self.world.signers).address,
+            2 => self.header.beneficiary,
+            3 => draw.pick(&self.world.names.callees),
+            _ => draw.pick(&self.world.names.addresses),
+        }
+    }
+
+    fn amount(&self, draw: &mut Draw, account: &Account, price: u128) -> U256 {
+        let fee = U256::from(price) * U256::from(70_000);
+        match draw.below(6) {
+            0 => U256::ZERO,
+            1 => U256::from(draw.below(3)),
+            // Enough to send something on.
+            2 | 3 => (fee * U256::from(draw.between(1, 3))).min(account.balance / U256::from(2)),
+            // All there is, nearly.
+            4 if draw.one_in(4) => account.balance.saturating_sub(fee),
+            _ => U256::from(1_000u64),
+        }
+    }
+
+    fn creation(&self, draw: &mut Draw) -> Bytes {
+        if draw.one_in(6) {
+            let length = draw.below(30);
+            return (0..length).map(|_| draw.below(256) as u8).collect();
+        }
+        draw.pick(&self.world.names.templates).into()
+    }
+
+    /// The first byte decides what created contracts do, the last what others do; in between
+    /// stands an address.
+    fn input(&self, draw: &mut Draw) -> Bytes {
+        let mut word = [0u8; 40];
+        if let Some(place) = word.get_mut(12..32)
+            && draw.one_in(3)
+        {
+            place.copy_from_slice(draw.pick(&self.world.names.addresses).as_slice());
+        }
+        let (first, last) = (draw.below(4) as u8, draw.below(256) as u8);
+        for (place, byte) in [(0, first), (31, last), (39, 1)] {
+            if let Some(place) = word.get_mut(place) {
+                *place = byte;
+            }
+        }
+        Bytes::copy_from_slice(word.get(..draw.pick(&[32, 32, 32, 40, 1])).unwrap_or_default())
+    }
+
+    /// Gives the transaction a type that the fork has.
+    fn envelope(
+        &self,
+        draw: &mut Draw,
+        signer: &Signer,
+        mut plain: Plain,
+        look: Look<'_>,
+        features: &mut Vec<Feature>,
+    ) -> Option<Transaction> {
+        let list = if draw.one_in(3) { self.access_list(draw) } else { AccessList::default() };
+        let call = plain.to.to().copied();
+        match draw.below(12) {
+            0 | 1 if self.fork >= Fork::Berlin => {
+                features.push(Feature::AccessLists);
+                plain.gas += 10_000;
+                let Plain { nonce, price, gas, to, value, input, chain_id, .. } = plain;
+                let gas_price = price;
+                let gas_limit = gas;
+                self.seal(
+                    signer,
+                    TxEip2930 { chain_id, nonce, gas_price, gas_limit, to, value, access_list: list, input },
+                )
+            }
+            2..6 if self.fork >= Fork::London => {
+                plain.price += draw.pick(&[0u128, 0, 5]);
+                self.fee_market(signer, plain, list)
+            }
+            6 if self.fork >= Fork::Cancun && call.is_some() => {
+                features.push(Feature::Blobs);
+                self.blob(draw, signer, plain, call?)
+            }
+            7 | 8 if self.fork >= Fork::Prague && call.is_some() => {
+                features.push(Feature::SetCode);
+                self.set_code(draw, signer, plain, call?, look)
+            }
+            _ => self.legacy(signer, plain),
+        }
+    }
+
+    fn access_list(&self, draw: &mut Draw) -> AccessList {
+        let items = (0..draw.between(1, 2)).map(|_| AccessListItem {
+            address: draw.pick(&self.world.names.addresses),
+            storage_keys: (0..draw.below(2)).map(|_| B256::from(U256::from(draw.below(SLOTS)))).collect(),
+        });
+        AccessList(items.collect())
+    }
+
+    fn legacy(&self, signer: &Signer, plain: Plain) -> Option<Transaction> {
+        let Plain { nonce, price, gas, to, value, input, chain_id, .. } = plain;
+        let chain_id = (self.fork >= Fork::SpuriousDragon).then_some(chain_id);
+        self.seal(signer, TxLegacy { chain_id, nonce, gas_price: price, gas_limit: gas, to, value, input })
+    }
+
+    fn fee_market(&self, signer: &Signer, plain: Plain, access_list: AccessList) -> Option<Transaction> {
+        let Plain { nonce, price, tip, gas, to, value, input, chain_id } = plain;
+        self.seal(
+            signer,
+            TxEip1559 {
+                chain_id,
+                nonce,
+                gas_limit: gas + 5_000,
+                max_fee_per_gas: price,
+                max_priority_fee_per_gas: tip,
+                to,
+                value,
+                access_list,
+                input,
+            },
+        )
+    }
+
+    fn blob(&self, draw: &mut Draw, signer: &Signer, plain: Plain, to: Address) -> Option<Transaction> {
+        let Plain { nonce, price, tip, gas, value, input, chain_id, .. } = plain;
+        // Version 1 (EIP-4844) stands in the first byte.
+        let versioned = |n: u64| B256::from((U256::from(1) << 248) | U256::from(n));
+        self.seal(
+            signer,
+            TxEip4844 {
+                chain_id,
+                nonce,
+                gas_limit: gas,
+                max_fee_per_gas: price,
+                max_priority_fee_per_gas: tip,
+                to,
+                value,
+                access_list: AccessList::default(),
+                blob_versioned_hashes: (0..draw.between(1, 3)).map(versioned).collect(),
+                max_fee_per_blob_gas: draw.pick(&[1_000_000u128, 1_000_000, 1_000_000, 1]),
+                input,
+            },
+        )
+    }
+
+    fn set_code(
+        &self,
+        draw: &mut Draw,
+        signer: &Signer,
+        plain: Plain,
+        to: Address,
+        look: Look<'_>,
+    ) -> Option<Transaction> {
+        let Plain { nonce, price, tip, gas, value, input, chain_id, .. } = plain;
+        let count = draw.between(1, 3);
+        let authorization_list =
+            (0..count).filter_map(|_| self.authorization(draw, signer.address, look)).collect();
+        self.seal(
+            signer,
+            TxEip7702 {
+                chain_id,
+                nonce,
+                gas_limit: gas + 25_000 * count,
+                max_fee_per_gas: price,
+                max_priority_fee_per_gas: tip,
+                to: if draw.one_in(2) { draw.pick(&self.world.signers).address } else { to },
+                value,
+                access_list: AccessList::default(),
+                authorization_list,
+                input,
+            },
+        )
+    }
+
+    /// An authorisation, mostly valid; also by the sender itself, whose nonce is then one further.
+    fn authorization(&self, draw: &mut Draw, sender: Address, look: Look<'_>) -> Option<SignedAuthorization> {
+        let authority = draw.pick(&self.world.signers);
+        let nonce =
+            look(authority.address).unwrap_or_default().nonce + u64::from(authority.address == sender);
+        let address = match draw.below(8) {
+            // Clears what was set.
+            0 => Address::ZERO,
+            1 => draw.pick(&self.world.signers).address,
+            2 => draw.pick(&self.world.names.addresses),
+            _ => draw.pick(&self.world.names.callees),
+        };
+        let authorization = Authorization {
+            chain_id: U256::from(draw.pick(&[0, CHAIN_ID, CHAIN_ID, CHAIN_ID, 5])),
+            address,
+            nonce: if draw.one_in(8) { nonce + 1 } else { nonce },
+        };
+        let signature = match draw.below(12) {
+            0 => Signature::new(U256::ZERO, U256::from(1), false),
+            _ => authority.sign(authorization.signature_hash())?,
+        };
+        Some(authorization.into_signed(signature))
+    }
+
+    /// Signs, or puts a signature there that nobody will look at.
+    fn seal<T>(&self, signer: &Signer, transaction: T) -> Option<Transaction>
+    where
+        T: SignableTransaction<Signature> + RlpEcdsaEncodableTx,
+        EthereumTypedTransaction<TxEip4844>: From<T>,
+    {
+        let signature = if self.signed {
+            signer.sign(transaction.signature_hash())?
+        } else {
+            Signature::new(U256::from(1), U256::from(1), false)
+        };
+        Some(transaction.into_signed(signature).into())
+    }
+}

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Long runs, until a bound or a difference is reached. What is run is named by an option:
+#
+#   scripts/soak.sh --fuzz [--transactions N] [--minutes M] [--seed N]
+#       the differential fuzzer: this system against alloy-evm on random programs
+#       (default: one million transactions, beginning at a seed made of the date)
+#
+# Further options go to the command that is run. Exit code 0 only if nothing was found.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+    sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+    exit "$1"
+}
+
+what=${1:-}
+shift || true
+case $what in
+--fuzz) ;;
+-h | --help) usage 0 ;;
+*) usage 2 >&2 ;;
+esac
+
+target=$(cargo metadata --format-version 1 --no-deps --offline 2>/dev/null |
+    sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+bin=${target:-target}/release/coordinator
+
+soak_fuzz() {
+    cargo build --locked --release --bin coordinator
+    local bounded=no seeded=no option
+    for option in "$@"; do
+        case $option in
+        --transactions* | --minutes* | --seeds*) bounded=yes ;;
+        --seed | --seed=*) seeded=yes ;;
+        esac
+    done
+    [ "$bounded" = yes ] || set -- --transactions 1000000 "$@"
+    # Other seeds every day, far apart, so that soaks do not repeat one another.
+    [ "$seeded" = yes ] || set -- --seed "$(date +%Y%m%d)000000" "$@"
+    echo "== coordinator fuzz $*"
+    "$bin" fuzz "$@"
+}
+
+case $what in
+--fuzz) soak_fuzz "$@" ;;
+esac
