@@ -13,4 +13,5 @@ pub mod planner;
 pub mod schedule;
 pub mod rules;
 pub mod sequential;
+pub mod simulate;
 pub mod validate;

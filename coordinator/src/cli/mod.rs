@@ -6,6 +6,7 @@ mod generate;
 mod report;
 mod run;
 mod serve;
+mod simulate;
 mod submit;
 mod timeline;
 
@@ -16,6 +17,7 @@ use common::telemetry::{self, TelemetryArgs};
 pub use generate::GenerateArgs;
 pub use run::RunArgs;
 pub use serve::ServeArgs;
+pub use simulate::SimulateArgs;
 pub use submit::{StatusArgs, SubmitArgs};
 
 /// Executes Ethereum blocks on a fleet of executor shards, with results equal to sequential
@@ -50,6 +52,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Generate a chain of correctly signed blocks that any client can import
     Generate(GenerateArgs),
+    /// Run simulated histories of the failure model: seeded, in virtual time, with faults
+    Simulate(SimulateArgs),
 }
 
 impl Cli {
@@ -66,8 +70,10 @@ impl Cli {
         };
         let telemetry = self.telemetry.or_level(level);
         telemetry::init(&telemetry, "coordinator")?;
-        if let Command::Generate(args) = self.command {
-            return generate::generate(&args);
+        match self.command {
+            Command::Generate(args) => return generate::generate(&args),
+            Command::Simulate(args) => return simulate::simulate(&args),
+            _ => {}
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -81,6 +87,7 @@ impl Cli {
                 Command::Submit(args) => submit::submit(args).await,
                 Command::Status(args) => submit::status(args).await,
                 Command::Generate(args) => generate::generate(&args),
+                Command::Simulate(args) => simulate::simulate(&args),
             }
         });
         runtime.shutdown_background();
