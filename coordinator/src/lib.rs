@@ -15,4 +15,5 @@ pub mod planner;
 pub mod rules;
 pub mod schedule;
 pub mod sequential;
+pub mod simulate;
 pub mod validate;

@@ -11,6 +11,7 @@ mod import;
 mod report;
 mod run;
 mod serve;
+mod simulate;
 mod submit;
 mod timeline;
 
@@ -26,6 +27,7 @@ pub use generate::GenerateArgs;
 pub use import::ImportArgs;
 pub use run::RunArgs;
 pub use serve::ServeArgs;
+pub use simulate::SimulateArgs;
 pub use submit::{StatusArgs, SubmitArgs};
 
 /// Executes Ethereum blocks on a fleet of executor shards, with results equal to sequential
@@ -70,6 +72,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Compare this system with alloy-evm on random programs, under plans that make speculation wrong
     Fuzz(FuzzArgs),
+    /// Run simulated histories of the failure model: seeded, in virtual time, with faults
+    Simulate(SimulateArgs),
 }
 
 /// The commands that need a runtime.
@@ -101,6 +105,7 @@ impl Cli {
             Command::Export(args) => return export::export(&args),
             Command::Unwind(args) => return export::unwind(&args),
             Command::Fuzz(args) => return fuzz::run(&args),
+            Command::Simulate(args) => return simulate::simulate(&args),
             Command::Run(args) => Service::Run(args),
             Command::Import(args) => Service::Import(args),
             Command::Blocktest(args) => Service::Blocktest(args),

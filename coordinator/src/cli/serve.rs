@@ -22,7 +22,7 @@ use crate::import::{ForkChoice, Importer};
 use crate::input::read_genesis;
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::planner::Plan;
-use crate::schedule::ScheduleLimits;
+use crate::schedule::{NoShards, ScheduleLimits};
 
 /// Options of `coordinator serve`.
 #[derive(Debug, Clone, Args)]
@@ -42,6 +42,11 @@ pub struct ServeArgs {
     /// How blocks are cut: auto, one, each, random:SEED or poison:SEED
     #[arg(long, value_name = "PLAN", default_value_t = Plan::Auto)]
     pub plan: Plan,
+
+    /// What a block does when there is no shard: wait up to the limit and fail then, be executed by
+    /// the coordinator itself after the limit (local), or fail at once
+    #[arg(long, value_name = "POLICY", default_value_t = NoShards::Wait)]
+    pub when_no_shards: NoShards,
 
     /// How long a block waits for a shard when there is none
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
@@ -78,6 +83,7 @@ impl ServeArgs {
         let schedule = ScheduleLimits {
             lost_after: peer.lost_after,
             tick: peer.beat.min(ScheduleLimits::default().tick),
+            when_no_shards: self.when_no_shards,
             no_shard_wait: Duration::from_secs(self.no_shard_wait),
             ..ScheduleLimits::default()
         };

@@ -91,6 +91,20 @@ pub enum ExecuteError {
     /// There is no shard to do it.
     #[error("there is no shard to execute the block: {0}")]
     NoShard(String),
+    /// There is no shard, and the coordinator is to do it.
+    #[error("there is no shard to execute the block: {0}")]
+    Local(String),
+    /// A transaction kills, or seems to kill, whoever runs it: the block is not to be executed in
+    /// this process.
+    #[error("the block is parked at transaction {index}: {reason}")]
+    Parked {
+        /// Which transaction.
+        index: TxIndex,
+        /// Whether it is proven.
+        convicted: bool,
+        /// In words.
+        reason: String,
+    },
     /// The shards could not do it.
     #[error("the shards could not execute the block: {0}")]
     Round(String),
@@ -121,6 +135,8 @@ impl From<RoundError> for ExecuteError {
         match error {
             RoundError::Fleet(error) => Self::Fleet(error),
             RoundError::NoShard(reason) => Self::NoShard(reason),
+            RoundError::Local(reason) => Self::Local(reason),
+            RoundError::Parked { index, convicted, reason } => Self::Parked { index, convicted, reason },
             RoundError::Failed(reason) => Self::Round(reason),
             RoundError::Size(error) => Self::Size(error),
         }
@@ -173,6 +189,11 @@ impl BlockExecutor {
             Err(error @ (ExecuteError::Rejected(_) | ExecuteError::State(_) | ExecuteError::Round(_))) => {
                 self.judge(&run, &error)?
             }
+            Err(ExecuteError::Local(reason)) => {
+                let text = format!("executed by the coordinator: {reason}");
+                self.fleet.announce(EventKind::Alarm, Some(block.header.number), text);
+                execute_alone(&run)?
+            }
             Err(error) => return Err(error),
         };
         run.stats.reexecuted = finished.reexecuted;
@@ -204,7 +225,8 @@ impl BlockExecutor {
         )?;
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
         let mut arrived = vec![false; block.transactions.len()];
-        let reassigned = self.rounds.run(&payload, work, kills, |indices, output| {
+        let weights: Arc<[u64]> = block.transactions.iter().map(planner::cost).collect();
+        let reassigned = self.rounds.run(&payload, work, &weights, kills, |indices, output| {
             let WorkOutput::Executed(outputs) = output else { return Ok(()) };
             let of_work: std::collections::BTreeSet<TxIndex> = indices.iter().copied().collect();
             for output in outputs.into_iter().filter(|output| of_work.contains(&output.index)) {
@@ -239,7 +261,7 @@ impl BlockExecutor {
         let parts = planner::recovery(block.transactions.len(), slots);
         let work = rounds::recovery_work(run.parent.summary().state, block.hash, inputs, &parts)?;
         let mut senders: Vec<Option<Address>> = vec![None; block.transactions.len()];
-        let reassigned = self.rounds.run(payload, work, Vec::new(), |indices, output| {
+        let reassigned = self.rounds.run(payload, work, &Arc::default(), Vec::new(), |indices, output| {
             let WorkOutput::Recovered(found) = output else { return Ok(()) };
             for (index, sender) in indices.iter().zip(found) {
                 if let (Some(place), Ok(sender)) = (senders.get_mut(index.0 as usize), sender) {

@@ -13,7 +13,7 @@ use common::work::{WorkKind, WorkOutput, WorkSpec};
 use crossbeam_channel::RecvTimeoutError;
 
 use super::ExecuteError;
-use crate::fleet::{Fleet, FleetError, KillDrill, RoundEvent, RoundRequest};
+use crate::fleet::{Fleet, FleetError, KillDrill, RoundEvent, RoundFailure, RoundRequest};
 use crate::planner::{Plan, SubBlock};
 
 /// Why a round came to nothing.
@@ -24,10 +24,27 @@ pub(super) enum RoundError {
     /// No shard could take the work.
     #[error("{0}")]
     NoShard(String),
+    /// No shard could take the work, and the coordinator is to do it.
+    #[error("{0}")]
+    Local(String),
     #[error("{0}")]
     Failed(String),
+    /// A transaction kills, or seems to kill, whoever runs it.
+    #[error("transaction {index}: {reason}")]
+    Parked { index: TxIndex, convicted: bool, reason: String },
     #[error(transparent)]
     Size(#[from] CodecError),
+}
+
+impl RoundError {
+    fn of(cause: RoundFailure, reason: String) -> Self {
+        match cause {
+            RoundFailure::NoShard => Self::NoShard(reason),
+            RoundFailure::Local => Self::Local(reason),
+            RoundFailure::Spent => Self::Failed(reason),
+            RoundFailure::Parked { index, convicted } => Self::Parked { index, convicted, reason },
+        }
+    }
 }
 
 pub(super) type Work = Vec<(WorkId, Arc<WorkSpec>)>;
@@ -89,6 +106,7 @@ impl RoundClient {
         &mut self,
         payload: &Arc<BlockPayload>,
         work: Work,
+        weights: &Arc<[u64]>,
         kills: Vec<KillDrill>,
         mut take: impl FnMut(&[TxIndex], WorkOutput) -> Result<(), ExecuteError>,
     ) -> Result<u32, ExecuteError> {
@@ -99,7 +117,14 @@ impl RoundClient {
         self.next += 1;
         let mut open: HashMap<WorkId, Arc<WorkSpec>> = work.iter().cloned().collect();
         let height = open.values().next().map_or(0, |spec| spec.base.height.0 + 1);
-        let request = RoundRequest { round, height, payload: Arc::clone(payload), work, kills };
+        let request = RoundRequest {
+            round,
+            height,
+            payload: Arc::clone(payload),
+            work,
+            weights: Arc::clone(weights),
+            kills,
+        };
         let events = self.fleet.open_round(request).map_err(RoundError::Fleet)?;
         let deadline = Instant::now() + self.limit;
         let mut reassigned = 0;
@@ -116,12 +141,17 @@ impl RoundClient {
                     }
                 }
                 Ok(RoundEvent::Reassigned) => reassigned += 1,
-                Ok(RoundEvent::Failed { stranded: true, reason }) => {
-                    return Err(RoundError::NoShard(reason).into());
+                Ok(RoundEvent::Recut { work, parts }) => {
+                    if open.remove(&work).is_some() {
+                        open.extend(parts);
+                    }
                 }
-                Ok(RoundEvent::Failed { stranded: false, reason }) => {
-                    return Err(RoundError::Failed(reason).into());
+                Ok(RoundEvent::Disputed { work, first, second }) => {
+                    self.fleet.abandon_round(round).map_err(RoundError::Fleet)?;
+                    let text = format!("shards {first} and {second} disagree about work {work}");
+                    return Err(RoundError::Failed(text).into());
                 }
+                Ok(RoundEvent::Failed { cause, reason }) => return Err(RoundError::of(cause, reason).into()),
                 Err(RecvTimeoutError::Timeout) => {
                     self.fleet.abandon_round(round).map_err(RoundError::Fleet)?;
                     let limit = self.limit;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use common::account::Delta;
 use common::endpoint::PeerError;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId};
-use common::message::{Register, Registered, ResultReceipt, StateSummary, SubmitResult};
-use common::work::{ExecuteBlock, WorkFailure};
+use common::message::{Register, Registered, ResultReceipt, SlotProgress, StateSummary, SubmitResult};
+use common::work::WorkFailure;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use net::limits::PeerLimits;
 use tokio::sync::{mpsc, oneshot};
@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::{EventKind, publish};
 use super::link::{LINK_QUEUE, Link, LinkCommand, LinkId, run_link};
+use super::obey::{digest_of, work_item};
 use super::round::{Drill, OpenRound, RoundEvent, RoundRequest};
 use super::{FleetError, ShardView, Shared};
-use crate::schedule::{Command, Event, Fault, Scheduler, WorkItem};
+use crate::schedule::{Command, Event, Fault, LossCause, Scheduler, StrikeRecord};
 
 /// How long a shard that did not reach the state is left alone, times the failures in a row.
 const SYNC_PAUSE: Duration = Duration::from_millis(100);
@@ -41,10 +42,11 @@ pub(super) enum Message {
         incarnation: Incarnation,
         at: Duration,
         state: Option<StateSummary>,
-        progress: u64,
+        slots: Vec<SlotProgress>,
+        queued: u32,
     },
     /// A link has ended: its shard is gone.
-    LinkEnded { link: LinkId, reason: String },
+    LinkEnded { link: LinkId, cause: LossCause, reason: String },
     /// A sync or a delta was answered.
     Reached { link: LinkId, answer: Result<StateSummary, String> },
     /// A round is to be done.
@@ -55,6 +57,10 @@ pub(super) enum Message {
     Target(StateSummary),
     /// Shards are to move by one block.
     Advance(Arc<Delta>),
+    /// Trusted execution has shown that a shard was wrong.
+    Blame { shard: ShardId, reason: String },
+    /// What an earlier coordinator held against shards.
+    Strikes(Vec<(ShardId, StrikeRecord)>),
     /// How the shards are.
     Shards(Sender<Vec<ShardView>>),
     /// Tell when so many shards hold the current state.
@@ -70,11 +76,11 @@ struct Waiter {
 
 /// The driver.
 pub(super) struct Driver {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     messages: Receiver<Message>,
     scheduler: Scheduler,
-    links: HashMap<ShardId, Link>,
-    rounds: HashMap<RoundId, OpenRound>,
+    pub(super) links: HashMap<ShardId, Link>,
+    pub(super) rounds: HashMap<RoundId, OpenRound>,
     target: Option<StateSummary>,
     waiting: Vec<Waiter>,
     links_made: u64,
@@ -115,15 +121,15 @@ impl Driver {
             Message::Event(at, event) => self.event(at, event),
             Message::Register(request, reply) => self.register(now, request, reply),
             Message::Result(result, reply) => self.result(now, result, reply),
-            Message::Heartbeat { shard, incarnation, at, state, progress } => {
-                self.handle(at, Event::Heartbeat { shard, incarnation, progress });
+            Message::Heartbeat { shard, incarnation, at, state, slots, queued } => {
+                self.handle(at, Event::Heartbeat { shard, incarnation, slots, queued });
                 self.compare(now, shard, incarnation, state);
             }
-            Message::LinkEnded { link, reason } => {
+            Message::LinkEnded { link, cause, reason } => {
                 // A link that has a successor speaks for nobody.
                 if self.by_id(link).is_some() {
                     let LinkId { shard, incarnation, .. } = link;
-                    self.handle(now, Event::Lost { shard, incarnation, reason });
+                    self.handle(now, Event::Lost { shard, incarnation, cause, reason });
                 }
             }
             Message::Reached { link, answer } => self.reached(now, link, answer),
@@ -141,6 +147,8 @@ impl Driver {
                 self.check_waiting();
             }
             Message::Advance(delta) => self.advance(&delta),
+            Message::Blame { shard, reason } => self.handle(now, Event::Blame { shard, reason }),
+            Message::Strikes(records) => self.scheduler.restore_strikes(records, now),
             Message::Shards(reply) => {
                 let _ = reply.send(self.views());
             }
@@ -152,7 +160,7 @@ impl Driver {
     }
 
     /// Gives the scheduler an event and does what it says.
-    fn handle(&mut self, now: Duration, event: Event) {
+    pub(super) fn handle(&mut self, now: Duration, event: Event) {
         for command in self.scheduler.handle(now, event) {
             self.obey(command);
         }
@@ -196,7 +204,7 @@ impl Driver {
         self.links.get_mut(&id.shard).filter(|link| link.id == id)
     }
 
-    fn link(&mut self, shard: ShardId, incarnation: Incarnation) -> Option<&mut Link> {
+    pub(super) fn link(&mut self, shard: ShardId, incarnation: Incarnation) -> Option<&mut Link> {
         self.links.get_mut(&shard).filter(|link| link.incarnation == incarnation)
     }
 
@@ -289,19 +297,14 @@ impl Driver {
     }
 
     fn open(&mut self, now: Duration, request: RoundRequest, events: Sender<RoundEvent>) {
-        let RoundRequest { round, height, payload, work, kills } = request;
-        let items = work
-            .iter()
-            .map(|(id, spec)| WorkItem {
-                id: *id,
-                base: matches!(spec.kind, common::work::WorkKind::Execute { .. }).then_some(spec.base),
-            })
-            .collect();
+        let RoundRequest { round, height, payload, work, weights, kills } = request;
+        let block = payload.block;
+        let items = work.iter().map(|(id, spec)| work_item(*id, spec, &weights)).collect();
         let prefer = kills.iter().map(|kill| kill.shard).collect();
         let drills = kills.into_iter().map(|plan| Drill { plan, fired: false }).collect();
         let work = work.into_iter().collect();
-        self.rounds.insert(round, OpenRound { height, payload, work, events, drills });
-        self.handle(now, Event::Admit { round, work: items, prefer });
+        self.rounds.insert(round, OpenRound { height, payload, work, weights, events, drills });
+        self.handle(now, Event::Admit { round, block, work: items, prefer });
     }
 
     fn result(
@@ -320,8 +323,10 @@ impl Driver {
                 self.failed(now, assignment, failure);
                 ResultReceipt::Ignored
             }
-            Ok(_) => {
-                let commands = self.scheduler.handle(now, Event::Result(assignment));
+            Ok(output) => {
+                let wanted = self.scheduler.wants_digest(&assignment.work);
+                let digest = wanted.then(|| digest_of(output)).flatten();
+                let commands = self.scheduler.handle(now, Event::Result { assignment, digest });
                 let used = commands.contains(&Command::Use(assignment));
                 if used {
                     if let Some(link) = self.link(assignment.shard, assignment.incarnation) {
@@ -344,7 +349,8 @@ impl Driver {
     fn failed(&mut self, now: Duration, assignment: AssignmentId, failure: &WorkFailure) {
         let fault = match failure {
             WorkFailure::BaseGone | WorkFailure::State(_) => Fault::WrongState,
-            WorkFailure::WorkerPanicked { .. } | WorkFailure::Damaged => Fault::Failed,
+            WorkFailure::WorkerPanicked { .. } => Fault::Failed,
+            WorkFailure::Damaged => Fault::Corrupt,
         };
         let reason = match failure {
             WorkFailure::WorkerPanicked { message, at } => {
@@ -359,83 +365,9 @@ impl Driver {
         self.handle(now, Event::Failed { assignment, fault, reason });
     }
 
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Admitted(_) | Command::Turned(_) | Command::Use(_) => {}
-            Command::Ignore(assignment) => tracing::debug!(%assignment, "a result was not needed"),
-            Command::Dispatch(assignment) => self.dispatch(assignment),
-            Command::Cancel(assignment) => {
-                self.command(assignment.shard, assignment.incarnation, LinkCommand::Cancel(assignment));
-            }
-            Command::Sync(shard) => {
-                // Whatever it was thought to hold, it does not.
-                if let Some(link) = self.links.get_mut(&shard) {
-                    link.state = None;
-                }
-                self.sync(shard);
-            }
-            Command::Reassigned { work, round, from } => {
-                if let Some(round) = self.rounds.get(&round) {
-                    let text = format!("work {work} goes to another shard");
-                    publish(&self.shared, EventKind::Reassigned, Some(from), Some(round.height), text);
-                    round.tell(RoundEvent::Reassigned);
-                }
-            }
-            Command::Evict { shard, incarnation, reason } => self.evict(shard, incarnation, reason),
-            Command::Finish(round) => {
-                // Dropping it ends the listener's channel, after what it has to take yet.
-                self.rounds.remove(&round);
-            }
-            Command::Fail { round, stranded, reason } => {
-                if let Some(round) = self.rounds.remove(&round) {
-                    round.tell(RoundEvent::Failed { stranded, reason });
-                }
-            }
-        }
-    }
-
-    fn evict(&mut self, shard: ShardId, incarnation: Incarnation, reason: String) {
-        if self.link(shard, incarnation).is_none() {
-            return;
-        }
-        let Some(link) = self.links.remove(&shard) else { return };
-        self.shared.alive.write().unwrap_or_else(PoisonError::into_inner).remove(&shard);
-        self.shared.remember_loss(shard, incarnation, &reason);
-        for round in self.rounds.values_mut() {
-            // The victim is dead: its drill is over.
-            round.drills.retain(|drill| !drill.fired || drill.plan.shard != shard);
-        }
-        let kind = if link.draining { EventKind::ShardLeft } else { EventKind::ShardLost };
-        publish(&self.shared, kind, Some(shard), None, reason);
-    }
-
-    /// Sends a command down a link. A link that is full is a shard that no longer listens.
-    fn command(&mut self, shard: ShardId, incarnation: Incarnation, command: LinkCommand) {
-        let Some(link) = self.link(shard, incarnation) else { return };
-        if link.commands.try_send(command).is_err() && !self.shared.supervisor.shutdown_token().is_cancelled()
-        {
-            let reason = "its link takes no more commands".to_owned();
-            let lost = Message::Event(self.shared.now(), Event::Lost { shard, incarnation, reason });
-            if let Err(error) = self.shared.send(lost) {
-                tracing::error!(%error, "the driver cannot tell itself of a lost shard");
-            }
-        }
-    }
-
-    fn dispatch(&mut self, assignment: AssignmentId) {
-        let found = self.rounds.iter().find_map(|(id, round)| {
-            round.work.get(&assignment.work).map(|spec| (*id, Arc::clone(spec), Arc::clone(&round.payload)))
-        });
-        let Some((round, spec, payload)) = found else { return };
-        tracing::debug!(%assignment, transactions = spec.indices.len(), "dispatched");
-        let command = ExecuteBlock { assignment, round, spec: spec.as_ref().clone() };
-        let (shard, incarnation) = (assignment.shard, assignment.incarnation);
-        self.command(shard, incarnation, LinkCommand::Execute(Box::new(command), payload));
-    }
-
     /// Brings a shard to the current state, if it is elsewhere, not under way already, and not
     /// resting after a failure.
-    fn sync(&mut self, shard: ShardId) {
+    pub(super) fn sync(&mut self, shard: ShardId) {
         let Some(target) = self.target else { return };
         let now = self.shared.now();
         let Some(link) = self.links.get_mut(&shard) else { return };

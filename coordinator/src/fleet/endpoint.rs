@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::driver::Message;
 use super::snapshot::Snapshots;
 use super::{FleetError, Shared};
-use crate::schedule::Event;
+use crate::schedule::{Event, LossCause};
 
 /// How long the driver may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -101,8 +101,7 @@ impl CoordinatorEndpoint for FleetEndpoint {
     }
 
     async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<(), PeerError> {
-        let Heartbeat { shard, incarnation, state, epoch, .. } = heartbeat;
-        let progress = heartbeat.slots.iter().fold(0u64, |sum, slot| sum.wrapping_add(slot.transactions));
+        let Heartbeat { shard, incarnation, state, epoch, slots, queued, .. } = heartbeat;
         self.check_known(shard, incarnation)?;
         if epoch != self.shared.epoch {
             return Err(PeerError::NotRegistered(format!(
@@ -110,7 +109,7 @@ impl CoordinatorEndpoint for FleetEndpoint {
                 self.shared.epoch
             )));
         }
-        self.tell(Message::Heartbeat { shard, incarnation, at: self.shared.now(), state, progress })
+        self.tell(Message::Heartbeat { shard, incarnation, at: self.shared.now(), state, slots, queued })
     }
 
     async fn submit_result(&self, result: Arc<SubmitResult>) -> Result<ResultReceipt, PeerError> {
@@ -129,7 +128,8 @@ impl CoordinatorEndpoint for FleetEndpoint {
         self.check_known(shard, incarnation)?;
         // Its announcement may still be under way: one that leaves is not lost.
         self.tell(Message::Event(self.shared.now(), Event::Draining { shard, incarnation }))?;
-        self.tell(Message::Event(self.shared.now(), Event::Lost { shard, incarnation, reason }))
+        let cause = LossCause::Left;
+        self.tell(Message::Event(self.shared.now(), Event::Lost { shard, incarnation, cause, reason }))
     }
 
     async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotStream, PeerError> {

@@ -4,6 +4,7 @@
 //! is the loss of the shard, whatever ended it.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,24 +12,29 @@ use alloy_primitives::B256;
 use common::account::Delta;
 use common::block::BlockPayload;
 use common::endpoint::{PeerError, ShardEndpoint};
-use common::id::{AssignmentId, Incarnation, ShardId};
+use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
 use common::message::{Refusal, Register, StateSummary};
 use common::work::ExecuteBlock;
 use net::channel;
 use net::wire::ShardClient;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::driver::Message;
-use crate::schedule::{Event, Fault};
+use crate::schedule::{Event, Fault, LossCause};
 
 /// Commands that wait for a link, at most.
 pub(super) const LINK_QUEUE: usize = 4096;
 
 /// Blocks that the shard is known to have.
 const BLOCKS_REMEMBERED: usize = 8;
+
+/// How long to find out whether a process still listens, when its link has ended.
+const PROBE_WITHIN: Duration = Duration::from_millis(200);
 
 /// What a link is told to do.
 #[derive(Debug)]
@@ -41,6 +47,8 @@ pub(super) enum LinkCommand {
     Sync(StateSummary),
     /// Move the shard by one block.
     Advance(Arc<Delta>),
+    /// Ask the shard to stop.
+    Drain,
 }
 
 /// One link: a shard may register again in the same life, and gets another.
@@ -98,7 +106,21 @@ pub(super) async fn run_link(
         () = stop.cancelled() => return,
         reason = serve(&shared, &register, id, &mut commands) => reason,
     };
-    send(&shared, Message::LinkEnded { link: id, reason: reason.to_string() });
+    let cause = cause_of(&register).await;
+    send(&shared, Message::LinkEnded { link: id, cause, reason: reason.to_string() });
+}
+
+/// Whether the shard's process has ended: then nobody listens at its address any more. Whoever
+/// still listens, or does not answer at all, may be alive.
+async fn cause_of(register: &Register) -> LossCause {
+    if register.advertise.is_empty() {
+        return LossCause::Unfit;
+    }
+    let address = register.advertise.rsplit("://").next().unwrap_or_default().trim_end_matches('/');
+    match timeout(PROBE_WITHIN, TcpStream::connect(address)).await {
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => LossCause::Died,
+        _ => LossCause::Silent,
+    }
 }
 
 async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEndpoint>, PeerError> {
@@ -170,17 +192,15 @@ async fn serve(
                 calls.spawn(execute(Arc::clone(&endpoint), shared.epoch, *command, payload));
             }
             LinkCommand::Cancel(assignment) => {
-                let endpoint = Arc::clone(&endpoint);
-                calls.spawn(async move {
-                    // A shard that is not told finishes in vain: nothing is lost.
-                    let _ = endpoint.cancel(assignment).await;
-                    Done::Quiet
-                });
+                calls.spawn(cancel(Arc::clone(&endpoint), assignment));
             }
             LinkCommand::Sync(target) => {
                 let call = endpoint.sync(shared.epoch, target);
                 let answer = tokio::select! { error = &mut gone => return error, answer = call => answer };
                 reached(shared, id, answer);
+            }
+            LinkCommand::Drain => {
+                calls.spawn(drain(Arc::clone(&endpoint), shared.epoch));
             }
             LinkCommand::Advance(delta) => {
                 let call = endpoint.put_delta(shared.epoch, delta);
@@ -191,10 +211,22 @@ async fn serve(
     }
 }
 
+async fn cancel(endpoint: Arc<dyn ShardEndpoint>, assignment: AssignmentId) -> Done {
+    // A shard that is not told finishes in vain: nothing is lost.
+    let _ = endpoint.cancel(assignment).await;
+    Done::Quiet
+}
+
+async fn drain(endpoint: Arc<dyn ShardEndpoint>, epoch: Epoch) -> Done {
+    // One that does not hear it goes on without work.
+    let _ = endpoint.drain(epoch).await;
+    Done::Quiet
+}
+
 /// Sends one assignment. A shard that has forgotten the block's bytes gets them again, once.
 async fn execute(
     endpoint: Arc<dyn ShardEndpoint>,
-    epoch: common::id::Epoch,
+    epoch: Epoch,
     command: ExecuteBlock,
     payload: Arc<BlockPayload>,
 ) -> Done {
@@ -223,6 +255,7 @@ fn fault_of(error: &PeerError) -> Fault {
         PeerError::Command(Refusal::QueueFull { .. }) | PeerError::Overloaded(_) => Fault::Busy,
         PeerError::Command(Refusal::NotAtBase { .. }) => Fault::WrongState,
         PeerError::Command(Refusal::Draining) => Fault::Draining,
+        PeerError::Command(Refusal::Malformed { .. }) => Fault::Hopeless,
         PeerError::Command(Refusal::StaleEpoch { .. } | Refusal::WrongShard { .. }) => Fault::Superseded,
         _ => Fault::Failed,
     }

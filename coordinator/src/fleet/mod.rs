@@ -8,10 +8,11 @@ mod driver;
 mod endpoint;
 mod event;
 mod link;
+mod obey;
 mod round;
 mod snapshot;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -25,12 +26,12 @@ use net::limits::{LimitsError, PeerLimits};
 use tokio::sync::broadcast;
 
 use crate::ledger::Ledger;
-use crate::schedule::ScheduleLimits;
+use crate::schedule::{ScheduleLimits, StrikeRecord};
 use driver::{Driver, Message};
 use endpoint::FleetEndpoint;
 
 pub use event::{EventKind, FleetEvent};
-pub use round::{KillDrill, RoundEvent, RoundRequest};
+pub use round::{KillDrill, RoundEvent, RoundFailure, RoundRequest};
 
 /// Messages that wait for the driver, at most. Each shard has few under way, so this is reached
 /// only when the driver is stuck.
@@ -111,6 +112,8 @@ struct Shared {
     alive: RwLock<HashMap<ShardId, Incarnation>>,
     /// Why shards were lost, to tell them when they come back.
     losses: Mutex<VecDeque<(ShardId, Incarnation, String)>>,
+    /// What is held against shards, kept by the driver.
+    strikes: Mutex<BTreeMap<ShardId, StrikeRecord>>,
     /// Shards within this process.
     local: Mutex<HashMap<ShardId, Arc<dyn ShardEndpoint>>>,
     /// The world that is executed on.
@@ -186,6 +189,7 @@ impl Fleet {
             driver,
             alive: RwLock::default(),
             losses: Mutex::default(),
+            strikes: Mutex::default(),
             local: Mutex::default(),
             ledger: RwLock::default(),
             route: Mutex::default(),
@@ -286,7 +290,9 @@ impl Fleet {
         // One event for each piece of work and each of its tries, and one for the end: the channel
         // is never full.
         let tries = self.shared.options.schedule.max_attempts as usize + 2;
-        let (events, results) = bounded(request.work.len() * tries + 16);
+        // Work may be cut into single transactions on the way.
+        let pieces: usize = request.work.iter().map(|(_, spec)| spec.indices.len() + 1).sum();
+        let (events, results) = bounded(pieces * tries + 16);
         self.shared.send(Message::Open(request, events))?;
         Ok(results)
     }
@@ -297,6 +303,29 @@ impl Fleet {
     /// [`FleetError`] when the driver cannot be told.
     pub fn abandon_round(&self, round: RoundId) -> Result<(), FleetError> {
         self.shared.send(Message::Abandon(round))
+    }
+
+    /// A strike against a shard that trusted execution has found wrong.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the driver cannot be told.
+    pub fn blame(&self, shard: ShardId, reason: String) -> Result<(), FleetError> {
+        self.shared.send(Message::Blame { shard, reason })
+    }
+
+    /// What is held against shards, to be kept over the coordinator's end.
+    #[must_use]
+    pub fn strikes(&self) -> BTreeMap<ShardId, StrikeRecord> {
+        self.shared.strikes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Holds against shards what an earlier coordinator did.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the driver cannot be told.
+    pub fn restore_strikes(&self, records: BTreeMap<ShardId, StrikeRecord>) -> Result<(), FleetError> {
+        self.shared.strikes.lock().unwrap_or_else(PoisonError::into_inner).extend(&records);
+        self.shared.send(Message::Strikes(records.into_iter().collect()))
     }
 
     /// How the shards are.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use common::block::BlockPayload;
-use common::id::{RoundId, ShardId, WorkId};
+use common::id::{RoundId, ShardId, TxIndex, WorkId};
 use common::message::SubmitResult;
 use common::work::WorkSpec;
 use crossbeam_channel::Sender;
@@ -20,6 +20,8 @@ pub struct RoundRequest {
     pub payload: Arc<BlockPayload>,
     /// Its work, in order of preference.
     pub work: Vec<(WorkId, Arc<WorkSpec>)>,
+    /// What each transaction of the block may cost, in gas.
+    pub weights: Arc<[u64]>,
     /// Shards to kill while they hold some of it.
     pub kills: Vec<KillDrill>,
 }
@@ -40,6 +42,24 @@ impl std::fmt::Debug for KillDrill {
     }
 }
 
+/// Why shards could not do a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoundFailure {
+    /// There was none to take its work.
+    NoShard,
+    /// There was none, and the coordinator is to execute the block itself.
+    Local,
+    /// They tried too often, or cannot do it.
+    Spent,
+    /// A transaction kills, or seems to kill, whoever runs it: the block is to be parked.
+    Parked {
+        /// The first transaction of the work that does, and the only one where it is proven.
+        index: TxIndex,
+        /// Whether it is proven.
+        convicted: bool,
+    },
+}
+
 /// What a round tells whoever opened it.
 #[derive(Debug)]
 pub enum RoundEvent {
@@ -47,10 +67,26 @@ pub enum RoundEvent {
     Output(Arc<SubmitResult>),
     /// Work was given to another shard.
     Reassigned,
+    /// A piece of work was cut into single transactions.
+    Recut {
+        /// What was cut.
+        work: WorkId,
+        /// Into what.
+        parts: Vec<(WorkId, Arc<WorkSpec>)>,
+    },
+    /// Shards returned different results for the same work: trusted code has to decide.
+    Disputed {
+        /// For which work.
+        work: WorkId,
+        /// Who was first.
+        first: ShardId,
+        /// Who was second.
+        second: ShardId,
+    },
     /// The round cannot be done by shards.
     Failed {
-        /// Whether it is for want of shards.
-        stranded: bool,
+        /// In which way.
+        cause: RoundFailure,
         /// Why not.
         reason: String,
     },
@@ -69,6 +105,7 @@ pub(super) struct OpenRound {
     pub(super) height: u64,
     pub(super) payload: Arc<BlockPayload>,
     pub(super) work: HashMap<WorkId, Arc<WorkSpec>>,
+    pub(super) weights: Arc<[u64]>,
     pub(super) events: Sender<RoundEvent>,
     pub(super) drills: Vec<Drill>,
 }

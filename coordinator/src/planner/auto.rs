@@ -22,7 +22,7 @@ const LEAST_GAS: u64 = 200_000;
 
 /// What a transaction may cost, in gas: its limit is only an upper bound that senders set freely,
 /// so it counts up to a typical call's cost, and then less.
-fn cost(transaction: &Transaction) -> u64 {
+pub(crate) fn cost(transaction: &Transaction) -> u64 {
     /// Up to here limits are taken at their word.
     const TYPICAL: u64 = 150_000;
     let limit = transaction.gas_limit();

@@ -5,6 +5,8 @@
 
 mod auto;
 
+pub(crate) use auto::cost;
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -3,7 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use common::id::{AssignmentId, Incarnation, ShardId, StateRef};
+use common::id::{AssignmentId, Incarnation, ShardId, SlotIndex, StateRef};
+use common::message::SlotProgress;
+
+use super::WorkItem;
+
+/// One slot, as heartbeats show it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SlotWatch {
+    pub(super) slot: SlotIndex,
+    pub(super) transactions: u64,
+    pub(super) current: Option<AssignmentId>,
+    /// Since when it stands there.
+    pub(super) since: Duration,
+    /// After which time it counts as stuck, known once its work is.
+    pub(super) limit: Option<Duration>,
+    pub(super) struck: bool,
+}
 
 /// One shard.
 #[derive(Debug, Clone)]
@@ -13,11 +29,145 @@ pub(super) struct Shard {
     pub(super) state: Option<StateRef>,
     pub(super) draining: bool,
     pub(super) heard_at: Duration,
-    /// Transactions done, and since when that many.
-    pub(super) progress: (u64, Duration),
+    pub(super) watches: Vec<SlotWatch>,
+    pub(super) retired: BTreeSet<SlotIndex>,
     /// After a refusal it is left alone until then.
     pub(super) rests_until: Duration,
-    pub(super) outstanding: BTreeSet<AssignmentId>,
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// What it holds.
+    pub(super) outstanding: BTreeMap<AssignmentId, WorkItem>,
+    /// A suspect, beside which it gets nothing.
+    pub(super) alone_with: Option<AssignmentId>,
+    /// Heartbeats in a row that show nothing under way, while nothing should be.
+    pub(super) quiet_beats: u32,
+}
+
+impl Shard {
+    pub(super) fn new(incarnation: Incarnation, slots: u16, now: Duration) -> Self {
+        Self {
+            incarnation,
+            slots: slots.max(1),
+            state: None,
+            draining: false,
+            heard_at: now,
+            watches: Vec::new(),
+            retired: BTreeSet::new(),
+            rests_until: now,
+            failures: 0,
+            outstanding: BTreeMap::new(),
+            alone_with: None,
+            quiet_beats: 0,
+        }
+    }
+
+    /// Slots that can still work.
+    pub(super) fn working_slots(&self) -> usize {
+        usize::from(self.slots).saturating_sub(self.retired.len())
+    }
+
+    /// Takes up a heartbeat. A long gap before it says nothing about the slots: the whole process,
+    /// or the way to it, stood still.
+    pub(super) fn beat(&mut self, now: Duration, slots: &[SlotProgress], queued: u32, usual_gap: Duration) {
+        let idle = queued == 0 && slots.iter().all(|slot| slot.current.is_none());
+        self.quiet_beats =
+            if idle && self.outstanding.is_empty() { self.quiet_beats.saturating_add(1) } else { 0 };
+        let gap = now.saturating_sub(self.heard_at);
+        let absence = if gap > usual_gap { gap } else { Duration::ZERO };
+        self.heard_at = self.heard_at.max(now);
+        for report in slots.iter().take(usize::from(self.slots)) {
+            let current = report.current.map(|(assignment, _)| assignment);
+            let fresh = SlotWatch {
+                slot: report.slot,
+                transactions: report.transactions,
+                current,
+                since: now,
+                limit: None,
+                struck: false,
+            };
+            match self.watches.iter_mut().find(|watch| watch.slot == report.slot) {
+                Some(watch) if (watch.transactions, watch.current) == (report.transactions, current) => {
+                    watch.since = (watch.since + absence).min(now);
+                }
+                Some(watch) => *watch = fresh,
+                None => self.watches.push(fresh),
+            }
+        }
+    }
+
+    /// What the process may have begun: what its heartbeats named, and, as its queue is in order of
+    /// arrival, the oldest assignments, one for each slot.
+    pub(super) fn started(&self) -> Vec<AssignmentId> {
+        let mut held: Vec<AssignmentId> = self.outstanding.keys().copied().collect();
+        held.sort_unstable_by_key(|assignment| assignment.attempt);
+        let named = |assignment: &AssignmentId| {
+            self.watches.iter().any(|watch| watch.current.as_ref() == Some(assignment))
+        };
+        let slots = self.working_slots().max(1);
+        let oldest = held.iter().enumerate();
+        oldest.filter(|(place, held)| *place < slots || named(held)).map(|(_, held)| *held).collect()
+    }
+
+    /// Whether nothing moves on it: no slot has done a transaction since.
+    pub(super) fn stands_still_since(&self) -> Option<Duration> {
+        self.watches.iter().map(|watch| watch.since).max()
+    }
+}
+
+/// Heartbeats after which a shard that shows nothing under way is believed to be quiet: one may have
+/// been on its way before the last command arrived.
+const QUIET_BEATS: u32 = 2;
+
+/// What else a shard may be doing beside a piece of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Company {
+    /// Anything but a suspect.
+    Any,
+    /// Nothing that it was given and that is still wanted.
+    Alone,
+    /// Nothing at all, not even what was cancelled or is left from an earlier coordinator: what
+    /// happens then is evidence.
+    Nothing,
+}
+
+/// Which shard is wanted for a piece of work.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) base: Option<StateRef>,
+    pub(super) depth: usize,
+    pub(super) now: Duration,
+    pub(super) prefer: &'a [ShardId],
+    /// Who has it already.
+    pub(super) holders: &'a [AssignmentId],
+    pub(super) lost_by: Option<ShardId>,
+    /// Who is not to get work: in quarantine, or kept free for a suspect.
+    pub(super) barred: &'a BTreeSet<ShardId>,
+    /// In which company it may be.
+    pub(super) company: Company,
+}
+
+impl Wanted<'_> {
+    /// Whether the shard could take it if it were not for what it holds.
+    pub(super) fn fits(&self, id: ShardId, shard: &Shard) -> bool {
+        !shard.draining
+            && shard.rests_until <= self.now
+            && self.base.is_none_or(|base| shard.state == Some(base))
+            // Without a base any state of any world will do, but there must be one.
+            && shard.state.is_some()
+            && shard.working_slots() > 0
+            && !self.barred.contains(&id)
+            && !self.holders.iter().any(|assignment| assignment.shard == id)
+    }
+
+    fn has_room(&self, shard: &Shard) -> bool {
+        match self.company {
+            Company::Any => {
+                shard.alone_with.is_none() && shard.outstanding.len() < self.depth * shard.working_slots()
+            }
+            Company::Alone => shard.outstanding.is_empty(),
+            Company::Nothing => shard.outstanding.is_empty() && shard.quiet_beats >= QUIET_BEATS,
+        }
+    }
 }
 
 /// The shards that are alive.
@@ -32,42 +182,30 @@ impl Shards {
         self.alive.get_mut(&shard).filter(|known| known.incarnation == incarnation)
     }
 
-    /// The least busy shard that could take work on `base` now, by outstanding assignments per
-    /// slot. None of `busy_with_it`; the one that has just lost it only if there is no other.
-    pub(super) fn choose(
-        &self,
-        base: Option<StateRef>,
-        depth: usize,
-        now: Duration,
-        prefer: &[ShardId],
-        busy_with_it: &[AssignmentId],
-        lost_by: Option<ShardId>,
-    ) -> Option<ShardId> {
-        let mut able: Vec<(&ShardId, &Shard)> = self
-            .alive
-            .iter()
-            .filter(|(id, shard)| {
-                !shard.draining
-                    && shard.rests_until <= now
-                    && base.is_none_or(|base| shard.state == Some(base))
-                    // Without a base any state of any world will do, but there must be one.
-                    && shard.state.is_some()
-                    && shard.outstanding.len() < depth * usize::from(shard.slots)
-                    && !busy_with_it.iter().any(|assignment| assignment.shard == **id)
-            })
-            .collect();
+    /// The least busy shard that could take work now, by outstanding assignments per slot. None of
+    /// those that have it; the one that has just lost it only if there is no other.
+    pub(super) fn choose(&self, wanted: &Wanted<'_>) -> Option<ShardId> {
+        let able =
+            || self.alive.iter().filter(|(id, shard)| wanted.fits(**id, shard) && wanted.has_room(shard));
         let idle =
-            |wanted: &ShardId| able.iter().any(|(id, shard)| *id == wanted && shard.outstanding.is_empty());
-        if let Some(wanted) = prefer.iter().find(|wanted| idle(wanted)) {
-            return Some(*wanted);
+            |preferred: &ShardId| able().any(|(id, shard)| id == preferred && shard.outstanding.is_empty());
+        if let Some(preferred) = wanted.prefer.iter().find(|preferred| idle(preferred)) {
+            return Some(*preferred);
         }
         // Compares a/b with c/d as a·d with c·b: exact, and no division.
-        able.sort_by(|(left_id, left), (right_id, right)| {
-            let a = left.outstanding.len() * usize::from(right.slots);
-            let b = right.outstanding.len() * usize::from(left.slots);
-            let lost = |id: &ShardId| lost_by == Some(*id);
+        let best = able().min_by(|(left_id, left), (right_id, right)| {
+            let a = left.outstanding.len() * right.working_slots();
+            let b = right.outstanding.len() * left.working_slots();
+            let lost = |id: &ShardId| wanted.lost_by == Some(*id);
             lost(left_id).cmp(&lost(right_id)).then(a.cmp(&b)).then(left_id.cmp(right_id))
         });
-        able.first().map(|(id, _)| **id)
+        best.map(|(id, _)| *id)
+    }
+
+    /// The shard to keep free for work that has to run alone: the one with least to finish.
+    pub(super) fn to_be_freed(&self, wanted: &Wanted<'_>) -> Option<ShardId> {
+        let able = self.alive.iter().filter(|(id, shard)| wanted.fits(**id, shard));
+        let key = |id: ShardId, shard: &Shard| (wanted.lost_by == Some(id), shard.outstanding.len(), id);
+        able.min_by_key(|(id, shard)| key(**id, shard)).map(|(id, _)| *id)
     }
 }

@@ -6,24 +6,24 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::id::{AssignmentId, Epoch, Height, Incarnation, RoundId, ShardId, StateRef, WorkId, WorldId};
 
-use super::{Command, Event, Fault, ScheduleLimits, Scheduler, WorkItem};
+use super::{Command, Event, Fault, LossCause, ScheduleLimits, Scheduler, WorkClass, WorkItem};
 
-const EPOCH: Epoch = Epoch { number: 1, instance: 9 };
-const ROUND: RoundId = RoundId(1);
+pub(super) const EPOCH: Epoch = Epoch { number: 1, instance: 9 };
+pub(super) const ROUND: RoundId = RoundId(1);
 
-const fn ms(millis: u64) -> Duration {
+pub(super) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn base() -> StateRef {
+pub(super) fn base() -> StateRef {
     StateRef { world: WorldId::default(), height: Height(7), block_hash: B256::ZERO }
 }
 
-fn scheduler() -> Scheduler {
+pub(super) fn scheduler() -> Scheduler {
     Scheduler::new(EPOCH, ScheduleLimits::default(), ms(0))
 }
 
-fn join(scheduler: &mut Scheduler, shard: u32, slots: u16) {
+pub(super) fn join(scheduler: &mut Scheduler, shard: u32, slots: u16) {
     let (shard, incarnation) = (ShardId(shard), Incarnation(u64::from(shard)));
     let commands = scheduler.handle(ms(0), Event::Register { shard, incarnation, slots });
     assert!(commands.contains(&Command::Admitted(shard)), "{commands:?}");
@@ -32,16 +32,25 @@ fn join(scheduler: &mut Scheduler, shard: u32, slots: u16) {
 
 fn lost(shard: u32) -> Event {
     let incarnation = Incarnation(u64::from(shard));
-    Event::Lost { shard: ShardId(shard), incarnation, reason: "killed".into() }
+    Event::Lost { shard: ShardId(shard), incarnation, cause: LossCause::Silent, reason: "silent".into() }
 }
 
-fn admit(scheduler: &mut Scheduler, works: u8) -> Vec<AssignmentId> {
-    let work =
-        (1..=works).map(|n| WorkItem { id: WorkId(B256::repeat_byte(n)), base: Some(base()) }).collect();
-    dispatched(&scheduler.handle(ms(1), Event::Admit { round: ROUND, work, prefer: vec![] }))
+pub(super) fn admit(scheduler: &mut Scheduler, works: u8) -> Vec<AssignmentId> {
+    let work = (1..=works).map(item).collect();
+    let admit = Event::Admit { round: ROUND, block: B256::ZERO, work, prefer: vec![] };
+    dispatched(&scheduler.handle(ms(1), admit))
 }
 
-fn dispatched(commands: &[Command]) -> Vec<AssignmentId> {
+pub(super) fn item(n: u8) -> WorkItem {
+    let id = WorkId(B256::repeat_byte(n));
+    WorkItem { id, base: Some(base()), class: WorkClass::Execute, cost: 10, transactions: 4 }
+}
+
+pub(super) fn result(assignment: AssignmentId) -> Event {
+    Event::Result { assignment, digest: None }
+}
+
+pub(super) fn dispatched(commands: &[Command]) -> Vec<AssignmentId> {
     commands
         .iter()
         .filter_map(|command| match command {
@@ -82,9 +91,9 @@ fn the_first_result_counts_and_the_second_is_ignored() {
     let first = admit(&mut scheduler, 1)[0];
     join(&mut scheduler, 2, 1);
     let second = dispatched(&scheduler.handle(ms(5), lost(1)))[0];
-    let commands = scheduler.handle(ms(6), Event::Result(second));
+    let commands = scheduler.handle(ms(6), result(second));
     assert_eq!(commands, [Command::Use(second), Command::Finish(ROUND)]);
-    assert_eq!(scheduler.handle(ms(7), Event::Result(first)), [Command::Ignore(first)]);
+    assert_eq!(scheduler.handle(ms(7), result(first)), [Command::Ignore(first)]);
 }
 
 #[test]
@@ -94,7 +103,7 @@ fn a_late_result_of_a_lost_shard_is_used_while_its_work_is_open() {
     let first = admit(&mut scheduler, 1)[0];
     join(&mut scheduler, 2, 1);
     let second = dispatched(&scheduler.handle(ms(5), lost(1)))[0];
-    let commands = scheduler.handle(ms(6), Event::Result(first));
+    let commands = scheduler.handle(ms(6), result(first));
     assert_eq!(commands, [Command::Use(first), Command::Cancel(second), Command::Finish(ROUND)]);
 }
 
@@ -134,7 +143,7 @@ fn a_shard_that_registers_again_goes_on_with_what_it_holds() {
     let sent = admit(&mut scheduler, 1)[0];
     let again = Event::Register { shard: ShardId(1), incarnation: Incarnation(1), slots: 1 };
     assert_eq!(scheduler.handle(ms(2), again), [Command::Admitted(ShardId(1))]);
-    assert_eq!(scheduler.handle(ms(3), Event::Result(sent)), [Command::Use(sent), Command::Finish(ROUND)]);
+    assert_eq!(scheduler.handle(ms(3), result(sent)), [Command::Use(sent), Command::Finish(ROUND)]);
 }
 
 #[test]
@@ -156,8 +165,12 @@ fn attempts_are_bounded() {
     let mut assignment = admit(&mut scheduler, 1)[0];
     for attempt in 1.. {
         let failed = Event::Failed { assignment, fault: Fault::Failed, reason: "panic".into() };
-        let mut commands = scheduler.handle(ms(u64::from(attempt) * 10), failed);
-        commands.extend(scheduler.handle(ms(u64::from(attempt) * 10 + 5), Event::Tick));
+        let mut commands = scheduler.handle(ms(u64::from(attempt) * 2_000), failed);
+        // It is still heard of while it rests.
+        let (shard, incarnation) = (ShardId(1), Incarnation(1));
+        let beat = Event::Heartbeat { shard, incarnation, slots: vec![], queued: 0 };
+        commands.extend(scheduler.handle(ms(u64::from(attempt) * 2_000 + 1_000), beat));
+        commands.extend(scheduler.handle(ms(u64::from(attempt) * 2_000 + 1_000), Event::Tick));
         match dispatched(&commands).first() {
             Some(next) => assignment = *next,
             None => {
@@ -187,7 +200,7 @@ fn a_draining_shard_gets_nothing_new_and_its_results_count() {
     let sent = admit(&mut scheduler, 3);
     assert_eq!(sent.len(), 2);
     scheduler.handle(ms(2), Event::Draining { shard: ShardId(1), incarnation: Incarnation(1) });
-    assert_eq!(scheduler.handle(ms(3), Event::Result(sent[0])), [Command::Use(sent[0])]);
+    assert_eq!(scheduler.handle(ms(3), result(sent[0])), [Command::Use(sent[0])]);
 }
 
 #[test]
@@ -221,7 +234,8 @@ fn overdue_work_is_given_to_another_shard_as_well_and_then_given_up() {
     for tick in 1..=151 {
         for shard in [1, 2] {
             let (shard, incarnation) = (ShardId(shard), Incarnation(u64::from(shard)));
-            scheduler.handle(ms(tick * 100), Event::Heartbeat { shard, incarnation, progress: 1 });
+            scheduler
+                .handle(ms(tick * 100), Event::Heartbeat { shard, incarnation, slots: vec![], queued: 0 });
         }
         let commands = scheduler.handle(ms(tick * 100), Event::Tick);
         again.extend(dispatched(&commands).into_iter().map(|assignment| (tick, assignment.shard)));
@@ -237,8 +251,8 @@ fn a_result_of_a_later_epoch_leaves_open_work_open() {
     let sent = admit(&mut scheduler, 1)[0];
     let mut later = sent;
     later.epoch.number = 2;
-    assert_eq!(scheduler.handle(ms(2), Event::Result(later)), [Command::Ignore(later)]);
-    assert_eq!(scheduler.handle(ms(3), Event::Result(sent)), [Command::Use(sent), Command::Finish(ROUND)]);
+    assert_eq!(scheduler.handle(ms(2), result(later)), [Command::Ignore(later)]);
+    assert_eq!(scheduler.handle(ms(3), result(sent)), [Command::Use(sent), Command::Finish(ROUND)]);
 }
 
 #[test]
@@ -257,7 +271,7 @@ fn an_abandoned_round_is_cancelled_everywhere() {
     let sent = admit(&mut scheduler, 2);
     let commands = scheduler.handle(ms(2), Event::Abandon { round: ROUND });
     assert_eq!(commands, [Command::Cancel(sent[0]), Command::Cancel(sent[1])]);
-    assert_eq!(scheduler.handle(ms(3), Event::Result(sent[0])), [Command::Ignore(sent[0])]);
+    assert_eq!(scheduler.handle(ms(3), result(sent[0])), [Command::Ignore(sent[0])]);
 }
 
 #[test]
@@ -265,7 +279,7 @@ fn the_preferred_shard_gets_work_first() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
     join(&mut scheduler, 2, 1);
-    let work = vec![WorkItem { id: WorkId(B256::ZERO), base: Some(base()) }];
-    let admit = Event::Admit { round: ROUND, work, prefer: vec![ShardId(2)] };
+    let work = vec![item(9)];
+    let admit = Event::Admit { round: ROUND, block: B256::ZERO, work, prefer: vec![ShardId(2)] };
     assert_eq!(dispatched(&scheduler.handle(ms(1), admit))[0].shard, ShardId(2));
 }

@@ -1,0 +1,194 @@
+//! The driver's hands: what is done for each of the scheduler's commands.
+
+use std::sync::{Arc, PoisonError};
+
+use alloy_primitives::B256;
+use common::codec;
+use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxIndex, WorkId};
+use common::work::{ExecuteBlock, WorkKind, WorkOutput, WorkSpec};
+
+use super::driver::{Driver, Message};
+use super::event::{EventKind, publish};
+use super::link::LinkCommand;
+use super::round::{RoundEvent, RoundFailure};
+use crate::schedule::{Command, Event, FailCause, LossCause, StrikeRecord, WorkClass, WorkItem};
+
+/// What the scheduler has to know of a piece of work. `weights` are the costs of the block's
+/// transactions.
+pub(super) fn work_item(id: WorkId, spec: &WorkSpec, weights: &[u64]) -> WorkItem {
+    let transactions = u32::try_from(spec.indices.len()).unwrap_or(u32::MAX);
+    let weight = |index: &TxIndex| weights.get(index.0 as usize).copied().unwrap_or(1);
+    let (class, base, cost) = match spec.kind {
+        WorkKind::Recover => (WorkClass::Recover, None, u64::from(transactions)),
+        WorkKind::Execute { .. } => {
+            let gas = spec.indices.iter().map(weight).fold(0, u64::saturating_add);
+            (WorkClass::Execute, Some(spec.base), gas)
+        }
+    };
+    WorkItem { id, base, class, cost: cost.max(1), transactions }
+}
+
+/// The digest of a result, to compare it with another one of the same work.
+pub(super) fn digest_of(output: &WorkOutput) -> Option<B256> {
+    let bytes = codec::encode("result", output, codec::MAX_PAYLOAD_BYTES).ok()?;
+    Some(codec::payload_digest(&bytes))
+}
+
+/// The work cut into single transactions; nothing if it cannot be.
+fn singles(spec: &WorkSpec) -> Vec<(WorkId, Arc<WorkSpec>)> {
+    let one = |(place, index): (usize, &TxIndex)| {
+        let kind = match &spec.kind {
+            WorkKind::Recover => WorkKind::Recover,
+            WorkKind::Execute { senders, poison } => {
+                WorkKind::Execute { senders: vec![*senders.get(place)?], poison: *poison }
+            }
+        };
+        let part = WorkSpec { kind, indices: vec![*index], ..spec.clone() };
+        Some((part.id().ok()?, Arc::new(part)))
+    };
+    spec.indices.iter().enumerate().map(one).collect::<Option<_>>().unwrap_or_default()
+}
+
+impl Driver {
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Admitted(_) | Command::Turned(_) | Command::Use(_) => {}
+            Command::Ignore(assignment) => tracing::debug!(%assignment, "a result was not needed"),
+            Command::Dispatch(assignment) => self.dispatch(assignment),
+            Command::Cancel(assignment) => {
+                self.command(assignment.shard, assignment.incarnation, LinkCommand::Cancel(assignment));
+            }
+            Command::Sync(shard) => {
+                // Whatever it was thought to hold, it does not.
+                if let Some(link) = self.links.get_mut(&shard) {
+                    link.state = None;
+                }
+                self.sync(shard);
+            }
+            Command::Reassigned { work, round, from } => {
+                if let Some(round) = self.rounds.get(&round) {
+                    let text = format!("work {work} goes to another shard");
+                    publish(&self.shared, EventKind::Reassigned, Some(from), Some(round.height), text);
+                    round.tell(RoundEvent::Reassigned);
+                }
+            }
+            Command::Evict { shard, incarnation, reason } => self.evict(shard, incarnation, reason),
+            Command::Finish(round) => {
+                // Dropping it ends the listener's channel, after what it has to take yet.
+                self.rounds.remove(&round);
+            }
+            Command::Fail { round, cause, reason } => self.fail(round, cause, reason),
+            Command::Disagreement { work, round, first, second } => {
+                self.dispute(work, round, first.shard, second.shard);
+            }
+            Command::Recut { round, work } => self.recut(round, work),
+            Command::Convict { round, work } => {
+                let index = self.first_index(round, &work);
+                let text = format!("transaction {index} has killed two shards; its block is parked");
+                self.alarm(None, text);
+            }
+            Command::Retire { shard, incarnation, slot, left } => {
+                self.alarm(
+                    Some(shard),
+                    format!("its slot {slot} is stuck and gets no more work; {left} left"),
+                );
+                if left == 0 {
+                    self.command(shard, incarnation, LinkCommand::Drain);
+                }
+            }
+            Command::Strikes { shard, record, reason } => self.struck(shard, record, &reason),
+        }
+    }
+
+    fn alarm(&self, shard: Option<ShardId>, text: String) {
+        publish(&self.shared, EventKind::Alarm, shard, None, text);
+    }
+
+    fn struck(&mut self, shard: ShardId, record: StrikeRecord, reason: &str) {
+        self.shared.strikes.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, record);
+        let state = if record.quarantined { ", in quarantine" } else { "" };
+        self.alarm(Some(shard), format!("{reason}; {} strikes{state}", record.strikes));
+    }
+
+    fn dispute(&mut self, work: WorkId, round: RoundId, first: ShardId, second: ShardId) {
+        let text = format!("shards {first} and {second} returned different results for work {work}");
+        self.alarm(None, text);
+        if let Some(round) = self.rounds.get(&round) {
+            round.tell(RoundEvent::Disputed { work, first, second });
+        }
+    }
+
+    fn first_index(&self, round: RoundId, work: &WorkId) -> TxIndex {
+        let spec = self.rounds.get(&round).and_then(|round| round.work.get(work));
+        spec.and_then(|spec| spec.indices.first().copied()).unwrap_or_default()
+    }
+
+    fn fail(&mut self, round: RoundId, cause: FailCause, reason: String) {
+        let cause = match cause {
+            FailCause::Stranded => RoundFailure::NoShard,
+            FailCause::Local => RoundFailure::Local,
+            FailCause::Spent => RoundFailure::Spent,
+            FailCause::Parked { work, convicted } => {
+                RoundFailure::Parked { index: self.first_index(round, &work), convicted }
+            }
+        };
+        if let Some(round) = self.rounds.remove(&round) {
+            round.tell(RoundEvent::Failed { cause, reason });
+        }
+    }
+
+    /// Cuts work into single transactions, and tells both sides.
+    fn recut(&mut self, id: RoundId, work: WorkId) {
+        let now = self.shared.now();
+        let mut items = Vec::new();
+        if let Some(round) = self.rounds.get_mut(&id)
+            && let Some(spec) = round.work.get(&work).cloned()
+        {
+            let parts = singles(&spec);
+            items = parts.iter().map(|(id, spec)| work_item(*id, spec, &round.weights)).collect();
+            round.work.extend(parts.iter().cloned());
+            round.tell(RoundEvent::Recut { work, parts });
+        }
+        self.handle(now, Event::Recut { round: id, work, parts: items });
+    }
+
+    fn evict(&mut self, shard: ShardId, incarnation: Incarnation, reason: String) {
+        if self.link(shard, incarnation).is_none() {
+            return;
+        }
+        let Some(link) = self.links.remove(&shard) else { return };
+        self.shared.alive.write().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+        self.shared.remember_loss(shard, incarnation, &reason);
+        for round in self.rounds.values_mut() {
+            // The victim is dead: its drill is over.
+            round.drills.retain(|drill| !drill.fired || drill.plan.shard != shard);
+        }
+        let kind = if link.draining { EventKind::ShardLeft } else { EventKind::ShardLost };
+        publish(&self.shared, kind, Some(shard), None, reason);
+    }
+
+    /// Sends a command down a link. A link that is full is a shard that no longer listens.
+    pub(super) fn command(&mut self, shard: ShardId, incarnation: Incarnation, command: LinkCommand) {
+        let Some(link) = self.link(shard, incarnation) else { return };
+        if link.commands.try_send(command).is_err() && !self.shared.supervisor.shutdown_token().is_cancelled()
+        {
+            let reason = "its link takes no more commands".to_owned();
+            let lost = Event::Lost { shard, incarnation, cause: LossCause::Unfit, reason };
+            let lost = Message::Event(self.shared.now(), lost);
+            if let Err(error) = self.shared.send(lost) {
+                tracing::error!(%error, "the driver cannot tell itself of a lost shard");
+            }
+        }
+    }
+
+    fn dispatch(&mut self, assignment: AssignmentId) {
+        let found = self.rounds.iter().find_map(|(id, round)| {
+            round.work.get(&assignment.work).map(|spec| (*id, Arc::clone(spec), Arc::clone(&round.payload)))
+        });
+        let Some((round, spec, payload)) = found else { return };
+        tracing::debug!(%assignment, transactions = spec.indices.len(), "dispatched");
+        let command = ExecuteBlock { assignment, round, spec: spec.as_ref().clone() };
+        let (shard, incarnation) = (assignment.shard, assignment.incarnation);
+        self.command(shard, incarnation, LinkCommand::Execute(Box::new(command), payload));
+    }
+}

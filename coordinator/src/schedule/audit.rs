@@ -1,0 +1,202 @@
+//! A look at the machine from outside: whether its books agree, and in which state an event finds
+//! what it is about. Used by the simulator; decides nothing.
+
+use common::id::{AssignmentId, Incarnation, ShardId, WorkId};
+
+use super::{Event, Fault, LossCause, Scheduler};
+
+/// In which state an event finds the shard or the work that it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StateClass {
+    /// The event is about no shard and no work.
+    Nothing,
+    /// The shard, round or work is not known.
+    Unknown,
+    /// The shard is known in another life.
+    OtherLife,
+    /// The shard holds no known state.
+    Unsynced,
+    /// The shard is idle and could take work.
+    Idle,
+    /// The shard holds work.
+    Working,
+    /// The shard rests after a failure.
+    Resting,
+    /// The shard takes nothing new.
+    Draining,
+    /// The shard is in quarantine.
+    Quarantined,
+    /// The shard is alone with a suspect.
+    AloneWithSuspect,
+    /// The work is open and this assignment is its only one.
+    OnlyHolder,
+    /// The work is open and others hold it too.
+    OneHolderOfSeveral,
+    /// The work is open and this assignment no longer counts.
+    LateForOpenWork,
+    /// The work is a suspect.
+    SuspectWork,
+    /// The work is done.
+    DoneWork,
+    /// The assignment is a shard's probation.
+    Probation,
+    /// The assignment is a control.
+    ControlWork,
+    /// There are open rounds.
+    RoundsOpen,
+}
+
+/// An event in the state in which it is met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Transition {
+    /// The kind of event.
+    pub event: &'static str,
+    /// What it finds.
+    pub state: StateClass,
+}
+
+impl Scheduler {
+    /// Which transition an event would make now.
+    #[must_use]
+    pub fn transition(&self, event: &Event) -> Transition {
+        let (event, state) = match event {
+            Event::Register { shard, incarnation, .. } => ("register", self.of_shard(*shard, *incarnation)),
+            Event::State { shard, incarnation, .. } => ("state", self.of_shard(*shard, *incarnation)),
+            Event::Heartbeat { shard, incarnation, .. } => ("heartbeat", self.of_shard(*shard, *incarnation)),
+            Event::Lost { shard, incarnation, cause, .. } => {
+                let name = match cause {
+                    LossCause::Died => "lost: died",
+                    LossCause::Silent => "lost: silent",
+                    LossCause::Left => "lost: left",
+                    LossCause::Superseded => "lost: superseded",
+                    LossCause::Unfit => "lost: unfit",
+                };
+                (name, self.of_shard(*shard, *incarnation))
+            }
+            Event::Draining { shard, incarnation } => ("draining", self.of_shard(*shard, *incarnation)),
+            Event::Admit { .. } => ("admit", self.of_all()),
+            Event::Recut { work, .. } => ("recut", self.of_work(work)),
+            Event::Abandon { round } => {
+                let known = self.rounds.contains_key(round);
+                ("abandon", if known { StateClass::RoundsOpen } else { StateClass::Unknown })
+            }
+            Event::Accepted(assignment) => ("accepted", self.of_assignment(assignment)),
+            Event::Failed { assignment, fault, .. } => {
+                let name = match fault {
+                    Fault::Busy => "failed: busy",
+                    Fault::WrongState => "failed: wrong state",
+                    Fault::Draining => "failed: draining",
+                    Fault::Failed => "failed: failed",
+                    Fault::Corrupt => "failed: corrupt",
+                    Fault::Hopeless => "failed: hopeless",
+                    Fault::Superseded => "failed: superseded",
+                };
+                (name, self.of_assignment(assignment))
+            }
+            Event::Result { assignment, .. } => ("result", self.of_assignment(assignment)),
+            Event::Blame { shard, .. } => {
+                let life = self.shards.alive.get(shard).map(|known| known.incarnation);
+                ("blame", life.map_or(StateClass::Unknown, |life| self.of_shard(*shard, life)))
+            }
+            Event::Tick => ("tick", self.of_all()),
+        };
+        Transition { event, state }
+    }
+
+    fn of_all(&self) -> StateClass {
+        if self.rounds.is_empty() { StateClass::Nothing } else { StateClass::RoundsOpen }
+    }
+
+    fn of_shard(&self, shard: ShardId, incarnation: Incarnation) -> StateClass {
+        let Some(known) = self.shards.alive.get(&shard) else { return StateClass::Unknown };
+        let quarantined =
+            self.standing.get(&shard).is_some_and(|standing| standing.quarantined_until.is_some());
+        match known {
+            known if known.incarnation != incarnation => StateClass::OtherLife,
+            _ if quarantined => StateClass::Quarantined,
+            known if known.draining => StateClass::Draining,
+            known if known.alone_with.is_some() => StateClass::AloneWithSuspect,
+            known if known.state.is_none() => StateClass::Unsynced,
+            known if known.rests_until > self.ticked_at => StateClass::Resting,
+            known if known.outstanding.is_empty() => StateClass::Idle,
+            _ => StateClass::Working,
+        }
+    }
+
+    fn of_work(&self, work: &WorkId) -> StateClass {
+        match self.work.get(work) {
+            Some(known) if known.suspicion.is_some() => StateClass::SuspectWork,
+            Some(_) => StateClass::LateForOpenWork,
+            None if self.done.by_id.contains_key(work) => StateClass::DoneWork,
+            None => StateClass::Unknown,
+        }
+    }
+
+    fn of_assignment(&self, assignment: &AssignmentId) -> StateClass {
+        let probations = self.standing.values().filter_map(|standing| standing.probation);
+        if probations.into_iter().any(|probation| probation.assignment == *assignment) {
+            return StateClass::Probation;
+        }
+        if self.control.is_some_and(|control| control.assignment == *assignment) {
+            return StateClass::ControlWork;
+        }
+        match self.work.get(&assignment.work) {
+            Some(work) if work.suspicion.is_none() && work.holds(assignment) => {
+                if work.live.len() == 1 {
+                    StateClass::OnlyHolder
+                } else {
+                    StateClass::OneHolderOfSeveral
+                }
+            }
+            _ => self.of_work(&assignment.work),
+        }
+    }
+
+    /// Whether the machine's books agree with each other.
+    ///
+    /// # Errors
+    /// What does not agree.
+    pub fn audit(&self) -> Result<(), String> {
+        for (id, round) in &self.rounds {
+            if round.open.is_empty() && round.cutting.is_empty() {
+                return Err(format!("round {id} is open and has nothing to do"));
+            }
+            if let Some(lost) = round.open.iter().find(|work| !self.work.contains_key(work)) {
+                return Err(format!("work {lost} of round {id} is forgotten"));
+            }
+        }
+        for (id, work) in &self.work {
+            let round = self.rounds.get(&work.round);
+            if round.is_none_or(|round| !round.open.contains(id)) {
+                return Err(format!("work {id} belongs to no open round"));
+            }
+            for live in &work.live {
+                let AssignmentId { shard, incarnation, .. } = live.assignment;
+                let holder = self.shards.alive.get(&shard).filter(|known| known.incarnation == incarnation);
+                if holder.is_none_or(|known| !known.outstanding.contains_key(&live.assignment)) {
+                    return Err(format!("{} is under way at a shard that does not hold it", live.assignment));
+                }
+            }
+            if work.tries > self.limits.max_attempts {
+                return Err(format!("work {id} was tried {} times", work.tries));
+            }
+        }
+        for (id, shard) in &self.shards.alive {
+            for held in shard.outstanding.keys() {
+                let side =
+                    matches!(self.of_assignment(held), StateClass::Probation | StateClass::ControlWork);
+                if !side && !self.is_outstanding(held) {
+                    return Err(format!("shard {id} holds {held}, which is nobody's work"));
+                }
+            }
+            let bound = (self.limits.depth * usize::from(shard.slots)).max(1);
+            if shard.outstanding.len() > bound {
+                return Err(format!(
+                    "shard {id} holds {} assignments, {bound} at most",
+                    shard.outstanding.len()
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,293 @@
+//! Who gets what: open work goes to shards that can take it, suspects first and alone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use common::id::{AssignmentId, RoundId, ShardId, WorkId};
+
+use super::Command;
+use super::fleet::{Company, Wanted};
+use super::machine::Scheduler;
+use super::rounds::{Live, Round, Work};
+use super::strikes::Probation;
+use super::suspects::Suspicion;
+
+/// Finished work that is done once more, only to see whether the fleet is healthy.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Control {
+    pub(super) assignment: AssignmentId,
+    pub(super) since: Duration,
+}
+
+/// How a round stands after work was given out.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standstill {
+    /// Some of its work could not be given to anybody.
+    waits: bool,
+    /// Some of it is under way, or deliberately held back.
+    moves: bool,
+}
+
+impl Scheduler {
+    /// Gives open work to shards that can take it.
+    pub(super) fn dispatch(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        self.expire_probations(now, commands);
+        self.expire_control(now);
+        let mut barred = self.quarantined();
+        let mut rounds = std::mem::take(&mut self.rounds);
+        for (id, round) in &mut rounds {
+            let mut standstill = Standstill::default();
+            self.dispatch_suspects(now, *id, round, &mut barred, &mut standstill, commands);
+            self.dispatch_round(now, round, &barred, &mut standstill, commands);
+            self.dispatch_probations(now, round, commands);
+            let live = |id: &WorkId| self.work.get(id).is_some_and(|work| !work.live.is_empty());
+            let moving = standstill.moves || round.open.iter().any(live) || !round.cutting.is_empty();
+            // Stranded is a round that waits while nothing of it is under way.
+            round.stranded_since =
+                if standstill.waits && !moving { round.stranded_since.or(Some(now)) } else { None };
+        }
+        self.rounds = rounds;
+    }
+
+    fn dispatch_round(
+        &mut self,
+        now: Duration,
+        round: &Round,
+        barred: &BTreeSet<ShardId>,
+        standstill: &mut Standstill,
+        commands: &mut Vec<Command>,
+    ) {
+        for id in &round.open {
+            let Some(work) = self.work.get(id) else { continue };
+            let is_wanted = work.live.is_empty() || work.duplicate;
+            if !is_wanted || work.suspicion.is_some() {
+                continue;
+            }
+            let spent = work.tries >= self.limits.max_attempts;
+            let holders = work.holders();
+            let wanted = Wanted {
+                base: work.item.base,
+                depth: self.limits.depth,
+                now,
+                prefer: &round.prefer,
+                holders: &holders,
+                lost_by: work.lost_by.map(|lost| lost.shard),
+                barred,
+                company: Company::Any,
+            };
+            let Some(shard) = self.shards.choose(&wanted).filter(|_| !spent) else {
+                if work.duplicate {
+                    continue;
+                }
+                standstill.waits = true;
+                // Work of one round has one base: what one cannot get, the next cannot either.
+                break;
+            };
+            self.assign(now, *id, shard, false, commands);
+        }
+    }
+
+    /// Suspects run alone. Where no shard is idle one is kept free of other work.
+    fn dispatch_suspects(
+        &mut self,
+        now: Duration,
+        id: RoundId,
+        round: &mut Round,
+        barred: &mut BTreeSet<ShardId>,
+        standstill: &mut Standstill,
+        commands: &mut Vec<Command>,
+    ) {
+        let is_waiting = |work: &&Work| work.live.is_empty() && work.suspicion.is_some() && work.round == id;
+        let suspects: Vec<Work> = round
+            .open
+            .iter()
+            .filter(|id| !round.cutting.contains(id))
+            .filter_map(|id| self.work.get(id))
+            .filter(is_waiting)
+            .cloned()
+            .collect();
+        for work in suspects {
+            if work.held_until().is_some_and(|until| until > now) {
+                standstill.moves = true;
+                continue;
+            }
+            if self.wants_control(&work) && self.make_control(now, id, round, barred, standstill, commands) {
+                continue;
+            }
+            let has_killed = work.suspicion.as_ref().is_some_and(Suspicion::has_killed);
+            let company = if has_killed { Company::Nothing } else { Company::Alone };
+            // Two deaths convict only on different shards.
+            let killed = work.suspicion.as_ref().and_then(|suspicion| suspicion.deaths.last());
+            let wanted = Wanted {
+                base: work.item.base,
+                depth: self.limits.depth,
+                now,
+                prefer: &round.prefer,
+                holders: &[],
+                lost_by: killed.map(|death| death.shard).or(work.lost_by.map(|lost| lost.shard)),
+                barred,
+                company,
+            };
+            if let Some(shard) = self.shards.choose(&wanted) {
+                self.assign(now, work.item.id, shard, true, commands);
+            } else {
+                standstill.waits = true;
+                let freed = self.shards.to_be_freed(&wanted);
+                barred.extend(freed);
+            }
+        }
+    }
+
+    fn assign(
+        &mut self,
+        now: Duration,
+        id: WorkId,
+        shard: ShardId,
+        alone: bool,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(assignment) = self.next_assignment(id, shard) else { return };
+        let Some(work) = self.work.get_mut(&id) else { return };
+        let holder = work.live.first().map(|live| live.assignment);
+        if holder.is_some() {
+            self.counters.duplicated += 1;
+        }
+        work.tries += 1;
+        work.duplicate = false;
+        work.live.push(Live { assignment, since: now, accepted: false });
+        let from = work.lost_by.take().or(holder);
+        if let Some(from) =
+            from.filter(|from| (from.shard, from.incarnation) != (shard, assignment.incarnation))
+        {
+            commands.push(Command::Reassigned { work: id, round: work.round, from: from.shard });
+        }
+        let item = work.item;
+        if let Some(known) = self.shards.alive.get_mut(&shard) {
+            known.quiet_beats = 0;
+            known.outstanding.insert(assignment, item);
+            if alone {
+                known.alone_with = Some(assignment);
+            }
+        }
+        commands.push(Command::Dispatch(assignment));
+    }
+
+    /// Has finished work of the round done once more. False where that is not possible.
+    fn make_control(
+        &mut self,
+        now: Duration,
+        id: RoundId,
+        round: &mut Round,
+        barred: &BTreeSet<ShardId>,
+        standstill: &mut Standstill,
+        commands: &mut Vec<Command>,
+    ) -> bool {
+        let others = round.open.iter().filter_map(|id| self.work.get(id));
+        let other_work = others.into_iter().any(|work| work.suspicion.is_none());
+        if self.control.is_some() || other_work {
+            // What is under way anyway will tell.
+            standstill.moves |= self.control.is_some();
+            standstill.waits |= self.control.is_none();
+            return true;
+        }
+        let finished = self.done.by_id.iter().find(|(_, done)| done.round == id);
+        let Some((work, done)) = finished.map(|(work, done)| (*work, *done)) else { return false };
+        if round.controls >= self.limits.max_attempts {
+            return false;
+        }
+        let wanted = Wanted {
+            base: done.item.base,
+            depth: self.limits.depth,
+            now,
+            prefer: &[],
+            holders: &[],
+            lost_by: None,
+            barred,
+            company: Company::Any,
+        };
+        let Some(shard) = self.shards.choose(&wanted) else {
+            standstill.waits = true;
+            return true;
+        };
+        let Some(assignment) = self.next_assignment(work, shard) else { return false };
+        round.controls += 1;
+        standstill.moves = true;
+        self.control = Some(Control { assignment, since: now });
+        if let Some(known) = self.shards.alive.get_mut(&shard) {
+            known.outstanding.insert(assignment, done.item);
+        }
+        commands.push(Command::Dispatch(assignment));
+        true
+    }
+
+    pub(super) fn control_done(&mut self, assignment: &AssignmentId, fine: bool) {
+        if self.control.take_if(|control| control.assignment == *assignment).is_some() && fine {
+            self.healthy += 1;
+        }
+    }
+
+    fn expire_control(&mut self, now: Duration) {
+        let limit = self.limits.overdue_after;
+        if let Some(late) = self.control.take_if(|control| now.saturating_sub(control.since) > limit) {
+            self.forget(&late.assignment);
+        }
+    }
+
+    /// Shards whose quarantine is over get one piece of work that another has already, or, where no
+    /// other shard can do it, one that nobody has.
+    fn dispatch_probations(&mut self, now: Duration, round: &Round, commands: &mut Vec<Command>) {
+        let due: Vec<ShardId> = self
+            .standing
+            .iter()
+            .filter(|(_, standing)| {
+                standing.probation.is_none() && standing.quarantined_until.is_some_and(|until| until <= now)
+            })
+            .map(|(shard, _)| *shard)
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        let quarantined = self.quarantined();
+        let alone = self.shards.alive.iter().all(|(id, shard)| quarantined.contains(id) || shard.draining);
+        for shard in due {
+            let barred: BTreeSet<ShardId> =
+                self.shards.alive.keys().copied().filter(|other| *other != shard).collect();
+            let found = round.open.iter().filter_map(|id| self.work.get(id)).find(|work| {
+                let holders = work.holders();
+                let held =
+                    work.live.len() == 1 && holders.iter().all(|held| !quarantined.contains(&held.shard));
+                let wanted = Wanted {
+                    base: work.item.base,
+                    depth: 1,
+                    now,
+                    prefer: &[],
+                    holders: &holders,
+                    lost_by: None,
+                    barred: &barred,
+                    company: Company::Alone,
+                };
+                let free = alone && work.live.is_empty() && work.tries < self.limits.max_attempts;
+                work.suspicion.is_none() && (held || free) && self.shards.choose(&wanted).is_some()
+            });
+            let Some((id, item, trusted)) = found.map(|work| (work.item.id, work.item, work.live.is_empty()))
+            else {
+                continue;
+            };
+            let assignment = if trusted {
+                self.assign(now, id, shard, false, commands);
+                self.work.get(&id).and_then(|work| work.live.first()).map(|live| live.assignment)
+            } else {
+                let assignment = self.next_assignment(id, shard);
+                commands.extend(assignment.map(Command::Dispatch));
+                assignment
+            };
+            let Some(assignment) = assignment else { continue };
+            if let Some(known) = self.shards.alive.get_mut(&shard) {
+                known.outstanding.insert(assignment, item);
+            }
+            if let Some(standing) = self.standing.get_mut(&shard) {
+                standing.probation = Some(Probation { assignment, since: now, delivered: None, trusted });
+            }
+        }
+    }
+}

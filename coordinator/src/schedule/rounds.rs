@@ -1,0 +1,364 @@
+//! Rounds and their work: admitted, tried, done, given up.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use common::id::{AssignmentId, RoundId, ShardId, WorkId};
+
+use super::machine::Scheduler;
+use super::suspects::Suspicion;
+use super::{Command, FailCause, Fault, LossCause, NoShards, WorkClass, WorkItem};
+
+/// One try that may still bring a result.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Live {
+    pub(super) assignment: AssignmentId,
+    pub(super) since: Duration,
+    /// Whether the shard has said that it has it.
+    pub(super) accepted: bool,
+}
+
+/// A piece of work that is not done.
+#[derive(Debug, Clone)]
+pub(super) struct Work {
+    pub(super) item: WorkItem,
+    pub(super) round: RoundId,
+    pub(super) tries: u32,
+    /// Assignments that may still bring its result.
+    pub(super) live: Vec<Live>,
+    /// Who had it and lost it, until it is given to another.
+    pub(super) lost_by: Option<AssignmentId>,
+    /// Overdue: to be given to another shard as well.
+    pub(super) duplicate: bool,
+    /// It may kill whoever runs it.
+    pub(super) suspicion: Option<Suspicion>,
+    /// What the last failure said.
+    pub(super) complaint: Option<String>,
+}
+
+impl Work {
+    pub(super) fn new(item: WorkItem, round: RoundId) -> Self {
+        Self {
+            item,
+            round,
+            tries: 0,
+            live: Vec::new(),
+            lost_by: None,
+            duplicate: false,
+            suspicion: None,
+            complaint: None,
+        }
+    }
+
+    pub(super) fn holders(&self) -> Vec<AssignmentId> {
+        self.live.iter().map(|live| live.assignment).collect()
+    }
+
+    pub(super) fn holds(&self, assignment: &AssignmentId) -> bool {
+        self.live.iter().any(|live| live.assignment == *assignment)
+    }
+
+    /// A suspect that waits for its last death to be judged: until when.
+    pub(super) fn held_until(&self) -> Option<Duration> {
+        self.suspicion.as_ref().filter(|_| self.live.is_empty()).map(|suspicion| suspicion.held_until)
+    }
+}
+
+/// One pass over one block.
+#[derive(Debug, Clone)]
+pub(super) struct Round {
+    /// Work in order of preference; done work is taken out.
+    pub(super) open: Vec<WorkId>,
+    /// Work that is being cut; the round is not done without it.
+    pub(super) cutting: BTreeSet<WorkId>,
+    pub(super) prefer: Vec<ShardId>,
+    /// Since when no shard could take any of its work, if that is so.
+    pub(super) stranded_since: Option<Duration>,
+    /// Controls that were made in it.
+    pub(super) controls: u32,
+    pub(super) block: B256,
+}
+
+/// A piece of work that is done.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Done {
+    pub(super) item: WorkItem,
+    pub(super) round: RoundId,
+    pub(super) first: AssignmentId,
+    pub(super) digest: Option<B256>,
+}
+
+/// Finished work, the latest of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Finished {
+    pub(super) by_id: BTreeMap<WorkId, Done>,
+    order: VecDeque<WorkId>,
+}
+
+impl Finished {
+    fn remember(&mut self, work: WorkId, done: Done, kept: usize) {
+        if self.by_id.insert(work, done).is_none() {
+            self.order.push_back(work);
+        }
+        while self.order.len() > kept {
+            if let Some(oldest) = self.order.pop_front() {
+                self.by_id.remove(&oldest);
+            }
+        }
+    }
+
+    /// The same work is to be done again.
+    fn reopen(&mut self, work: &WorkId) {
+        if self.by_id.remove(work).is_some() {
+            self.order.retain(|known| known != work);
+        }
+    }
+}
+
+impl Scheduler {
+    pub(super) fn admit(
+        &mut self,
+        round: RoundId,
+        block: B256,
+        items: Vec<WorkItem>,
+        prefer: Vec<ShardId>,
+        commands: &mut Vec<Command>,
+    ) {
+        if items.is_empty() {
+            commands.push(Command::Finish(round));
+            return;
+        }
+        // A round that is opened anew takes the place of the one that had its work.
+        let former: BTreeSet<RoundId> =
+            items.iter().filter_map(|item| self.work.get(&item.id)).map(|work| work.round).collect();
+        for former in former {
+            self.abandon(former, commands);
+        }
+        let open = items.iter().map(|item| item.id).collect();
+        for item in items {
+            self.done.reopen(&item.id);
+            self.work.insert(item.id, Work::new(item, round));
+        }
+        let cutting = BTreeSet::new();
+        self.rounds.insert(round, Round { open, cutting, prefer, stranded_since: None, controls: 0, block });
+    }
+
+    pub(super) fn abandon(&mut self, round: RoundId, commands: &mut Vec<Command>) {
+        let Some(round) = self.rounds.remove(&round) else { return };
+        for id in round.open {
+            let Some(work) = self.work.remove(&id) else { continue };
+            for assignment in work.holders() {
+                self.forget(&assignment);
+                commands.push(Command::Cancel(assignment));
+            }
+        }
+    }
+
+    pub(super) fn failed(
+        &mut self,
+        now: Duration,
+        assignment: AssignmentId,
+        fault: Fault,
+        reason: String,
+        commands: &mut Vec<Command>,
+    ) {
+        self.forget(&assignment);
+        let AssignmentId { shard, incarnation, work: id, .. } = assignment;
+        if fault == Fault::Corrupt {
+            self.strike(now, shard, format!("delivered damaged bytes: {reason}"), commands);
+        }
+        if fault == Fault::Superseded {
+            self.lose(now, shard, incarnation, LossCause::Superseded, reason.clone(), commands);
+        }
+        self.spare(now, &assignment, commands);
+        self.release_failed(&assignment, fault, &reason);
+        match fault {
+            Fault::Busy | Fault::Failed | Fault::Corrupt => self.rest(now, &assignment, fault),
+            Fault::WrongState => {
+                if let Some(known) = self.shards.get_mut(shard, incarnation) {
+                    known.state = None;
+                    commands.push(Command::Sync(shard));
+                }
+            }
+            Fault::Draining => {
+                if let Some(known) = self.shards.get_mut(shard, incarnation) {
+                    known.draining = true;
+                }
+            }
+            Fault::Hopeless if self.work.contains_key(&id) => {
+                self.give_up(id, FailCause::Spent, reason, commands);
+            }
+            Fault::Hopeless | Fault::Superseded => {}
+        }
+    }
+
+    fn release_failed(&mut self, assignment: &AssignmentId, fault: Fault, reason: &str) {
+        if !self.is_outstanding(assignment) {
+            return;
+        }
+        self.release(assignment);
+        let Some(work) = self.work.get_mut(&assignment.work) else { return };
+        if fault == Fault::Busy {
+            // It was never begun: that is no try.
+            work.tries = work.tries.saturating_sub(1);
+            work.lost_by = None;
+        } else {
+            work.complaint = Some(reason.to_owned());
+        }
+    }
+
+    /// After a failure a shard rests, after each one in a row twice as long. Being busy is no failure.
+    fn rest(&mut self, now: Duration, assignment: &AssignmentId, fault: Fault) {
+        let limits = self.limits;
+        let Some(known) = self.shards.get_mut(assignment.shard, assignment.incarnation) else { return };
+        let doublings = if fault == Fault::Busy { 0 } else { known.failures.min(16) };
+        let pause = limits.refused_pause * (1 << doublings);
+        known.rests_until = now + pause.min(limits.longest_pause);
+        if fault != Fault::Busy {
+            known.failures = known.failures.saturating_add(1);
+        }
+    }
+
+    /// The round that the work belongs to cannot be done by shards.
+    pub(super) fn give_up(
+        &mut self,
+        id: WorkId,
+        cause: FailCause,
+        reason: String,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(round) = self.work.get(&id).map(|work| work.round) else { return };
+        self.abandon(round, commands);
+        commands.push(Command::Fail { round, cause, reason });
+    }
+
+    /// Attempts are bounded. Work that may kill whoever runs it is not left to the coordinator's own
+    /// process when shards have tried it often enough.
+    pub(super) fn settle_spent(&mut self, commands: &mut Vec<Command>) {
+        let limit = self.limits.max_attempts;
+        let spent = |work: &&Work| work.live.is_empty() && work.tries >= limit;
+        let spent: Vec<WorkId> = self.work.values().filter(spent).map(|work| work.item.id).collect();
+        for id in spent {
+            let Some(work) = self.work.get(&id) else { continue };
+            let last = work.complaint.clone().unwrap_or_else(|| "its shard was lost".into());
+            let suspect = work.suspicion.as_ref().is_some_and(Suspicion::has_killed);
+            let (cause, reason) = if suspect {
+                let text = format!(
+                    "{limit} attempts ended with a dead shard; look at its logs, then retry or discard the block"
+                );
+                (FailCause::Parked { work: id, convicted: false }, text)
+            } else {
+                (FailCause::Spent, format!("{limit} attempts failed, the last: {last}"))
+            };
+            self.give_up(id, cause, reason, commands);
+        }
+    }
+
+    pub(super) fn fail_stranded(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        let (policy, limit) = (self.limits.when_no_shards, self.limits.no_shard_wait);
+        let over = |since: Duration| policy == NoShards::Fail || now.saturating_sub(since) > limit;
+        let stranded: Vec<RoundId> = self
+            .rounds
+            .iter()
+            .filter(|(_, round)| round.stranded_since.is_some_and(over))
+            .map(|(id, _)| *id)
+            .collect();
+        for round in stranded {
+            self.abandon(round, commands);
+            let cause = if policy == NoShards::Local { FailCause::Local } else { FailCause::Stranded };
+            let waited = if policy == NoShards::Fail { Duration::ZERO } else { limit };
+            let reason =
+                format!("no shard could take its work for {waited:?}; start one, or look why none joins");
+            commands.push(Command::Fail { round, cause, reason });
+        }
+    }
+
+    /// Whether a result of this work should come with a digest: there is, or may be, another to
+    /// compare it with.
+    #[must_use]
+    pub fn wants_digest(&self, work: &WorkId) -> bool {
+        self.is_on_probation_with(work)
+            || self.work.get(work).is_some_and(|known| known.tries > 1)
+            || self.done.by_id.get(work).is_some_and(|done| done.digest.is_some())
+    }
+
+    /// The first sound result for a piece of work counts, whoever it is from, unless its shard is in
+    /// quarantine.
+    pub(super) fn result(
+        &mut self,
+        now: Duration,
+        assignment: AssignmentId,
+        digest: Option<B256>,
+        commands: &mut Vec<Command>,
+    ) {
+        self.forget(&assignment);
+        let distrusted = self.distrusts(&assignment);
+        // A later epoch's work is not this coordinator's, whatever its id.
+        let ours = assignment.epoch <= self.epoch;
+        let open = self.work.contains_key(&assignment.work);
+        if !ours || distrusted || !open {
+            commands.push(Command::Ignore(assignment));
+            if ours {
+                self.second_result(now, assignment, digest, commands);
+            }
+            return;
+        }
+        let Some(work) = self.work.remove(&assignment.work) else { return };
+        commands.push(Command::Use(assignment));
+        self.healthy += 1;
+        if let Some(live) = work.live.iter().find(|live| live.assignment == assignment) {
+            self.medians.add(&work.item, now.saturating_sub(live.since));
+        }
+        if let Some(shard) = self.shards.get_mut(assignment.shard, assignment.incarnation) {
+            shard.failures = 0;
+        }
+        for other in work.holders().into_iter().filter(|other| *other != assignment) {
+            self.forget(&other);
+            commands.push(Command::Cancel(other));
+        }
+        let done = Done { item: work.item, round: work.round, first: assignment, digest };
+        self.done.remember(assignment.work, done, self.limits.done_kept);
+        self.judge_probations(now, assignment, digest, commands);
+        self.finish_if_done(work.round, &assignment.work, commands);
+    }
+
+    pub(super) fn finish_if_done(&mut self, id: RoundId, work: &WorkId, commands: &mut Vec<Command>) {
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        round.open.retain(|open| open != work);
+        if round.open.is_empty() && round.cutting.is_empty() {
+            let block = round.block;
+            self.rounds.remove(&id);
+            if self.done.by_id.get(work).is_some_and(|done| done.item.class == WorkClass::Execute) {
+                self.toll.forget(&block);
+            }
+            commands.push(Command::Finish(id));
+        }
+    }
+
+    /// A result that is not used is still compared with the one that was.
+    fn second_result(
+        &mut self,
+        now: Duration,
+        assignment: AssignmentId,
+        digest: Option<B256>,
+        commands: &mut Vec<Command>,
+    ) {
+        let done = self.done.by_id.get(&assignment.work).copied();
+        let differs = done.and_then(|done| Some((done, done.digest? != digest?)));
+        if let Some((done, differs)) = differs
+            && done.first != assignment
+        {
+            if differs {
+                self.counters.disagreements += 1;
+                let (work, round, first) = (assignment.work, done.round, done.first);
+                commands.push(Command::Disagreement { work, round, first, second: assignment });
+            } else {
+                self.counters.equal_results += 1;
+            }
+        }
+        let fine = differs.is_none_or(|(_, differs)| !differs);
+        self.control_done(&assignment, fine);
+        self.probation_result(now, &assignment, digest, done.is_some().then_some(fine), commands);
+    }
+}

@@ -1,0 +1,255 @@
+//! Strikes: what is held against a shard, over its lives. They fade with time; enough of them put
+//! the shard into quarantine: it stays in the fleet and synced, gets no work, and its results do not
+//! count. After a while it is on probation: one piece of work that another shard does as well. If the
+//! results agree it is released, else the quarantine is prolonged.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use common::id::{AssignmentId, ShardId, WorkId};
+
+use super::machine::Scheduler;
+use super::{Command, ScheduleLimits, StrikeRecord};
+
+/// A shard's probation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Probation {
+    pub(super) assignment: AssignmentId,
+    pub(super) since: Duration,
+    /// What it delivered, while the result it is compared with is still to come.
+    pub(super) delivered: Option<B256>,
+    /// Nobody else can do the work: its result counts.
+    pub(super) trusted: bool,
+}
+
+/// What is held against one shard.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    strikes: u32,
+    /// Since when that many.
+    counted_at: Duration,
+    quarantines: u32,
+    /// In quarantine: on probation from then on.
+    pub(super) quarantined_until: Option<Duration>,
+    pub(super) probation: Option<Probation>,
+}
+
+impl Standing {
+    pub(super) fn restored(record: StrikeRecord, limits: &ScheduleLimits, now: Duration) -> Self {
+        let mut standing = Self {
+            strikes: record.strikes,
+            counted_at: now,
+            quarantines: record.quarantines,
+            quarantined_until: None,
+            probation: None,
+        };
+        if record.quarantined {
+            standing.quarantined_until = Some(now + standing.length(limits));
+        }
+        standing
+    }
+
+    fn record(&self) -> StrikeRecord {
+        StrikeRecord {
+            strikes: self.strikes,
+            quarantines: self.quarantines,
+            quarantined: self.quarantined_until.is_some(),
+        }
+    }
+
+    fn length(&self, limits: &ScheduleLimits) -> Duration {
+        let doublings = self.quarantines.saturating_sub(1).min(16);
+        (limits.quarantine * (1 << doublings)).min(limits.longest_quarantine)
+    }
+
+    fn fade(&mut self, now: Duration, decay: Duration) {
+        while self.strikes > 0 && now.saturating_sub(self.counted_at) >= decay {
+            self.strikes -= 1;
+            self.counted_at += decay;
+        }
+    }
+}
+
+impl Scheduler {
+    /// Shards that get no ordinary work.
+    pub(super) fn quarantined(&self) -> BTreeSet<ShardId> {
+        let quarantined = self.standing.iter().filter(|(_, standing)| standing.quarantined_until.is_some());
+        quarantined.map(|(shard, _)| *shard).collect()
+    }
+
+    /// Whether results of this assignment do not count.
+    pub(super) fn distrusts(&self, assignment: &AssignmentId) -> bool {
+        self.standing.get(&assignment.shard).is_some_and(|standing| {
+            let trusted = |probation: &Probation| probation.trusted && probation.assignment == *assignment;
+            standing.quarantined_until.is_some() && !standing.probation.as_ref().is_some_and(trusted)
+        })
+    }
+
+    /// One more strike against the shard.
+    pub(super) fn strike(
+        &mut self,
+        now: Duration,
+        shard: ShardId,
+        reason: String,
+        commands: &mut Vec<Command>,
+    ) {
+        let limits = self.limits;
+        let standing = self
+            .standing
+            .entry(shard)
+            .or_insert_with(|| Standing::restored(StrikeRecord::default(), &limits, now));
+        standing.fade(now, limits.strike_decay);
+        if standing.strikes == 0 {
+            standing.counted_at = now;
+        }
+        standing.strikes = standing.strikes.saturating_add(1);
+        let caught = standing.quarantined_until.is_none() && standing.strikes >= limits.max_strikes;
+        if caught {
+            standing.quarantines = standing.quarantines.saturating_add(1);
+            standing.quarantined_until = Some(now + standing.length(&limits));
+        }
+        let record = standing.record();
+        commands.push(Command::Strikes { shard, record, reason });
+        if caught {
+            self.counters.quarantines += 1;
+            self.take_back(now, shard, commands);
+        }
+    }
+
+    /// What a quarantined shard holds is given to others.
+    fn take_back(&mut self, now: Duration, shard: ShardId, commands: &mut Vec<Command>) {
+        let held = self.shards.alive.get(&shard);
+        let held: Vec<AssignmentId> =
+            held.map_or_else(Vec::new, |known| known.outstanding.keys().copied().collect());
+        for assignment in held {
+            self.forget(&assignment);
+            self.release(&assignment);
+            self.spare(now, &assignment, commands);
+            commands.push(Command::Cancel(assignment));
+        }
+    }
+
+    /// Whether a shard's probation is to be compared on this work.
+    pub(super) fn is_on_probation_with(&self, work: &WorkId) -> bool {
+        let probations = self.standing.values().filter_map(|standing| standing.probation);
+        probations.into_iter().any(|probation| probation.assignment.work == *work)
+    }
+
+    /// A control or a probation that came to nothing.
+    pub(super) fn spare(&mut self, now: Duration, assignment: &AssignmentId, commands: &mut Vec<Command>) {
+        self.control_done(assignment, false);
+        let on_probation = |probation: &Probation| probation.assignment == *assignment;
+        let probation = self.standing.get(&assignment.shard).and_then(|standing| standing.probation);
+        if probation.as_ref().is_some_and(on_probation) {
+            self.end_probation(now, assignment.shard, Some(false), commands);
+        }
+    }
+
+    /// The shard on probation has delivered. `fine` tells how its result compares, where the other
+    /// is known.
+    pub(super) fn probation_result(
+        &mut self,
+        now: Duration,
+        assignment: &AssignmentId,
+        digest: Option<B256>,
+        fine: Option<bool>,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(standing) = self.standing.get_mut(&assignment.shard) else { return };
+        let Some(probation) = standing.probation.as_mut().filter(|known| known.assignment == *assignment)
+        else {
+            return;
+        };
+        if fine.is_some() {
+            self.end_probation(now, assignment.shard, fine, commands);
+        } else if self.work.contains_key(&assignment.work) {
+            probation.delivered = digest;
+        } else {
+            // Nobody knows the right result any more: another piece will tell.
+            self.end_probation(now, assignment.shard, None, commands);
+        }
+    }
+
+    /// The first sound result has come: shards on probation with the same work are compared with it.
+    pub(super) fn judge_probations(
+        &mut self,
+        now: Duration,
+        first: AssignmentId,
+        digest: Option<B256>,
+        commands: &mut Vec<Command>,
+    ) {
+        let verdicts: Vec<(ShardId, bool)> = self
+            .standing
+            .iter()
+            .filter_map(|(shard, standing)| {
+                let probation = standing.probation?;
+                if probation.assignment == first {
+                    return Some((*shard, true));
+                }
+                let same_work = probation.assignment.work == first.work;
+                let delivered = probation.delivered.filter(|_| same_work)?;
+                Some((*shard, digest.is_none_or(|digest| digest == delivered)))
+            })
+            .collect();
+        for (shard, fine) in verdicts {
+            self.end_probation(now, shard, Some(fine), commands);
+        }
+    }
+
+    /// Probations that take too long have failed; those whose work is no longer known are void.
+    pub(super) fn expire_probations(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        let limit = self.limits.overdue_after;
+        let ended: Vec<(ShardId, Option<bool>)> = self
+            .standing
+            .iter()
+            .filter_map(|(shard, standing)| {
+                let probation = standing.probation?;
+                let work = probation.assignment.work;
+                if !self.work.contains_key(&work) && !self.done.by_id.contains_key(&work) {
+                    return Some((*shard, None));
+                }
+                let late = now.saturating_sub(probation.since) > limit;
+                // Whoever was to confirm it may be gone: that is not its fault.
+                let verdict = if probation.delivered.is_some() { None } else { Some(false) };
+                late.then_some((*shard, verdict))
+            })
+            .collect();
+        for (shard, verdict) in ended {
+            self.end_probation(now, shard, verdict, commands);
+        }
+    }
+
+    fn end_probation(
+        &mut self,
+        now: Duration,
+        shard: ShardId,
+        fine: Option<bool>,
+        commands: &mut Vec<Command>,
+    ) {
+        let limits = self.limits;
+        let Some(standing) = self.standing.get_mut(&shard) else { return };
+        let Some(probation) = standing.probation.take() else { return };
+        let reason = match fine {
+            Some(true) => {
+                standing.strikes = 0;
+                standing.quarantines = 0;
+                standing.quarantined_until = None;
+                self.counters.released += 1;
+                "passed its probation"
+            }
+            Some(false) => {
+                standing.quarantines = standing.quarantines.saturating_add(1);
+                standing.quarantined_until = Some(now + standing.length(&limits));
+                "failed its probation"
+            }
+            None => "",
+        };
+        let record = standing.record();
+        self.forget(&probation.assignment);
+        self.release(&probation.assignment);
+        if fine.is_some() {
+            commands.push(Command::Strikes { shard, record, reason: reason.to_owned() });
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Suspects: work that may kill whoever runs it.
+//!
+//! Only the confirmed end of a process is evidence. What the dead process may have begun becomes
+//! suspect and runs alone: on a shard that holds nothing else. If that shard dies too, the work is cut
+//! into single transactions, each of which runs alone. A death of a shard alone with one transaction
+//! counts once it is clear that no other shard was lost within the same short time. Two such deaths on
+//! different shards, with work done in between that shows a healthy fleet, convict the transaction.
+//!
+//! Silence, farewells and drains blame nobody, and neither do losses of several shards at once.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
+
+use super::fleet::Shard;
+use super::machine::Scheduler;
+use super::rounds::Work;
+use super::{Command, FailCause, LossCause, WorkClass, WorkItem};
+
+/// Blocks whose toll is remembered.
+const TOLLS_KEPT: usize = 64;
+
+/// Losses that are remembered.
+const LOSSES_KEPT: usize = 64;
+
+/// A shard died while it held nothing but this work.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Death {
+    pub(super) shard: ShardId,
+    incarnation: Incarnation,
+    pub(super) at: Duration,
+    /// What the fleet had done by then.
+    pub(super) healthy: u64,
+}
+
+/// What is held against a piece of work.
+#[derive(Debug, Clone)]
+pub(super) struct Suspicion {
+    since: Duration,
+    /// It is not tried before then: its last death is being judged.
+    pub(super) held_until: Duration,
+    /// Deaths that may yet turn out to be one of many.
+    pending: Vec<Death>,
+    /// Deaths that count.
+    pub(super) deaths: Vec<Death>,
+    /// Whether a shard has died alone with it.
+    killed: bool,
+}
+
+impl Suspicion {
+    fn new(since: Duration, held_until: Duration, killed: bool) -> Self {
+        Self { since, held_until, pending: Vec::new(), deaths: Vec::new(), killed }
+    }
+
+    pub(super) fn has_killed(&self) -> bool {
+        self.killed
+    }
+
+    fn is_proven(&self) -> bool {
+        self.deaths.iter().any(|first| {
+            self.deaths.iter().any(|second| second.shard != first.shard && second.healthy > first.healthy)
+        })
+    }
+}
+
+/// How many shards have died with a block's work begun, over all rounds of the block: a round that
+/// fails for want of shards must not wash off what it has cost.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Toll {
+    blocks: VecDeque<(B256, u32)>,
+}
+
+impl Toll {
+    fn add(&mut self, block: B256) -> u32 {
+        if let Some((_, deaths)) = self.blocks.iter_mut().find(|(known, _)| *known == block) {
+            *deaths += 1;
+            return *deaths;
+        }
+        if self.blocks.len() >= TOLLS_KEPT {
+            self.blocks.pop_front();
+        }
+        self.blocks.push_back((block, 1));
+        1
+    }
+
+    pub(super) fn forget(&mut self, block: &B256) {
+        self.blocks.retain(|(known, _)| known != block);
+    }
+}
+
+impl Scheduler {
+    /// A shard is gone: what follows for the work that it may have begun.
+    pub(super) fn blame_for(
+        &mut self,
+        now: Duration,
+        shard: ShardId,
+        known: &Shard,
+        alone_with: Option<AssignmentId>,
+        cause: LossCause,
+        commands: &mut Vec<Command>,
+    ) {
+        if !matches!(cause, LossCause::Died | LossCause::Silent) {
+            return;
+        }
+        let many = self.others_lost_around(now, shard);
+        self.losses.push_back((now, shard));
+        if self.losses.len() > LOSSES_KEPT {
+            self.losses.pop_front();
+        }
+        if many {
+            self.acquit_the_unproven(now);
+        }
+        if cause != LossCause::Died {
+            return;
+        }
+        if !many {
+            self.take_toll(known, commands);
+        }
+        for assignment in known.started() {
+            // What it was alone with and had not accepted, it may never have seen: no evidence.
+            if alone_with == Some(assignment) {
+                self.died_alone(now, &assignment, commands);
+            } else if !many && let Some(work) = self.work.get_mut(&assignment.work) {
+                work.suspicion.get_or_insert_with(|| Suspicion::new(now, now, false));
+            }
+        }
+    }
+
+    /// A block that has cost too many shards is parked, whatever became of its rounds.
+    fn take_toll(&mut self, known: &Shard, commands: &mut Vec<Command>) {
+        let begun: BTreeSet<(RoundId, WorkId)> = known
+            .started()
+            .iter()
+            .filter_map(|assignment| self.work.get(&assignment.work))
+            .filter(|work| work.item.class == WorkClass::Execute)
+            .map(|work| (work.round, work.item.id))
+            .collect();
+        let mut seen = BTreeSet::new();
+        for (round, work) in begun {
+            let Some(block) = self.rounds.get(&round).map(|round| round.block) else { continue };
+            if seen.insert(block) && self.toll.add(block) >= self.limits.max_attempts {
+                self.toll.forget(&block);
+                let cause = FailCause::Parked { work, convicted: false };
+                let deaths = self.limits.max_attempts;
+                let reason = format!(
+                    "{deaths} shards died while they executed this block; look at their logs, then retry or discard it"
+                );
+                self.give_up(work, cause, reason, commands);
+            }
+        }
+    }
+
+    /// Whether another shard was lost within the window before or after.
+    fn others_lost_around(&self, at: Duration, shard: ShardId) -> bool {
+        let window = self.limits.blame_window;
+        self.losses.iter().any(|(lost_at, lost)| *lost != shard && lost_at.abs_diff(at) <= window)
+    }
+
+    /// A process that registers has not ended: only its connection had.
+    pub(super) fn retract(&mut self, shard: ShardId, incarnation: Incarnation) {
+        let other = |death: &Death| (death.shard, death.incarnation) != (shard, incarnation);
+        for suspicion in self.work.values_mut().filter_map(|work| work.suspicion.as_mut()) {
+            suspicion.pending.retain(other);
+            suspicion.deaths.retain(other);
+        }
+    }
+
+    /// Several shards at once: whoever became suspect by the first of them is not any more.
+    fn acquit_the_unproven(&mut self, now: Duration) {
+        let window = self.limits.blame_window;
+        for work in self.work.values_mut() {
+            work.suspicion
+                .take_if(|suspicion| !suspicion.killed && now.saturating_sub(suspicion.since) <= window);
+        }
+        // Those that are running go on like other work.
+        for shard in self.shards.alive.values_mut() {
+            shard
+                .alone_with
+                .take_if(|alone| self.work.get(&alone.work).is_none_or(|work| work.suspicion.is_none()));
+        }
+    }
+
+    fn died_alone(&mut self, now: Duration, assignment: &AssignmentId, commands: &mut Vec<Command>) {
+        let held_until = now + self.limits.blame_window + Duration::from_nanos(1);
+        let healthy = self.healthy;
+        let Some(work) = self.work.get_mut(&assignment.work) else { return };
+        let suspicion = work.suspicion.get_or_insert_with(|| Suspicion::new(now, now, true));
+        suspicion.killed = true;
+        suspicion.held_until = held_until;
+        if work.item.transactions <= 1 {
+            suspicion.pending.push(Death {
+                shard: assignment.shard,
+                incarnation: assignment.incarnation,
+                at: now,
+                healthy,
+            });
+            return;
+        }
+        let (round, id) = (work.round, work.item.id);
+        if let Some(known) = self.rounds.get_mut(&round) {
+            known.cutting.insert(id);
+            commands.push(Command::Recut { round, work: id });
+        }
+    }
+
+    /// The pieces of a suspect: each is one.
+    pub(super) fn recut(
+        &mut self,
+        now: Duration,
+        round: RoundId,
+        whole: WorkId,
+        parts: Vec<WorkItem>,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(known) = self.rounds.get_mut(&round) else { return };
+        if !known.cutting.remove(&whole) {
+            return;
+        }
+        let Some(former) = self.work.get(&whole).cloned() else {
+            // Its result has come meanwhile.
+            self.finish_if_done(round, &whole, commands);
+            return;
+        };
+        if parts.is_empty() {
+            return;
+        }
+        if let Some(known) = self.rounds.get_mut(&round) {
+            let place = known.open.iter().position(|open| *open == whole).unwrap_or(known.open.len());
+            let end = (place + 1).min(known.open.len());
+            known.open.splice(place..end, parts.iter().map(|part| part.id));
+        }
+        self.work.remove(&whole);
+        let held_until = former.suspicion.map_or(now, |suspicion| suspicion.held_until);
+        for item in parts {
+            let mut work = Work::new(item, round);
+            // Each is bounded with what the whole has cost.
+            work.tries = former.tries;
+            work.suspicion = Some(Suspicion::new(now, held_until, true));
+            self.work.insert(item.id, work);
+        }
+    }
+
+    /// Judges deaths whose window has passed.
+    pub(super) fn judge_suspects(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        if self.losses.is_empty() {
+            return;
+        }
+        let window = self.limits.blame_window;
+        let mut proven = Vec::new();
+        let losses = &self.losses;
+        for work in self.work.values_mut() {
+            let Some(suspicion) = &mut work.suspicion else { continue };
+            let due = |death: &Death| now.saturating_sub(death.at) > window;
+            let judged: Vec<Death> = suspicion.pending.iter().copied().filter(due).collect();
+            suspicion.pending.retain(|death| !due(death));
+            for death in judged {
+                let one_of_many =
+                    losses.iter().any(|(at, lost)| *lost != death.shard && at.abs_diff(death.at) <= window);
+                if !one_of_many {
+                    suspicion.deaths.push(death);
+                }
+            }
+            if suspicion.is_proven() {
+                proven.push((work.round, work.item.id));
+            }
+        }
+        for (round, work) in proven {
+            // Its round may have ended with another conviction.
+            if !self.work.contains_key(&work) {
+                continue;
+            }
+            self.counters.convictions += 1;
+            commands.push(Command::Convict { round, work });
+            let cause = FailCause::Parked { work, convicted: true };
+            let reason = "a transaction has killed two shards that did nothing else; discard the block, or retry it with another build".to_owned();
+            self.give_up(work, cause, reason, commands);
+        }
+    }
+
+    /// Whether the suspect waits for a sign that the fleet is healthy since its first death.
+    pub(super) fn wants_control(&self, work: &Work) -> bool {
+        let deaths = work.suspicion.as_ref().map(|suspicion| suspicion.deaths.as_slice());
+        deaths.and_then(<[Death]>::first).is_some_and(|first| self.healthy <= first.healthy)
+    }
+}

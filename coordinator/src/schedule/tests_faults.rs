@@ -1,0 +1,240 @@
+//! Unit tests of overdue work, strikes and suspects.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use alloy_primitives::B256;
+use common::id::{AssignmentId, Incarnation, RoundId, ShardId, SlotIndex, TxIndex};
+use common::message::SlotProgress;
+
+use super::tests::{EPOCH, ROUND, admit, base, dispatched, item, join, ms, result, scheduler};
+use super::{
+    Command, Event, FailCause, Fault, LossCause, NoShards, ScheduleLimits, Scheduler, StrikeRecord, WorkItem,
+};
+
+fn beat(
+    scheduler: &mut Scheduler,
+    at: u64,
+    shard: u32,
+    incarnation: u64,
+    slots: Vec<SlotProgress>,
+) -> Vec<Command> {
+    let (shard, incarnation) = (ShardId(shard), Incarnation(incarnation));
+    scheduler.handle(ms(at), Event::Heartbeat { shard, incarnation, slots, queued: 0 })
+}
+
+fn died(scheduler: &mut Scheduler, at: u64, shard: u32, incarnation: u64) -> Vec<Command> {
+    let (shard, incarnation) = (ShardId(shard), Incarnation(incarnation));
+    let (cause, reason) = (LossCause::Died, "killed".into());
+    scheduler.handle(ms(at), Event::Lost { shard, incarnation, cause, reason })
+}
+
+fn corrupt(scheduler: &mut Scheduler, at: u64, assignment: AssignmentId) -> Vec<Command> {
+    let (fault, reason) = (Fault::Corrupt, "damaged".into());
+    scheduler.handle(ms(at), Event::Failed { assignment, fault, reason })
+}
+
+fn come_back(scheduler: &mut Scheduler, at: u64, shard: u32, incarnation: u64) -> Vec<AssignmentId> {
+    let (shard, incarnation) = (ShardId(shard), Incarnation(incarnation));
+    scheduler.handle(ms(at), Event::Register { shard, incarnation, slots: 1 });
+    dispatched(&scheduler.handle(ms(at), Event::State { shard, incarnation, state: Some(base()) }))
+}
+
+#[test]
+fn the_median_decides_what_is_overdue() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 4);
+    let mut open = admit(&mut scheduler, 8);
+    for assignment in open.drain(..6) {
+        scheduler.handle(ms(21), result(assignment));
+    }
+    join(&mut scheduler, 2, 4);
+    // 20 ms is usual, four times that is not.
+    assert_eq!(dispatched(&scheduler.handle(ms(79), Event::Tick)), []);
+    assert_eq!(dispatched(&scheduler.handle(ms(82), Event::Tick)).len(), 2);
+}
+
+#[test]
+fn a_slot_that_stands_still_gets_a_strike_and_is_retired() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    let sent = admit(&mut scheduler, 1)[0];
+    let stuck = SlotProgress { slot: SlotIndex(0), transactions: 5, current: Some((sent, TxIndex(3))) };
+    let (mut struck_at, mut retired_at) = (None, None);
+    for at in (100..40_000).step_by(100) {
+        beat(&mut scheduler, at, 1, 1, vec![stuck]);
+        for command in scheduler.handle(ms(at), Event::Tick) {
+            match command {
+                Command::Strikes { record, .. } if record.strikes == 1 => struck_at = Some(at),
+                Command::Retire { left: 0, .. } => retired_at = Some(at),
+                _ => {}
+            }
+        }
+    }
+    assert!(struck_at.is_some() && retired_at > struck_at, "{struck_at:?} {retired_at:?}");
+    assert_eq!(scheduler.outstanding(ShardId(1)), 0);
+}
+
+#[test]
+fn three_strikes_put_a_shard_into_quarantine_and_its_results_do_not_count() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 4);
+    let sent = admit(&mut scheduler, 6);
+    join(&mut scheduler, 2, 8);
+    let mut last = Vec::new();
+    for assignment in &sent[..3] {
+        last = corrupt(&mut scheduler, 2, *assignment);
+    }
+    let record = StrikeRecord { strikes: 3, quarantines: 1, quarantined: true };
+    let strikes =
+        |command: &Command| matches!(command, Command::Strikes { record: known, .. } if *known == record);
+    assert!(last.iter().any(strikes), "{last:?}");
+    assert_eq!(scheduler.handle(ms(3), result(sent[4])), [Command::Ignore(sent[4])]);
+    assert_eq!(scheduler.outstanding(ShardId(1)), 0);
+}
+
+#[test]
+fn a_quarantine_outlives_the_coordinator_and_ends_with_a_passed_probation() {
+    let mut scheduler = scheduler();
+    let record = StrikeRecord { strikes: 3, quarantines: 1, quarantined: true };
+    scheduler.restore_strikes([(ShardId(1), record)], ms(0));
+    join(&mut scheduler, 1, 1);
+    join(&mut scheduler, 2, 1);
+    let first = admit(&mut scheduler, 1)[0];
+    assert_eq!(first.shard, ShardId(2));
+    for at in (100..30_000).step_by(100) {
+        beat(&mut scheduler, at, 1, 1, vec![]);
+        beat(&mut scheduler, at, 2, 2, vec![]);
+        scheduler.handle(ms(at), result(first));
+        scheduler.handle(ms(at), Event::Tick);
+    }
+    let work: Vec<WorkItem> = vec![item(7)];
+    let block = B256::ZERO;
+    let sent = dispatched(
+        &scheduler.handle(ms(30_001), Event::Admit { round: RoundId(2), block, work, prefer: vec![] }),
+    );
+    assert_eq!(sent.iter().map(|sent| sent.shard).collect::<Vec<_>>(), [ShardId(2), ShardId(1)]);
+    assert!(scheduler.wants_digest(&sent[1].work));
+    let digest = Some(B256::repeat_byte(1));
+    let probation = scheduler.handle(ms(30_002), Event::Result { assignment: sent[1], digest });
+    assert_eq!(probation, [Command::Ignore(sent[1])]);
+    let commands = scheduler.handle(ms(30_003), Event::Result { assignment: sent[0], digest });
+    let released =
+        |command: &Command| matches!(command, Command::Strikes { record, .. } if !record.quarantined);
+    assert!(commands.iter().any(released), "{commands:?}");
+    assert_eq!(scheduler.counters().released, 1);
+}
+
+#[test]
+fn a_second_result_that_differs_is_a_disagreement() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    let first = admit(&mut scheduler, 2)[0];
+    join(&mut scheduler, 2, 2);
+    let (shard, incarnation) = (ShardId(1), Incarnation(1));
+    let (cause, reason) = (LossCause::Silent, "silent".into());
+    let again = dispatched(&scheduler.handle(ms(2), Event::Lost { shard, incarnation, cause, reason }));
+    let second = again.into_iter().find(|again| again.work == first.work).unwrap();
+    let one = Some(B256::repeat_byte(1));
+    scheduler.handle(ms(3), Event::Result { assignment: second, digest: one });
+    let commands = scheduler.handle(ms(4), Event::Result { assignment: first, digest: one });
+    assert_eq!(commands, [Command::Ignore(first)]);
+    assert_eq!(scheduler.counters().equal_results, 1);
+    let other = Some(B256::repeat_byte(2));
+    let commands = scheduler.handle(ms(5), Event::Result { assignment: first, digest: other });
+    assert!(matches!(commands[1], Command::Disagreement { .. }), "{commands:?}");
+}
+
+/// Kills the shard that is alone with the one transaction, after it has accepted it.
+fn die_alone(scheduler: &mut Scheduler, at: u64, assignment: AssignmentId) -> Vec<Command> {
+    scheduler.handle(ms(at), Event::Accepted(assignment));
+    died(scheduler, at + 1, assignment.shard.0, assignment.incarnation.0)
+}
+
+/// The assignment that follows when the deaths have been judged.
+fn next_suspect(scheduler: &mut Scheduler, from: u64, lives: &[(u32, u64)]) -> (u64, Vec<Command>) {
+    for at in (from..from + 3_000).step_by(100) {
+        let mut commands = Vec::new();
+        for (shard, life) in lives {
+            commands.extend(beat(scheduler, at, *shard, *life, vec![]));
+        }
+        commands.extend(scheduler.handle(ms(at), Event::Tick));
+        if !commands.is_empty() {
+            return (at, commands);
+        }
+    }
+    (from, Vec::new())
+}
+
+#[test]
+fn two_lone_deaths_with_a_control_between_convict() {
+    let mut scheduler = scheduler();
+    for shard in 1..=3 {
+        join(&mut scheduler, shard, 1);
+    }
+    let work = vec![WorkItem { transactions: 1, ..item(1) }, item(2)];
+    let round = ROUND;
+    let sent =
+        dispatched(&scheduler.handle(ms(1), Event::Admit { round, block: B256::ZERO, work, prefer: vec![] }));
+    scheduler.handle(ms(2), result(sent[1]));
+    let alone = dispatched(&died(&mut scheduler, 5, 1, 1))[0];
+    let commands = die_alone(&mut scheduler, 400, alone);
+    assert_eq!(dispatched(&commands), [], "it is held until the death is judged");
+    // Shard 1 and 2 come back.
+    come_back(&mut scheduler, 410, 1, 11);
+    come_back(&mut scheduler, 420, 2, 12);
+    let lives = [(1, 11), (2, 12), (3, 3)];
+    let (at, commands) = next_suspect(&mut scheduler, 500, &lives);
+    let control = dispatched(&commands)[0];
+    assert_eq!(control.work, sent[1].work, "a control comes first");
+    let commands = scheduler.handle(ms(at + 1), result(control));
+    let alone = dispatched(&commands)[0];
+    assert_eq!(alone.work, sent[0].work);
+    die_alone(&mut scheduler, at + 1, alone);
+    let lives: Vec<_> = lives.into_iter().filter(|(shard, _)| *shard != alone.shard.0).collect();
+    let (_, commands) = next_suspect(&mut scheduler, at + 100, &lives);
+    let (work, convicted) = (sent[0].work, true);
+    assert_eq!(commands[0], Command::Convict { round, work });
+    assert!(
+        matches!(commands[1], Command::Fail { cause: FailCause::Parked { convicted: known, .. }, .. } if known == convicted)
+    );
+}
+
+#[test]
+fn a_fleet_that_dies_at_once_convicts_nobody() {
+    let mut scheduler = scheduler();
+    for shard in 1..=3 {
+        join(&mut scheduler, shard, 1);
+    }
+    admit(&mut scheduler, 3);
+    for life in 0..6u64 {
+        for shard in 1..=3u32 {
+            let incarnation = if life == 0 { u64::from(shard) } else { 100 * life + u64::from(shard) };
+            let commands = died(&mut scheduler, life * 1_000 + 10 + u64::from(shard), shard, incarnation);
+            assert!(!commands.iter().any(|command| matches!(command, Command::Convict { .. })));
+        }
+        for shard in 1..=3u32 {
+            come_back(&mut scheduler, life * 1_000 + 500, shard, 100 * (life + 1) + u64::from(shard));
+        }
+    }
+    assert_eq!(scheduler.counters().convictions, 0);
+}
+
+#[test]
+fn without_shards_the_policy_decides() {
+    for (policy, at, cause) in
+        [(NoShards::Fail, 100, FailCause::Stranded), (NoShards::Local, 30_200, FailCause::Local)]
+    {
+        let limits = ScheduleLimits { when_no_shards: policy, ..ScheduleLimits::default() };
+        let mut scheduler = Scheduler::new(EPOCH, limits, ms(0));
+        admit(&mut scheduler, 1);
+        let mut failed = None;
+        for tick in (100..=40_000).step_by(100) {
+            for command in scheduler.handle(ms(tick), Event::Tick) {
+                if let Command::Fail { cause, .. } = command {
+                    failed = failed.or(Some((tick, cause)));
+                }
+            }
+        }
+        let (when, why) = failed.unwrap();
+        assert!(when <= at && why == cause, "{policy}: {when} {why:?}");
+    }
+}

@@ -1,0 +1,197 @@
+//! The model of the block executor: rounds of a block, trusted execution, and its end on the disk.
+
+use std::time::Duration;
+
+use common::id::{RoundId, ShardId, WorkId};
+
+use super::chain::{self, BlockNumber, Piece, fold, numbers};
+use super::coordinator::Run;
+use super::disk::{Ending, Fenced};
+use super::world::{Happening, World};
+use crate::schedule::{Event, FailCause};
+
+/// A block that begins with so many starts of coordinators behind it is parked.
+const MOST_STARTS: u32 = 6;
+
+impl World {
+    pub(super) fn stop_fenced(&mut self, index: usize) {
+        self.trace(|| format!("coordinator {index} is fenced and stops"));
+        self.kill_coordinator(index, Duration::from_millis(20));
+    }
+
+    /// Begins the next block, if none is under way.
+    pub(super) fn next_block(&mut self, index: usize) {
+        let Some(coordinator) = self.coordinator(index) else { return };
+        if coordinator.run.is_some() || coordinator.committing {
+            return;
+        }
+        let Some(block) = coordinator.queue.front().copied() else { return };
+        if self.disk.starts.get(&block).is_some_and(|starts| *starts > MOST_STARTS) {
+            self.end_block(index, block, Ending::Parked);
+            return;
+        }
+        self.open_round(index, block, false, false);
+    }
+
+    fn open_round(&mut self, index: usize, block: BlockNumber, execute: bool, disputed: bool) {
+        let pieces = self.random.between(1, 5) as u8;
+        let Some(content) = self.blocks.get(block) else { return };
+        let transactions = usize::from(content.transactions);
+        let Some(coordinator) = self.coordinators.get_mut(index) else { return };
+        let (height, digest) = coordinator.head;
+        let work: Vec<_> =
+            content.cut(block, height, execute, pieces).into_iter().map(|piece| piece.item(digest)).collect();
+        coordinator.rounds += 1;
+        let round = RoundId(coordinator.rounds);
+        let open = work.iter().map(|item| item.id).collect();
+        coordinator.run =
+            Some(Run { block, round, execute, disputed, results: vec![None; transactions], open });
+        self.trace(|| {
+            format!("round {round} of block {block} opens, execute {execute}, {} pieces", work.len())
+        });
+        self.tell(
+            index,
+            Event::Admit {
+                round,
+                block: chain::state(0, block as u64 + 1).block_hash,
+                work,
+                prefer: Vec::new(),
+            },
+        );
+    }
+
+    pub(super) fn dispute(&mut self, index: usize, work: &WorkId) {
+        let block = Piece::of(work).block;
+        if let Some(run) = self.coordinator(index).and_then(|known| known.run.as_mut())
+            && run.block == block
+        {
+            run.disputed = true;
+        }
+    }
+
+    pub(super) fn recut(&mut self, index: usize, round: RoundId, work: WorkId) {
+        let piece = Piece::of(&work);
+        let base = Piece::base_digest(&work);
+        let parts: Vec<_> = (piece.first..piece.first + piece.count)
+            .map(|first| Piece { first, count: 1, ..piece }.item(base))
+            .collect();
+        if let Some(run) = self.coordinator(index).and_then(|known| known.run.as_mut())
+            && run.open.remove(&work)
+        {
+            run.open.extend(parts.iter().map(|part| part.id));
+        }
+        self.tell(index, Event::Recut { round, work, parts });
+    }
+
+    pub(super) fn round_done(&mut self, index: usize, round: RoundId) {
+        let now = self.now;
+        let Some(known) = self.coordinator(index) else { return };
+        let Some(run) = known.run.take_if(|run| run.round == round) else { return };
+        let (_, base) = known.head;
+        let Some(block) = self.blocks.get(run.block).cloned() else { return };
+        if !run.open.is_empty() {
+            self.check.fail(now, "a round is finished while some of its work is open");
+        }
+        if !run.execute {
+            // A sender that is wrong shows when the block is verified.
+            let right = block.cut(run.block, 0, false, 1);
+            let right: Vec<u64> =
+                right.iter().flat_map(|piece| numbers(&Ok(block.output(piece, base)))).collect();
+            let wrong = run.results.iter().zip(&right).any(|(found, right)| *found != Some(*right));
+            self.open_round(index, run.block, true, run.disputed || wrong);
+            return;
+        }
+        match fold(base, &run.results) {
+            Some(digest) if digest == block.after(base) && !block.invalid && !run.disputed => {
+                self.begin_commit(index, run.block, digest);
+            }
+            _ => self.judge(index, run.block),
+        }
+    }
+
+    pub(super) fn round_failed(&mut self, index: usize, round: RoundId, cause: FailCause) {
+        let Some(known) = self.coordinator(index) else { return };
+        let Some(run) = known.run.take_if(|run| run.round == round) else { return };
+        self.check.tries_again(run.block);
+        match cause {
+            // The block stays in the journal and is tried again.
+            FailCause::Stranded => {
+                self.after(Duration::from_millis(60), Happening::TryAgain { coordinator: index });
+            }
+            FailCause::Local | FailCause::Spent => self.judge(index, run.block),
+            FailCause::Parked { .. } => self.end_block(index, run.block, Ending::Parked),
+        }
+    }
+
+    /// Trusted execution, in the coordinator's own process: what kills, kills it.
+    fn judge(&mut self, index: usize, block: BlockNumber) {
+        let Some(content) = self.blocks.get(block).cloned() else { return };
+        self.trace(|| format!("block {block} is executed by the coordinator alone"));
+        if content.killer.is_some() {
+            self.kill_coordinator(index, Duration::from_millis(30));
+        } else if content.invalid {
+            self.end_block(index, block, Ending::Refused);
+        } else if let Some(known) = self.coordinator(index) {
+            let digest = content.after(known.head.1);
+            self.begin_commit(index, block, digest);
+        }
+    }
+
+    fn begin_commit(&mut self, index: usize, block: BlockNumber, digest: u64) {
+        if let Some(known) = self.coordinator(index) {
+            known.committing = true;
+            let delay = self.micros(500, 4_000);
+            self.after(delay, Happening::CommitDone { coordinator: index, block, digest });
+        }
+    }
+
+    pub(super) fn commit(&mut self, index: usize, block: BlockNumber, digest: u64) {
+        let now = self.now;
+        let Some(known) = self.coordinator(index) else { return };
+        let (epoch, (height, _)) = (known.epoch, known.head);
+        let (before, former) = (self.disk.ending(block), self.disk.head.0);
+        let earlier = self.disk.pending().first().is_some_and(|first| *first != block);
+        match self.disk.end(epoch, block, Ending::Committed, Some((height + 1, digest))) {
+            Err(Fenced) => return self.stop_fenced(index),
+            Ok(()) => self.trace(|| format!("block {block} is committed at height {}", height + 1)),
+        }
+        if epoch.number != self.disk.epoch {
+            self.check.fail(now, format!("block {block} was committed under the older epoch {epoch}"));
+        }
+        if before.is_some() || former != height || earlier {
+            self.check.fail(now, format!("block {block} was committed twice or out of order"));
+        }
+        if self.ends_here(index) {
+            return;
+        }
+        let Some(known) = self.coordinator(index) else { return };
+        known.head = (height + 1, digest);
+        self.block_ended(index, block);
+        let shards: Vec<ShardId> =
+            self.coordinator(index).map_or_else(Vec::new, |known| known.links.keys().copied().collect());
+        for shard in shards {
+            self.sync(index, shard);
+        }
+    }
+
+    fn end_block(&mut self, index: usize, block: BlockNumber, ending: Ending) {
+        let Some(known) = self.coordinator(index) else { return };
+        let epoch = known.epoch;
+        match self.disk.end(epoch, block, ending, None) {
+            Err(Fenced) => self.stop_fenced(index),
+            Ok(()) => {
+                self.trace(|| format!("block {block} has ended: {ending:?}"));
+                if !self.ends_here(index) {
+                    self.block_ended(index, block);
+                }
+            }
+        }
+    }
+
+    fn block_ended(&mut self, index: usize, block: BlockNumber) {
+        let Some(known) = self.coordinator(index) else { return };
+        known.committing = false;
+        known.queue.retain(|queued| *queued != block);
+        self.next_block(index);
+    }
+}

@@ -1,0 +1,36 @@
+//! The simulator: whole histories of a coordinator and its shards on one thread, in virtual time,
+//! decided by a seed.
+//!
+//! What is real in it: the [`Scheduler`](crate::schedule::Scheduler), the shard's
+//! [`Session`](executor_shard::session::Session) and its [`Outbox`](net::retry::Outbox). What is
+//! modelled: the network, the shards' slots and replicas, the thread that drives the scheduler, the
+//! journal, and blocks, whose results are numbers. No EVM runs here, and nothing here is used when
+//! blocks are executed.
+//!
+//! After every history: the committed state is the sequential one; every acknowledged block ended;
+//! nothing was committed twice, out of order or under an older epoch; no older command was obeyed;
+//! each result was used once and for open work; attempts were bounded; nothing was forgotten; nobody
+//! was convicted without evidence.
+
+mod blocks;
+mod calls;
+mod campaign;
+mod chain;
+mod check;
+mod coordinator;
+mod disk;
+mod driving;
+mod fault;
+mod inject;
+mod network;
+mod random;
+mod shard;
+#[cfg(test)]
+mod tests;
+mod trace;
+mod world;
+
+pub use campaign::{Campaign, CampaignReport, Failure};
+pub use check::Violation;
+pub use fault::FaultKind;
+pub use world::{History, simulate};

@@ -1,0 +1,419 @@
+//! A model shard around the real session: its slots, its replica and its calls.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use common::endpoint::PeerError;
+use common::id::{AssignmentId, Epoch, Incarnation, ShardId, SlotIndex, StateRef, TxIndex};
+use common::message::{Refusal, Registered, ResultReceipt, SlotProgress, SubmitResult};
+use common::work::{WorkFailure, WorkOutput};
+use executor_shard::session::{Accepted, Session, SessionConfig};
+use net::backoff::BackoffPolicy;
+use net::retry::EntryId;
+
+use super::chain::{Piece, address, numbers, state};
+use super::check::TrueDeath;
+use super::coordinator::ToCoordinator;
+use super::network::Way;
+use super::random::join;
+use super::world::{CALL_LIMIT, Happening, World};
+
+/// A command on its way to a shard.
+#[derive(Debug, Clone)]
+pub(super) enum ToShard {
+    Execute(AssignmentId),
+    Cancel(AssignmentId),
+    Sync { epoch: Epoch, incarnation: Incarnation, target: StateRef },
+    Drain { incarnation: Incarnation },
+}
+
+/// What a call of the shard is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Call {
+    Register,
+    Beat,
+    Submit(EntryId),
+}
+
+/// The coordinator's answer to a call.
+#[derive(Debug, Clone)]
+pub(super) enum Answer {
+    Registered(Result<Registered, PeerError>),
+    Beat(Result<(), PeerError>),
+    Submitted(Result<ResultReceipt, PeerError>),
+    /// Nobody listens there.
+    Refused,
+}
+
+/// What a slot does.
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    assignment: AssignmentId,
+    token: u64,
+    cancelled: bool,
+}
+
+/// A shard's process, over its lives.
+pub(super) struct Process {
+    pub(super) shard: ShardId,
+    pub(super) slots: u16,
+    /// Which line it hangs on.
+    pub(super) line: usize,
+    pub(super) alive: bool,
+    pub(super) life: u64,
+    pub(super) frozen_until: Duration,
+    pub(super) slow_until: Duration,
+    pub(super) slowness: u64,
+    /// Results to come that are wrong, damaged, or panics instead.
+    pub(super) wrong: u64,
+    pub(super) corrupt: u64,
+    pub(super) panics: u64,
+    /// Assignments to come that never end.
+    pub(super) hangs: u64,
+    pub(super) diverged: bool,
+    /// It is started only once.
+    pub(super) is_impostor: bool,
+    pub(super) session: Option<Session>,
+    pub(super) replica: Option<StateRef>,
+    pub(super) queue: VecDeque<AssignmentId>,
+    running: Vec<Option<Running>>,
+    done: Vec<u64>,
+    pub(super) calls: BTreeMap<u64, Call>,
+    pub(super) next_call: u64,
+    pub(super) wake_at: Option<Duration>,
+    /// The newest term it has registered under.
+    registered: Option<Epoch>,
+}
+
+impl Process {
+    pub(super) fn new(shard: ShardId, slots: u16, line: usize) -> Self {
+        Self {
+            shard,
+            slots,
+            line,
+            alive: false,
+            life: 0,
+            frozen_until: Duration::ZERO,
+            slow_until: Duration::ZERO,
+            slowness: 1,
+            wrong: 0,
+            corrupt: 0,
+            panics: 0,
+            hangs: 0,
+            diverged: false,
+            is_impostor: false,
+            session: None,
+            replica: None,
+            queue: VecDeque::new(),
+            running: Vec::new(),
+            done: Vec::new(),
+            calls: BTreeMap::new(),
+            next_call: 0,
+            wake_at: None,
+            registered: None,
+        }
+    }
+
+    pub(super) fn incarnation(&self) -> Incarnation {
+        Incarnation(self.life)
+    }
+
+    pub(super) fn drain(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.drain();
+        }
+    }
+
+    fn held(&self) -> Vec<AssignmentId> {
+        let running = self.running.iter().flatten().map(|running| running.assignment);
+        running.chain(self.queue.iter().copied()).collect()
+    }
+
+    pub(super) fn progress(&self) -> Vec<SlotProgress> {
+        (0..)
+            .zip(self.running.iter().zip(&self.done))
+            .map(|(slot, (running, done))| SlotProgress {
+                slot: SlotIndex(slot),
+                transactions: *done,
+                current: running.map(|running| {
+                    let first = Piece::of(&running.assignment.work).first;
+                    (running.assignment, TxIndex(u32::from(first)))
+                }),
+            })
+            .collect()
+    }
+}
+
+impl World {
+    pub(super) fn start_shard(&mut self, index: usize) {
+        self.lives += 1;
+        let (life, now) = (self.lives, self.now);
+        let Some(process) = self.processes.get_mut(index).filter(|process| !process.alive) else { return };
+        let slots = usize::from(process.slots);
+        *process = Process {
+            alive: true,
+            life,
+            is_impostor: process.is_impostor,
+            running: vec![None; slots],
+            done: vec![0; slots],
+            ..Process::new(process.shard, process.slots, process.line)
+        };
+        process.session = Some(Session::new(
+            SessionConfig {
+                shard: process.shard,
+                incarnation: Incarnation(life),
+                queue_limit: 4 * slots + 2,
+                parallel_sends: slots + 1,
+                lost_after: Duration::from_millis(300),
+                backoff: BackoffPolicy::default(),
+            },
+            now,
+        ));
+        let shard = process.shard;
+        self.trace(|| format!("shard {shard} starts, incarnation {life}"));
+        self.drive(index);
+    }
+
+    /// The process is killed.
+    pub(super) fn kill_shard(&mut self, index: usize, back_after: Option<Duration>) {
+        let now = self.now;
+        let Some(process) = self.processes.get(index).filter(|process| process.alive) else { return };
+        let (shard, incarnation, held) = (process.shard, process.incarnation(), process.held());
+        let held = held.into_iter().map(|assignment| assignment.work).collect();
+        self.check.deaths.push(TrueDeath { at: now, shard, incarnation, held });
+        self.trace(|| format!("shard {shard} is killed"));
+        self.stop_shard(index, back_after);
+    }
+
+    /// The process ends; whoever is connected to it notices soon, if the line is well.
+    pub(super) fn stop_shard(&mut self, index: usize, back_after: Option<Duration>) {
+        let Some(process) = self.processes.get_mut(index).filter(|process| process.alive) else { return };
+        process.alive = false;
+        process.session = None;
+        let (shard, incarnation) = (process.shard, process.incarnation());
+        let line = process.line;
+        self.trace(|| format!("shard {shard} ends, incarnation {incarnation}"));
+        self.break_links(shard, incarnation, line, true);
+        if let Some(pause) = back_after {
+            self.after(pause, Happening::ShardStart(index));
+        }
+    }
+
+    /// Coordinators notice a broken connection, unless nothing reaches them.
+    pub(super) fn break_links(&mut self, shard: ShardId, incarnation: Incarnation, line: usize, died: bool) {
+        if self.lines.get(line).is_some_and(|line| line.is_cut(Way::FromShard, self.now)) {
+            return;
+        }
+        for coordinator in 0..self.coordinators.len() {
+            let delay = self.micros(100, 5_000);
+            self.after(delay, Happening::LinkBroken { coordinator, shard, incarnation, died });
+        }
+    }
+
+    pub(super) fn at_shard(&mut self, happening: Happening) {
+        let (index, life) = match &happening {
+            Happening::ShardWake { process, life }
+            | Happening::SlotDone { process, life, .. }
+            | Happening::CallLost { process, life, .. }
+            | Happening::Answered { process, life, .. } => (*process, Some(*life)),
+            Happening::ToShard { process, .. } => (*process, None),
+            _ => return,
+        };
+        let now = self.now;
+        let Some(process) = self.processes.get(index) else { return };
+        if !process.alive || life.is_some_and(|life| life != process.life) {
+            if let Happening::ToShard { from, packet, .. } = happening {
+                self.nobody_there(from, index, packet);
+            }
+            return;
+        }
+        if process.frozen_until > now {
+            let thaw = process.frozen_until;
+            if let Happening::ToShard { from, packet: ToShard::Execute(assignment), .. } = &happening {
+                let lost = Happening::CommandLost { coordinator: *from, assignment: *assignment };
+                self.after(CALL_LIMIT, lost);
+            }
+            self.at(thaw, happening);
+            return;
+        }
+        self.take_at_shard(index, happening);
+        self.drive(index);
+    }
+
+    fn take_at_shard(&mut self, index: usize, happening: Happening) {
+        let random = self.random.next();
+        let now = self.now;
+        match happening {
+            Happening::SlotDone { slot, token, .. } => self.slot_done(index, slot, token),
+            Happening::CallLost { call, .. } => {
+                self.answered(index, call, Answer::Refused, random);
+            }
+            Happening::Answered { call, answer, .. } => self.answered(index, call, *answer, random),
+            Happening::ToShard { from, packet, .. } => self.command(index, from, packet),
+            Happening::ShardWake { .. } => {
+                if let Some(process) = self.processes.get_mut(index)
+                    && process.wake_at.is_some_and(|at| at <= now)
+                {
+                    process.wake_at = None;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn answered(&mut self, index: usize, call: u64, answer: Answer, random: u64) {
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(index) else { return };
+        let Some(kind) = process.calls.remove(&call) else { return };
+        let Some(session) = &mut process.session else { return };
+        let unreachable = || PeerError::Unreachable("no answer".into());
+        match (kind, answer) {
+            (Call::Register, Answer::Registered(answer)) => {
+                if let Ok(registered) = &answer {
+                    process.registered = process.registered.max(Some(registered.epoch));
+                }
+                session.registered(answer, now, random);
+            }
+            (Call::Beat, Answer::Beat(answer)) => session.heartbeat_done(answer, now, random),
+            (Call::Submit(entry), Answer::Submitted(answer)) => session.submitted(entry, answer, now, random),
+            (Call::Register, _) => session.registered(Err(unreachable()), now, random),
+            (Call::Beat, _) => session.heartbeat_done(Err(unreachable()), now, random),
+            (Call::Submit(entry), _) => session.submitted(entry, Err(unreachable()), now, random),
+        }
+    }
+
+    /// A command has arrived.
+    fn command(&mut self, index: usize, from: usize, packet: ToShard) {
+        let Some(process) = self.processes.get_mut(index) else { return };
+        let Some(session) = &mut process.session else { return };
+        let (shard, incarnation, at) = (process.shard, Incarnation(process.life), process.replica);
+        match packet {
+            ToShard::Execute(assignment) => {
+                let answer = self.accept(index, assignment);
+                self.obeyed(index, from, ToCoordinator::Executed { assignment, answer });
+            }
+            ToShard::Cancel(assignment) => {
+                let waiting = process.queue.len();
+                process.queue.retain(|queued| *queued != assignment);
+                if process.queue.len() < waiting {
+                    session.dropped(assignment);
+                }
+                let running = process.running.iter_mut().flatten();
+                for running in running.filter(|running| running.assignment == assignment) {
+                    running.cancelled = true;
+                }
+            }
+            ToShard::Sync { epoch, incarnation: wanted, target } => {
+                let answer = match session.check_epoch(epoch) {
+                    Ok(()) if wanted == incarnation => {
+                        process.replica = Some(target);
+                        process.diverged = false;
+                        Ok(target)
+                    }
+                    Ok(()) => Err(()),
+                    Err(_) => Err(()),
+                };
+                self.obeyed(index, from, ToCoordinator::Synced { shard, incarnation, answer });
+            }
+            ToShard::Drain { incarnation: wanted } if wanted == incarnation => session.drain(),
+            ToShard::Drain { .. } => {}
+        }
+        self.trace(|| format!("shard {shard} was at {at:?}"));
+    }
+
+    fn accept(&mut self, index: usize, assignment: AssignmentId) -> Result<(), PeerError> {
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(index) else { return Ok(()) };
+        let Some(session) = &mut process.session else { return Ok(()) };
+        session.check_epoch(assignment.epoch).map_err(PeerError::Command)?;
+        let piece = Piece::of(&assignment.work);
+        let wanted = state(piece.base, Piece::base_digest(&assignment.work));
+        if piece.execute && process.replica != Some(wanted) {
+            return Err(PeerError::Command(Refusal::NotAtBase { at: process.replica, wanted }));
+        }
+        if session.accept(assignment).map_err(PeerError::Command)? == Accepted::Already {
+            return Ok(());
+        }
+        process.queue.push_back(assignment);
+        if process.registered.is_some_and(|epoch| assignment.epoch < epoch) {
+            self.check
+                .fail(now, format!("a command of epoch {} was obeyed under a newer one", assignment.epoch));
+        }
+        if (assignment.shard, assignment.incarnation) != (process.shard, Incarnation(process.life)) {
+            self.check.fail(now, "a command for another life was obeyed");
+        }
+        self.begin_work(index);
+        Ok(())
+    }
+
+    /// Idle slots take from the queue.
+    fn begin_work(&mut self, index: usize) {
+        loop {
+            let Some(process) = self.processes.get_mut(index).filter(|process| process.alive) else { return };
+            let Some(slot) = process.running.iter().position(Option::is_none) else { return };
+            let Some(assignment) = process.queue.pop_front() else { return };
+            let piece = Piece::of(&assignment.work);
+            let slowness = if process.slow_until > self.now { process.slowness } else { 1 };
+            let hangs = process.hangs > 0;
+            process.hangs = process.hangs.saturating_sub(1);
+            let token = self.random.next();
+            if let Some(place) = process.running.get_mut(slot) {
+                *place = Some(Running { assignment, token, cancelled: false });
+            }
+            let life = process.life;
+            let killer = self.blocks.get(piece.block).and_then(|block| block.killer);
+            let each = if piece.execute { 1_200 } else { 300 };
+            let micros = self.random.between(each / 2, each * 2) * u64::from(piece.count) * slowness;
+            if piece.execute && killer.is_some_and(|killer| piece.contains(killer)) {
+                // It dies on the way; this slot's end finds nobody.
+                let when = Duration::from_micros(self.random.between(1, micros.max(2)));
+                self.after(when, Happening::SlotDone { process: index, life, slot, token: 0 });
+                continue;
+            }
+            let lasts = if hangs { Duration::from_secs(3600) } else { Duration::from_micros(micros) };
+            self.after(lasts, Happening::SlotDone { process: index, life, slot, token });
+        }
+    }
+
+    fn slot_done(&mut self, index: usize, slot: usize, token: u64) {
+        if token == 0 {
+            let back = self.micros(20_000, 150_000);
+            self.kill_shard(index, Some(back));
+            return;
+        }
+        let now = self.now;
+        let salt = self.random.next();
+        let Some(process) = self.processes.get_mut(index) else { return };
+        let Some(place) = process.running.get_mut(slot) else { return };
+        let Some(running) = place.take_if(|running| running.token == token) else { return };
+        let piece = Piece::of(&running.assignment.work);
+        if let Some(done) = process.done.get_mut(slot) {
+            *done += u64::from(piece.count);
+        }
+        let base = Piece::base_digest(&running.assignment.work);
+        let base = if process.diverged && piece.execute { join(base, 666) } else { base };
+        let mut outcome = match self.blocks.get(piece.block) {
+            Some(block) => Ok(block.output(&piece, base)),
+            None => Err(WorkFailure::BaseGone),
+        };
+        let Some(session) = &mut process.session else { return };
+        if process.panics > 0 {
+            process.panics -= 1;
+            outcome = Err(WorkFailure::WorkerPanicked { message: "simulated".into(), at: None });
+        } else if process.wrong > 0 {
+            process.wrong -= 1;
+            let mut wrong: Vec<u64> = numbers(&outcome);
+            if let Some(first) = wrong.first_mut() {
+                *first = salt;
+            }
+            outcome =
+                Ok(WorkOutput::Recovered(wrong.into_iter().map(|number| Ok(address(number))).collect()));
+        }
+        if running.cancelled {
+            session.dropped(running.assignment);
+        } else {
+            session.finished(SubmitResult { assignment: running.assignment, outcome }, now);
+        }
+        self.begin_work(index);
+    }
+}

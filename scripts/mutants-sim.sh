@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Proves that the simulator can fail: builds it with one deliberate bug at a time (tests/mutants/sim-*.patch)
+# and expects a violation within the number of seeds that the patch's second line states.
+#   scripts/mutants-sim.sh [NAME…]      all of them, or those named (release-forgotten, …)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+root=$PWD
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+export CARGO_TARGET_DIR="${MUTANTS_TARGET_DIR:-${CARGO_TARGET_DIR:-$root/target}}"
+
+if [ $# -eq 0 ]; then
+    patches=("$root"/tests/mutants/sim-*.patch)
+else
+    patches=("${@/#/$root/tests/mutants/sim-}")
+    patches=("${patches[@]/%/.patch}")
+fi
+
+missed=0
+for patch in "${patches[@]}"; do
+    name=$(basename "$patch" .patch)
+    seeds=$(sed -n 's/^Found within \([0-9]*\) seeds\.$/\1/p' "$patch")
+    rm -rf "${copy:?}/tree" && mkdir "$copy/tree"
+    git ls-files -z --cached --others --exclude-standard | xargs -0 tar -c | tar -x -C "$copy/tree"
+    (cd "$copy/tree" && patch -s -p1 <"$patch" && cargo build --quiet --locked --release --workspace --bins)
+    if report=$("$CARGO_TARGET_DIR/release/coordinator" simulate --seeds "$seeds" --json 2>/dev/null); then
+        printf '%-32s NOT FOUND in %s seeds\n' "$name" "$seeds"
+        missed=$((missed + 1))
+    else
+        first=$(sed -n 's/.*"failing_seeds":\[\([0-9]*\).*/\1/p' <<<"$report")
+        printf '%-32s found at seed %s (within %s)\n' "$name" "${first:-unknown}" "$seeds"
+    fi
+done
+# The binary of the last mutant must not be taken for the real one.
+rm -f "$CARGO_TARGET_DIR/release/coordinator"
+[ "$missed" -eq 0 ]
