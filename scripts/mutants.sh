@@ -48,6 +48,8 @@ fresh_tree() {
 rows=() missed=0
 for patch in "$root"/tests/mutants/*.patch; do
     name=$(basename "$patch" .patch)
+    # Those of the simulator are scripts/mutants-sim.sh's.
+    [[ $name == sim-* ]] && continue
     selected "$name" "$@" || continue
     echo "== $name" >&2
     sed -n 's/^Mistake: /   /p' "$patch" >&2

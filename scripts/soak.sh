@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Long runs, until a bound or a difference is reached. What is run is named by an option:
 #
+#   scripts/soak.sh [--seeds N] [--seed FIRST] [--jobs J]
+#       simulated histories of the failure model, on all cores (default: one million)
 #   scripts/soak.sh --fuzz [--transactions N] [--minutes M] [--seed N]
 #       the differential fuzzer: this system against alloy-evm on random programs
 #       (default: one million transactions, beginning at a seed made of the date)
@@ -14,12 +16,10 @@ usage() {
     exit "$1"
 }
 
-what=${1:-}
-shift || true
-case $what in
---fuzz) ;;
+what=simulate
+case ${1:-} in
+--fuzz) what=fuzz && shift ;;
 -h | --help) usage 0 ;;
-*) usage 2 >&2 ;;
 esac
 
 target=$(cargo metadata --format-version 1 --no-deps --offline 2>/dev/null |
@@ -27,7 +27,7 @@ target=$(cargo metadata --format-version 1 --no-deps --offline 2>/dev/null |
 bin=${target:-target}/release/coordinator
 
 soak_fuzz() {
-    cargo build --locked --release --bin coordinator
+    cargo build --locked --release --bins
     local bounded=no seeded=no option
     for option in "$@"; do
         case $option in
@@ -42,6 +42,14 @@ soak_fuzz() {
     "$bin" fuzz "$@"
 }
 
-case $what in
---fuzz) soak_fuzz "$@" ;;
-esac
+soak_simulate() {
+    cargo build --locked --release --bins
+    case " $* " in
+    *" --seeds "* | *" --seeds="*) ;;
+    *) set -- --seeds 1000000 "$@" ;;
+    esac
+    echo "== coordinator simulate $*"
+    "$bin" simulate "$@"
+}
+
+"soak_$what" "$@"

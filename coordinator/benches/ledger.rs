@@ -38,7 +38,11 @@ fn origin(accounts: u64) -> Origin {
     let record = |number: u64| AccountRecord {
         address: address(number),
         account: account(number + 1),
-        storage: if number % 10 == 0 { (1..5).map(|key| slot(key, number + key)).collect() } else { vec![] },
+        storage: if number.is_multiple_of(10) {
+            (1..5).map(|key| slot(key, number + key)).collect()
+        } else {
+            vec![]
+        },
     };
     Origin {
         spec: ChainSpec::mainnet(),

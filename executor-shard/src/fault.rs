@@ -125,7 +125,7 @@ pub(crate) fn before(fault: FaultKind) {
         FaultKind::Hang => loop {
             std::thread::park();
         },
-        FaultKind::Panic => std::panic::panic_any("a planned fault".to_owned()),
+        FaultKind::Panic => std::panic::resume_unwind(Box::new("a planned fault".to_owned())),
         FaultKind::Exit => {
             tracing::error!("this process ends because of a planned fault");
             std::process::exit(EXIT_CODE);

@@ -33,7 +33,7 @@ fn origin() -> Origin {
         .map(|number| AccountRecord {
             address: address(number),
             account: account(number + 1),
-            storage: if number % 2 == 0 {
+            storage: if number.is_multiple_of(2) {
                 (1..6).map(|key| slot(key, number + key)).collect()
             } else {
                 vec![]
@@ -69,7 +69,7 @@ fn changes(seed: u64) -> Vec<AccountDelta> {
         of(seed % 40, Some(account(seed + 1000)), false, vec![slot(1, 0), slot(9, seed + 1)]),
         of(100 + seed, Some(account(seed)), false, vec![slot(seed, 5)]),
     ];
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         changes.push(of((seed + 2) % 40, None, true, vec![]));
     }
     if seed % 4 == 1 {

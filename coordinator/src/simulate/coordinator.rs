@@ -299,10 +299,8 @@ impl World {
             }
             Happening::CommitDone { block, digest, .. } => self.commit(index, block, digest),
             Happening::TryAgain { .. } => self.next_block(index),
-            Happening::ZombieEnds { .. } => {
-                if index != self.front() {
-                    self.kill_coordinator(index, Duration::ZERO);
-                }
+            Happening::ZombieEnds { .. } if index != self.front() => {
+                self.kill_coordinator(index, Duration::ZERO);
             }
             _ => {}
         }
