@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -60,17 +61,43 @@ pub(crate) fn profile_dir() -> Result<PathBuf> {
 /// missing this says so; a test that needs them then returns.
 #[must_use]
 pub fn mainnet_dir() -> Option<PathBuf> {
+    recorded("mainnet")
+}
+
+/// Ethereum's BlockchainTests, unpacked beside the test's binary; where the archive is missing this
+/// says so.
+///
+/// # Errors
+/// When the archive cannot be unpacked.
+pub fn blockchain_tests() -> Result<Option<PathBuf>> {
+    let Some(archive) = recorded("blockchain-tests.tar.xz") else { return Ok(None) };
+    let folder = profile_dir()?.join("suite");
+    let whole = folder.join("whole");
+    if !whole.is_file() {
+        fs::create_dir_all(&folder)?;
+        let tar = Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(&folder).status();
+        let unpacked = tar.context("tar cannot be started; it is needed to unpack the suite")?;
+        if !unpacked.success() {
+            bail!("{} cannot be unpacked: tar ended with {unpacked}", archive.display());
+        }
+        fs::write(&whole, "")?;
+    }
+    Ok(Some(folder.join("BlockchainTests")))
+}
+
+/// Something of the recorded data, or a word that it is not there.
+fn recorded(name: &str) -> Option<PathBuf> {
     let data = env::var_os("SHARDS_TEST_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
-    let dir = data.join("mainnet");
-    if dir.is_dir() {
-        return Some(dir);
+    let path = data.join(name);
+    if path.exists() {
+        return Some(path);
     }
     // Not by a macro: what those print is shown of failing tests only. If it cannot be said, so be it.
     let _ = writeln!(
         std::io::stderr(),
-        "SKIPPED: {} is not there; set SHARDS_TEST_DATA to the folder that has mainnet/",
-        dir.display()
+        "SKIPPED: {} is not there; set SHARDS_TEST_DATA to the folder that has {name}",
+        path.display()
     );
     None
 }

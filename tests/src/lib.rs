@@ -19,7 +19,7 @@ mod report;
 mod scene;
 mod wait;
 
-pub use artefacts::{Binary, block_files, mainnet_dir};
+pub use artefacts::{Binary, block_files, blockchain_tests, mainnet_dir};
 pub use chain::Chain;
 pub use chain_file::{ChainFile, HeaderField};
 pub use fleet::{Coordinator, Shard, ShardState, Status, submit_to};
