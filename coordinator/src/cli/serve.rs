@@ -85,7 +85,7 @@ impl ServeArgs {
             tick: peer.beat.min(ScheduleLimits::default().tick),
             when_no_shards: self.when_no_shards,
             no_shard_wait: Duration::from_secs(self.no_shard_wait),
-            ..ScheduleLimits::default()
+            ..FleetOptions::default().schedule
         };
         FleetOptions { peer, schedule }
     }

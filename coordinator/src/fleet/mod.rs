@@ -44,12 +44,21 @@ const EVENT_QUEUE: usize = 4096;
 const LOSSES_REMEMBERED: usize = 256;
 
 /// What a fleet is built from.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct FleetOptions {
     /// Timeouts and liveness limits towards shards.
     pub peer: PeerLimits,
     /// Bounds of the scheduler.
     pub schedule: ScheduleLimits,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        // One transaction may take seconds: the first that verifies a blob's proof has revm set up
+        // its tables. Work that is merely slow is duplicated long before; nobody waits for this.
+        let schedule = ScheduleLimits { stuck_floor: Duration::from_secs(15), ..ScheduleLimits::default() };
+        Self { peer: PeerLimits::default(), schedule }
+    }
 }
 
 /// The fleet cannot be, or has ended.
