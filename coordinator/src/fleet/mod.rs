@@ -54,9 +54,9 @@ pub struct FleetOptions {
 
 impl Default for FleetOptions {
     fn default() -> Self {
-        // One transaction may take seconds: the first that verifies a blob's proof has revm set up
-        // its tables. Work that is merely slow is duplicated long before; nobody waits for this.
-        let schedule = ScheduleLimits { stuck_floor: Duration::from_secs(15), ..ScheduleLimits::default() };
+        // On a machine with more threads than cores a transaction may take long. Work that is merely
+        // slow is duplicated long before; nobody waits for this.
+        let schedule = ScheduleLimits { stuck_floor: Duration::from_secs(3), ..ScheduleLimits::default() };
         Self { peer: PeerLimits::default(), schedule }
     }
 }
