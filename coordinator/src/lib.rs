@@ -10,6 +10,7 @@ pub mod fuzz;
 pub mod generate;
 pub mod import;
 pub mod input;
+pub mod intake;
 pub mod ledger;
 pub mod planner;
 pub mod rules;

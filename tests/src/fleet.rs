@@ -44,6 +44,10 @@ pub struct Status {
     pub head: u64,
     /// The head's hash.
     pub head_hash: String,
+    /// Blocks that are accepted, and neither ended nor parked.
+    pub accepted: u64,
+    /// Blocks that wait for an operator.
+    pub parked: u64,
     /// The shards of the fleet.
     pub shards: Vec<ShardState>,
 }
@@ -111,16 +115,38 @@ impl Coordinator {
         format!("http://{}", self.address)
     }
 
+    /// Runs a client's command against it to its end; what it says on standard output.
+    ///
+    /// # Errors
+    /// When it fails; the message has what it said.
+    pub fn ask(&self, command: &[&str], more: &[&str]) -> Result<String> {
+        let url = self.url();
+        let output = Command::new(Binary::Coordinator.path()?)
+            .args(command)
+            .args(["--coordinator", &url])
+            .args(more)
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{command:?} ended with {}: {said}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// Asks how it is.
     ///
     /// # Errors
     /// When it does not answer.
     pub fn status(&self) -> Result<Status> {
-        let line = ["status", "--json", "--coordinator", &self.url()];
-        let output = Command::new(Binary::Coordinator.path()?).args(line).output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "status ended with {}: {said}", output.status);
-        Status::parse(&String::from_utf8(output.stdout)?)
+        Status::parse(&self.ask(&["status", "--json"], &[])?)
+    }
+
+    /// Has every block of a chain file journaled, without waiting for any.
+    ///
+    /// # Errors
+    /// When one is not accepted.
+    pub fn accept_all(&self, chain: &Chain) -> Result<()> {
+        let file = chain.rlp();
+        let file = file.to_str().context("the chain's path is not UTF-8")?;
+        self.ask(&["submit", "--no-wait"], &[file]).map(drop)
     }
 
     /// Waits until the fleet is as wanted.
@@ -259,6 +285,8 @@ impl Status {
         Ok(Self {
             head: number(&value, "head")?,
             head_hash: text(&value, "head_hash")?,
+            accepted: number(&value, "accepted")?,
+            parked: number(&value, "parked")?,
             shards: shards.iter().map(ShardState::parse).collect::<Result<_>>()?,
         })
     }

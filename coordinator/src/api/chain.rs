@@ -1,67 +1,20 @@
-//! The chain thread: takes blocks from a bounded queue, executes, verifies and commits them.
+//! The chain thread: takes accepted blocks one after another, has them executed and committed, and says
+//! how each has ended.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use alloy_primitives::B256;
 use common::block::Block;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
-use tokio::sync::oneshot;
+use crossbeam_channel::{Receiver, bounded};
 use tokio_util::sync::CancellationToken;
 
-use crate::execute::{BlockStats, ExecuteError};
+use super::desk::{Desk, LOOK, ParkedBlock, Submissions, Ticket, unix_now};
+use super::outcome::{BlockOutcome, ParkedError, SubmitError};
+use crate::execute::ExecuteError;
 use crate::fleet::{EventKind, FleetError};
 use crate::import::{Imported, Importer, Place, is_fatal};
-use crate::ledger::Ledger;
-
-/// Blocks that wait, at most.
-const QUEUE: usize = 64;
-
-/// Committed blocks whose results are remembered, so that submitting one again is answered.
-const REMEMBERED: usize = 4096;
-
-/// How often the thread looks whether it is to stop.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// What became of a block.
-#[derive(Debug, Clone)]
-pub struct BlockOutcome {
-    /// The block's number.
-    pub number: u64,
-    /// Its hash.
-    pub hash: B256,
-    /// The newest fork whose rules applied.
-    pub fork: &'static str,
-    /// How many transactions it has.
-    pub transactions: usize,
-    /// Gas it used.
-    pub gas_used: u64,
-    /// Why it was refused or could not be executed, if so.
-    pub error: Option<String>,
-    /// Whether the block itself is at fault; if not, it may be submitted again.
-    pub refused: bool,
-    /// How it went.
-    pub stats: BlockStats,
-    /// Whether it had been committed before.
-    pub known: bool,
-}
-
-/// Why a block is not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// The queue is full.
-    #[error("{QUEUE} blocks are waiting already; try again in a moment")]
-    Busy,
-    /// The thread is gone.
-    #[error("the coordinator is stopping")]
-    Stopping,
-    /// There is none: its blocks come from files.
-    #[error(
-        "this coordinator imports blocks from files and takes none from clients; submit to one that serves"
-    )]
-    Importing,
-}
+use crate::intake::IntakeLimits;
+use crate::ledger::{Ledger, LedgerError, Parked};
 
 /// Why the chain cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +24,10 @@ pub enum ChainError {
     Fleet(#[from] FleetError),
     /// A block cannot be made durable, or the ledger cannot be read.
     #[error("the ledger fails, so no block is taken any more: {0}")]
-    Ledger(ExecuteError),
-}
-
-struct Submission {
-    block: Block,
-    reply: oneshot::Sender<BlockOutcome>,
+    Ledger(#[from] LedgerError),
+    /// The same, found while a block was executed.
+    #[error("the ledger fails, so no block is taken any more: {0}")]
+    Execute(ExecuteError),
 }
 
 /// How the chain is.
@@ -84,26 +35,21 @@ struct Submission {
 pub struct ChainStatus {
     /// Assignments given to another shard.
     pub reassigned: u64,
+    /// Blocks that are accepted, and neither ended nor parked.
+    pub accepted: usize,
+    /// Blocks that wait for an operator.
+    pub parked: usize,
 }
 
-/// The way to the chain thread.
+/// The way to the chain.
 #[derive(Debug, Clone)]
 pub struct ChainHandle {
-    queue: Sender<Submission>,
-    status: Arc<Mutex<ChainStatus>>,
+    /// None where blocks come from elsewhere.
+    desk: Option<Arc<Desk>>,
+    reassigned: Arc<Mutex<u64>>,
     ledger: Arc<Ledger>,
-    /// Whether blocks come from elsewhere.
-    importing: bool,
-    /// Cancelled when no more blocks are taken.
-    admission: CancellationToken,
-    /// Cancelled when the block in hand is done after that.
+    /// Cancelled when the block in hand is done, after no more are taken.
     idle: CancellationToken,
-}
-
-impl std::fmt::Debug for Submission {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Submission").field("block", &self.block.hash).finish_non_exhaustive()
-    }
 }
 
 impl ChainHandle {
@@ -111,46 +57,61 @@ impl ChainHandle {
     /// no blocks.
     #[must_use]
     pub fn importing(ledger: Arc<Ledger>) -> Self {
-        let (queue, _) = bounded(0);
-        let (admission, idle) = (CancellationToken::new(), CancellationToken::new());
+        let idle = CancellationToken::new();
         idle.cancel();
-        Self { queue, status: Arc::default(), ledger, importing: true, admission, idle }
+        Self { desk: None, reassigned: Arc::default(), ledger, idle }
     }
 
     /// Counts assignments that were given to another shard.
     pub fn count_reassigned(&self, count: u32) {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).reassigned += u64::from(count);
+        *self.reassigned.lock().unwrap_or_else(PoisonError::into_inner) += u64::from(count);
     }
 
-    /// Puts a block into the queue. Its outcome comes later; dropping the receiver does not stop it.
+    /// Submits a block. It is accepted, and ends, later; dropping the ticket does not stop it.
     ///
     /// # Errors
     /// [`SubmitError`] when there is no place.
-    pub fn submit(&self, block: Block) -> Result<oneshot::Receiver<BlockOutcome>, SubmitError> {
-        if self.importing {
-            return Err(SubmitError::Importing);
-        }
-        if self.admission.is_cancelled() {
-            return Err(SubmitError::Stopping);
-        }
-        let (reply, outcome) = oneshot::channel();
-        self.queue.try_send(Submission { block, reply }).map_err(|error| match error {
-            TrySendError::Full(_) => SubmitError::Busy,
-            TrySendError::Disconnected(_) => SubmitError::Stopping,
-        })?;
-        Ok(outcome)
+    pub fn submit(&self, block: Block) -> Result<Ticket, SubmitError> {
+        self.desk.as_ref().ok_or(SubmitError::Importing)?.submit(block)
     }
 
-    /// Takes no more blocks; resolves when the one in hand is done.
+    /// The blocks that wait for an operator.
+    #[must_use]
+    pub fn parked(&self) -> Vec<ParkedBlock> {
+        self.desk.as_ref().map(|desk| desk.parked()).unwrap_or_default()
+    }
+
+    /// A parked block is tried again: durable when this returns.
+    ///
+    /// # Errors
+    /// [`ParkedError`] when it is not parked, or the ledger fails.
+    pub fn retry(&self, hash: &B256) -> Result<(), ParkedError> {
+        self.desk.as_ref().ok_or(ParkedError::NotParked(*hash))?.retry(hash)
+    }
+
+    /// A parked block is given up: durable when this returns.
+    ///
+    /// # Errors
+    /// [`ParkedError`] when it is not parked, or the ledger fails.
+    pub fn discard(&self, hash: &B256) -> Result<(), ParkedError> {
+        self.desk.as_ref().ok_or(ParkedError::NotParked(*hash))?.discard(hash)
+    }
+
+    /// Takes no more blocks; resolves when the one in hand is done. What was accepted and is not begun
+    /// stays in the journal.
     pub async fn finish(&self) {
-        self.admission.cancel();
+        if let Some(desk) = &self.desk {
+            desk.admission.cancel();
+        }
         self.idle.cancelled().await;
     }
 
     /// How the chain is.
     #[must_use]
     pub fn status(&self) -> ChainStatus {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        let reassigned = *self.reassigned.lock().unwrap_or_else(PoisonError::into_inner);
+        let (accepted, parked) = self.desk.as_ref().map(|desk| desk.counts()).unwrap_or_default();
+        ChainStatus { reassigned, accepted, parked }
     }
 
     /// The ledger.
@@ -160,35 +121,59 @@ impl ChainHandle {
     }
 }
 
+/// The thread that takes blocks in.
+#[derive(Debug)]
+pub struct IntakeThread {
+    desk: Arc<Desk>,
+    submissions: Submissions,
+}
+
+impl IntakeThread {
+    /// Takes blocks in until `stop`.
+    ///
+    /// # Errors
+    /// [`ChainError::Ledger`] when they cannot be journaled.
+    pub fn run(self, stop: &CancellationToken) -> Result<(), ChainError> {
+        Ok(self.desk.run(&self.submissions, stop)?)
+    }
+}
+
 /// The chain.
 #[derive(Debug)]
 pub struct Chain {
     importer: Importer,
-    queue: Receiver<Submission>,
-    status: Arc<Mutex<ChainStatus>>,
-    remembered: HashMap<B256, BlockOutcome>,
-    order: VecDeque<B256>,
-    admission: CancellationToken,
-    idle: CancellationToken,
+    desk: Arc<Desk>,
+    work: Receiver<()>,
+    handle: ChainHandle,
 }
 
 impl Chain {
-    /// A chain of the blocks that `importer` takes; [`Chain::run`] runs it.
-    #[must_use]
-    pub fn new(importer: Importer) -> (Self, ChainHandle) {
-        let (sender, queue) = bounded(QUEUE);
-        let status: Arc<Mutex<ChainStatus>> = Arc::default();
+    /// A chain of the blocks that `importer` takes, beginning with those that were accepted before.
+    /// [`Chain::run`] and [`IntakeThread::run`] run it.
+    ///
+    /// # Errors
+    /// [`ChainError`] when the journal cannot be read.
+    pub fn new(importer: Importer) -> Result<(Self, IntakeThread, ChainHandle), ChainError> {
+        let (sender, work) = bounded(1);
+        let ledger = Arc::clone(importer.ledger());
+        let (desk, submissions, overburdened) =
+            Desk::open(Arc::clone(&ledger), IntakeLimits::default(), sender)?;
+        if let Some((hash, number, reason)) = overburdened {
+            announce_parked(&importer, number, hash, &reason);
+        }
+        let desk = Arc::new(desk);
         let handle = ChainHandle {
-            queue: sender,
-            status: Arc::clone(&status),
-            ledger: Arc::clone(importer.ledger()),
-            importing: false,
-            admission: CancellationToken::new(),
+            desk: Some(Arc::clone(&desk)),
+            reassigned: Arc::default(),
+            ledger,
             idle: CancellationToken::new(),
         };
-        let (admission, idle) = (handle.admission.clone(), handle.idle.clone());
-        let (remembered, order) = (HashMap::new(), VecDeque::new());
-        (Self { importer, queue, status, remembered, order, admission, idle }, handle)
+        let intake = IntakeThread { desk: Arc::clone(&desk), submissions };
+        let (accepted, parked) = desk.counts();
+        if accepted + parked > 0 {
+            tracing::info!(accepted, parked, "going on with blocks that were accepted before");
+        }
+        Ok((Self { importer, desk, work, handle: handle.clone() }, intake, handle))
     }
 
     /// Executes blocks until `stop`.
@@ -196,74 +181,84 @@ impl Chain {
     /// # Errors
     /// [`ChainError`] when the fleet is gone, or the disk fails.
     pub fn run(mut self, stop: &CancellationToken) -> Result<(), ChainError> {
-        let admission = self.admission.clone();
-        let idle = self.idle.clone();
         while !stop.is_cancelled() {
-            if admission.is_cancelled() {
-                idle.cancel();
-                // Whoever waits is told that this process is stopping.
-                while self.queue.try_recv().is_ok() {}
+            if self.desk.admission.is_cancelled() {
+                self.desk.send_away();
+                self.importer.keep_strikes()?;
+                self.desk.close()?;
+                self.handle.idle.cancel();
+                return self.rest(stop);
             }
-            match self.queue.recv_timeout(LOOK) {
-                Ok(_) if admission.is_cancelled() => {}
-                Ok(Submission { block, reply }) => {
-                    let outcome = self.execute(&block)?;
-                    // The client may have stopped waiting.
-                    let _ = reply.send(outcome);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            match self.desk.next() {
+                Some((block, quiet)) => match self.take(&block, quiet) {
+                    // The process is stopping, and did not wait for the block in hand.
+                    Err(ChainError::Fleet(FleetError::Ended)) if stop.is_cancelled() => return Ok(()),
+                    taken => taken?,
+                },
+                // Told of work or not, the desk is looked at again.
+                None => drop(self.work.recv_timeout(LOOK)),
+            }
+            self.importer.keep_strikes()?;
+        }
+        self.importer.keep_strikes()?;
+        Ok(self.desk.close()?)
+    }
+
+    /// Done; a critical thread stays to the end.
+    fn rest(&self, stop: &CancellationToken) -> Result<(), ChainError> {
+        while !stop.is_cancelled() {
+            let _ = self.work.recv_timeout(LOOK);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, block: &Block, quiet: bool) -> Result<(), ChainError> {
+        // Everybody was told that there is no shard: no more words before there is one.
+        if quiet && self.importer.fleet().slots()? == 0 {
+            self.desk.postponed(None, &block.hash);
+            return Ok(());
+        }
+        let number = block.header.number;
+        let mut outcome = BlockOutcome::new(block, self.importer.ledger().spec());
+        match self.importer.import(block) {
+            Ok(None) => {
+                let known = BlockOutcome::known(block, self.importer.ledger().spec());
+                self.importer.ledger().end_accepted(&block.hash)?;
+                self.desk.committed(known);
+            }
+            Ok(Some(imported)) => self.imported(outcome, &imported)?,
+            Err(ExecuteError::Fleet(error @ (FleetError::Ended | FleetError::Overloaded))) => {
+                return Err(error.into());
+            }
+            // A disk that fails once is not trusted again.
+            Err(error) if is_fatal(&error) => return Err(ChainError::Execute(error)),
+            Err(ExecuteError::Parked { index, convicted, reason }) => {
+                let text = format!("transaction {index}: {reason}");
+                let parked = Parked { index: Some(index), convicted, reason: text.clone(), at: unix_now() };
+                self.desk.park(&block.hash, parked)?;
+                announce_parked(&self.importer, number, block.hash, &text);
+            }
+            Err(error) if error.may_pass() => {
+                self.importer.fleet().announce(EventKind::Alarm, Some(number), error.to_string());
+                outcome = outcome.failed(format!("{error}; it stays accepted, and is tried again"));
+                self.desk.postponed(Some(&outcome), &block.hash);
+            }
+            Err(error) => {
+                let refused = error.is_invalid_block();
+                let kind = if refused { EventKind::BlockRefused } else { EventKind::Alarm };
+                self.importer.fleet().announce(kind, Some(number), error.to_string());
+                outcome = outcome.failed(error.to_string());
+                outcome.refused = refused;
+                self.desk.refused(&outcome)?;
             }
         }
         Ok(())
     }
 
-    fn execute(&mut self, block: &Block) -> Result<BlockOutcome, ChainError> {
-        if let Some(outcome) = self.remembered.get(&block.hash) {
-            return Ok(BlockOutcome { known: true, ..outcome.clone() });
-        }
-        let number = block.header.number;
-        let mut outcome = BlockOutcome {
-            number,
-            hash: block.hash,
-            fork: self.importer.ledger().spec().fork_name(&block.header),
-            transactions: block.transactions.len(),
-            gas_used: 0,
-            error: None,
-            refused: false,
-            stats: BlockStats::default(),
-            known: false,
-        };
-        match self.importer.import(block) {
-            // An export begins with the genesis block, which is there from the beginning.
-            Ok(None) => {
-                outcome.known = true;
-                outcome.gas_used = block.header.gas_used;
-                return Ok(outcome);
-            }
-            Ok(Some(imported)) => self.imported(&mut outcome, &imported),
-            Err(ExecuteError::Fleet(error @ (FleetError::Ended | FleetError::Overloaded))) => {
-                return Err(error.into());
-            }
-            // A disk that fails once is not trusted again.
-            Err(error) if is_fatal(&error) => return Err(ChainError::Ledger(error)),
-            Err(error) => {
-                outcome.refused = error.is_invalid_block();
-                let kind = if outcome.refused { EventKind::BlockRefused } else { EventKind::Alarm };
-                self.importer.fleet().announce(kind, Some(number), error.to_string());
-                outcome.error = Some(error.to_string());
-            }
-        }
-        Ok(outcome)
-    }
-
-    fn imported(&mut self, outcome: &mut BlockOutcome, imported: &Imported) {
+    fn imported(&self, mut outcome: BlockOutcome, imported: &Imported) -> Result<(), ChainError> {
         outcome.gas_used = imported.finished.gas_used.0;
         outcome.stats = imported.stats;
-        self.remember(outcome.clone());
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        status.reassigned += u64::from(imported.stats.reassigned);
-        drop(status);
+        self.handle.count_reassigned(imported.stats.reassigned);
         let (kind, how) = match imported.place {
             Place::Head | Place::Executed => (EventKind::BlockCommitted, String::new()),
             Place::Reorganised(back) => (EventKind::BlockCommitted, format!(", {back} blocks taken back")),
@@ -271,15 +266,16 @@ impl Chain {
         };
         let text = format!("{} transactions, {} gas{how}", outcome.transactions, outcome.gas_used);
         self.importer.fleet().announce(kind, Some(outcome.number), text);
-    }
-
-    fn remember(&mut self, outcome: BlockOutcome) {
-        self.order.push_back(outcome.hash);
-        self.remembered.insert(outcome.hash, outcome);
-        while self.order.len() > REMEMBERED {
-            if let Some(oldest) = self.order.pop_front() {
-                self.remembered.remove(&oldest);
-            }
+        if imported.place == Place::Aside {
+            // Branches are in memory only: after a restart it is submitted again by whoever needs it.
+            self.importer.ledger().end_accepted(&outcome.hash)?;
         }
+        self.desk.committed(outcome);
+        Ok(())
     }
+}
+
+fn announce_parked(importer: &Importer, number: u64, hash: B256, reason: &str) {
+    let text = format!("{hash}: {reason}");
+    importer.fleet().announce(EventKind::BlockParked, Some(number), text);
 }

@@ -1,10 +1,17 @@
 //! The service for clients: submit a block and get its result, watch events, status.
 //!
+//! A block is journaled before it is acknowledged, and goes on in the next process if this one ends.
 //! Blocks are executed one after another by one thread; waiting blocks are bounded. A client that
 //! stops waiting does not stop its block.
 
 mod chain;
+mod desk;
+mod outcome;
 mod service;
+mod step_down;
 
-pub use chain::{BlockOutcome, Chain, ChainError, ChainHandle, ChainStatus, SubmitError};
+pub use chain::{Chain, ChainError, ChainHandle, ChainStatus, IntakeThread};
+pub use desk::{ParkedBlock, Ticket};
+pub use outcome::{Acceptance, BlockOutcome, ParkedError, SubmitError};
 pub use service::{MAX_BLOCK_PAYLOAD, blocks_service};
+pub use step_down::StepDown;

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 
+use alloy_primitives::B256;
 use common::block::{Block, MAX_BLOCK_BYTES};
 use net::limits::MAX_MESSAGE_BYTES;
 use net::wire::{epoch_message, receive, summary_message};
@@ -11,15 +12,18 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::chain::{BlockOutcome, ChainHandle, SubmitError};
-use crate::fleet::{Fleet, FleetEvent};
+use super::chain::ChainHandle;
+use super::desk::{ParkedBlock, Ticket};
+use super::outcome::{Acceptance, BlockOutcome, ParkedError, SubmitError};
+use super::step_down::StepDown;
+use crate::fleet::{EventKind, Fleet, FleetEvent};
 
 /// The largest block that a client may submit, in bytes.
 pub const MAX_BLOCK_PAYLOAD: usize = MAX_BLOCK_BYTES;
 
 /// The service over a chain and its fleet.
-pub fn blocks_service(chain: ChainHandle, fleet: Fleet) -> BlocksServer<impl Blocks> {
-    BlocksServer::new(Service { chain, fleet })
+pub fn blocks_service(chain: ChainHandle, fleet: Fleet, step_down: StepDown) -> BlocksServer<impl Blocks> {
+    BlocksServer::new(Service { chain, fleet, step_down })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
@@ -28,6 +32,61 @@ pub fn blocks_service(chain: ChainHandle, fleet: Fleet) -> BlocksServer<impl Blo
 struct Service {
     chain: ChainHandle,
     fleet: Fleet,
+    step_down: StepDown,
+}
+
+impl Service {
+    /// Takes a block in; when this returns, it is in the journal, or settled.
+    async fn take(
+        &self,
+        request: Request<Streaming<v1::PayloadChunk>>,
+    ) -> Result<(Taken, Acceptance), Status> {
+        let payload = receive(&mut request.into_inner(), MAX_BLOCK_PAYLOAD).await?;
+        let block = on_thread(move || {
+            Block::decode_exact(&payload.bytes).map_err(|error| Status::invalid_argument(error.to_string()))
+        })
+        .await??;
+        let (number, hash) = (block.header.number, block.hash);
+        let Ticket { accepted, outcome } = self.chain.submit(block).map_err(not_taken)?;
+        let acceptance = accepted.await.map_err(|_| not_taken(SubmitError::Stopping))?.map_err(not_taken)?;
+        if let Acceptance::Settled(outcome) = &acceptance
+            && let (true, Some(error)) = (outcome.refused, &outcome.error)
+        {
+            self.fleet.announce(EventKind::BlockRefused, Some(number), error.clone());
+        }
+        Ok((Taken { number, hash, outcome }, acceptance))
+    }
+}
+
+/// A block that was taken in.
+struct Taken {
+    number: u64,
+    hash: B256,
+    outcome: tokio::sync::oneshot::Receiver<BlockOutcome>,
+}
+
+/// Runs what may wait for the disk or the driver on a thread where that holds nobody up.
+async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
+}
+
+fn not_taken(error: SubmitError) -> Status {
+    match error {
+        SubmitError::Busy(_) | SubmitError::Flooded => Status::resource_exhausted(error.to_string()),
+        SubmitError::Stopping => Status::unavailable(error.to_string()),
+        SubmitError::Importing => Status::failed_precondition(error.to_string()),
+    }
+}
+
+fn parked_hash(request: &v1::ParkedRequest) -> Result<B256, Status> {
+    B256::try_from(request.hash.as_ref()).map_err(|_| Status::invalid_argument("hash: it is not 32 bytes"))
+}
+
+fn not_parked(error: ParkedError) -> Status {
+    match error {
+        ParkedError::NotParked(_) => Status::not_found(error.to_string()),
+        ParkedError::Ledger(_) => Status::internal(error.to_string()),
+    }
 }
 
 #[tonic::async_trait]
@@ -38,30 +97,74 @@ impl Blocks for Service {
         &self,
         request: Request<Streaming<v1::PayloadChunk>>,
     ) -> Result<Response<v1::BlockReply>, Status> {
-        let payload = receive(&mut request.into_inner(), MAX_BLOCK_PAYLOAD).await?;
-        let block = tokio::task::spawn_blocking(move || {
-            Block::decode_exact(&payload.bytes).map_err(|error| Status::invalid_argument(error.to_string()))
-        })
-        .await
-        .map_err(|error| Status::internal(error.to_string()))??;
-        let outcome = self.chain.submit(block).map_err(|error| match error {
-            SubmitError::Busy => Status::resource_exhausted(error.to_string()),
-            SubmitError::Stopping => Status::unavailable(error.to_string()),
-            SubmitError::Importing => Status::failed_precondition(error.to_string()),
-        })?;
-        let outcome = outcome.await.map_err(|_| Status::unavailable(SubmitError::Stopping.to_string()))?;
+        let outcome = match self.take(request).await? {
+            (_, Acceptance::Settled(outcome)) => *outcome,
+            (taken, Acceptance::Accepted) => {
+                taken.outcome.await.map_err(|_| not_taken(SubmitError::Stopping))?
+            }
+        };
         match &outcome.error {
             // The block is not at fault: it may be submitted again.
-            Some(error) if !outcome.refused => Err(Status::unavailable(error.clone())),
+            Some(error) if !outcome.refused && !outcome.parked => Err(Status::unavailable(error.clone())),
             _ => Ok(Response::new(reply(outcome))),
         }
     }
 
+    async fn accept_block(
+        &self,
+        request: Request<Streaming<v1::PayloadChunk>>,
+    ) -> Result<Response<v1::AcceptReply>, Status> {
+        let (taken, acceptance) = self.take(request).await?;
+        let settled = match acceptance {
+            Acceptance::Accepted => None,
+            Acceptance::Settled(outcome) => Some(reply(*outcome)),
+        };
+        let hash = taken.hash.to_vec().into();
+        Ok(Response::new(v1::AcceptReply { number: taken.number, hash, settled }))
+    }
+
+    async fn list_parked(
+        &self,
+        _: Request<v1::ListParkedRequest>,
+    ) -> Result<Response<v1::ListParkedReply>, Status> {
+        let blocks = self.chain.parked().into_iter().map(parked_message).collect();
+        Ok(Response::new(v1::ListParkedReply { blocks }))
+    }
+
+    async fn retry_parked(
+        &self,
+        request: Request<v1::ParkedRequest>,
+    ) -> Result<Response<v1::ParkedReply>, Status> {
+        let hash = parked_hash(request.get_ref())?;
+        let chain = self.chain.clone();
+        on_thread(move || chain.retry(&hash)).await?.map_err(not_parked)?;
+        Ok(Response::new(v1::ParkedReply {}))
+    }
+
+    async fn discard_parked(
+        &self,
+        request: Request<v1::ParkedRequest>,
+    ) -> Result<Response<v1::ParkedReply>, Status> {
+        let hash = parked_hash(request.get_ref())?;
+        let chain = self.chain.clone();
+        on_thread(move || chain.discard(&hash)).await?.map_err(not_parked)?;
+        Ok(Response::new(v1::ParkedReply {}))
+    }
+
+    async fn step_down(
+        &self,
+        request: Request<v1::StepDownRequest>,
+    ) -> Result<Response<v1::StepDownReply>, Status> {
+        if !self.step_down.ask(&request.get_ref().secret) {
+            return Err(Status::permission_denied("the secret is not this coordinator's"));
+        }
+        Ok(Response::new(v1::StepDownReply {}))
+    }
+
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
         let fleet = self.fleet.clone();
-        let shards = tokio::task::spawn_blocking(move || fleet.shards())
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?
+        let shards = on_thread(move || fleet.shards())
+            .await?
             .map_err(|error| Status::unavailable(error.to_string()))?;
         let committed = self.chain.ledger().head();
         let head = committed.summary();
@@ -94,6 +197,8 @@ impl Blocks for Service {
             state_root: state_root.unwrap_or_default(),
             blocks: committed.blocks(),
             reassigned: chain.reassigned,
+            accepted: u32::try_from(chain.accepted).unwrap_or(u32::MAX),
+            parked: u32::try_from(chain.parked).unwrap_or(u32::MAX),
             shards,
         }))
     }
@@ -136,5 +241,18 @@ fn reply(outcome: BlockOutcome) -> v1::BlockReply {
         reexecuted: outcome.stats.reexecuted,
         reassigned: outcome.stats.reassigned,
         known: outcome.known,
+        parked: outcome.parked,
+    }
+}
+
+fn parked_message(block: ParkedBlock) -> v1::ParkedBlock {
+    v1::ParkedBlock {
+        number: block.number,
+        hash: block.hash.to_vec().into(),
+        transaction: block.parked.index.map(|index| index.0),
+        convicted: block.parked.convicted,
+        reason: block.parked.reason,
+        parked_at: block.parked.at,
+        waiting: u32::try_from(block.waiting).unwrap_or(u32::MAX),
     }
 }

@@ -156,7 +156,7 @@ fn node(shard: ShardId, threads: u16) -> NodeConfig {
 }
 
 /// Where a process on this machine reaches what is bound to `address`, which may be all interfaces.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -8,11 +8,13 @@ mod fleet;
 mod fuzz;
 mod generate;
 mod import;
+mod parked;
 mod report;
 mod run;
 mod serve;
 mod simulate;
 mod submit;
+mod take_over;
 mod timeline;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +27,7 @@ pub use fleet::FleetArgs;
 pub use fuzz::FuzzArgs;
 pub use generate::GenerateArgs;
 pub use import::ImportArgs;
+pub use parked::ParkedArgs;
 pub use run::RunArgs;
 pub use serve::ServeArgs;
 pub use simulate::SimulateArgs;
@@ -66,6 +69,8 @@ pub enum Command {
     Submit(SubmitArgs),
     /// Show how a running coordinator and its shards are
     Status(StatusArgs),
+    /// Deal with blocks that wait for an operator: they kill, or seem to kill, whoever executes them
+    Parked(ParkedArgs),
     /// Run files and folders of Ethereum's BlockchainTests on shards of its own
     Blocktest(Box<BlocktestArgs>),
     /// Generate a chain of correctly signed blocks that any client can import
@@ -84,6 +89,7 @@ enum Service {
     Serve(Box<ServeArgs>),
     Submit(SubmitArgs),
     Status(StatusArgs),
+    Parked(ParkedArgs),
 }
 
 impl Cli {
@@ -112,6 +118,7 @@ impl Cli {
             Command::Serve(args) => Service::Serve(args),
             Command::Submit(args) => Service::Submit(args),
             Command::Status(args) => Service::Status(args),
+            Command::Parked(args) => Service::Parked(args),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -126,6 +133,7 @@ impl Cli {
                 Service::Serve(args) => serve::serve(*args).await,
                 Service::Submit(args) => submit::submit(args).await,
                 Service::Status(args) => submit::status(args).await,
+                Service::Parked(args) => parked::parked(args).await,
             }
         });
         runtime.shutdown_background();

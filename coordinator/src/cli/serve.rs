@@ -8,19 +8,20 @@ use std::time::Duration;
 use clap::Args;
 use common::id::Epoch;
 use common::launch::{ParentWatch, stop_asked};
-use common::supervise::{Exit, Outcome, Signals, Supervisor};
+use common::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::fleet_service;
 use tonic::service::Routes;
 
-use super::fleet;
-use crate::api::{Chain, blocks_service};
+use super::fleet::{self, reachable};
+use super::take_over::take_over;
+use crate::api::{Chain, ChainHandle, StepDown, blocks_service};
 use crate::execute::{BlockExecutor, ExecuteOptions};
 use crate::fleet::{Fleet, FleetOptions};
 use crate::import::{ForkChoice, Importer};
 use crate::input::read_genesis;
-use crate::ledger::{Ledger, LedgerOptions};
+use crate::ledger::{Holder, Ledger, LedgerError, LedgerOptions, Origin};
 use crate::planner::Plan;
 use crate::schedule::{NoShards, ScheduleLimits};
 
@@ -64,6 +65,21 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub grace: u64,
 
+    /// Take the data directory over from a coordinator that has it: it is asked to step down, and ended
+    /// if it does not
+    #[arg(long, requires = "data_dir", help_heading = "Taking over")]
+    pub take_over: bool,
+
+    /// How long it may take to step down
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 15,
+        requires = "take_over",
+        help_heading = "Taking over"
+    )]
+    pub take_over_grace: u64,
+
     /// Write the address that was bound to this file, once it is served
     #[arg(long, value_name = "FILE")]
     pub address_file: Option<PathBuf>,
@@ -95,9 +111,72 @@ impl ServeArgs {
 pub(super) fn open_ledger(genesis: &Path, folder: Option<&Path>) -> anyhow::Result<(Ledger, Epoch)> {
     let origin = read_genesis(genesis)?.into();
     let Some(folder) = folder else { return Ok((Ledger::begin(origin)?, Epoch::first())) };
+    Ok(begin_term(folder, origin)?)
+}
+
+/// The ledger in the data directory, in a new term.
+fn begin_term(folder: &Path, origin: Origin) -> Result<(Ledger, Epoch), LedgerError> {
     let ledger = Ledger::open(folder, origin, LedgerOptions::default())?;
     let epoch = ledger.raise_epoch()?;
     Ok((ledger, epoch))
+}
+
+/// A service that was started.
+struct Service {
+    fleet: Fleet,
+    chain: ChainHandle,
+    step_down: StepDown,
+}
+
+/// Opens the ledger, from another coordinator's hands if need be.
+async fn open(args: &ServeArgs) -> anyhow::Result<(Arc<Ledger>, Epoch)> {
+    let (genesis, folder) = (args.genesis.clone(), args.data_dir.clone());
+    let (ledger, epoch) = match (args.take_over, folder) {
+        (true, Some(folder)) => {
+            let patience = Duration::from_secs(args.take_over_grace);
+            let (origin, at) = (read_genesis(&genesis)?, folder.clone());
+            take_over(&folder, patience, move || begin_term(&at, origin.clone().into())).await?
+        }
+        (_, folder) => {
+            tokio::task::spawn_blocking(move || open_ledger(&genesis, folder.as_deref())).await??
+        }
+    };
+    Ok((Arc::new(ledger), epoch))
+}
+
+/// Starts the service on a ledger.
+fn start(
+    args: &ServeArgs,
+    bound: Bound,
+    (ledger, epoch): (Arc<Ledger>, Epoch),
+    supervisor: &SupervisorHandle,
+) -> anyhow::Result<Service> {
+    let address = bound.address();
+    let fleet = Fleet::start(epoch, args.fleet_options(), supervisor)?;
+    let options = ExecuteOptions { plan: args.plan, ..ExecuteOptions::default() };
+    let executor = BlockExecutor::new(fleet.clone(), options);
+    let importer = Importer::new(fleet.clone(), executor, Arc::clone(&ledger), ForkChoice::Heaviest)?;
+    let (chain, intake, handle) = Chain::new(importer)?;
+    let (stop, stop_intake) = (supervisor.shutdown_token(), supervisor.shutdown_token());
+    supervisor.spawn_thread("intake", move || intake.run(&stop_intake));
+    supervisor.spawn_thread("chain", move || chain.run(&stop));
+    let step_down = if args.data_dir.is_some() { StepDown::with_secret() } else { StepDown::never() };
+    let (health, _reporter) = Health::new();
+    let mut routes = Routes::builder();
+    routes.add_service(fleet_service(fleet.endpoint()));
+    routes.add_service(blocks_service(handle.clone(), fleet.clone(), step_down.clone()));
+    supervisor.spawn_critical("server", bound.serve(routes.routes(), health, supervisor.shutdown_token()));
+    if let Some(folder) = &args.data_dir {
+        let (pid, secret) = (std::process::id(), step_down.secret());
+        Holder { pid, address: reachable(address).to_string(), secret, epoch: epoch.number }.note(folder)?;
+    }
+    if let Some(file) = &args.address_file {
+        std::fs::write(file, format!("{address}\n"))?;
+    }
+    tracing::info!(
+        %address, epoch = %epoch, chain = ledger.spec().chain_id, head = %ledger.head().summary().state, "serving"
+    );
+    Ok(Service { fleet, chain: handle, step_down })
 }
 
 /// Runs the service until it is asked to stop.
@@ -105,38 +184,29 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("coordinator");
-    let handle = supervisor.handle();
+    // First the ledger: whoever holds it may have the address too.
+    let (ledger, epoch) = open(&args).await?;
     let bound = Bound::bind(args.listen).await?;
-    let address = bound.address();
-    let (genesis, folder) = (args.genesis.clone(), args.data_dir.clone());
-    let opened = tokio::task::spawn_blocking(move || open_ledger(&genesis, folder.as_deref())).await?;
-    let (ledger, epoch) = opened.map(|(ledger, epoch)| (Arc::new(ledger), epoch))?;
-    let fleet = Fleet::start(epoch, args.fleet_options(), &handle)?;
-    let options = ExecuteOptions { plan: args.plan, ..ExecuteOptions::default() };
-    let executor = BlockExecutor::new(fleet.clone(), options);
-    let importer = Importer::new(fleet.clone(), executor, Arc::clone(&ledger), ForkChoice::Heaviest)?;
-    let (chain, submissions) = Chain::new(importer);
-    let stop = handle.shutdown_token();
-    let chain_end = submissions.clone();
-    handle.spawn_thread("chain", move || chain.run(&stop));
-    let (health, _reporter) = Health::new();
-    let mut routes = Routes::builder();
-    routes.add_service(fleet_service(fleet.endpoint()));
-    routes.add_service(blocks_service(submissions, fleet.clone()));
-    let routes: Routes = routes.routes();
-    handle.spawn_critical("server", bound.serve(routes, health, handle.shutdown_token()));
-    if let Some(file) = &args.address_file {
-        std::fs::write(file, format!("{address}\n"))?;
-    }
-    tracing::info!(
-        %address, epoch = %fleet.epoch(), chain = ledger.spec().chain_id, head = %ledger.head().summary().state, "serving"
-    );
-    let outcome = supervisor.run_until_stopped(stop_asked(&mut signals, &parent)).await;
+    let held = Arc::downgrade(&ledger);
+    let Service { fleet, chain, step_down } = start(&args, bound, (ledger, epoch), &supervisor.handle())?;
+    let asked = async {
+        tokio::select! {
+            reason = stop_asked(&mut signals, &parent) => reason,
+            () = step_down.asked() => {
+                tracing::warn!("another coordinator takes the data directory over: stepping down");
+                StopReason::Requested
+            }
+        }
+    };
+    let outcome = supervisor.run_until_stopped(asked).await;
     let mut exit = Exit::Clean;
     if matches!(outcome, Outcome::Stopped(_)) {
-        // First the block in hand, then what it needs.
+        // First the block in hand, then what it needs. It is not waited for shards that do not come.
+        if let Err(error) = fleet.wait_no_longer() {
+            tracing::warn!(%error, "the fleet cannot be told to wait no longer");
+        }
         tokio::select! {
-            () = chain_end.finish() => {}
+            () = chain.finish() => {}
             reason = signals.next() => {
                 tracing::warn!(%reason, "asked again: the block in hand is given up");
                 exit = Exit::DrainedLate;
@@ -147,9 +217,8 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
             }
         }
     }
-    drop(chain_end);
-    let ledger = Arc::downgrade(&ledger);
+    drop(chain);
     let drained = supervisor.drain(Duration::from_secs(5), signals.next()).await.exit();
-    fleet::close(fleet, ledger).await;
+    fleet::close(fleet, held).await;
     Ok(if drained == Exit::Clean { exit } else { drained })
 }

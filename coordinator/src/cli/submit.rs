@@ -8,6 +8,7 @@ use anyhow::bail;
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
+use common::block::Block;
 use common::supervise::Exit;
 use net::channel;
 use net::limits::{MAX_MESSAGE_BYTES, PeerLimits};
@@ -15,15 +16,15 @@ use net::wire::chunks;
 use proto::v1;
 use proto::v1::blocks_client::BlocksClient;
 use serde_json::json;
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
 
 use super::report::{Report, Row};
 use super::run::complaint;
 use crate::input::ChainReader;
 
 /// How often a busy coordinator is asked again.
-const BUSY_TRIES: u32 = 100;
+const BUSY_TRIES: u32 = 600;
 
 /// How long to wait between those.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
@@ -38,6 +39,10 @@ pub struct SubmitArgs {
     /// RLP chain files (geth export), plain or gzip
     #[arg(value_name = "INPUT", required = true)]
     pub inputs: Vec<PathBuf>,
+
+    /// Do not wait for results: a block counts when it is journaled, and is executed from then on
+    #[arg(long)]
+    pub no_wait: bool,
 
     /// Print one JSON object a block, and a last one with "summary": true
     #[arg(long)]
@@ -56,7 +61,7 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-async fn connect(url: &str) -> anyhow::Result<BlocksClient<Channel>> {
+pub(super) async fn connect(url: &str) -> anyhow::Result<BlocksClient<Channel>> {
     let channel = channel::connect(url, &PeerLimits::default())
         .await
         .map_err(|error| anyhow::anyhow!("the coordinator does not answer: {error}"))?;
@@ -68,14 +73,19 @@ async fn connect(url: &str) -> anyhow::Result<BlocksClient<Channel>> {
 /// Submits every block of the files, in order, and stops at the first that is refused.
 pub(super) async fn submit(args: SubmitArgs) -> anyhow::Result<Exit> {
     let mut client = connect(&args.coordinator).await?;
+    if args.no_wait {
+        return accept(&mut client, &args).await;
+    }
     let mut report = Report::new(args.json);
     'files: for input in &args.inputs {
         for block in ChainReader::open(input)? {
             let block = block?;
-            let mut bytes = Vec::new();
-            block.encode(&mut bytes);
             let number = block.header.number;
-            let reply = submit_one(&mut client, bytes).await.map_err(|error| {
+            let chunks = encoded(&block);
+            let reply = patiently(&mut client, async |client| {
+                client.submit_block(tokio_stream::iter(chunks.clone())).await
+            });
+            let reply = reply.await.map_err(|error| {
                 let error = format!("not committed: {error:#}");
                 anyhow::anyhow!(complaint(&input.display().to_string(), Some(number), &error))
             })?;
@@ -92,10 +102,48 @@ pub(super) async fn submit(args: SubmitArgs) -> anyhow::Result<Exit> {
     Ok(if report.finish()? { Exit::Clean } else { Exit::Failed })
 }
 
-async fn submit_one(client: &mut BlocksClient<Channel>, bytes: Vec<u8>) -> anyhow::Result<v1::BlockReply> {
+/// Has every block of the files journaled, in order, and stops at the first that is not.
+async fn accept(client: &mut BlocksClient<Channel>, args: &SubmitArgs) -> anyhow::Result<Exit> {
+    let mut accepted = 0_u64;
+    for input in &args.inputs {
+        for block in ChainReader::open(input)? {
+            let block = block?;
+            let chunks = encoded(&block);
+            let told = |error: &str| {
+                anyhow::anyhow!(complaint(&input.display().to_string(), Some(block.header.number), error))
+            };
+            let reply = patiently(client, async |client| {
+                client.accept_block(tokio_stream::iter(chunks.clone())).await
+            });
+            let reply = reply.await.map_err(|error| told(&format!("not accepted: {error:#}")))?;
+            let settled = reply.settled.unwrap_or_default();
+            if args.json {
+                let hash = hex::encode_prefixed(&reply.hash);
+                println!("{}", json!({ "number": reply.number, "hash": hash, "known": settled.known }));
+            }
+            if !settled.error.is_empty() {
+                return Err(told(&settled.error));
+            }
+            accepted += 1;
+        }
+    }
+    eprintln!("coordinator: {accepted} blocks are accepted");
+    Ok(Exit::Clean)
+}
+
+fn encoded(block: &Block) -> Vec<v1::PayloadChunk> {
+    let mut bytes = Vec::new();
+    block.encode(&mut bytes);
+    chunks(bytes, None, None).collect()
+}
+
+/// Calls again while the coordinator is busy.
+async fn patiently<T>(
+    client: &mut BlocksClient<Channel>,
+    call: impl AsyncFn(&mut BlocksClient<Channel>) -> Result<Response<T>, Status>,
+) -> anyhow::Result<T> {
     for _ in 0..BUSY_TRIES {
-        let stream = tokio_stream::iter(chunks(bytes.clone(), None, None));
-        match client.submit_block(stream).await {
+        match call(client).await {
             Ok(reply) => return Ok(reply.into_inner()),
             Err(status) if status.code() == Code::ResourceExhausted => tokio::time::sleep(BUSY_PAUSE).await,
             Err(status) => bail!("{}", status.message()),
@@ -140,7 +188,8 @@ pub(super) async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
         let shards: Vec<_> = status.shards.iter().map(shard_json).collect();
         let value = json!({
             "epoch": epoch.number, "chain_id": status.chain_id, "head": head.height, "head_hash": hash,
-            "state_root": root, "blocks": status.blocks, "reassigned": status.reassigned, "shards": shards,
+            "state_root": root, "blocks": status.blocks, "reassigned": status.reassigned,
+            "accepted": status.accepted, "parked": status.parked, "shards": shards,
         });
         println!("{value}");
         return Ok(Exit::Clean);
@@ -150,6 +199,7 @@ pub(super) async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
         println!("state root {root}");
     }
     println!("{} blocks committed, {} assignments reassigned", status.blocks, status.reassigned);
+    println!("{} blocks accepted and waiting, {} parked", status.accepted, status.parked);
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header([
         "shard",

@@ -50,6 +50,7 @@ fn line(event: &FleetEvent) -> String {
         EventKind::BlockCommitted => "verified:",
         EventKind::BlockAside => "block kept aside",
         EventKind::BlockRefused => "refused:",
+        EventKind::BlockParked => "PARKED:",
         EventKind::Alarm => "ALARM:",
     };
     format!("[{seconds:9.4} s]{block}{shard} {what} {}", event.text)

@@ -114,6 +114,12 @@ pub enum ExecuteError {
 }
 
 impl ExecuteError {
+    /// Whether it may be otherwise later, with more shards or luck: the block is not at fault.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::NoShard(_) | Self::Local(_) | Self::Round(_) | Self::Fleet(_))
+    }
+
     /// Whether the block itself is at fault, so that it is refused for good.
     #[must_use]
     pub fn is_invalid_block(&self) -> bool {

@@ -157,9 +157,8 @@ impl RoundClient {
                     let limit = self.limit;
                     return Err(RoundError::Failed(format!("the round took longer than {limit:?}")).into());
                 }
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(RoundError::Failed("the fleet's driver dropped the round".into()).into());
-                }
+                // The driver drops rounds only when it ends.
+                Err(RecvTimeoutError::Disconnected) => return Err(FleetError::Ended.into()),
             }
         }
         Ok(reassigned)

@@ -61,6 +61,8 @@ pub(super) enum Message {
     Blame { shard: ShardId, reason: String },
     /// What an earlier coordinator held against shards.
     Strikes(Vec<(ShardId, StrikeRecord)>),
+    /// Rounds without shards fail at once from now on.
+    WaitNoLonger,
     /// How the shards are.
     Shards(Sender<Vec<ShardView>>),
     /// Tell when so many shards hold the current state.
@@ -149,6 +151,7 @@ impl Driver {
             Message::Advance(delta) => self.advance(&delta),
             Message::Blame { shard, reason } => self.handle(now, Event::Blame { shard, reason }),
             Message::Strikes(records) => self.scheduler.restore_strikes(records, now),
+            Message::WaitNoLonger => self.scheduler.wait_no_longer(),
             Message::Shards(reply) => {
                 let _ = reply.send(self.views());
             }

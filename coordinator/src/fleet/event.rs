@@ -30,6 +30,8 @@ pub enum EventKind {
     BlockAside,
     /// A block was refused.
     BlockRefused,
+    /// A block waits for an operator: it kills, or seems to kill, whoever executes it.
+    BlockParked,
     /// Something that an operator has to look at.
     Alarm,
 }
@@ -47,6 +49,7 @@ impl fmt::Display for EventKind {
             Self::BlockCommitted => "block_committed",
             Self::BlockAside => "block_aside",
             Self::BlockRefused => "block_refused",
+            Self::BlockParked => "block_parked",
             Self::Alarm => "alarm",
         })
     }
@@ -77,7 +80,9 @@ pub(super) fn publish(
 ) {
     let number = shard.map(|shard| shard.0);
     match kind {
-        EventKind::Alarm => tracing::error!(event = %kind, shard = number, block, "{text}"),
+        EventKind::Alarm | EventKind::BlockParked => {
+            tracing::error!(event = %kind, shard = number, block, "{text}")
+        }
         EventKind::Reassigned | EventKind::BlockCommitted => {
             tracing::debug!(event = %kind, shard = number, block, "{text}");
         }

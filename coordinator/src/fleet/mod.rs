@@ -337,6 +337,14 @@ impl Fleet {
         self.shared.send(Message::Strikes(records.into_iter().collect()))
     }
 
+    /// From now on nobody waits for shards to come: the process is to end soon.
+    ///
+    /// # Errors
+    /// [`FleetError`] when the driver cannot be told.
+    pub fn wait_no_longer(&self) -> Result<(), FleetError> {
+        self.shared.send(Message::WaitNoLonger)
+    }
+
     /// How the shards are.
     ///
     /// # Errors

@@ -5,16 +5,18 @@
 
 mod pipeline;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alloy_primitives::U256;
 use common::block::Block;
 use common::chain_spec::ChainSpec;
-use common::id::Height;
+use common::id::{Height, ShardId};
 
 use crate::execute::{BlockExecutor, BlockStats, ExecuteError, Verified};
 use crate::fleet::{Fleet, FleetError};
 use crate::ledger::{Ledger, LedgerError, Tip};
+use crate::schedule::StrikeRecord;
 use crate::sequential::execute_and_verify;
 use crate::validate::Finished;
 
@@ -88,21 +90,26 @@ pub struct Importer {
     engine: Engine,
     ledger: Arc<Ledger>,
     choice: ForkChoice,
+    /// What is held against shards, as the ledger has it.
+    strikes: BTreeMap<ShardId, StrikeRecord>,
 }
 
 impl Importer {
-    /// An importer into `ledger`, whose head state the fleet's shards are told to hold.
+    /// An importer into `ledger`, whose head state the fleet's shards are told to hold, and which knows
+    /// what was held against them.
     ///
     /// # Errors
-    /// [`FleetError`] when the fleet cannot be told.
+    /// [`ExecuteError`] when the fleet cannot be told, or the ledger not be read.
     pub fn new(
         fleet: Fleet,
         engine: impl Into<Engine>,
         ledger: Arc<Ledger>,
         choice: ForkChoice,
-    ) -> Result<Self, FleetError> {
+    ) -> Result<Self, ExecuteError> {
+        let strikes = ledger.strikes()?;
+        fleet.restore_strikes(strikes.clone())?;
         fleet.set_world(Arc::clone(&ledger))?;
-        Ok(Self { fleet, engine: engine.into(), ledger, choice })
+        Ok(Self { fleet, engine: engine.into(), ledger, choice, strikes })
     }
 
     /// The ledger.
@@ -124,6 +131,19 @@ impl Importer {
     pub fn change_world(&mut self, ledger: Arc<Ledger>) -> Result<(), FleetError> {
         self.fleet.set_world(Arc::clone(&ledger))?;
         self.ledger = ledger;
+        Ok(())
+    }
+
+    /// Keeps what is held against shards in the ledger, where it has changed.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when it cannot be written.
+    pub fn keep_strikes(&mut self) -> Result<(), LedgerError> {
+        let strikes = self.fleet.strikes();
+        if strikes != self.strikes {
+            self.ledger.keep_strikes(&strikes)?;
+            self.strikes = strikes;
+        }
         Ok(())
     }
 

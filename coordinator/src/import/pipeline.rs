@@ -134,6 +134,7 @@ impl Pipeline<'_> {
             while self.done.try_recv().is_ok() {
                 self.waiting = self.waiting.saturating_sub(1);
             }
+            self.importer.keep_strikes().map_err(ImportStop::Commit)?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use executor_shard::replica::{Base, ReplicaView};
 use executor_shard::store::{DiskState, StateWriter};
 use redb::{Durability, ReadableDatabase};
 
+use super::accepted::AcceptedWriter;
 use super::nodes::{NodeWriter, Nodes, StoredNodes};
 use super::records::{BlockInfo, HeadRecord, JournalEntry, RecordWriter, Records, word};
 use super::side::SideBlock;
@@ -38,6 +39,7 @@ impl Ledger {
             let mut state = StateWriter::open(&transaction)?;
             let mut nodes = NodeWriter::open(&transaction)?;
             let mut records = RecordWriter::open(&transaction)?;
+            let mut accepted = AcceptedWriter::open(&transaction)?;
             let before = self.database.begin_read()?;
             for step in steps {
                 state.apply(&step.delta)?;
@@ -45,6 +47,9 @@ impl Ledger {
                     nodes.apply(changes)?;
                 }
                 self.record(&mut records, &Records(&before), step, &mut removed)?;
+                if let Some(block) = &step.block {
+                    accepted.end(&block.hash)?;
+                }
             }
             records.head(&HeadRecord {
                 summary: tip.summary,

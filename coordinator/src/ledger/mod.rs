@@ -4,8 +4,12 @@
 //! It decides nothing about blocks: what it is given to commit has been validated. States are
 //! handed out as [`Tip`]s, which stay readable while later blocks commit.
 
+mod accepted;
+#[cfg(test)]
+mod accepted_tests;
 mod commit;
 mod fence;
+mod holder;
 mod nodes;
 mod open;
 mod records;
@@ -35,7 +39,9 @@ use redb::{Database, ReadableDatabase};
 use records::Records;
 use side::SideBlocks;
 
+pub use accepted::{AcceptedBlock, AcceptedRecord, Parked};
 pub use fence::{Fence, MemoryFence};
+pub use holder::Holder;
 pub use open::LedgerOptions;
 pub use root::state_root;
 pub use tip::{Draft, IntermediateRoots, Tip};
@@ -115,7 +121,10 @@ pub enum LedgerError {
         source: std::io::Error,
     },
     /// Another process has the database open.
-    #[error("{} is in use by another coordinator; stop it, or use another --data-dir", .0.display())]
+    #[error(
+        "{} is in use by another coordinator; stop it, start this one with --take-over, or use another --data-dir",
+        .0.display()
+    )]
     Locked(PathBuf),
     /// The file is not a ledger of this format.
     #[error("{} is not a ledger that this build can use: {reason}; it was left as it is", path.display())]

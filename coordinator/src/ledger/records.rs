@@ -5,13 +5,14 @@ use alloy_primitives::{B256, U256};
 use common::account::Delta;
 use common::chain_spec::ChainSpec;
 use common::codec::{self, Word};
-use common::id::WorldId;
+use common::id::{ShardId, WorldId};
 use common::message::StateSummary;
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
+use crate::schedule::StrikeRecord;
 
 /// The layout of the database. Another one is refused.
 pub(super) const FORMAT: u64 = 1;
@@ -71,7 +72,7 @@ pub(super) struct JournalEntry {
     pub(super) undo: Delta,
 }
 
-fn damaged(what: &str, reason: impl std::fmt::Display) -> LedgerError {
+pub(super) fn damaged(what: &str, reason: impl std::fmt::Display) -> LedgerError {
     LedgerError::Damaged { what: what.to_owned(), reason: reason.to_string() }
 }
 
@@ -106,6 +107,10 @@ impl Records<'_> {
 
     pub(super) fn head(&self) -> Result<HeadRecord, LedgerError> {
         self.named("head")?.ok_or_else(|| damaged("head", "it is missing"))
+    }
+
+    pub(super) fn strikes(&self) -> Result<Vec<(ShardId, StrikeRecord)>, LedgerError> {
+        Ok(self.named("strikes")?.unwrap_or_default())
     }
 
     pub(super) fn block(&self, hash: &B256) -> Result<Option<Vec<u8>>, LedgerError> {
@@ -160,6 +165,10 @@ impl<'t> RecordWriter<'t> {
 
     pub(super) fn head(&mut self, head: &HeadRecord) -> Result<(), LedgerError> {
         self.set("head", head)
+    }
+
+    pub(super) fn strikes(&mut self, strikes: &Vec<(ShardId, StrikeRecord)>) -> Result<(), LedgerError> {
+        self.set("strikes", strikes)
     }
 
     /// The epoch as it was, and a higher one in its place.

@@ -28,7 +28,7 @@ fn slot(slot: u64, value: u64) -> SlotValue {
 }
 
 /// A world of forty accounts, half of them with storage.
-fn origin() -> Origin {
+pub(super) fn origin() -> Origin {
     let accounts: Vec<AccountRecord> = (0..40)
         .map(|number| AccountRecord {
             address: address(number),
@@ -79,8 +79,8 @@ fn changes(seed: u64) -> Vec<AccountDelta> {
     changes
 }
 
-/// The tip after a block with these changes on `parent`.
-fn next(parent: &Tip, seed: u64) -> Arc<Tip> {
+/// A block with these changes on `parent`.
+pub(super) fn block_after(parent: &Tip, seed: u64) -> Block {
     let draft = parent.draft(changes(seed), vec![]).unwrap();
     let header = Header {
         parent_hash: parent.summary().state.block_hash,
@@ -91,8 +91,13 @@ fn next(parent: &Tip, seed: u64) -> Arc<Tip> {
         extra_data: seed.to_be_bytes().to_vec().into(),
         ..Default::default()
     };
-    let block = Block::new(header, vec![], Ommers::Headers(vec![]), None);
-    parent.seal(draft, &block, &[])
+    Block::new(header, vec![], Ommers::Headers(vec![]), None)
+}
+
+/// The tip after it.
+pub(super) fn next(parent: &Tip, seed: u64) -> Arc<Tip> {
+    let draft = parent.draft(changes(seed), vec![]).unwrap();
+    parent.seal(draft, &block_after(parent, seed), &[])
 }
 
 fn commit_chain(ledger: &Ledger, seeds: impl IntoIterator<Item = u64>) -> Vec<Arc<Tip>> {
@@ -251,7 +256,7 @@ fn accounts_that_are_not_the_genesis_headers_are_refused() {
 
 /// A disk with a cache that a power cut empties: what was not synced is gone.
 #[derive(Debug, Clone, Default)]
-struct Disk(Arc<Mutex<Platters>>);
+pub(super) struct Disk(Arc<Mutex<Platters>>);
 
 #[derive(Debug, Default)]
 struct Platters {
@@ -264,7 +269,7 @@ struct Platters {
 
 impl Disk {
     /// The disk after the power is back.
-    fn rebooted(&self) -> Self {
+    pub(super) fn rebooted(&self) -> Self {
         let synced = self.0.lock().unwrap().synced.clone();
         Self(Arc::new(Mutex::new(Platters { written: synced.clone(), synced, ..Default::default() })))
     }

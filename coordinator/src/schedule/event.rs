@@ -3,6 +3,7 @@
 use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, SlotIndex, StateRef, WorkId};
 use common::message::SlotProgress;
+use serde::{Deserialize, Serialize};
 
 /// Kinds of work that take comparable times for comparable costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,7 +187,7 @@ pub enum FailCause {
 }
 
 /// A shard's strikes, as they outlive the coordinator.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StrikeRecord {
     /// How many there are.
     pub strikes: u32,

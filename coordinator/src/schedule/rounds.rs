@@ -255,6 +255,11 @@ impl Scheduler {
         }
     }
 
+    /// Rounds without shards fail at the next tick from now on: whoever runs this is about to end.
+    pub fn wait_no_longer(&mut self) {
+        self.limits.no_shard_wait = Duration::ZERO;
+    }
+
     pub(super) fn fail_stranded(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let (policy, limit) = (self.limits.when_no_shards, self.limits.no_shard_wait);
         let over = |since: Duration| policy == NoShards::Fail || now.saturating_sub(since) > limit;

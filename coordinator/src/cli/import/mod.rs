@@ -28,7 +28,7 @@ use super::fleet::{self, Crew, FleetArgs};
 use super::run::complaint;
 use super::serve::open_ledger;
 use super::timeline;
-use crate::api::{ChainHandle, blocks_service};
+use crate::api::{ChainHandle, StepDown, blocks_service};
 use crate::execute::BlockExecutor;
 use crate::fleet::{Fleet, FleetError, FleetOptions};
 use crate::import::{Engine, ForkChoice, ImportStop, Importer};
@@ -162,7 +162,7 @@ async fn start(
     let chain = ChainHandle::importing(ledger);
     let mut routes = Routes::builder();
     routes.add_service(fleet_service(fleet.endpoint()));
-    routes.add_service(blocks_service(chain.clone(), fleet.clone()));
+    routes.add_service(blocks_service(chain.clone(), fleet.clone(), StepDown::never()));
     let wanted = crew.count();
     let address = bound.as_ref().map(Bound::address);
     let children = crew.start(&fleet, bound, routes.routes(), supervisor)?;

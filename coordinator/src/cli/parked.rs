@@ -1,0 +1,107 @@
+//! `coordinator parked`: blocks that wait for an operator.
+
+use alloy_primitives::{B256, hex};
+use clap::{Args, Subcommand};
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use common::supervise::Exit;
+use proto::v1;
+use serde_json::json;
+
+use super::submit::connect;
+
+/// Options of `coordinator parked`.
+#[derive(Debug, Clone, Args)]
+pub struct ParkedArgs {
+    /// What to do with them
+    #[command(subcommand)]
+    pub command: ParkedCommand,
+}
+
+/// What to do with parked blocks.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ParkedCommand {
+    /// Show the parked blocks, why they are parked, and how many blocks wait for each
+    List {
+        /// The coordinator's address
+        #[arg(long, value_name = "URL")]
+        coordinator: String,
+        /// Print one JSON object a block
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have a block tried again: after another build was rolled out, or the fault was not the block's
+    Retry(OneBlock),
+    /// Give a block up: it is forgotten, and blocks that follow it are refused
+    Discard(OneBlock),
+}
+
+/// A parked block.
+#[derive(Debug, Clone, Args)]
+pub struct OneBlock {
+    /// The coordinator's address
+    #[arg(long, value_name = "URL")]
+    pub coordinator: String,
+
+    /// The block's hash
+    #[arg(value_name = "HASH")]
+    pub hash: B256,
+}
+
+/// Does what the command line says.
+pub(super) async fn parked(args: ParkedArgs) -> anyhow::Result<Exit> {
+    match args.command {
+        ParkedCommand::List { coordinator, json } => list(&coordinator, json).await?,
+        ParkedCommand::Retry(OneBlock { coordinator, hash }) => {
+            let request = v1::ParkedRequest { hash: hash.to_vec().into() };
+            connect(&coordinator).await?.retry_parked(request).await.map_err(told)?;
+            eprintln!("coordinator: block {hash} is tried again");
+        }
+        ParkedCommand::Discard(OneBlock { coordinator, hash }) => {
+            let request = v1::ParkedRequest { hash: hash.to_vec().into() };
+            connect(&coordinator).await?.discard_parked(request).await.map_err(told)?;
+            eprintln!("coordinator: block {hash} is given up");
+        }
+    }
+    Ok(Exit::Clean)
+}
+
+fn told(status: tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{}", status.message())
+}
+
+async fn list(coordinator: &str, as_json: bool) -> anyhow::Result<()> {
+    let mut client = connect(coordinator).await?;
+    let reply = client.list_parked(v1::ListParkedRequest {}).await.map_err(told)?;
+    let blocks = reply.into_inner().blocks;
+    if as_json {
+        for block in &blocks {
+            let value = json!({
+                "number": block.number, "hash": hex::encode_prefixed(&block.hash), "transaction": block.transaction,
+                "convicted": block.convicted, "reason": block.reason, "parked_at": block.parked_at,
+                "waiting": block.waiting,
+            });
+            println!("{value}");
+        }
+        return Ok(());
+    }
+    if blocks.is_empty() {
+        eprintln!("coordinator: no block is parked");
+        return Ok(());
+    }
+    let mut table = Table::new();
+    let header = ["block", "hash", "transaction", "proven", "waiting", "reason"];
+    table.load_style(UTF8_FULL_CONDENSED).set_header(header);
+    for block in &blocks {
+        table.add_row([
+            block.number.to_string(),
+            hex::encode_prefixed(&block.hash),
+            block.transaction.map_or_else(|| "unknown".into(), |index| index.to_string()),
+            if block.convicted { "yes" } else { "no" }.into(),
+            block.waiting.to_string(),
+            block.reason.clone(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! `coordinator serve --take-over`: gets hold of a data directory that another coordinator has.
+//!
+//! The holder is asked to step down first. One that does not, because it hangs or is cut off, is ended;
+//! only a process that really has the database open is, whatever the note beside it says.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use alloy_primitives::hex;
+use anyhow::{Context as _, bail};
+use net::channel;
+use net::limits::PeerLimits;
+use proto::v1;
+use proto::v1::blocks_client::BlocksClient;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::ledger::{Holder, LedgerError};
+
+/// How long the holder may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a process that was ended may take to be gone.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often is looked whether the directory is free.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The ledger's database in its folder.
+const DATABASE: &str = "ledger.redb";
+
+/// Opens with `open`; where another process has the directory, it is made to let go of it. `patience` is
+/// how long it may take to step down.
+pub(super) async fn take_over<T: Send + 'static>(
+    folder: &Path,
+    patience: Duration,
+    open: impl Fn() -> Result<T, LedgerError> + Send + Sync + Clone + 'static,
+) -> anyhow::Result<T> {
+    if let Some(opened) = try_open(&open).await? {
+        return Ok(opened);
+    }
+    let holder = Holder::read(folder)?;
+    match ask(holder.as_ref()).await {
+        Ok(()) => tracing::info!(?patience, "asked the holder of the data directory to step down"),
+        Err(error) => tracing::warn!("the holder of the data directory cannot be asked: {error:#}"),
+    }
+    if let Some(opened) = wait_open(&open, patience).await? {
+        return Ok(opened);
+    }
+    let folder = folder.to_owned();
+    let ended = tokio::task::spawn_blocking(move || end_holders(&folder.join(DATABASE))).await??;
+    tracing::warn!(processes = ?ended, "the holder did not step down: it was ended");
+    wait_open(&open, GONE_WITHIN).await?.context(
+        "the holder was ended and its lock is still held; is the directory shared with another machine?",
+    )
+}
+
+async fn try_open<T: Send + 'static>(
+    open: &(impl Fn() -> Result<T, LedgerError> + Send + Clone + 'static),
+) -> anyhow::Result<Option<T>> {
+    let open = open.clone();
+    match tokio::task::spawn_blocking(open).await? {
+        Ok(opened) => Ok(Some(opened)),
+        Err(LedgerError::Locked(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn wait_open<T: Send + 'static>(
+    open: &(impl Fn() -> Result<T, LedgerError> + Send + Clone + 'static),
+    limit: Duration,
+) -> anyhow::Result<Option<T>> {
+    let began = Instant::now();
+    while began.elapsed() < limit {
+        if let Some(opened) = try_open(open).await? {
+            return Ok(Some(opened));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(None)
+}
+
+/// Asks the holder to step down.
+async fn ask(holder: Option<&Holder>) -> anyhow::Result<()> {
+    let holder = holder.context("there is no note of who it is")?;
+    if holder.address.is_empty() {
+        bail!("it serves no clients");
+    }
+    let secret = hex::decode(&holder.secret)?.into();
+    let asked = async {
+        let channel = channel::connect(&format!("http://{}", holder.address), &PeerLimits::default()).await?;
+        BlocksClient::new(channel).step_down(v1::StepDownRequest { secret }).await?;
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(ANSWER_WITHIN, asked).await.context("it does not answer")?
+}
+
+/// Ends the processes that have the database open.
+fn end_holders(database: &Path) -> anyhow::Result<Vec<u32>> {
+    let holders = holders_of(database)?;
+    if holders.is_empty() {
+        bail!(
+            "no process on this machine that may be looked at has {} open; stop its holder by hand",
+            database.display()
+        );
+    }
+    for pid in &holders {
+        let process = i32::try_from(*pid).ok().and_then(Pid::from_raw).context("not a process id")?;
+        kill_process(process, Signal::KILL).with_context(|| format!("process {pid} cannot be ended"))?;
+    }
+    Ok(holders)
+}
+
+/// The processes on this machine that have a file open, this one excepted.
+fn holders_of(file: &Path) -> anyhow::Result<Vec<u32>> {
+    let wanted = fs::metadata(file).with_context(|| file.display().to_string())?;
+    let has_it = |folder: PathBuf| {
+        let open = fs::read_dir(folder).ok()?;
+        // What cannot be looked at is another user's.
+        let mut found = open.flatten().filter_map(|entry| fs::metadata(entry.path()).ok());
+        found.find(|found| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino()))
+    };
+    let processes = fs::read_dir("/proc").context("processes can only be found through /proc")?;
+    let ids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let others = ids.filter(|pid| *pid != std::process::id());
+    Ok(others.filter(|pid| has_it(PathBuf::from(format!("/proc/{pid}/fd"))).is_some()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn the_process_that_has_a_file_open_is_found_and_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("held");
+        fs::write(&file, "").unwrap();
+        assert!(end_holders(&file).is_err(), "nobody has it");
+        let held = fs::File::open(&file).unwrap();
+        assert_eq!(holders_of(&file).unwrap(), Vec::<u32>::new(), "this process is not looked at");
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(held)).spawn().unwrap();
+        assert_eq!(end_holders(&file).unwrap(), vec![child.id()]);
+        assert!(!child.wait().unwrap().success());
+    }
+}

@@ -1,0 +1,168 @@
+//! Blocks that are accepted and not committed yet, and coordinators that are replaced.
+//!
+//! | scenario | fault | expectation |
+//! |---|---|---|
+//! | accepted blocks, no shard yet | SIGKILL of the coordinator | the next one executes them unasked when there are shards |
+//! | accepted blocks, no shard yet | SIGTERM of the coordinator | the same, and it exits 0 |
+//! | blocks submitted twice, and out of order | – | each is executed once |
+//! | a block that is first at too many starts | SIGKILL of each coordinator | parked; retried it commits, discarded what follows it is refused |
+//! | a data directory that is in use | `--take-over` | the holder steps down and exits 0 |
+//! | a data directory whose holder hangs | SIGSTOP, `--take-over` | the holder is ended, its accepted blocks are executed |
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use shard_tests::{Chain, Coordinator, Scene, Shard, Signal, scenario, within};
+
+/// Blocks of a chain.
+const BLOCKS: usize = 8;
+
+/// Starts after which a block is suspect.
+const MOST_STARTS: usize = 6;
+
+fn start(scene: &Scene, chain: &Chain, more: &[&str]) -> Result<Coordinator> {
+    let folder = scene.path("chain").display().to_string();
+    Coordinator::start(scene, chain, &[&["--data-dir", folder.as_str()], more].concat())
+}
+
+/// Waits until all blocks are committed and nothing is left over.
+fn wait_committed(coordinator: &Coordinator) -> Result<()> {
+    coordinator.wait_status(within(30), "every accepted block is committed", |status| {
+        status.head == BLOCKS as u64 && status.accepted == 0 && status.parked == 0
+    })?;
+    Ok(())
+}
+
+#[test]
+fn accepted_blocks_are_executed_by_the_next_coordinator_after_a_kill() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(BLOCKS)?;
+        let mut first = start(scene, &chain, &[])?;
+        first.accept_all(&chain)?;
+        ensure!(first.status()?.accepted == BLOCKS as u64, "{:?}", first.status()?);
+        first.process.kill()?;
+        let second = start(scene, &chain, &[])?;
+        ensure!(second.status()?.accepted == BLOCKS as u64, "{:?}", second.status()?);
+        let _shards = Shard::start_all(scene, 2, &second.url())?;
+        wait_committed(&second)
+    })
+}
+
+#[test]
+fn accepted_blocks_are_executed_by_the_next_coordinator_after_an_orderly_end() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(BLOCKS)?;
+        let mut first = start(scene, &chain, &["--when-no-shards", "fail"])?;
+        first.accept_all(&chain)?;
+        first.process.signal(Signal::Term)?;
+        let code = first.process.exit_code(within(15))?;
+        ensure!(code == 0, "it ended with {code}");
+        let second = start(scene, &chain, &[])?;
+        let _shards = Shard::start_all(scene, 1, &second.url())?;
+        wait_committed(&second)
+    })
+}
+
+#[test]
+fn blocks_that_are_submitted_again_are_executed_once() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(BLOCKS)?;
+        let coordinator = start(scene, &chain, &[])?;
+        coordinator.accept_all(&chain)?;
+        coordinator.accept_all(&chain)?;
+        let _shards = Shard::start_all(scene, 2, &coordinator.url())?;
+        // A client that waits is told of blocks that others have had accepted.
+        coordinator.submit_all(scene, &chain)?;
+        wait_committed(&coordinator)?;
+        let log = coordinator.process.stderr()?;
+        ensure!(!log.contains("ERROR"), "{log}");
+        Ok(())
+    })
+}
+
+/// A coordinator whose first block has seen too many starts.
+fn with_parked_block(scene: &Scene, chain: &Chain) -> Result<(Coordinator, Value)> {
+    let mut coordinator = start(scene, chain, &[])?;
+    coordinator.accept_all(chain)?;
+    // The first one has not seen the block when it started.
+    for _ in 0..=MOST_STARTS {
+        coordinator.process.kill()?;
+        coordinator = start(scene, chain, &[])?;
+    }
+    let status = coordinator.status()?;
+    ensure!(status.parked == 1 && status.accepted == BLOCKS as u64 - 1, "{status:?}");
+    let listed = coordinator.ask(&["parked", "list", "--json"], &[])?;
+    let block: Value = serde_json::from_str(&listed).with_context(|| format!("not one line: {listed}"))?;
+    ensure!(block["number"] == 1 && block["waiting"] == BLOCKS as u64 - 1, "{block}");
+    ensure!(block["convicted"] == false && block["transaction"].is_null(), "{block}");
+    Ok((coordinator, block))
+}
+
+fn hash(block: &Value) -> Result<&str> {
+    block["hash"].as_str().context("the parked block has no hash")
+}
+
+#[test]
+fn a_block_that_may_kill_coordinators_is_parked_and_can_be_retried() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(BLOCKS)?;
+        let (coordinator, block) = with_parked_block(scene, &chain)?;
+        let _shards = Shard::start_all(scene, 2, &coordinator.url())?;
+        coordinator.wait_ready(&[1, 2])?;
+        // Who submits it, or what follows it, is told and need not wait.
+        let mut client = coordinator.begin_submit(scene, &chain)?;
+        let code = client.exit_code(within(20))?;
+        ensure!(code == 1 && client.stderr()?.contains("it is parked"), "{code}: {}", client.stderr()?);
+        ensure!(coordinator.status()?.head == 0, "it was executed although it is parked");
+        coordinator.ask(&["parked", "retry"], &[hash(&block)?])?;
+        wait_committed(&coordinator)?;
+        let again = coordinator.ask(&["parked", "retry"], &[hash(&block)?]);
+        ensure!(again.is_err(), "a block that is not parked was retried");
+        Ok(())
+    })
+}
+
+#[test]
+fn what_follows_a_discarded_block_is_refused_until_it_is_submitted_again() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(BLOCKS)?;
+        let (coordinator, block) = with_parked_block(scene, &chain)?;
+        coordinator.ask(&["parked", "discard"], &[hash(&block)?])?;
+        coordinator.wait_status(within(20), "nothing waits any more", |status| {
+            status.accepted == 0 && status.parked == 0
+        })?;
+        ensure!(coordinator.status()?.head == 0, "{:?}", coordinator.status()?);
+        let _shards = Shard::start_all(scene, 2, &coordinator.url())?;
+        coordinator.wait_ready(&[1, 2])?;
+        coordinator.submit_all(scene, &chain)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_holder_that_is_asked_steps_down() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(BLOCKS)?;
+        let mut holder = start(scene, &chain, &[])?;
+        holder.accept_all(&chain)?;
+        let next = start(scene, &chain, &["--take-over"])?;
+        let code = holder.process.exit_code(within(15))?;
+        ensure!(code == 0, "the holder ended with {code}");
+        let _shards = Shard::start_all(scene, 2, &next.url())?;
+        wait_committed(&next)
+    })
+}
+
+#[test]
+fn a_holder_that_hangs_is_ended() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(BLOCKS)?;
+        let mut holder = start(scene, &chain, &[])?;
+        holder.accept_all(&chain)?;
+        holder.process.signal(Signal::Stop)?;
+        let next = start(scene, &chain, &["--take-over", "--take-over-grace", "1"])?;
+        let status = holder.process.wait(within(10))?;
+        ensure!(status.code().is_none(), "the holder ended by itself: {status}");
+        let _shards = Shard::start_all(scene, 2, &next.url())?;
+        wait_committed(&next)
+    })
+}
