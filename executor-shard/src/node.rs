@@ -73,6 +73,8 @@ pub struct ShardNode {
     cancels: Arc<Mutex<BTreeMap<AssignmentId, Arc<AtomicBool>>>>,
     syncing: tokio::sync::Mutex<()>,
     blocking: BoundedExecutor,
+    /// Cancelled when the coordinator has asked this shard to leave.
+    dismissed: CancellationToken,
 }
 
 /// What the session says of the node.
@@ -182,12 +184,20 @@ impl ShardNode {
             cancels,
             syncing: tokio::sync::Mutex::default(),
             blocking: BoundedExecutor::new("shard state", BLOCKING_AT_ONCE),
+            dismissed: CancellationToken::new(),
         })
     }
 
     /// Begins to drain: what is held is finished and delivered, then the shard leaves.
     pub fn begin_drain(&self) {
         self.session.drain();
+    }
+
+    /// Cancelled when the coordinator has asked this shard to leave. It may never be done with what it
+    /// holds, if a slot is stuck: whoever runs it ends it after a grace period.
+    #[must_use]
+    pub fn dismissed(&self) -> CancellationToken {
+        self.dismissed.clone()
     }
 
     /// Cancelled when the session has ended.
@@ -308,6 +318,7 @@ impl ShardEndpoint for ShardNode {
     async fn drain(&self, epoch: Epoch) -> Result<(), PeerError> {
         self.check_epoch(epoch)?;
         self.begin_drain();
+        self.dismissed.cancel();
         Ok(())
     }
 

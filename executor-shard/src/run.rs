@@ -96,11 +96,16 @@ pub async fn run(args: ShardArgs) -> anyhow::Result<Drained> {
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("executor-shard");
     let node = start(&args, &supervisor.handle()).await?;
-    let left = node.left();
-    // A drain that the coordinator asked for ends the process too.
+    let (left, dismissed) = (node.left(), node.dismissed());
+    // A drain that the coordinator asked for ends the process too, within the same grace: a slot that is
+    // stuck never lets it finish.
     let asked = async {
         tokio::select! {
             reason = stop_asked(&mut signals, &parent) => reason,
+            () = dismissed.cancelled() => {
+                tracing::warn!("the coordinator has asked this shard to leave");
+                StopReason::Requested
+            }
             () = left.cancelled() => StopReason::Requested,
         }
     };

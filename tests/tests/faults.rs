@@ -6,6 +6,7 @@
 //! | blocks under way | damaged results from one of two shards | every block verified |
 //! | blocks under way | a worker that panics, now and then | every block verified, the shard lives |
 //! | blocks under way | a worker that never comes back | every block verified |
+//! | blocks under way | a worker that never comes back, on a shard's only slot | the slot is retired, and the shard exits 3 to be started again |
 //! | blocks under way | a shard that ends itself in the middle | every block verified, its exit code is the fault's |
 //! | blocks under way | one slow shard | every block verified |
 //! | `--fault` without `--allow-faults` | – | the command line is refused |
@@ -50,6 +51,26 @@ fn a_worker_that_panics_is_started_again() -> Result<()> {
 #[test]
 fn work_of_a_worker_that_hangs_is_done_elsewhere() -> Result<()> {
     scenario(|scene| chain_with(scene, "hang@4").map(drop))
+}
+
+#[test]
+fn a_shard_whose_last_slot_is_stuck_is_asked_to_leave_and_ends() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(BLOCKS)?;
+        let coordinator = Coordinator::start(scene, &chain, &[])?;
+        let _sound = Shard::start(scene, 1, &coordinator.url(), &[])?;
+        let more = ["--allow-faults", "--fault", "hang@4", "--grace", "1"];
+        let mut stuck = Shard::start(scene, 2, &coordinator.url(), &more)?;
+        coordinator.wait_ready(&[1, 2])?;
+        coordinator.submit_all(scene, &chain)?;
+        // Its heartbeats flow; it is its slot's counter that stands still.
+        let code = stuck.process.exit_code(within(40))?;
+        ensure!(code == 3, "it ended with {code}");
+        ensure!(coordinator.process.stderr()?.contains("is stuck"), "the alarm does not name the slot");
+        let _again = Shard::start(scene, 2, &coordinator.url(), &[])?;
+        coordinator.wait_ready(&[1, 2])?;
+        Ok(())
+    })
 }
 
 #[test]
