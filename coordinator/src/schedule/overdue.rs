@@ -133,7 +133,9 @@ impl Scheduler {
                     continue;
                 }
                 if watch.limit.is_none() {
-                    let item = shard.outstanding.get(&current);
+                    // Another shard may have done it since, or another process of this one.
+                    let done = self.done.by_id.get(&current.work).map(|done| &done.item);
+                    let item = shard.outstanding.get(&current).or(done);
                     watch.limit = item.map(|item| self.medians.limit(item, &self.limits));
                 }
                 let limit = watch.limit.unwrap_or(self.limits.overdue_after);

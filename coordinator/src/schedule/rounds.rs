@@ -229,6 +229,10 @@ impl Scheduler {
         commands: &mut Vec<Command>,
     ) {
         let Some(round) = self.work.get(&id).map(|work| work.round) else { return };
+        if let (FailCause::Parked { .. }, Some(parked)) = (cause, self.rounds.get(&round)) {
+            // Whoever retries it wants it judged anew.
+            self.toll.forget(&parked.block);
+        }
         self.abandon(round, commands);
         commands.push(Command::Fail { round, cause, reason });
     }
