@@ -4,14 +4,11 @@ use std::time::Duration;
 
 use common::id::{RoundId, ShardId, WorkId};
 
-use super::chain::{self, BlockNumber, Piece, fold, numbers};
+use super::chain::{BlockNumber, Piece, block_hash, fold, numbers};
 use super::coordinator::Run;
 use super::disk::{Ending, Fenced};
 use super::world::{Happening, World};
 use crate::schedule::{Event, FailCause};
-
-/// A block that begins with so many starts of coordinators behind it is parked.
-const MOST_STARTS: u32 = 6;
 
 impl World {
     pub(super) fn stop_fenced(&mut self, index: usize) {
@@ -21,15 +18,9 @@ impl World {
 
     /// Begins the next block, if none is under way.
     pub(super) fn next_block(&mut self, index: usize) {
+        let now = self.now;
         let Some(coordinator) = self.coordinator(index) else { return };
-        if coordinator.run.is_some() || coordinator.committing {
-            return;
-        }
-        let Some(block) = coordinator.queue.front().copied() else { return };
-        if self.disk.starts.get(&block).is_some_and(|starts| *starts > MOST_STARTS) {
-            self.end_block(index, block, Ending::Parked);
-            return;
-        }
+        let Some(block) = coordinator.intake.next(now).and_then(|hash| self.block_of(&hash)) else { return };
         self.open_round(index, block, false, false);
     }
 
@@ -49,15 +40,7 @@ impl World {
         self.trace(|| {
             format!("round {round} of block {block} opens, execute {execute}, {} pieces", work.len())
         });
-        self.tell(
-            index,
-            Event::Admit {
-                round,
-                block: chain::state(0, block as u64 + 1).block_hash,
-                work,
-                prefer: Vec::new(),
-            },
-        );
+        self.tell(index, Event::Admit { round, block: block_hash(block), work, prefer: Vec::new() });
     }
 
     pub(super) fn dispute(&mut self, index: usize, work: &WorkId) {
@@ -116,7 +99,12 @@ impl World {
         match cause {
             // The block stays in the journal and is tried again.
             FailCause::Stranded => {
-                self.after(Duration::from_millis(60), Happening::TryAgain { coordinator: index });
+                let again = Duration::from_millis(60);
+                let not_before = self.now + again;
+                if let Some(known) = self.coordinator(index) {
+                    known.intake.again(&block_hash(run.block), not_before);
+                }
+                self.after(again, Happening::TryAgain { coordinator: index });
             }
             FailCause::Local | FailCause::Spent => self.judge(index, run.block),
             FailCause::Parked { .. } => self.end_block(index, run.block, Ending::Parked),
@@ -150,7 +138,7 @@ impl World {
         let Some(known) = self.coordinator(index) else { return };
         let (epoch, (height, _)) = (known.epoch, known.head);
         let (before, former) = (self.disk.ending(block), self.disk.head.0);
-        let earlier = self.disk.pending().first().is_some_and(|first| *first != block);
+        let earlier = self.disk.pending().first().is_some_and(|(_, first)| *first != block);
         match self.disk.end(epoch, block, Ending::Committed, Some((height + 1, digest))) {
             Err(Fenced) => return self.stop_fenced(index),
             Ok(()) => self.trace(|| format!("block {block} is committed at height {}", height + 1)),
@@ -174,7 +162,7 @@ impl World {
         }
     }
 
-    fn end_block(&mut self, index: usize, block: BlockNumber, ending: Ending) {
+    pub(super) fn end_block(&mut self, index: usize, block: BlockNumber, ending: Ending) {
         let Some(known) = self.coordinator(index) else { return };
         let epoch = known.epoch;
         match self.disk.end(epoch, block, ending, None) {
@@ -191,7 +179,7 @@ impl World {
     fn block_ended(&mut self, index: usize, block: BlockNumber) {
         let Some(known) = self.coordinator(index) else { return };
         known.committing = false;
-        known.queue.retain(|queued| *queued != block);
+        known.intake.ended(&block_hash(block));
         self.next_block(index);
     }
 }

@@ -6,6 +6,7 @@ use common::id::{Height, StateRef, WorkId, WorldId};
 use common::work::{WorkFailure, WorkOutput};
 
 use super::random::{Random, join};
+use crate::intake::Candidate;
 use crate::schedule::{WorkClass, WorkItem};
 
 /// Names a block by its place in the order of submission.
@@ -138,6 +139,16 @@ pub(super) fn address(number: u64) -> Address {
         *to = from;
     }
     Address::from(bytes)
+}
+
+/// A block's hash.
+pub(super) fn block_hash(block: BlockNumber) -> B256 {
+    state(0, block as u64 + 1).block_hash
+}
+
+/// A block as the intake knows it.
+pub(super) fn candidate(block: BlockNumber, parent: Option<BlockNumber>) -> Candidate {
+    Candidate { hash: block_hash(block), parent: parent.map(block_hash).unwrap_or_default(), bytes: 1 }
 }
 
 /// The numbers in a result.

@@ -1,22 +1,24 @@
 //! A model coordinator around the real scheduler: what its driver, block executor and ledger do,
 //! with a chance to end between any two steps.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy_primitives::B256;
 use common::endpoint::PeerError;
 use common::id::{AssignmentId, Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
 use common::message::{SlotProgress, SubmitResult};
 
 use super::calls::CallId;
-use super::chain::BlockNumber;
+use super::chain::{BlockNumber, block_hash, candidate};
 use super::check::Loss;
-use super::disk::Fenced;
+use super::disk::{Ending, Fenced};
 use super::network::{Way, arrivals};
 use super::shard::{Answer, ToShard};
 use super::trace::{command_line, event_line};
 use super::world::{CALL_LIMIT, Happening, World};
+use crate::intake::{Intake, Offer, Sequence, Start};
 use crate::schedule::{Command, Event, Fault, LossCause, Scheduler};
 
 /// What comes from a shard: calls, and answers to commands.
@@ -95,7 +97,7 @@ pub(super) struct Coordinator {
     pub(super) under_way: BTreeSet<AssignmentId>,
     /// Whose registration is being decided.
     pub(super) admitting: Option<CallId>,
-    pub(super) queue: VecDeque<BlockNumber>,
+    pub(super) intake: Intake,
     pub(super) run: Option<Run>,
     pub(super) committing: bool,
     pub(super) head: (u64, u64),
@@ -122,10 +124,13 @@ impl World {
         let epoch = self.disk.raise_epoch();
         let now = self.now;
         let strikes: Vec<_> = self.disk.strikes.iter().map(|(shard, record)| (*shard, *record)).collect();
-        let queue: VecDeque<BlockNumber> = self.disk.pending().into();
-        if let Some(first) = queue.front() {
-            *self.disk.starts.entry(*first).or_default() += 1;
+        let mut intake = Intake::default();
+        for (sequence, block) in self.disk.pending() {
+            intake.restore(candidate(block, self.disk.before(block)), Sequence(sequence), false);
         }
+        let first = intake.started(|hash| {
+            self.block_of(hash).and_then(|block| self.disk.starts.get(&block)).copied().unwrap_or(0)
+        });
         let mut scheduler = Scheduler::new(epoch, self.limits, now);
         scheduler.restore_strikes(strikes, now);
         self.coordinators.push(Coordinator {
@@ -136,7 +141,7 @@ impl World {
             links: BTreeMap::new(),
             under_way: BTreeSet::new(),
             admitting: None,
-            queue,
+            intake,
             run: None,
             committing: false,
             head: self.disk.head,
@@ -145,8 +150,26 @@ impl World {
         });
         self.trace(|| format!("COORDINATOR starts, epoch {epoch}"));
         let index = self.front();
-        self.next_block(index);
+        match first {
+            Some(Start::Count(hash, starts)) => {
+                if let Some(block) = self.block_of(&hash) {
+                    self.disk.starts.insert(block, starts);
+                }
+                self.next_block(index);
+            }
+            Some(Start::Park(hash, _)) => {
+                if let Some(block) = self.block_of(&hash) {
+                    self.end_block(index, block, Ending::Parked);
+                }
+            }
+            None => {}
+        }
         self.wake(index);
+    }
+
+    /// The block with this hash.
+    pub(super) fn block_of(&self, hash: &B256) -> Option<BlockNumber> {
+        (0..self.blocks.len()).find(|block| block_hash(*block) == *hash)
     }
 
     /// The process ends here, if a crash is due. Called between any two steps.
@@ -200,19 +223,31 @@ impl World {
         if self.ends_here(front) {
             return;
         }
-        let accepted = self.disk.accept(epoch, block);
+        // What has ended is answered from the ledger.
+        let offer = if self.disk.ending(block).is_some() {
+            Offer::Open
+        } else {
+            let offered = candidate(block, self.disk.before(block));
+            let offered = self.coordinator(front).map(|known| known.intake.offer(offered));
+            let Some(Ok(offer)) = offered else { return };
+            offer
+        };
+        let accepted = match offer {
+            Offer::Fresh(sequence) => self.disk.accept(epoch, block, sequence.0),
+            Offer::Open | Offer::Parked => Ok(()),
+        };
         if self.ends_here(front) {
             return;
         }
         match accepted {
-            Ok(fresh) => {
-                self.trace(|| format!("block {block} is journaled, fresh: {fresh}"));
+            Ok(()) => {
+                self.trace(|| format!("block {block} is journaled: {offer:?}"));
                 let lost = self.random.one_in(8);
                 if let Some(acknowledged) = self.acknowledged.get_mut(block).filter(|_| !lost) {
                     *acknowledged = true;
                 }
-                if fresh && let Some(coordinator) = self.coordinator(front) {
-                    coordinator.queue.push_back(block);
+                if let Some(coordinator) = self.coordinator(front) {
+                    coordinator.intake.confirm(&block_hash(block));
                     self.next_block(front);
                 }
             }

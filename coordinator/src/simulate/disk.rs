@@ -19,13 +19,21 @@ pub(super) enum Ending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fenced;
 
+/// A journaled block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Journaled {
+    pub(super) block: BlockNumber,
+    sequence: u64,
+    pub(super) ending: Option<Ending>,
+}
+
 /// The ledger and its journal.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Disk {
     /// The term of whoever owns it.
     pub(super) epoch: u64,
-    /// Accepted blocks in order, each with its end.
-    pub(super) journal: Vec<(BlockNumber, Option<Ending>)>,
+    /// Accepted blocks.
+    pub(super) journal: Vec<Journaled>,
     /// Height and state digest.
     pub(super) head: (u64, u64),
     /// Starts of coordinators while a block was the first to be done.
@@ -44,23 +52,32 @@ impl Disk {
         if self.epoch == epoch.number { Ok(()) } else { Err(Fenced) }
     }
 
-    /// Journals a block; one that is known stays as it is.
-    pub(super) fn accept(&mut self, epoch: Epoch, block: BlockNumber) -> Result<bool, Fenced> {
+    /// Journals a block at its place in the order; one that is known stays as it is.
+    pub(super) fn accept(&mut self, epoch: Epoch, block: BlockNumber, sequence: u64) -> Result<(), Fenced> {
         self.check(epoch)?;
-        let fresh = !self.journal.iter().any(|(known, _)| *known == block);
-        if fresh {
-            self.journal.push((block, None));
+        if !self.journal.iter().any(|entry| entry.block == block) {
+            self.journal.push(Journaled { block, sequence, ending: None });
         }
-        Ok(fresh)
+        Ok(())
+    }
+
+    /// The block that a block follows: whatever was accepted before it, or would be.
+    pub(super) fn before(&self, block: BlockNumber) -> Option<BlockNumber> {
+        let place = self.journal.iter().position(|entry| entry.block == block);
+        let before = place.unwrap_or(self.journal.len()).checked_sub(1)?;
+        self.journal.get(before).map(|entry| entry.block)
     }
 
     /// Accepted blocks that have not ended, in order.
-    pub(super) fn pending(&self) -> Vec<BlockNumber> {
-        self.journal.iter().filter(|(_, ending)| ending.is_none()).map(|(block, _)| *block).collect()
+    pub(super) fn pending(&self) -> Vec<(u64, BlockNumber)> {
+        let pending = self.journal.iter().filter(|entry| entry.ending.is_none());
+        let mut pending: Vec<_> = pending.map(|entry| (entry.sequence, entry.block)).collect();
+        pending.sort_unstable();
+        pending
     }
 
     pub(super) fn ending(&self, block: BlockNumber) -> Option<Ending> {
-        self.journal.iter().find(|(known, _)| *known == block).and_then(|(_, ending)| *ending)
+        self.journal.iter().find(|entry| entry.block == block).and_then(|entry| entry.ending)
     }
 
     /// Ends a block, with the new head if it is committed. The epoch is compared in the same step.
@@ -72,8 +89,8 @@ impl Disk {
         head: Option<(u64, u64)>,
     ) -> Result<(), Fenced> {
         self.check(epoch)?;
-        if let Some((_, end)) = self.journal.iter_mut().find(|(known, _)| *known == block) {
-            *end = Some(ending);
+        if let Some(entry) = self.journal.iter_mut().find(|entry| entry.block == block) {
+            entry.ending = Some(ending);
         }
         self.head = head.unwrap_or(self.head);
         Ok(())

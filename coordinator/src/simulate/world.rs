@@ -9,7 +9,7 @@ use common::id::{AssignmentId, Incarnation, ShardId};
 use super::chain::{Block, BlockNumber};
 use super::check::{Check, Violation};
 use super::coordinator::{Coordinator, ToCoordinator};
-use super::disk::{Disk, Ending};
+use super::disk::{Disk, Ending, Journaled};
 use super::fault::{self, Fault, FaultKind};
 use super::network::{Line, Weather};
 use super::random::{Random, join};
@@ -353,7 +353,8 @@ impl World {
             self.count(&coordinator.scheduler.counters());
         }
         self.check_result();
-        let count = |ending| self.disk.journal.iter().filter(|(_, end)| *end == Some(ending)).count();
+        let ended = |ending| move |entry: &&Journaled| entry.ending == Some(ending);
+        let count = |ending| self.disk.journal.iter().filter(ended(ending)).count();
         History {
             seed,
             violation: self.check.violation.clone(),
@@ -372,7 +373,7 @@ impl World {
     /// The state is that of sequential execution of the blocks that were committed.
     fn check_result(&mut self) {
         let (mut height, mut digest) = (0, self.genesis);
-        for (block, ending) in &self.disk.journal {
+        for Journaled { block, ending, .. } in &self.disk.journal {
             if *ending == Some(Ending::Committed)
                 && let Some(block) = self.blocks.get(*block)
             {
