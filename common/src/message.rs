@@ -100,6 +100,9 @@ pub struct SubmitResult {
     pub assignment: AssignmentId,
     /// The result, or why there is none.
     pub outcome: Result<WorkOutput, WorkFailure>,
+    /// The digest of the outcome's encoding, where the way it came has checked that. It tells
+    /// results apart without encoding them again.
+    pub digest: Option<B256>,
 }
 
 /// What became of a delivered result. Either way the shard forgets it.

@@ -95,6 +95,14 @@ pub enum WorkFailure {
     State(String),
 }
 
+/// The digest of an outcome's encoding: equal for equal results of the same work, whoever made them.
+///
+/// # Errors
+/// [`CodecError`] only for a result beyond the payload limit.
+pub fn outcome_digest(outcome: Result<&WorkOutput, &WorkFailure>) -> Result<B256, CodecError> {
+    Ok(codec::payload_digest(&codec::encode("result", &outcome, codec::MAX_PAYLOAD_BYTES)?))
+}
+
 /// All that one transaction read of one account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountReads {
@@ -257,6 +265,13 @@ mod tests {
         let mut other = spec();
         other.base.block_hash = B256::repeat_byte(9);
         assert_ne!(other.id().unwrap(), original);
+    }
+
+    #[test]
+    fn an_outcomes_digest_is_that_of_what_travels() {
+        let outcome: Result<WorkOutput, WorkFailure> = Ok(WorkOutput::Recovered(vec![Ok(Address::ZERO)]));
+        let bytes = codec::encode("result", &outcome, codec::MAX_PAYLOAD_BYTES).unwrap();
+        assert_eq!(outcome_digest(outcome.as_ref()).unwrap(), codec::payload_digest(&bytes));
     }
 
     #[test]

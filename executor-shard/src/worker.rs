@@ -231,7 +231,11 @@ impl SlotSupervisor {
             "a worker thread panicked and is started again");
         if let Some(assignment) = held {
             let failure = WorkFailure::WorkerPanicked { message: message.to_owned(), at: Some(at) };
-            (self.report)(SlotEvent::Finished(SubmitResult { assignment, outcome: Err(failure) }));
+            (self.report)(SlotEvent::Finished(SubmitResult {
+                assignment,
+                outcome: Err(failure),
+                digest: None,
+            }));
         }
     }
 
@@ -269,7 +273,7 @@ fn work_on(job: Job, state: &SlotState, faults: &Faults, report: &Reporter) {
     }
     state.set(None);
     report(match outcome {
-        Some(outcome) => SlotEvent::Finished(SubmitResult { assignment, outcome }),
+        Some(outcome) => SlotEvent::Finished(SubmitResult { assignment, outcome, digest: None }),
         None => SlotEvent::Dropped(assignment),
     });
 }

@@ -59,8 +59,10 @@ pub struct ShardState {
     pub shard: u32,
     /// Which of its lives.
     pub incarnation: u64,
-    /// `ready`, `syncing` or `draining`.
+    /// `ready`, `syncing`, `draining` or `quarantined`.
     pub state: String,
+    /// Whether it is in quarantine.
+    pub quarantined: bool,
     /// Results of its that were used.
     pub results: u64,
 }
@@ -310,6 +312,7 @@ impl ShardState {
             shard: u32::try_from(number(value, "shard")?)?,
             incarnation: number(value, "incarnation")?,
             state: text(value, "state")?,
+            quarantined: value.get("quarantined").and_then(Value::as_bool).context("no quarantined")?,
             results: number(value, "results")?,
         })
     }

@@ -177,8 +177,10 @@ impl Blocks for Service {
                 incarnation: shard.incarnation.0,
                 // An import leads shards ahead of what is committed.
                 synced: shard.ready || shard.state == Some(head.state),
+                quarantined: shard.quarantined,
                 state: match (shard.draining, shard.state) {
                     (true, _) => "draining",
+                    _ if shard.quarantined => "quarantined",
                     (false, Some(state)) if shard.ready || state == head.state => "ready",
                     _ => "syncing",
                 }
@@ -238,6 +240,7 @@ fn reply(outcome: BlockOutcome) -> v1::BlockReply {
         error: outcome.error.unwrap_or_default(),
         ms: outcome.stats.elapsed.as_secs_f64() * 1e3,
         sub_blocks: outcome.stats.sub_blocks,
+        verified_sub_blocks: outcome.stats.verified_sub_blocks,
         reexecuted: outcome.stats.reexecuted,
         reassigned: outcome.stats.reassigned,
         known: outcome.known,

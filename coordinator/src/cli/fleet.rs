@@ -17,7 +17,7 @@ use net::serve::{Bound, Health};
 use tonic::service::Routes;
 
 use super::children::{ChildOptions, Children, find_binary};
-use crate::execute::ExecuteOptions;
+use crate::execute::{ExecuteOptions, VerifyFraction};
 use crate::fleet::{Fleet, FleetOptions};
 use crate::ledger::Ledger;
 use crate::planner::Plan;
@@ -46,12 +46,18 @@ pub struct FleetArgs {
     /// How blocks are cut: auto, one, each, random:SEED or poison:SEED
     #[arg(long, value_name = "PLAN", default_value_t = Plan::Auto)]
     pub plan: Plan,
+
+    /// Execute this share of all sub-blocks a second time on another shard and compare, from 0 to 1.
+    /// Which ones is drawn at random. Where results differ, or no other shard can do it, the
+    /// coordinator executes the sub-block itself; a shard that was wrong is quarantined and named
+    #[arg(long, value_name = "F", default_value_t = VerifyFraction::NONE)]
+    pub verify_fraction: VerifyFraction,
 }
 
 impl FleetArgs {
     /// How blocks are executed.
     pub(super) fn execute_options(&self) -> ExecuteOptions {
-        ExecuteOptions { plan: self.plan, ..ExecuteOptions::default() }
+        ExecuteOptions { plan: self.plan, verify: self.verify_fraction, ..ExecuteOptions::default() }
     }
 
     /// The shards, `default` of them if the command line does not say, with nothing started yet.

@@ -24,6 +24,8 @@ pub(super) struct Row {
     pub(super) recovery_ms: f64,
     pub(super) execution_ms: f64,
     pub(super) sub_blocks: u32,
+    /// Of these, those that two executions agreed about (`--verify-fraction`).
+    pub(super) verified_sub_blocks: u32,
     pub(super) reexecuted: u32,
     pub(super) reassigned: u32,
     /// What was checked besides gas and bloom.
@@ -47,6 +49,7 @@ pub(super) struct Summary {
     blocks: u64,
     verified: u64,
     failed: u64,
+    verified_sub_blocks: u64,
     reassigned: u64,
     reexecuted: u64,
     txs: u64,
@@ -98,6 +101,7 @@ impl Report {
         } else {
             summary.failed += 1;
         }
+        summary.verified_sub_blocks += u64::from(row.verified_sub_blocks);
         summary.reassigned += u64::from(row.reassigned);
         summary.reexecuted += u64::from(row.reexecuted);
         summary.txs += row.txs as u64;

@@ -371,6 +371,7 @@ fn fill(row: &mut Row, block: &Block, verified: &Verified) {
     row.recovery_ms = millis(stats.recovery);
     row.execution_ms = millis(stats.execution);
     row.sub_blocks = stats.sub_blocks;
+    row.verified_sub_blocks = stats.verified_sub_blocks;
     row.reexecuted = stats.reexecuted;
     row.reassigned = stats.reassigned;
     row.receipts_root = finished.rooted.then(|| block.header.receipts_root.to_string());

@@ -17,7 +17,7 @@ use tonic::service::Routes;
 use super::fleet::{self, reachable};
 use super::take_over::take_over;
 use crate::api::{Chain, ChainHandle, StepDown, blocks_service};
-use crate::execute::{BlockExecutor, ExecuteOptions};
+use crate::execute::{BlockExecutor, ExecuteOptions, VerifyFraction};
 use crate::fleet::{Fleet, FleetOptions};
 use crate::import::{ForkChoice, Importer};
 use crate::input::read_genesis;
@@ -43,6 +43,12 @@ pub struct ServeArgs {
     /// How blocks are cut: auto, one, each, random:SEED or poison:SEED
     #[arg(long, value_name = "PLAN", default_value_t = Plan::Auto)]
     pub plan: Plan,
+
+    /// Execute this share of all sub-blocks a second time on another shard and compare, from 0 to 1.
+    /// Which ones is drawn at random. Where results differ, or no other shard can do it, the
+    /// coordinator executes the sub-block itself; a shard that was wrong is quarantined and named
+    #[arg(long, value_name = "F", default_value_t = VerifyFraction::NONE)]
+    pub verify_fraction: VerifyFraction,
 
     /// What a block does when there is no shard: wait up to the limit and fail then, be executed by
     /// the coordinator itself after the limit (local), or fail at once
@@ -153,7 +159,8 @@ fn start(
 ) -> anyhow::Result<Service> {
     let address = bound.address();
     let fleet = Fleet::start(epoch, args.fleet_options(), supervisor)?;
-    let options = ExecuteOptions { plan: args.plan, ..ExecuteOptions::default() };
+    let options =
+        ExecuteOptions { plan: args.plan, verify: args.verify_fraction, ..ExecuteOptions::default() };
     let executor = BlockExecutor::new(fleet.clone(), options);
     let importer = Importer::new(fleet.clone(), executor, Arc::clone(&ledger), ForkChoice::Heaviest)?;
     let (chain, intake, handle) = Chain::new(importer)?;

@@ -165,6 +165,7 @@ fn row(input: &std::path::Path, reply: &v1::BlockReply) -> Row {
         ms: (reply.ms * 1e3).round() / 1e3,
         mgas_per_s: (reply.gas_used as f64 / reply.ms.max(0.001)).round() / 1e3,
         sub_blocks: reply.sub_blocks,
+        verified_sub_blocks: reply.verified_sub_blocks,
         reexecuted: reply.reexecuted,
         reassigned: reply.reassigned,
         error,
@@ -229,6 +230,6 @@ fn shard_json(shard: &v1::ShardStatus) -> serde_json::Value {
     json!({
         "shard": shard.shard, "incarnation": shard.incarnation, "state": shard.state, "synced": shard.synced,
         "height": shard.height, "slots": shard.slots, "outstanding": shard.outstanding,
-        "results": shard.results, "address": shard.address,
+        "results": shard.results, "address": shard.address, "quarantined": shard.quarantined,
     })
 }

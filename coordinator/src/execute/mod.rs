@@ -2,8 +2,10 @@
 //!
 //! It runs on the caller's thread and waits with time limits. What shards return is checked
 //! against the block's header before it counts; what no header field covers (the state behind a
-//! stand-alone pre-state) rests on the shards' engine.
+//! stand-alone pre-state) rests on the shards' engine, and on the share of work that is verified.
 
+mod fraction;
+mod referee;
 mod rounds;
 
 use std::sync::Arc;
@@ -23,7 +25,10 @@ use crate::ledger::{LedgerError, Tip};
 use crate::planner::{self, Plan};
 use crate::rules::{Parentage, check_block};
 use crate::validate::{Finished, Rejection, ValidateError, Validator, execute_trusted, verify_header};
+use referee::Referee;
 use rounds::{RoundClient, RoundError};
+
+pub use fraction::{NotAFraction, VerifyFraction};
 
 /// How blocks are executed.
 #[derive(Debug, Clone, Copy)]
@@ -32,11 +37,13 @@ pub struct ExecuteOptions {
     pub plan: Plan,
     /// How long a round may take before it is given up; far beyond what any block needs.
     pub round_limit: Duration,
+    /// The share of work that is executed a second time elsewhere and compared.
+    pub verify: VerifyFraction,
 }
 
 impl Default for ExecuteOptions {
     fn default() -> Self {
-        Self { plan: Plan::Auto, round_limit: Duration::from_secs(300) }
+        Self { plan: Plan::Auto, round_limit: Duration::from_secs(300), verify: VerifyFraction::NONE }
     }
 }
 
@@ -64,6 +71,8 @@ pub struct BlockStats {
     pub execution: Duration,
     /// Into how many sub-blocks it was cut.
     pub sub_blocks: u32,
+    /// Of these, verified: two shards agreed about them, or this process and one shard.
+    pub verified_sub_blocks: u32,
     /// Transactions executed again by the coordinator.
     pub reexecuted: u32,
     /// Assignments given to another shard.
@@ -108,6 +117,9 @@ pub enum ExecuteError {
     /// The shards could not do it.
     #[error("the shards could not execute the block: {0}")]
     Round(String),
+    /// The parent is not committed, and nothing covers its whole state.
+    #[error("the parent block is not committed, and its state is not known as a whole; commit it first")]
+    Unrooted,
     /// Something is larger than it may be.
     #[error(transparent)]
     Size(#[from] CodecError),
@@ -169,7 +181,7 @@ impl BlockExecutor {
     /// An executor on `fleet`.
     #[must_use]
     pub fn new(fleet: Fleet, options: ExecuteOptions) -> Self {
-        let rounds = RoundClient::new(fleet.clone(), options.round_limit);
+        let rounds = RoundClient::new(fleet.clone(), options.round_limit, options.verify);
         Self { fleet, options, rounds }
     }
 
@@ -188,12 +200,14 @@ impl BlockExecutor {
         let started = Instant::now();
         admit(block, spec, parent)?;
         let mut run = Run { block, spec, parent, stats: BlockStats::default() };
-        let outcome = self.speculate(&mut run, kills).and_then(|finished| verify(&run, finished));
+        let mut referee = Referee::new(self.fleet.clone(), spec, parent.view(), block.header.number);
+        let outcome =
+            self.speculate(&mut run, &mut referee, kills).and_then(|finished| verify(&run, finished));
         let (finished, tip) = match outcome {
             Ok(verified) => verified,
             // No block is refused, or given up, on a shard's word.
             Err(error @ (ExecuteError::Rejected(_) | ExecuteError::State(_) | ExecuteError::Round(_))) => {
-                self.judge(&run, &error)?
+                self.judge(&run, &mut referee, &error)?
             }
             Err(ExecuteError::Local(reason)) => {
                 let text = format!("executed by the coordinator: {reason}");
@@ -208,15 +222,21 @@ impl BlockExecutor {
     }
 
     /// Runs the block through the shards and the validator.
-    fn speculate(&mut self, run: &mut Run<'_>, kills: Vec<KillDrill>) -> Result<Finished, ExecuteError> {
+    fn speculate(
+        &mut self,
+        run: &mut Run<'_>,
+        referee: &mut Referee<'_>,
+        kills: Vec<KillDrill>,
+    ) -> Result<Finished, ExecuteError> {
         let block = run.block;
         let mut validator =
             Validator::begin(block, run.spec, run.parent.view().clone(), run.parent.intermediate_roots())?;
         let payload = Arc::new(BlockPayload::new(block, validator.prelude()?));
+        referee.begin(&payload);
         let inputs = payload.digest()?;
         let slots = self.fleet.slots()?;
         let began = Instant::now();
-        let senders = self.recover(run, &payload, inputs, slots)?;
+        let senders = self.recover(run, referee, &payload, inputs, slots)?;
         run.stats.recovery = began.elapsed();
         let began = Instant::now();
         let sub_blocks = planner::plan(self.options.plan, &block.transactions, &senders, slots);
@@ -232,7 +252,7 @@ impl BlockExecutor {
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
         let mut arrived = vec![false; block.transactions.len()];
         let weights: Arc<[u64]> = block.transactions.iter().map(planner::cost).collect();
-        let reassigned = self.rounds.run(&payload, work, &weights, kills, |indices, output| {
+        let end = self.rounds.run(&payload, work, &weights, kills, referee, |indices, output| {
             let WorkOutput::Executed(outputs) = output else { return Ok(()) };
             let of_work: std::collections::BTreeSet<TxIndex> = indices.iter().copied().collect();
             for output in outputs.into_iter().filter(|output| of_work.contains(&output.index)) {
@@ -247,7 +267,11 @@ impl BlockExecutor {
             }
             advance(&mut validator, &senders, &mut outcomes, &arrived)
         })?;
-        run.stats.reassigned += reassigned;
+        run.stats.reassigned += end.reassigned;
+        if let Some(dispute) = end.disputed {
+            return Err(ExecuteError::Round(dispute));
+        }
+        run.stats.verified_sub_blocks = end.verified;
         // Whatever is left could not be done by shards.
         advance(&mut validator, &senders, &mut outcomes, &vec![true; block.transactions.len()])?;
         run.stats.execution = began.elapsed();
@@ -255,10 +279,11 @@ impl BlockExecutor {
     }
 
     /// Has the senders recovered by the shards. A signature that a shard finds bad is looked at
-    /// here again.
+    /// here again, and so are all where a shard was caught.
     fn recover(
         &mut self,
         run: &mut Run<'_>,
+        referee: &mut Referee<'_>,
         payload: &Arc<BlockPayload>,
         inputs: B256,
         slots: usize,
@@ -267,16 +292,22 @@ impl BlockExecutor {
         let parts = planner::recovery(block.transactions.len(), slots);
         let work = rounds::recovery_work(run.parent.summary().state, block.hash, inputs, &parts)?;
         let mut senders: Vec<Option<Address>> = vec![None; block.transactions.len()];
-        let reassigned = self.rounds.run(payload, work, &Arc::default(), Vec::new(), |indices, output| {
-            let WorkOutput::Recovered(found) = output else { return Ok(()) };
-            for (index, sender) in indices.iter().zip(found) {
-                if let (Some(place), Ok(sender)) = (senders.get_mut(index.0 as usize), sender) {
-                    *place = Some(sender);
+        let end =
+            self.rounds.run(payload, work, &Arc::default(), Vec::new(), referee, |indices, output| {
+                let WorkOutput::Recovered(found) = output else { return Ok(()) };
+                for (index, sender) in indices.iter().zip(found) {
+                    if let (Some(place), Ok(sender)) = (senders.get_mut(index.0 as usize), sender) {
+                        *place = Some(sender);
+                    }
                 }
-            }
-            Ok(())
-        })?;
-        run.stats.reassigned += reassigned;
+                Ok(())
+            })?;
+        run.stats.reassigned += end.reassigned;
+        match end.disputed {
+            Some(dispute) if end.nobody_left => return Err(ExecuteError::Round(dispute)),
+            Some(_) => senders.fill(None),
+            None => {}
+        }
         let fork = run.spec.evm_env(&block.header).cfg_env.spec;
         let known = senders.into_iter().zip(&block.transactions).zip(0..);
         known
@@ -289,9 +320,20 @@ impl BlockExecutor {
     }
 
     /// Before a block is refused or given up it is executed again without any shard. If it verifies,
-    /// the fault is the shards'.
-    fn judge(&self, run: &Run<'_>, doubt: &ExecuteError) -> Result<(Finished, Arc<Tip>), ExecuteError> {
+    /// the fault is the shards', and those that returned something wrong are named.
+    fn judge(
+        &self,
+        run: &Run<'_>,
+        referee: &mut Referee<'_>,
+        doubt: &ExecuteError,
+    ) -> Result<(Finished, Arc<Tip>), ExecuteError> {
         let verified = execute_alone(run)?;
+        if matches!(doubt, ExecuteError::Rejected(_))
+            && let Err(error) = referee.name_the_wrong()
+        {
+            // The block is right whoever was wrong about it.
+            tracing::error!(%error, block = run.block.header.number, "the shards at fault cannot be named");
+        }
         let text = format!("shards are at fault ({doubt}); the block was executed here instead");
         self.fleet.announce(EventKind::Alarm, Some(run.block.header.number), text);
         Ok(verified)
@@ -323,6 +365,10 @@ fn execute_alone(run: &Run<'_>) -> Result<(Finished, Arc<Tip>), ExecuteError> {
 /// [`ExecuteError`] with what is wrong with the block.
 pub fn admit(block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<(), ExecuteError> {
     parent.check_next(block)?;
+    if parent.state_root().is_none() && parent.delta().is_some() {
+        // No root has covered what the parent changed: it must not be built on before it is committed.
+        return Err(ExecuteError::Unrooted);
+    }
     block.check_body()?;
     if parent.header().is_none() {
         return Ok(());

@@ -1,18 +1,20 @@
 //! Rounds as the block executor sees them: work goes out, outputs come back, in any order, until
 //! all are there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256};
 use common::block::BlockPayload;
 use common::codec::CodecError;
-use common::id::{RoundId, StateRef, TxIndex, WorkId};
+use common::id::{AssignmentId, RoundId, StateRef, TxIndex, WorkId};
 use common::work::{WorkKind, WorkOutput, WorkSpec};
 use crossbeam_channel::RecvTimeoutError;
 
 use super::ExecuteError;
+use super::fraction::{Lottery, VerifyFraction};
+use super::referee::Referee;
 use crate::fleet::{Fleet, FleetError, KillDrill, RoundEvent, RoundFailure, RoundRequest};
 use crate::planner::{Plan, SubBlock};
 
@@ -48,6 +50,19 @@ impl RoundError {
 }
 
 pub(super) type Work = Vec<(WorkId, Arc<WorkSpec>)>;
+
+/// How a round went.
+#[derive(Debug, Default)]
+pub(super) struct RoundEnd {
+    /// Assignments that were given to another shard.
+    pub(super) reassigned: u32,
+    /// Pieces of work that were verified.
+    pub(super) verified: u32,
+    /// A result that was used turned out wrong: nothing of this round counts.
+    pub(super) disputed: Option<String>,
+    /// And no shard was left that is trusted: the round was given up.
+    pub(super) nobody_left: bool,
+}
 
 /// The work of recovering senders.
 pub(super) fn recovery_work(
@@ -92,75 +107,135 @@ fn named(spec: WorkSpec) -> Result<(WorkId, Arc<WorkSpec>), CodecError> {
 pub(super) struct RoundClient {
     fleet: Fleet,
     limit: Duration,
+    lottery: Lottery,
     next: u64,
 }
 
 impl RoundClient {
-    pub(super) fn new(fleet: Fleet, limit: Duration) -> Self {
-        Self { fleet, limit, next: 1 }
+    pub(super) fn new(fleet: Fleet, limit: Duration, fraction: VerifyFraction) -> Self {
+        Self { fleet, limit, lottery: Lottery::new(fraction), next: 1 }
     }
 
-    /// Has the work done, and hands each output to `take` as it comes. Returns how many
-    /// assignments were given to another shard.
+    /// Has the work done, and hands each output to `take` as it comes, until something is disputed.
+    /// A disputed round goes on without its outputs: what kills whoever runs it is to show on shards.
     pub(super) fn run(
         &mut self,
         payload: &Arc<BlockPayload>,
         work: Work,
         weights: &Arc<[u64]>,
         kills: Vec<KillDrill>,
+        referee: &mut Referee<'_>,
         mut take: impl FnMut(&[TxIndex], WorkOutput) -> Result<(), ExecuteError>,
-    ) -> Result<u32, ExecuteError> {
+    ) -> Result<RoundEnd, ExecuteError> {
+        let mut end = RoundEnd::default();
         if work.is_empty() {
-            return Ok(0);
+            return Ok(end);
         }
         let round = RoundId(self.next);
         self.next += 1;
         let mut open: HashMap<WorkId, Arc<WorkSpec>> = work.iter().cloned().collect();
+        let verify: HashSet<WorkId> =
+            work.iter().map(|(id, _)| *id).filter(|id| self.lottery.draws(round, id)).collect();
+        let verified = u32::try_from(verify.len()).unwrap_or(u32::MAX);
         let height = open.values().next().map_or(0, |spec| spec.base.height.0 + 1);
         let request = RoundRequest {
             round,
             height,
             payload: Arc::clone(payload),
             work,
+            verify,
             weights: Arc::clone(weights),
             kills,
         };
         let events = self.fleet.open_round(request).map_err(RoundError::Fleet)?;
         let deadline = Instant::now() + self.limit;
-        let mut reassigned = 0;
-        while !open.is_empty() {
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match events.recv_timeout(left) {
-                Ok(RoundEvent::Output(result)) => {
-                    let Some(spec) = open.remove(&result.assignment.work) else { continue };
-                    let result = Arc::try_unwrap(result).unwrap_or_else(|shared| (*shared).clone());
-                    let Ok(output) = result.outcome else { continue };
-                    if let Err(error) = take(&spec.indices, output) {
-                        self.fleet.abandon_round(round).map_err(RoundError::Fleet)?;
-                        return Err(error);
-                    }
-                }
-                Ok(RoundEvent::Reassigned) => reassigned += 1,
-                Ok(RoundEvent::Recut { work, parts }) => {
-                    if open.remove(&work).is_some() {
-                        open.extend(parts);
-                    }
-                }
-                Ok(RoundEvent::Disputed { work, first, second }) => {
-                    self.fleet.abandon_round(round).map_err(RoundError::Fleet)?;
-                    let text = format!("shards {first} and {second} disagree about work {work}");
-                    return Err(RoundError::Failed(text).into());
-                }
-                Ok(RoundEvent::Failed { cause, reason }) => return Err(RoundError::of(cause, reason).into()),
+            let heeded = match events.recv_timeout(left) {
+                Ok(event) => heed(event, &mut open, &mut end, referee, &mut take),
                 Err(RecvTimeoutError::Timeout) => {
-                    self.fleet.abandon_round(round).map_err(RoundError::Fleet)?;
                     let limit = self.limit;
-                    return Err(RoundError::Failed(format!("the round took longer than {limit:?}")).into());
+                    Err(RoundError::Failed(format!("the round took longer than {limit:?}")).into())
                 }
                 // The driver drops rounds only when it ends.
                 Err(RecvTimeoutError::Disconnected) => return Err(FleetError::Ended.into()),
+            };
+            match heeded {
+                Ok(Heeded::GoOn) => {}
+                Ok(Heeded::Over) => break,
+                Ok(Heeded::NobodyLeft) => {
+                    self.fleet.abandon_round(round).map_err(RoundError::Fleet)?;
+                    end.nobody_left = true;
+                    return Ok(end);
+                }
+                Err(error) => {
+                    self.fleet.abandon_round(round).map_err(RoundError::Fleet)?;
+                    return Err(error);
+                }
             }
         }
-        Ok(reassigned)
+        if !open.is_empty() {
+            let missing = open.len();
+            return Err(
+                RoundError::Failed(format!("the round ended without {missing} of its results")).into()
+            );
+        }
+        end.verified = verified;
+        Ok(end)
     }
+}
+
+/// What follows from an event of a round.
+enum Heeded {
+    GoOn,
+    /// All is done.
+    Over,
+    /// The round is disputed, and no shard is left that is trusted.
+    NobodyLeft,
+}
+
+/// Takes up an event of a round.
+fn heed(
+    event: RoundEvent,
+    open: &mut HashMap<WorkId, Arc<WorkSpec>>,
+    end: &mut RoundEnd,
+    referee: &mut Referee<'_>,
+    take: &mut impl FnMut(&[TxIndex], WorkOutput) -> Result<(), ExecuteError>,
+) -> Result<Heeded, ExecuteError> {
+    let wrong = match event {
+        RoundEvent::Finished => return Ok(Heeded::Over),
+        RoundEvent::Failed { cause, reason } => return Err(RoundError::of(cause, reason).into()),
+        RoundEvent::Reassigned => {
+            end.reassigned += 1;
+            None
+        }
+        RoundEvent::Recut { work, parts } => {
+            if open.remove(&work).is_some() {
+                open.extend(parts);
+            }
+            None
+        }
+        RoundEvent::Output { result, digest } => {
+            let AssignmentId { work, shard, .. } = result.assignment;
+            let Some(spec) = open.remove(&work) else { return Ok(Heeded::GoOn) };
+            referee.delivered(work, &spec, shard, digest);
+            let result = Arc::try_unwrap(result).unwrap_or_else(|shared| (*shared).clone());
+            if let (Ok(output), None) = (result.outcome, &end.disputed) {
+                take(&spec.indices, output)?;
+            }
+            None
+        }
+        RoundEvent::Check { work, first } => {
+            let right = referee.check(work)?;
+            (!right).then(|| format!("shard {first} returned a wrong result for work {work}"))
+        }
+        RoundEvent::Disputed { work, answers } => {
+            let right = referee.settle(work, &answers)?;
+            let [(first, _), (second, _)] = answers;
+            (!right).then(|| format!("shards {first} and {second} disagreed about work {work}"))
+        }
+    };
+    let Some(wrong) = wrong else { return Ok(Heeded::GoOn) };
+    end.disputed.get_or_insert(wrong);
+    Ok(if referee.has_shards()? { Heeded::GoOn } else { Heeded::NobodyLeft })
 }

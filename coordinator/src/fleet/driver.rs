@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use alloy_primitives::B256;
 use common::account::Delta;
 use common::endpoint::PeerError;
-use common::id::{AssignmentId, Incarnation, RoundId, ShardId};
+use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 use common::message::{Register, Registered, ResultReceipt, SlotProgress, StateSummary, SubmitResult};
-use common::work::WorkFailure;
+use common::work::{WorkFailure, outcome_digest};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use net::limits::PeerLimits;
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::{EventKind, publish};
 use super::link::{LINK_QUEUE, Link, LinkCommand, LinkId, run_link};
-use super::obey::{digest_of, work_item};
+use super::obey::work_item;
 use super::round::{Drill, OpenRound, RoundEvent, RoundRequest};
 use super::{FleetError, ShardView, Shared};
 use crate::schedule::{Command, Event, Fault, LossCause, Scheduler, StrikeRecord};
@@ -57,8 +58,10 @@ pub(super) enum Message {
     Target(StateSummary),
     /// Shards are to move by one block.
     Advance(Arc<Delta>),
-    /// Trusted execution has shown that a shard was wrong.
-    Blame { shard: ShardId, reason: String },
+    /// Trusted execution has shown that a shard was wrong about this block.
+    Blame { shard: ShardId, block: u64, reason: String },
+    /// Trusted code has done this work.
+    Checked { work: WorkId, digest: B256 },
     /// What an earlier coordinator held against shards.
     Strikes(Vec<(ShardId, StrikeRecord)>),
     /// Rounds without shards fail at once from now on.
@@ -80,7 +83,7 @@ struct Waiter {
 pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     messages: Receiver<Message>,
-    scheduler: Scheduler,
+    pub(super) scheduler: Scheduler,
     pub(super) links: HashMap<ShardId, Link>,
     pub(super) rounds: HashMap<RoundId, OpenRound>,
     target: Option<StateSummary>,
@@ -149,7 +152,8 @@ impl Driver {
                 self.check_waiting();
             }
             Message::Advance(delta) => self.advance(&delta),
-            Message::Blame { shard, reason } => self.handle(now, Event::Blame { shard, reason }),
+            Message::Blame { shard, block, reason } => self.blame(shard, block, reason),
+            Message::Checked { work, digest } => self.handle(now, Event::Checked { work, digest }),
             Message::Strikes(records) => self.scheduler.restore_strikes(records, now),
             Message::WaitNoLonger => self.scheduler.wait_no_longer(),
             Message::Shards(reply) => {
@@ -300,9 +304,10 @@ impl Driver {
     }
 
     fn open(&mut self, now: Duration, request: RoundRequest, events: Sender<RoundEvent>) {
-        let RoundRequest { round, height, payload, work, weights, kills } = request;
+        let RoundRequest { round, height, payload, work, verify, weights, kills } = request;
         let block = payload.block;
-        let items = work.iter().map(|(id, spec)| work_item(*id, spec, &weights)).collect();
+        let item = |(id, spec): &(WorkId, Arc<_>)| work_item(*id, spec, &weights, verify.contains(id));
+        let items = work.iter().map(item).collect();
         let prefer = kills.iter().map(|kill| kill.shard).collect();
         let drills = kills.into_iter().map(|plan| Drill { plan, fired: false }).collect();
         let work = work.into_iter().collect();
@@ -327,8 +332,11 @@ impl Driver {
                 ResultReceipt::Ignored
             }
             Ok(output) => {
-                let wanted = self.scheduler.wants_digest(&assignment.work);
-                let digest = wanted.then(|| digest_of(output)).flatten();
+                let mut digest = result.digest;
+                if digest.is_none() && self.scheduler.wants_digest(&assignment.work) {
+                    // From a shard within this process: it came without an encoding.
+                    digest = outcome_digest(Ok(output)).ok();
+                }
                 let commands = self.scheduler.handle(now, Event::Result { assignment, digest });
                 let used = commands.contains(&Command::Use(assignment));
                 if used {
@@ -337,7 +345,7 @@ impl Driver {
                     }
                     let round = self.rounds.values().find(|round| round.work.contains_key(&assignment.work));
                     if let Some(round) = round {
-                        round.tell(RoundEvent::Output(Arc::clone(&result)));
+                        round.tell(RoundEvent::Output { result: Arc::clone(&result), digest });
                     }
                 }
                 for command in commands {
@@ -495,7 +503,11 @@ impl Driver {
                 slots: link.slots,
                 state: link.state.map(|held| held.state),
                 draining: link.draining,
-                ready: link.state.is_some() && link.state == self.target && !link.draining,
+                ready: link.state.is_some()
+                    && link.state == self.target
+                    && !link.draining
+                    && !self.scheduler.is_quarantined(*shard),
+                quarantined: self.scheduler.is_quarantined(*shard),
                 outstanding: self.scheduler.outstanding(*shard),
                 results: link.results,
             })

@@ -16,9 +16,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use alloy_primitives::B256;
 use common::account::Delta;
 use common::endpoint::{CoordinatorEndpoint, ShardEndpoint};
-use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef};
+use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
 use common::supervise::SupervisorHandle;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use executor_shard::node::{NodeConfig, ShardNode};
@@ -104,6 +105,8 @@ pub struct ShardView {
     pub draining: bool,
     /// Whether it holds the current state and takes work.
     pub ready: bool,
+    /// Whether it is in quarantine: it gets no ordinary work, and its results do not count.
+    pub quarantined: bool,
     /// Assignments that it holds.
     pub outstanding: usize,
     /// Results of it that were used.
@@ -298,7 +301,7 @@ impl Fleet {
     pub fn open_round(&self, request: RoundRequest) -> Result<Receiver<RoundEvent>, FleetError> {
         // One event for each piece of work and each of its tries, and one for the end: the channel
         // is never full.
-        let tries = self.shared.options.schedule.max_attempts as usize + 2;
+        let tries = self.shared.options.schedule.max_attempts as usize * 2 + 4;
         // Work may be cut into single transactions on the way.
         let pieces: usize = request.work.iter().map(|(_, spec)| spec.indices.len() + 1).sum();
         let (events, results) = bounded(pieces * tries + 16);
@@ -314,12 +317,21 @@ impl Fleet {
         self.shared.send(Message::Abandon(round))
     }
 
-    /// A strike against a shard that trusted execution has found wrong.
+    /// Puts a shard into quarantine that trusted execution has found wrong about a block.
     ///
     /// # Errors
     /// [`FleetError`] when the driver cannot be told.
-    pub fn blame(&self, shard: ShardId, reason: String) -> Result<(), FleetError> {
-        self.shared.send(Message::Blame { shard, reason })
+    pub fn blame(&self, shard: ShardId, block: u64, reason: String) -> Result<(), FleetError> {
+        self.shared.send(Message::Blame { shard, block, reason })
+    }
+
+    /// Trusted code has done this work, and its result has this digest: the answer to
+    /// [`RoundEvent::Check`] and [`RoundEvent::Disputed`].
+    ///
+    /// # Errors
+    /// [`FleetError`] when the driver cannot be told.
+    pub fn checked(&self, work: WorkId, digest: B256) -> Result<(), FleetError> {
+        self.shared.send(Message::Checked { work, digest })
     }
 
     /// What is held against shards, to be kept over the coordinator's end.
@@ -355,14 +367,15 @@ impl Fleet {
         answer.recv_timeout(Duration::from_secs(5)).map_err(|_| FleetError::Ended)
     }
 
-    /// The slots of all shards that are alive and not draining, whether they hold the current state
-    /// yet or are about to.
+    /// The slots of all shards that are alive, not draining and not in quarantine, whether they hold
+    /// the current state yet or are about to.
     ///
     /// # Errors
     /// [`FleetError`] when the driver does not answer.
     pub fn slots(&self) -> Result<usize, FleetError> {
         let shards = self.shards()?;
-        Ok(shards.iter().filter(|shard| !shard.draining).map(|shard| usize::from(shard.slots)).sum())
+        let working = shards.iter().filter(|shard| !shard.draining && !shard.quarantined);
+        Ok(working.map(|shard| usize::from(shard.slots)).sum())
     }
 
     /// Shards that could take work on the current state, and their slots.

@@ -3,9 +3,8 @@
 use std::sync::{Arc, PoisonError};
 
 use alloy_primitives::B256;
-use common::codec;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxIndex, WorkId};
-use common::work::{ExecuteBlock, WorkKind, WorkOutput, WorkSpec};
+use common::work::{ExecuteBlock, WorkKind, WorkSpec};
 
 use super::driver::{Driver, Message};
 use super::event::{EventKind, publish};
@@ -15,7 +14,7 @@ use crate::schedule::{Command, Event, FailCause, LossCause, StrikeRecord, WorkCl
 
 /// What the scheduler has to know of a piece of work. `weights` are the costs of the block's
 /// transactions.
-pub(super) fn work_item(id: WorkId, spec: &WorkSpec, weights: &[u64]) -> WorkItem {
+pub(super) fn work_item(id: WorkId, spec: &WorkSpec, weights: &[u64], verify: bool) -> WorkItem {
     let transactions = u32::try_from(spec.indices.len()).unwrap_or(u32::MAX);
     let weight = |index: &TxIndex| weights.get(index.0 as usize).copied().unwrap_or(1);
     let (class, base, cost) = match spec.kind {
@@ -25,13 +24,7 @@ pub(super) fn work_item(id: WorkId, spec: &WorkSpec, weights: &[u64]) -> WorkIte
             (WorkClass::Execute, Some(spec.base), gas)
         }
     };
-    WorkItem { id, base, class, cost: cost.max(1), transactions }
-}
-
-/// The digest of a result, to compare it with another one of the same work.
-pub(super) fn digest_of(output: &WorkOutput) -> Option<B256> {
-    let bytes = codec::encode("result", output, codec::MAX_PAYLOAD_BYTES).ok()?;
-    Some(codec::payload_digest(&bytes))
+    WorkItem { id, base, class, cost: cost.max(1), transactions, verify }
 }
 
 /// The work cut into single transactions; nothing if it cannot be.
@@ -74,12 +67,18 @@ impl Driver {
             }
             Command::Evict { shard, incarnation, reason } => self.evict(shard, incarnation, reason),
             Command::Finish(round) => {
-                // Dropping it ends the listener's channel, after what it has to take yet.
-                self.rounds.remove(&round);
+                if let Some(round) = self.rounds.remove(&round) {
+                    round.tell(RoundEvent::Finished);
+                }
             }
             Command::Fail { round, cause, reason } => self.fail(round, cause, reason),
-            Command::Disagreement { work, round, first, second } => {
-                self.dispute(work, round, first.shard, second.shard);
+            Command::Check { work, round, first } => {
+                if let Some(round) = self.rounds.get(&round) {
+                    round.tell(RoundEvent::Check { work, first: first.shard });
+                }
+            }
+            Command::Disagreement { work, round, first, second, digests: [one, other] } => {
+                self.dispute(work, round, [(first.shard, one), (second.shard, other)]);
             }
             Command::Recut { round, work } => self.recut(round, work),
             Command::Convict { round, work } => {
@@ -96,7 +95,7 @@ impl Driver {
                     self.command(shard, incarnation, LinkCommand::Drain);
                 }
             }
-            Command::Strikes { shard, record, reason } => self.struck(shard, record, &reason),
+            Command::Strikes { shard, record, reason } => self.struck(shard, None, record, &reason),
         }
     }
 
@@ -104,18 +103,32 @@ impl Driver {
         publish(&self.shared, EventKind::Alarm, shard, None, text);
     }
 
-    fn struck(&mut self, shard: ShardId, record: StrikeRecord, reason: &str) {
+    fn struck(&mut self, shard: ShardId, block: Option<u64>, record: StrikeRecord, reason: &str) {
         self.shared.strikes.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, record);
         let state = if record.quarantined { ", in quarantine" } else { "" };
-        self.alarm(Some(shard), format!("{reason}; {} strikes{state}", record.strikes));
+        let text = format!("{reason}; {} strikes{state}", record.strikes);
+        publish(&self.shared, EventKind::Alarm, Some(shard), block, text);
     }
 
-    fn dispute(&mut self, work: WorkId, round: RoundId, first: ShardId, second: ShardId) {
-        let text = format!("shards {first} and {second} returned different results for work {work}");
-        self.alarm(None, text);
-        if let Some(round) = self.rounds.get(&round) {
-            round.tell(RoundEvent::Disputed { work, first, second });
+    /// Trusted execution has found a shard wrong. The alarm names shard and block.
+    pub(super) fn blame(&mut self, shard: ShardId, block: u64, reason: String) {
+        let now = self.shared.now();
+        for command in self.scheduler.handle(now, Event::Blame { shard, reason }) {
+            match command {
+                Command::Strikes { shard: named, record, reason } if named == shard => {
+                    self.struck(shard, Some(block), record, &reason);
+                }
+                other => self.obey(other),
+            }
         }
+    }
+
+    fn dispute(&mut self, work: WorkId, round: RoundId, answers: [(ShardId, B256); 2]) {
+        let [(first, _), (second, _)] = answers;
+        let text = format!("shards {first} and {second} returned different results for work {work}");
+        let Some(round) = self.rounds.get(&round) else { return self.alarm(None, text) };
+        publish(&self.shared, EventKind::Alarm, None, Some(round.height), text);
+        round.tell(RoundEvent::Disputed { work, answers });
     }
 
     fn first_index(&self, round: RoundId, work: &WorkId) -> TxIndex {
@@ -145,7 +158,9 @@ impl Driver {
             && let Some(spec) = round.work.get(&work).cloned()
         {
             let parts = singles(&spec);
-            items = parts.iter().map(|(id, spec)| work_item(*id, spec, &round.weights)).collect();
+            // What is to be verified is so in pieces too: the scheduler knows.
+            let item = |(id, spec): &(WorkId, Arc<WorkSpec>)| work_item(*id, spec, &round.weights, false);
+            items = parts.iter().map(item).collect();
             round.work.extend(parts.iter().cloned());
             round.tell(RoundEvent::Recut { work, parts });
         }

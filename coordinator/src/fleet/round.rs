@@ -1,8 +1,9 @@
 //! A round: the pieces of work of one pass over a block, as the driver holds them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use alloy_primitives::B256;
 use common::block::BlockPayload;
 use common::id::{RoundId, ShardId, TxIndex, WorkId};
 use common::message::SubmitResult;
@@ -20,6 +21,8 @@ pub struct RoundRequest {
     pub payload: Arc<BlockPayload>,
     /// Its work, in order of preference.
     pub work: Vec<(WorkId, Arc<WorkSpec>)>,
+    /// What of it is to be verified.
+    pub verify: HashSet<WorkId>,
     /// What each transaction of the block may cost, in gas.
     pub weights: Arc<[u64]>,
     /// Shards to kill while they hold some of it.
@@ -63,8 +66,13 @@ pub enum RoundFailure {
 /// What a round tells whoever opened it.
 #[derive(Debug)]
 pub enum RoundEvent {
-    /// The result of a piece of work: its outcome is `Ok`.
-    Output(Arc<SubmitResult>),
+    /// The result of a piece of work.
+    Output {
+        /// Whose outcome is `Ok`.
+        result: Arc<SubmitResult>,
+        /// The digest of that; there is one if it came over the network or is to be compared.
+        digest: Option<B256>,
+    },
     /// Work was given to another shard.
     Reassigned,
     /// A piece of work was cut into single transactions.
@@ -74,15 +82,22 @@ pub enum RoundEvent {
         /// Into what.
         parts: Vec<(WorkId, Arc<WorkSpec>)>,
     },
+    /// No second shard can verify the work: trusted code has to.
+    Check {
+        /// Which work.
+        work: WorkId,
+        /// Whose result is to be verified.
+        first: ShardId,
+    },
     /// Shards returned different results for the same work: trusted code has to decide.
     Disputed {
         /// For which work.
         work: WorkId,
-        /// Who was first.
-        first: ShardId,
-        /// Who was second.
-        second: ShardId,
+        /// Who returned what: the digests of the results.
+        answers: [(ShardId, B256); 2],
     },
+    /// All is done, and what is to be verified is verified.
+    Finished,
     /// The round cannot be done by shards.
     Failed {
         /// In which way.

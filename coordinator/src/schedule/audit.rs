@@ -36,6 +36,10 @@ pub enum StateClass {
     LateForOpenWork,
     /// The work is a suspect.
     SuspectWork,
+    /// The work is used, and waits to be verified by another shard.
+    Unverified,
+    /// The work is used, and trusted code has it.
+    Checking,
     /// The work is done.
     DoneWork,
     /// The assignment is a shard's probation.
@@ -98,6 +102,7 @@ impl Scheduler {
                 let life = self.shards.alive.get(shard).map(|known| known.incarnation);
                 ("blame", life.map_or(StateClass::Unknown, |life| self.of_shard(*shard, life)))
             }
+            Event::Checked { work, .. } => ("checked", self.of_work(work)),
             Event::Tick => ("tick", self.of_all()),
         };
         Transition { event, state }
@@ -126,6 +131,8 @@ impl Scheduler {
     fn of_work(&self, work: &WorkId) -> StateClass {
         match self.work.get(work) {
             Some(known) if known.suspicion.is_some() => StateClass::SuspectWork,
+            Some(known) if known.is_checked() => StateClass::Checking,
+            Some(known) if known.first.is_some() => StateClass::Unverified,
             Some(_) => StateClass::LateForOpenWork,
             None if self.done.by_id.contains_key(work) => StateClass::DoneWork,
             None => StateClass::Unknown,
@@ -180,6 +187,19 @@ impl Scheduler {
             if work.tries > self.limits.max_attempts {
                 return Err(format!("work {id} was tried {} times", work.tries));
             }
+            let Some(first) = &work.first else { continue };
+            if !work.item.verify {
+                return Err(format!("work {id} has its result, need not be verified, and is open"));
+            }
+            if work.live.iter().any(|live| live.assignment.shard == first.assignment.shard) {
+                return Err(format!("work {id} is to be verified by the shard that did it"));
+            }
+            if first.checking && !work.live.is_empty() {
+                return Err(format!("work {id} is under way although trusted code has it"));
+            }
+        }
+        if let Some((id, _)) = self.done.by_id.iter().find(|(_, done)| done.item.verify && !done.verified) {
+            return Err(format!("work {id} was to be verified and is done on one shard's word"));
         }
         for (id, shard) in &self.shards.alive {
             for held in shard.outstanding.keys() {

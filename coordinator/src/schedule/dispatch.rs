@@ -11,12 +11,24 @@ use super::machine::Scheduler;
 use super::rounds::{Live, Round, Work};
 use super::strikes::Probation;
 use super::suspects::Suspicion;
+use super::verify::First;
 
 /// Finished work that is done once more, only to see whether the fleet is healthy.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Control {
     pub(super) assignment: AssignmentId,
     pub(super) since: Duration,
+}
+
+/// Whether there is a shard to verify work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Second {
+    /// This one.
+    Shard(ShardId),
+    /// There is one, but not now.
+    Later,
+    /// There is none.
+    Nobody,
 }
 
 /// How a round stands after work was given out.
@@ -26,6 +38,8 @@ struct Standstill {
     waits: bool,
     /// Some of it is under way, or deliberately held back.
     moves: bool,
+    /// Some of it is done and could not be given to a second shard.
+    unverified: bool,
 }
 
 impl Scheduler {
@@ -39,12 +53,14 @@ impl Scheduler {
             let mut standstill = Standstill::default();
             self.dispatch_suspects(now, *id, round, &mut barred, &mut standstill, commands);
             self.dispatch_round(now, round, &barred, &mut standstill, commands);
+            self.dispatch_verifications(now, round, &barred, &mut standstill, commands);
             self.dispatch_probations(now, round, commands);
             let live = |id: &WorkId| self.work.get(id).is_some_and(|work| !work.live.is_empty());
             let moving = standstill.moves || round.open.iter().any(live) || !round.cutting.is_empty();
             // Stranded is a round that waits while nothing of it is under way.
-            round.stranded_since =
-                if standstill.waits && !moving { round.stranded_since.or(Some(now)) } else { None };
+            let since = |is: bool, since: Option<Duration>| if is { since.or(Some(now)) } else { None };
+            round.stranded_since = since(standstill.waits && !moving, round.stranded_since);
+            round.unverified_since = since(standstill.unverified && !moving, round.unverified_since);
         }
         self.rounds = rounds;
     }
@@ -60,7 +76,7 @@ impl Scheduler {
         for id in &round.open {
             let Some(work) = self.work.get(id) else { continue };
             let is_wanted = work.live.is_empty() || work.duplicate;
-            if !is_wanted || work.suspicion.is_some() {
+            if !is_wanted || work.suspicion.is_some() || work.first.is_some() {
                 continue;
             }
             let spent = work.tries >= self.limits.max_attempts;
@@ -97,7 +113,9 @@ impl Scheduler {
         standstill: &mut Standstill,
         commands: &mut Vec<Command>,
     ) {
-        let is_waiting = |work: &&Work| work.live.is_empty() && work.suspicion.is_some() && work.round == id;
+        let is_waiting = |work: &&Work| {
+            work.live.is_empty() && work.suspicion.is_some() && work.round == id && !work.is_checked()
+        };
         let suspects: Vec<Work> = round
             .open
             .iter()
@@ -118,6 +136,8 @@ impl Scheduler {
             let company = if has_killed { Company::Nothing } else { Company::Alone };
             // Two deaths convict only on different shards.
             let killed = work.suspicion.as_ref().and_then(|suspicion| suspicion.deaths.last());
+            let mut barred_here = barred.clone();
+            barred_here.extend(work.first.map(|first| first.assignment.shard));
             let wanted = Wanted {
                 base: work.item.base,
                 depth: self.limits.depth,
@@ -125,7 +145,7 @@ impl Scheduler {
                 prefer: &round.prefer,
                 holders: &[],
                 lost_by: killed.map(|death| death.shard).or(work.lost_by.map(|lost| lost.shard)),
-                barred,
+                barred: &barred_here,
                 company,
             };
             if let Some(shard) = self.shards.choose(&wanted) {
@@ -136,6 +156,90 @@ impl Scheduler {
                 barred.extend(freed);
             }
         }
+    }
+
+    /// Work whose result is used and to be verified goes to a second shard. Called when nothing is
+    /// left that nobody has and that somebody could take.
+    fn dispatch_verifications(
+        &mut self,
+        now: Duration,
+        round: &Round,
+        barred: &BTreeSet<ShardId>,
+        standstill: &mut Standstill,
+        commands: &mut Vec<Command>,
+    ) {
+        let patience = self.limits.overdue_floor;
+        let tired = round.unverified_since.is_some_and(|since| now.saturating_sub(since) > patience);
+        // Who found no room will not find any later in this pass.
+        let mut full = BTreeSet::new();
+        for id in &round.open {
+            let Some(work) = self.work.get(id) else { continue };
+            let Some(first) = work.first else { continue };
+            standstill.moves |= first.checking;
+            if first.checking || work.suspicion.is_some() || !(work.live.is_empty() || work.duplicate) {
+                continue;
+            }
+            let key = (first.assignment.shard, work.lost_by.map(|lost| lost.shard));
+            if full.contains(&key) && work.tries < self.limits.max_attempts {
+                standstill.unverified |= work.live.is_empty();
+                continue;
+            }
+            match self.second_shard(now, work, &first, round, barred) {
+                Second::Shard(shard) => self.assign(now, *id, shard, false, commands),
+                _ if !work.live.is_empty() => {}
+                Second::Later if !tired => {
+                    full.insert(key);
+                    standstill.unverified = true;
+                }
+                _ if work.may_be_checked() => {
+                    standstill.moves = true;
+                    self.check(*id, commands);
+                }
+                _ => standstill.waits = true,
+            }
+        }
+    }
+
+    /// Who could do the work for a second time.
+    fn second_shard(
+        &self,
+        now: Duration,
+        work: &Work,
+        first: &First,
+        round: &Round,
+        barred: &BTreeSet<ShardId>,
+    ) -> Second {
+        if work.tries >= self.limits.max_attempts || first.digest.is_none() {
+            return Second::Nobody;
+        }
+        // Never the same shard, in whatever life. Nor one that has just failed at it, unless nobody
+        // else is left to ask.
+        let mut others = barred.clone();
+        others.insert(first.assignment.shard);
+        if work.may_be_checked() {
+            others.extend(work.lost_by.map(|lost| lost.shard));
+        }
+        let holders = work.holders();
+        let wanted = Wanted {
+            base: work.item.base,
+            depth: self.limits.depth,
+            now,
+            prefer: &round.prefer,
+            holders: &holders,
+            lost_by: work.lost_by.map(|lost| lost.shard),
+            barred: &others,
+            company: Company::Any,
+        };
+        if let Some(shard) = self.shards.choose(&wanted) {
+            return Second::Shard(shard);
+        }
+        // One that is kept free for a suspect is only busy, and one at another state may be on its way.
+        let mut others = self.quarantined();
+        others.insert(first.assignment.shard);
+        others.extend(work.lost_by.map(|lost| lost.shard));
+        let wanted = Wanted { base: None, barred: &others, ..wanted };
+        let able = self.shards.alive.iter().any(|(id, shard)| wanted.suits(*id, shard));
+        if able { Second::Later } else { Second::Nobody }
     }
 
     fn assign(
@@ -267,13 +371,18 @@ impl Scheduler {
                     company: Company::Alone,
                 };
                 let free = alone && work.live.is_empty() && work.tries < self.limits.max_attempts;
-                work.suspicion.is_none() && (held || free) && self.shards.choose(&wanted).is_some()
+                let open = work.suspicion.is_none() && work.first.is_none();
+                open && (held || free) && self.shards.choose(&wanted).is_some()
             });
             let Some((id, item, trusted)) = found.map(|work| (work.item.id, work.item, work.live.is_empty()))
             else {
                 continue;
             };
             let assignment = if trusted {
+                // Its word alone is no proof: trusted code will look at what it brings.
+                if let Some(work) = self.work.get_mut(&id) {
+                    work.item.verify = true;
+                }
                 self.assign(now, id, shard, false, commands);
                 self.work.get(&id).and_then(|work| work.live.first()).map(|live| live.assignment)
             } else {

@@ -27,6 +27,8 @@ pub struct WorkItem {
     pub cost: u64,
     /// How many transactions it covers.
     pub transactions: u32,
+    /// Whether two shards have to agree about it, or trusted code with one, before it is done.
+    pub verify: bool,
 }
 
 /// Why an assignment came to nothing.
@@ -156,7 +158,14 @@ pub enum Event {
         /// A digest of its deterministic part, where [`super::Scheduler::wants_digest`] asks for it.
         digest: Option<B256>,
     },
-    /// Trusted execution has shown that the shard returned something wrong.
+    /// Trusted code has done the work of a [`Command::Check`] or a [`Command::Disagreement`].
+    Checked {
+        /// Which work.
+        work: WorkId,
+        /// The digest of the right result.
+        digest: B256,
+    },
+    /// Trusted execution has shown that the shard returned something wrong: quarantine, at once.
     Blame {
         /// Who.
         shard: ShardId,
@@ -212,7 +221,18 @@ pub enum Command {
     Use(AssignmentId),
     /// The result does not count: its work is done, abandoned or unknown, or it is not trusted.
     Ignore(AssignmentId),
-    /// Two results of the same work differ. It is recomputed by trusted code.
+    /// The work is to be verified, and no second shard can do it: trusted code has to. Answered by
+    /// [`Event::Checked`].
+    Check {
+        /// Which work.
+        work: WorkId,
+        /// Of which round.
+        round: RoundId,
+        /// Whose result is to be checked.
+        first: AssignmentId,
+    },
+    /// Two results of the same work differ. It is recomputed by trusted code; [`Event::Checked`]
+    /// answers.
     Disagreement {
         /// Of which work.
         work: WorkId,
@@ -222,6 +242,8 @@ pub enum Command {
         first: AssignmentId,
         /// Whose second.
         second: AssignmentId,
+        /// The digests of the two.
+        digests: [B256; 2],
     },
     /// Work that one shard had is given to another.
     Reassigned {

@@ -149,8 +149,12 @@ pub(super) struct Wanted<'a> {
 impl Wanted<'_> {
     /// Whether the shard could take it if it were not for what it holds.
     pub(super) fn fits(&self, id: ShardId, shard: &Shard) -> bool {
+        shard.rests_until <= self.now && self.suits(id, shard)
+    }
+
+    /// Whether the shard could take it sooner or later, as things are.
+    pub(super) fn suits(&self, id: ShardId, shard: &Shard) -> bool {
         !shard.draining
-            && shard.rests_until <= self.now
             && self.base.is_none_or(|base| shard.state == Some(base))
             // Without a base any state of any world will do, but there must be one.
             && shard.state.is_some()

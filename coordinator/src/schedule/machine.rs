@@ -30,6 +30,10 @@ pub struct Counters {
     pub released: u64,
     /// Transactions convicted.
     pub convictions: u64,
+    /// Work that two shards agreed about, as it was to be verified.
+    pub verified: u64,
+    /// Work that trusted code did to verify it, or to settle a disagreement.
+    pub checked: u64,
 }
 
 impl Counters {
@@ -44,6 +48,8 @@ impl Counters {
             quarantines: self.quarantines + other.quarantines,
             released: self.released + other.released,
             convictions: self.convictions + other.convictions,
+            verified: self.verified + other.verified,
+            checked: self.checked + other.checked,
         }
     }
 }
@@ -113,8 +119,11 @@ impl Scheduler {
         let rests = self.shards.alive.values().map(|shard| shard.rests_until);
         let held = self.work.values().filter_map(Work::held_until);
         let overdue = self.work.values().filter_map(|work| self.overdue_at(work));
+        let patience = self.limits.overdue_floor + Duration::from_nanos(1);
+        let unverified = self.rounds.values().filter_map(|round| round.unverified_since);
+        let unverified = unverified.map(|since| since + patience);
         let later = |at: &Duration| *at > self.ticked_at;
-        rests.chain(held).chain(overdue).filter(later).fold(tick, Duration::min)
+        rests.chain(held).chain(overdue).chain(unverified).filter(later).fold(tick, Duration::min)
     }
 
     /// Assignments that a shard holds.
@@ -171,7 +180,8 @@ impl Scheduler {
                 self.failed(now, assignment, fault, reason, &mut commands);
             }
             Event::Result { assignment, digest } => self.result(now, assignment, digest, &mut commands),
-            Event::Blame { shard, reason } => self.strike(now, shard, reason, &mut commands),
+            Event::Checked { work, digest } => self.checked(now, &work, digest, &mut commands),
+            Event::Blame { shard, reason } => self.condemn(now, shard, reason, &mut commands),
             Event::Tick => self.tick(now, &mut commands),
         }
         self.judge_suspects(now, &mut commands);
@@ -295,7 +305,9 @@ impl Scheduler {
             }
         }
         for round in self.rounds.values_mut() {
-            round.stranded_since = round.stranded_since.map(|since| (since + gap).min(now));
+            for since in [&mut round.stranded_since, &mut round.unverified_since] {
+                *since = since.map(|since| (since + gap).min(now));
+            }
         }
         for work in self.work.values_mut() {
             for live in &mut work.live {

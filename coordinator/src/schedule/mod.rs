@@ -5,8 +5,8 @@
 //! one path by which a shard is lost, and one by which work is given to another.
 //!
 //! By concern: `machine` (shards, losses), `rounds` (work and results), `dispatch` (who gets what),
-//! `overdue` (slow or stuck), `strikes` (quarantine and probation), `suspects` (transactions that
-//! may kill whoever runs them).
+//! `verify` (work that two have to agree about), `overdue` (slow or stuck), `strikes` (quarantine and
+//! probation), `suspects` (transactions that may kill whoever runs them).
 
 mod audit;
 mod dispatch;
@@ -22,6 +22,9 @@ mod suspects;
 mod tests;
 #[cfg(test)]
 mod tests_faults;
+#[cfg(test)]
+mod tests_verify;
+mod verify;
 
 pub use audit::{StateClass, Transition};
 pub use event::{Command, Event, FailCause, Fault, LossCause, StrikeRecord, WorkClass, WorkItem};

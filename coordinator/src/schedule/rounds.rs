@@ -8,6 +8,7 @@ use common::id::{AssignmentId, RoundId, ShardId, WorkId};
 
 use super::machine::Scheduler;
 use super::suspects::Suspicion;
+use super::verify::First;
 use super::{Command, FailCause, Fault, LossCause, NoShards, WorkClass, WorkItem};
 
 /// One try that may still bring a result.
@@ -31,6 +32,8 @@ pub(super) struct Work {
     pub(super) lost_by: Option<AssignmentId>,
     /// Overdue: to be given to another shard as well.
     pub(super) duplicate: bool,
+    /// The result that is used, while it waits to be verified.
+    pub(super) first: Option<First>,
     /// It may kill whoever runs it.
     pub(super) suspicion: Option<Suspicion>,
     /// What the last failure said.
@@ -46,6 +49,7 @@ impl Work {
             live: Vec::new(),
             lost_by: None,
             duplicate: false,
+            first: None,
             suspicion: None,
             complaint: None,
         }
@@ -75,6 +79,8 @@ pub(super) struct Round {
     pub(super) prefer: Vec<ShardId>,
     /// Since when no shard could take any of its work, if that is so.
     pub(super) stranded_since: Option<Duration>,
+    /// Since when it has had nothing under way and something to be verified, if that is so.
+    pub(super) unverified_since: Option<Duration>,
     /// Controls that were made in it.
     pub(super) controls: u32,
     pub(super) block: B256,
@@ -87,6 +93,8 @@ pub(super) struct Done {
     pub(super) round: RoundId,
     pub(super) first: AssignmentId,
     pub(super) digest: Option<B256>,
+    /// Whether another shard or trusted code has confirmed it.
+    pub(super) verified: bool,
 }
 
 /// Finished work, the latest of it.
@@ -141,7 +149,9 @@ impl Scheduler {
             self.work.insert(item.id, Work::new(item, round));
         }
         let cutting = BTreeSet::new();
-        self.rounds.insert(round, Round { open, cutting, prefer, stranded_since: None, controls: 0, block });
+        let (stranded_since, unverified_since) = (None, None);
+        let opened = Round { open, cutting, prefer, stranded_since, unverified_since, controls: 0, block };
+        self.rounds.insert(round, opened);
     }
 
     pub(super) fn abandon(&mut self, round: RoundId, commands: &mut Vec<Command>) {
@@ -186,7 +196,8 @@ impl Scheduler {
                     known.draining = true;
                 }
             }
-            Fault::Hopeless if self.work.contains_key(&id) => {
+            // What another shard has done does make sense.
+            Fault::Hopeless if self.work.get(&id).is_some_and(|work| work.first.is_none()) => {
                 self.give_up(id, FailCause::Spent, reason, commands);
             }
             Fault::Hopeless | Fault::Superseded => {}
@@ -241,12 +252,14 @@ impl Scheduler {
     /// process when shards have tried it often enough.
     pub(super) fn settle_spent(&mut self, commands: &mut Vec<Command>) {
         let limit = self.limits.max_attempts;
-        let spent = |work: &&Work| work.live.is_empty() && work.tries >= limit;
+        let spent = |work: &&Work| {
+            work.live.is_empty() && work.tries >= limit && !work.may_be_checked() && !work.is_checked()
+        };
         let spent: Vec<WorkId> = self.work.values().filter(spent).map(|work| work.item.id).collect();
         for id in spent {
             let Some(work) = self.work.get(&id) else { continue };
             let last = work.complaint.clone().unwrap_or_else(|| "its shard was lost".into());
-            let suspect = work.suspicion.as_ref().is_some_and(Suspicion::has_killed);
+            let suspect = work.suspicion.as_ref().is_some_and(Suspicion::has_killed) || work.first.is_some();
             let (cause, reason) = if suspect {
                 let text = format!(
                     "{limit} attempts ended with a dead shard; look at its logs, then retry or discard the block"
@@ -274,8 +287,11 @@ impl Scheduler {
             .map(|(id, _)| *id)
             .collect();
         for round in stranded {
+            // What may kill whoever runs it is not for the coordinator's own process.
+            let deadly = self.work.values().any(|work| work.round == round && work.may_kill());
             self.abandon(round, commands);
-            let cause = if policy == NoShards::Local { FailCause::Local } else { FailCause::Stranded };
+            let local = policy == NoShards::Local && !deadly;
+            let cause = if local { FailCause::Local } else { FailCause::Stranded };
             let waited = if policy == NoShards::Fail { Duration::ZERO } else { limit };
             let reason =
                 format!("no shard could take its work for {waited:?}; start one, or look why none joins");
@@ -288,7 +304,7 @@ impl Scheduler {
     #[must_use]
     pub fn wants_digest(&self, work: &WorkId) -> bool {
         self.is_on_probation_with(work)
-            || self.work.get(work).is_some_and(|known| known.tries > 1)
+            || self.work.get(work).is_some_and(|known| known.tries > 1 || known.item.verify)
             || self.done.by_id.get(work).is_some_and(|done| done.digest.is_some())
     }
 
@@ -305,31 +321,62 @@ impl Scheduler {
         let distrusted = self.distrusts(&assignment);
         // A later epoch's work is not this coordinator's, whatever its id.
         let ours = assignment.epoch <= self.epoch;
-        let open = self.work.contains_key(&assignment.work);
-        if !ours || distrusted || !open {
-            commands.push(Command::Ignore(assignment));
-            if ours {
-                self.second_result(now, assignment, digest, commands);
+        let open = self.work.get(&assignment.work).map(|work| (work.item.verify, work.first.is_some()));
+        match open.filter(|_| ours && !distrusted) {
+            None => {
+                commands.push(Command::Ignore(assignment));
+                if ours {
+                    self.second_result(now, assignment, digest, commands);
+                }
             }
-            return;
+            Some((_, true)) => {
+                commands.push(Command::Ignore(assignment));
+                self.second_of_two(now, assignment, digest, commands);
+            }
+            Some((verify, false)) => {
+                commands.push(Command::Use(assignment));
+                self.learn_from(now, &assignment);
+                if verify {
+                    self.first_of_two(now, assignment, digest, commands);
+                } else {
+                    self.close(now, assignment, digest, false, commands);
+                }
+            }
         }
-        let Some(work) = self.work.remove(&assignment.work) else { return };
-        commands.push(Command::Use(assignment));
+    }
+
+    /// A sound result tells how long such work takes, and that fleet and shard are healthy.
+    pub(super) fn learn_from(&mut self, now: Duration, assignment: &AssignmentId) {
         self.healthy += 1;
-        if let Some(live) = work.live.iter().find(|live| live.assignment == assignment) {
+        if let Some(work) = self.work.get(&assignment.work)
+            && let Some(live) = work.live.iter().find(|live| live.assignment == *assignment)
+        {
             self.medians.add(&work.item, now.saturating_sub(live.since));
         }
         if let Some(shard) = self.shards.get_mut(assignment.shard, assignment.incarnation) {
             shard.failures = 0;
         }
-        for other in work.holders().into_iter().filter(|other| *other != assignment) {
+    }
+
+    /// The work is done: with the result that `first` brought, whose digest is, or should have been,
+    /// `digest`.
+    pub(super) fn close(
+        &mut self,
+        now: Duration,
+        first: AssignmentId,
+        digest: Option<B256>,
+        verified: bool,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(work) = self.work.remove(&first.work) else { return };
+        for other in work.holders().into_iter().filter(|other| *other != first) {
             self.forget(&other);
             commands.push(Command::Cancel(other));
         }
-        let done = Done { item: work.item, round: work.round, first: assignment, digest };
-        self.done.remember(assignment.work, done, self.limits.done_kept);
-        self.judge_probations(now, assignment, digest, commands);
-        self.finish_if_done(work.round, &assignment.work, commands);
+        let done = Done { item: work.item, round: work.round, first, digest, verified };
+        self.done.remember(first.work, done, self.limits.done_kept);
+        self.judge_probations(now, first, digest, commands);
+        self.finish_if_done(work.round, &first.work, commands);
     }
 
     pub(super) fn finish_if_done(&mut self, id: RoundId, work: &WorkId, commands: &mut Vec<Command>) {
@@ -354,19 +401,8 @@ impl Scheduler {
         commands: &mut Vec<Command>,
     ) {
         let done = self.done.by_id.get(&assignment.work).copied();
-        let differs = done.and_then(|done| Some((done, done.digest? != digest?)));
-        if let Some((done, differs)) = differs
-            && done.first != assignment
-        {
-            if differs {
-                self.counters.disagreements += 1;
-                let (work, round, first) = (assignment.work, done.round, done.first);
-                commands.push(Command::Disagreement { work, round, first, second: assignment });
-            } else {
-                self.counters.equal_results += 1;
-            }
-        }
-        let fine = differs.is_none_or(|(_, differs)| !differs);
+        let known = done.map(|done| (done.round, done.first, done.digest));
+        let fine = self.compare(assignment, digest, known.or_else(|| self.unverified(&assignment)), commands);
         self.control_done(&assignment, fine);
         self.probation_result(now, &assignment, digest, done.is_some().then_some(fine), commands);
     }

@@ -117,6 +117,45 @@ impl Scheduler {
         }
     }
 
+    /// Trusted execution has found the shard wrong: it is not trusted for a while.
+    pub(super) fn condemn(
+        &mut self,
+        now: Duration,
+        shard: ShardId,
+        reason: String,
+        commands: &mut Vec<Command>,
+    ) {
+        let limits = self.limits;
+        let fresh = || Standing::restored(StrikeRecord::default(), &limits, now);
+        let standing = self.standing.entry(shard).or_insert_with(fresh);
+        standing.fade(now, limits.strike_decay);
+        if standing.strikes == 0 {
+            standing.counted_at = now;
+        }
+        standing.strikes = standing.strikes.saturating_add(1).max(limits.max_strikes);
+        let probation = standing.probation.take();
+        let caught = standing.quarantined_until.is_none();
+        // Of several faults that are found at once, only the first counts.
+        if caught || probation.is_some() {
+            standing.quarantines = standing.quarantines.saturating_add(1);
+            standing.quarantined_until = Some(now + standing.length(&limits));
+        }
+        let record = standing.record();
+        commands.push(Command::Strikes { shard, record, reason });
+        self.counters.quarantines += u64::from(caught);
+        if let Some(probation) = probation {
+            self.forget(&probation.assignment);
+            self.release(&probation.assignment);
+        }
+        self.take_back(now, shard, commands);
+    }
+
+    /// Whether the shard is in quarantine.
+    #[must_use]
+    pub fn is_quarantined(&self, shard: ShardId) -> bool {
+        self.standing.get(&shard).is_some_and(|standing| standing.quarantined_until.is_some())
+    }
+
     /// What a quarantined shard holds is given to others.
     fn take_back(&mut self, now: Duration, shard: ShardId, commands: &mut Vec<Command>) {
         let held = self.shards.alive.get(&shard);
@@ -185,7 +224,10 @@ impl Scheduler {
             .filter_map(|(shard, standing)| {
                 let probation = standing.probation?;
                 if probation.assignment == first {
-                    return Some((*shard, true));
+                    // Verified by trusted code, it has delivered what it is to be compared with.
+                    let delivered = probation.delivered.unwrap_or_default();
+                    let right = digest.is_none_or(|digest| digest == delivered);
+                    return Some((*shard, probation.delivered.is_none() || right));
                 }
                 let same_work = probation.assignment.work == first.work;
                 let delivered = probation.delivered.filter(|_| same_work)?;

@@ -119,6 +119,10 @@ impl Scheduler {
             self.take_toll(known, commands);
         }
         for assignment in known.started() {
+            // What another shard has done before and lived is not suspect by one death.
+            if self.is_excused(&assignment.work, many) {
+                continue;
+            }
             // What it was alone with and had not accepted, it may never have seen: no evidence.
             if alone_with == Some(assignment) {
                 self.died_alone(now, &assignment, commands);
@@ -189,6 +193,10 @@ impl Scheduler {
         let suspicion = work.suspicion.get_or_insert_with(|| Suspicion::new(now, now, true));
         suspicion.killed = true;
         suspicion.held_until = held_until;
+        if work.first.is_some() {
+            // Its result is used already: it is tried as a whole, and then parked.
+            return;
+        }
         if work.item.transactions <= 1 {
             suspicion.pending.push(Death {
                 shard: assignment.shard,
@@ -223,7 +231,7 @@ impl Scheduler {
             self.finish_if_done(round, &whole, commands);
             return;
         };
-        if parts.is_empty() {
+        if parts.is_empty() || former.first.is_some() {
             return;
         }
         if let Some(known) = self.rounds.get_mut(&round) {
@@ -233,7 +241,8 @@ impl Scheduler {
         }
         self.work.remove(&whole);
         let held_until = former.suspicion.map_or(now, |suspicion| suspicion.held_until);
-        for item in parts {
+        for part in parts {
+            let item = WorkItem { verify: former.item.verify, ..part };
             let mut work = Work::new(item, round);
             // Each is bounded with what the whole has cost.
             work.tries = former.tries;

@@ -1,14 +1,16 @@
 //! The model of the block executor: rounds of a block, trusted execution, and its end on the disk.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use alloy_primitives::B256;
 use common::id::{RoundId, ShardId, WorkId};
 
-use super::chain::{BlockNumber, Piece, block_hash, fold, numbers};
+use super::chain::{BlockNumber, Piece, block_hash, fold};
 use super::coordinator::Run;
 use super::disk::{Ending, Fenced};
 use super::world::{Happening, World};
-use crate::schedule::{Event, FailCause};
+use crate::schedule::{Event, FailCause, WorkItem};
 
 impl World {
     pub(super) fn stop_fenced(&mut self, index: usize) {
@@ -21,35 +23,36 @@ impl World {
         let now = self.now;
         let Some(coordinator) = self.coordinator(index) else { return };
         let Some(block) = coordinator.intake.next(now).and_then(|hash| self.block_of(&hash)) else { return };
-        self.open_round(index, block, false, false);
+        self.open_round(index, block, false, BTreeMap::new());
     }
 
-    fn open_round(&mut self, index: usize, block: BlockNumber, execute: bool, disputed: bool) {
+    fn open_round(
+        &mut self,
+        index: usize,
+        block: BlockNumber,
+        execute: bool,
+        answers: BTreeMap<WorkId, (ShardId, B256)>,
+    ) {
         let pieces = self.random.between(1, 5) as u8;
         let Some(content) = self.blocks.get(block) else { return };
         let transactions = usize::from(content.transactions);
         let Some(coordinator) = self.coordinators.get_mut(index) else { return };
         let (height, digest) = coordinator.head;
+        let lots = &mut self.verification;
+        let pieces = content.cut(block, height, execute, pieces).into_iter();
         let work: Vec<_> =
-            content.cut(block, height, execute, pieces).into_iter().map(|piece| piece.item(digest)).collect();
+            pieces.map(|piece| WorkItem { verify: lots.draws(), ..piece.item(digest) }).collect();
         coordinator.rounds += 1;
         let round = RoundId(coordinator.rounds);
         let open = work.iter().map(|item| item.id).collect();
+        let verify = work.iter().filter(|item| item.verify).map(|item| item.id).collect();
+        let results = vec![None; transactions];
         coordinator.run =
-            Some(Run { block, round, execute, disputed, results: vec![None; transactions], open });
+            Some(Run { block, round, execute, disputed: false, results, open, verify, answers });
         self.trace(|| {
             format!("round {round} of block {block} opens, execute {execute}, {} pieces", work.len())
         });
         self.tell(index, Event::Admit { round, block: block_hash(block), work, prefer: Vec::new() });
-    }
-
-    pub(super) fn dispute(&mut self, index: usize, work: &WorkId) {
-        let block = Piece::of(work).block;
-        if let Some(run) = self.coordinator(index).and_then(|known| known.run.as_mut())
-            && run.block == block
-        {
-            run.disputed = true;
-        }
     }
 
     pub(super) fn recut(&mut self, index: usize, round: RoundId, work: WorkId) {
@@ -62,6 +65,9 @@ impl World {
             && run.open.remove(&work)
         {
             run.open.extend(parts.iter().map(|part| part.id));
+            if run.verify.remove(&work) {
+                run.verify.extend(parts.iter().map(|part| part.id));
+            }
         }
         self.tell(index, Event::Recut { round, work, parts });
     }
@@ -75,20 +81,30 @@ impl World {
         if !run.open.is_empty() {
             self.check.fail(now, "a round is finished while some of its work is open");
         }
+        self.check_verified(&run);
         if !run.execute {
-            // A sender that is wrong shows when the block is verified.
-            let right = block.cut(run.block, 0, false, 1);
-            let right: Vec<u64> =
-                right.iter().flat_map(|piece| numbers(&Ok(block.output(piece, base)))).collect();
-            let wrong = run.results.iter().zip(&right).any(|(found, right)| *found != Some(*right));
-            self.open_round(index, run.block, true, run.disputed || wrong);
+            self.open_round(index, run.block, true, run.answers);
             return;
         }
+        // A sender that is wrong shows when the block is verified.
+        let senders = run.answers.iter().filter(|(work, _)| !Piece::of(work).execute);
+        let right = |(work, (_, answer)): (&WorkId, &(ShardId, B256))| self.truth(work) == Some(*answer);
+        let recovered = senders.into_iter().all(right) || self.verification.blind;
         match fold(base, &run.results) {
-            Some(digest) if digest == block.after(base) && !block.invalid && !run.disputed => {
+            Some(digest)
+                if (self.verification.blind || digest == block.after(base))
+                    && recovered
+                    && !block.invalid
+                    && !run.disputed =>
+            {
                 self.begin_commit(index, run.block, digest);
             }
-            _ => self.judge(index, run.block),
+            _ => {
+                if !block.invalid {
+                    self.name_the_wrong(index, &run);
+                }
+                self.judge(index, run.block);
+            }
         }
     }
 
@@ -112,7 +128,7 @@ impl World {
     }
 
     /// Trusted execution, in the coordinator's own process: what kills, kills it.
-    fn judge(&mut self, index: usize, block: BlockNumber) {
+    pub(super) fn judge(&mut self, index: usize, block: BlockNumber) {
         let Some(content) = self.blocks.get(block).cloned() else { return };
         self.trace(|| format!("block {block} is executed by the coordinator alone"));
         if content.killer.is_some() {

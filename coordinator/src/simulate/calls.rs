@@ -157,5 +157,5 @@ impl CallId {
 
 /// A result whose bytes do not fit their digest, as the transport reports it.
 fn damage(result: &Arc<SubmitResult>) -> Arc<SubmitResult> {
-    Arc::new(SubmitResult { assignment: result.assignment, outcome: Err(WorkFailure::Damaged) })
+    Arc::new(SubmitResult { assignment: result.assignment, outcome: Err(WorkFailure::Damaged), digest: None })
 }

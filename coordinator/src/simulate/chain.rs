@@ -75,6 +75,7 @@ impl Piece {
             class: if self.execute { WorkClass::Execute } else { WorkClass::Recover },
             cost: u64::from(self.count),
             transactions: u32::from(self.count),
+            verify: false,
         }
     }
 }

@@ -81,10 +81,14 @@ pub(super) struct Run {
     pub(super) block: BlockNumber,
     pub(super) round: RoundId,
     pub(super) execute: bool,
-    /// A sender was wrong, or shards disagree: trusted code decides.
+    /// A result that was used is known to be wrong: trusted code executes the block.
     pub(super) disputed: bool,
     pub(super) results: Vec<Option<u64>>,
     pub(super) open: BTreeSet<WorkId>,
+    /// What is to be verified.
+    pub(super) verify: BTreeSet<WorkId>,
+    /// Whose results were used, of this round and of those of the block before it.
+    pub(super) answers: BTreeMap<WorkId, (ShardId, B256)>,
 }
 
 /// A coordinator's process.
@@ -266,6 +270,7 @@ impl World {
             | Happening::LinkBroken { coordinator, .. }
             | Happening::CoordinatorWake { coordinator, .. }
             | Happening::CommitDone { coordinator, .. }
+            | Happening::Settled { coordinator, .. }
             | Happening::TryAgain { coordinator }
             | Happening::ZombieEnds { coordinator } => *coordinator,
             _ => return,
@@ -333,6 +338,7 @@ impl World {
                 }
             }
             Happening::CommitDone { block, digest, .. } => self.commit(index, block, digest),
+            Happening::Settled { work, answers, .. } => self.settle(index, &work, &answers),
             Happening::TryAgain { .. } => self.next_block(index),
             Happening::ZombieEnds { .. } if index != self.front() => {
                 self.kill_coordinator(index, Duration::ZERO);
@@ -425,7 +431,10 @@ impl World {
                 self.send(index, assignment.shard, assignment.incarnation, ToShard::Cancel(assignment));
             }
             Command::Use(_) => {}
-            Command::Disagreement { work, .. } => self.dispute(index, &work),
+            Command::Check { work, .. } => self.check_here(index, work),
+            Command::Disagreement { work, first, second, digests: [one, other], .. } => {
+                self.recompute(index, work, vec![(first.shard, one), (second.shard, other)]);
+            }
             Command::Recut { round, work } => self.recut(index, round, work),
             Command::Convict { work, .. } => {
                 let epoch = self.coordinator(index).map(|known| known.epoch);

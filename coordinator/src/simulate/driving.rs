@@ -160,8 +160,11 @@ impl World {
     fn sound_result(&mut self, index: usize, assignment: AssignmentId, found: &[u64]) -> ResultReceipt {
         let now = self.now;
         let work = assignment.work;
+        let wire = self.verification.wire;
         let Some(known) = self.coordinator(index) else { return ResultReceipt::Ignored };
-        let digest = known.scheduler.wants_digest(&work).then(|| digest(found));
+        // A result that came over the network has its digest, one from within the process has not.
+        let wanted = wire || known.scheduler.wants_digest(&work);
+        let digest = wanted.then(|| digest(found));
         let event = Event::Result { assignment, digest };
         let transition = known.scheduler.transition(&event);
         let commands = known.scheduler.handle(now, event);
@@ -196,6 +199,7 @@ impl World {
         for (place, number) in run.results.iter_mut().skip(first).zip(found) {
             *place = Some(*number);
         }
+        run.answers.insert(work, (assignment.shard, digest(found)));
         self.check.used(now, epoch, round, work, open);
         if assignment.epoch > epoch {
             self.check.fail(now, "a result of a later epoch was used");

@@ -10,7 +10,8 @@
 //! After every history: the committed state is the sequential one; every acknowledged block ended;
 //! nothing was committed twice, out of order or under an older epoch; no older command was obeyed;
 //! each result was used once and for open work; attempts were bounded; nothing was forgotten; nobody
-//! was convicted without evidence.
+//! was convicted without evidence; no wrong result of verified work passed, and whoever was caught with
+//! one is in quarantine.
 
 mod blocks;
 mod calls;
@@ -28,6 +29,7 @@ mod shard;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod verify;
 mod world;
 
 pub use campaign::{Campaign, CampaignReport, Failure};

@@ -391,7 +391,9 @@ impl World {
             *done += u64::from(piece.count);
         }
         let base = Piece::base_digest(&running.assignment.work);
-        let base = if process.diverged && piece.execute { join(base, 666) } else { base };
+        // Two that have diverged have not diverged in the same way.
+        let other = join(base, 666 + u64::from(process.shard.0));
+        let base = if process.diverged && piece.execute { other } else { base };
         let mut outcome = match self.blocks.get(piece.block) {
             Some(block) => Ok(block.output(&piece, base)),
             None => Err(WorkFailure::BaseGone),
@@ -412,7 +414,7 @@ impl World {
         if running.cancelled {
             session.dropped(running.assignment);
         } else {
-            session.finished(SubmitResult { assignment: running.assignment, outcome }, now);
+            session.finished(SubmitResult { assignment: running.assignment, outcome, digest: None }, now);
         }
         self.begin_work(index);
     }

@@ -29,6 +29,7 @@ pub(super) fn event_line(event: &Event) -> String {
         Event::Recut { round, work, parts } => {
             format!("recut {} of round {round} into {}", work_name(work), parts.len())
         }
+        Event::Checked { work, .. } => format!("checked {}", work_name(work)),
         Event::State { shard, state, .. } => {
             format!("shard {shard} is at {:?}", state.map(|state| state.height.0))
         }
@@ -42,6 +43,7 @@ pub(super) fn command_line(command: &Command) -> String {
         Command::Cancel(assignment) => format!("cancel {}", name(assignment)),
         Command::Use(assignment) => format!("use {}", name(assignment)),
         Command::Ignore(assignment) => format!("ignore {}", name(assignment)),
+        Command::Check { work, first, .. } => format!("check {}, done by {}", work_name(work), first.shard),
         Command::Disagreement { first, second, .. } => {
             format!("disagreement: {} against {}", name(first), name(second))
         }

@@ -4,7 +4,8 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use common::id::{AssignmentId, Incarnation, ShardId};
+use alloy_primitives::B256;
+use common::id::{AssignmentId, Incarnation, ShardId, WorkId};
 
 use super::chain::{Block, BlockNumber};
 use super::check::{Check, Violation};
@@ -14,6 +15,7 @@ use super::fault::{self, Fault, FaultKind};
 use super::network::{Line, Weather};
 use super::random::{Random, join};
 use super::shard::{Answer, Process, ToShard};
+use super::verify::Verification;
 use crate::schedule::{Counters, ScheduleLimits, Transition};
 
 /// How often shards send heartbeats here.
@@ -99,6 +101,12 @@ pub(super) enum Happening {
         block: BlockNumber,
         digest: u64,
     },
+    /// Trusted code has done a piece of work that these have answered.
+    Settled {
+        coordinator: usize,
+        work: WorkId,
+        answers: Vec<(ShardId, B256)>,
+    },
     TryAgain {
         coordinator: usize,
     },
@@ -181,6 +189,7 @@ pub(super) struct World {
     pub(super) injected: Vec<FaultKind>,
     /// The coordinator's process ends after so many steps more.
     pub(super) crash_in: Option<(u64, Duration)>,
+    pub(super) verification: Verification,
     pub(super) check: Check,
     pub(super) transitions: BTreeMap<Transition, u64>,
     pub(super) counters: Counters,
@@ -244,6 +253,7 @@ impl World {
             faults,
             injected: Vec::new(),
             crash_in: None,
+            verification: Verification::draw(seed),
             check: Check::default(),
             transitions: BTreeMap::new(),
             counters: Counters::default(),

@@ -364,7 +364,7 @@ mod tests {
     }
 
     fn result(work: u8) -> SubmitResult {
-        SubmitResult { assignment: assignment(work), outcome: Err(WorkFailure::BaseGone) }
+        SubmitResult { assignment: assignment(work), outcome: Err(WorkFailure::BaseGone), digest: None }
     }
 
     #[test]

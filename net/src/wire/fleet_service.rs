@@ -81,19 +81,20 @@ impl Fleet for Service {
         let payload = match payload::receive(&mut request.into_inner(), MAX_RESULT_BYTES).await {
             // The work must not wait for a result that will never be sound: it has failed.
             Err(PayloadError::Damaged { assignment: Some(assignment) }) => {
-                Payload { bytes: Bytes::new(), epoch: None, assignment: Some(assignment) }
+                let digest = [0; 32];
+                Payload { bytes: Bytes::new(), digest, epoch: None, assignment: Some(assignment) }
             }
             other => other?,
         };
-        let assignment = assignment_from(payload.assignment)?;
-        let bytes = payload.bytes;
+        let Payload { bytes, digest, assignment, .. } = payload;
+        let assignment = assignment_from(assignment)?;
         let decoded: Result<Result<WorkOutput, WorkFailure>, Status> = if bytes.len() <= DECODE_INLINE_BYTES {
             decode("result", &bytes)
         } else {
             self.decoding.run(move || decode("result", &bytes)).await.map_err(|error| to_status(&error))?
         };
         let outcome = decoded.unwrap_or(Err(WorkFailure::Damaged));
-        let result = Arc::new(SubmitResult { assignment, outcome });
+        let result = Arc::new(SubmitResult { assignment, outcome, digest: Some(digest.into()) });
         let receipt = self.endpoint.submit_result(result).await;
         answer(receipt.map(|receipt| v1::SubmitReply { used: receipt == ResultReceipt::Used }))
     }

@@ -16,6 +16,8 @@ use crate::limits::CHUNK_BYTES;
 pub struct Payload {
     /// The bytes.
     pub bytes: Bytes,
+    /// Their digest.
+    pub digest: [u8; 32],
     /// The sender's term, where one was sent.
     pub epoch: Option<Epoch>,
     /// The assignment that it answers, where one was sent.
@@ -134,10 +136,11 @@ where
     if bytes.len() != size {
         return Err(wrong_size(bytes.len()));
     }
-    if payload_digest(&bytes).as_slice() != header.digest.as_ref() {
+    let digest = payload_digest(&bytes);
+    if digest.as_slice() != header.digest.as_ref() {
         return Err(PayloadError::Damaged { assignment: header.assignment });
     }
-    Ok(Payload { bytes, epoch: header.epoch, assignment: header.assignment })
+    Ok(Payload { bytes, digest: digest.0, epoch: header.epoch, assignment: header.assignment })
 }
 
 /// Decodes a payload whose digest was checked on receipt.

@@ -37,6 +37,7 @@ struct Row {
     /// From the block in memory to the verified result; committing comes after that.
     ms: f64,
     sub_blocks: u32,
+    verified_sub_blocks: u32,
     reexecuted: u32,
     reassigned: u32,
     /// Whether it is on the chain, or on a branch beside it.
@@ -134,6 +135,7 @@ impl Tally {
             txs,
             ms: millis(stats.elapsed),
             sub_blocks: stats.sub_blocks,
+            verified_sub_blocks: stats.verified_sub_blocks,
             reexecuted: stats.reexecuted,
             reassigned: stats.reassigned,
             aside: durable.place == Place::Aside,

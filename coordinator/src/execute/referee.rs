@@ -1,0 +1,168 @@
+//! The referee of one block: keeps who returned what, does work again with this process's own engine
+//! where shards cannot be believed, and names those whose results differ.
+//!
+//! It runs on the executing thread. Nothing comes here that has not been done by a shard that lived.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use alloy_primitives::B256;
+use common::block::{BlockPayload, ShardBlock};
+use common::chain_spec::ChainSpec;
+use common::id::{ShardId, TxIndex, WorkId};
+use common::work::{WorkKind, WorkSpec, outcome_digest};
+use executor_shard::replica::ReplicaView;
+use executor_shard::sub_block::{self, Progress};
+
+use super::ExecuteError;
+use crate::fleet::{Fleet, FleetError};
+
+/// Nobody looks on.
+struct Unwatched;
+
+impl Progress for Unwatched {
+    fn at(&self, _: TxIndex) {}
+}
+
+/// A result that was used.
+#[derive(Debug)]
+struct Delivered {
+    spec: Arc<WorkSpec>,
+    shard: ShardId,
+    digest: Option<B256>,
+}
+
+/// What shards returned for one block, and what is right.
+#[derive(Debug)]
+pub(super) struct Referee<'a> {
+    fleet: Fleet,
+    chain: &'a ChainSpec,
+    view: &'a ReplicaView,
+    block: u64,
+    payload: Option<Arc<BlockPayload>>,
+    /// The payload opened, once that was needed.
+    opened: Option<ShardBlock>,
+    delivered: HashMap<WorkId, Delivered>,
+    truths: HashMap<WorkId, B256>,
+}
+
+impl<'a> Referee<'a> {
+    pub(super) fn new(fleet: Fleet, chain: &'a ChainSpec, view: &'a ReplicaView, block: u64) -> Self {
+        Self {
+            fleet,
+            chain,
+            view,
+            block,
+            payload: None,
+            opened: None,
+            delivered: HashMap::new(),
+            truths: HashMap::new(),
+        }
+    }
+
+    /// What all work of the block is on.
+    pub(super) fn begin(&mut self, payload: &Arc<BlockPayload>) {
+        self.payload = Some(Arc::clone(payload));
+    }
+
+    /// A result was used.
+    pub(super) fn delivered(
+        &mut self,
+        work: WorkId,
+        spec: &Arc<WorkSpec>,
+        shard: ShardId,
+        digest: Option<B256>,
+    ) {
+        self.delivered.insert(work, Delivered { spec: Arc::clone(spec), shard, digest });
+    }
+
+    /// Does the work of a used result again, and tells the fleet. Whether the result was right; the
+    /// shard is named if not.
+    pub(super) fn check(&mut self, work: WorkId) -> Result<bool, ExecuteError> {
+        let known = self.delivered.get(&work).and_then(|known| Some((known.shard, known.digest?)));
+        let answer = known.ok_or_else(|| unknown(&work))?;
+        self.settle(work, &[answer])
+    }
+
+    /// Does the work again, names everybody whose answer is another, and tells the fleet. Whether
+    /// the result that was used is right.
+    pub(super) fn settle(&mut self, work: WorkId, answers: &[(ShardId, B256)]) -> Result<bool, ExecuteError> {
+        let truth = self.truth(&work)?;
+        for (shard, digest) in answers {
+            if *digest != truth {
+                self.blame(*shard, &work, 1)?;
+            }
+        }
+        self.fleet.checked(work, truth)?;
+        Ok(self.delivered.get(&work).is_some_and(|delivered| delivered.digest == Some(truth)))
+    }
+
+    /// Does all work of the block again that has results, and names those whose results differ: the
+    /// block is right, and what came of them was not. Returns how many shards were named.
+    pub(super) fn name_the_wrong(&mut self) -> Result<usize, ExecuteError> {
+        let mut wrong: BTreeMap<ShardId, (WorkId, usize)> = BTreeMap::new();
+        let works: Vec<WorkId> = self.delivered.keys().copied().collect();
+        for work in works {
+            let truth = self.truth(&work)?;
+            if let Some(delivered) = self.delivered.get(&work)
+                && delivered.digest.is_some_and(|digest| digest != truth)
+            {
+                wrong.entry(delivered.shard).or_insert((work, 0)).1 += 1;
+            }
+        }
+        for (shard, (work, count)) in &wrong {
+            self.blame(*shard, work, *count)?;
+        }
+        Ok(wrong.len())
+    }
+
+    /// Whether there is a shard that is trusted and could do work.
+    pub(super) fn has_shards(&self) -> Result<bool, FleetError> {
+        Ok(self.fleet.ready()?.0 > 0)
+    }
+
+    fn blame(&self, shard: ShardId, work: &WorkId, count: usize) -> Result<(), FleetError> {
+        let kind = self.delivered.get(work).map_or("work", |delivered| match delivered.spec.kind {
+            WorkKind::Recover => "senders",
+            WorkKind::Execute { .. } => "sub-block",
+        });
+        let block = self.block;
+        let more = if count > 1 { format!(" and for {} more", count - 1) } else { String::new() };
+        let reason = format!(
+            "returned a wrong result in block {block} for {kind} {work}{more}: trusted execution differs"
+        );
+        self.fleet.blame(shard, block, reason)
+    }
+
+    /// The digest of the right result.
+    fn truth(&mut self, work: &WorkId) -> Result<B256, ExecuteError> {
+        if let Some(truth) = self.truths.get(work) {
+            return Ok(*truth);
+        }
+        let (Some(delivered), Some(payload)) = (self.delivered.get(work), &self.payload) else {
+            return Err(unknown(work));
+        };
+        let block = match &mut self.opened {
+            Some(block) => block,
+            none => none.insert(payload.open()?),
+        };
+        let spec = &delivered.spec;
+        let view = matches!(spec.kind, WorkKind::Execute { .. }).then(|| self.view.clone());
+        let outcome = sub_block::run(spec, block, self.chain, view, &AtomicBool::new(false), &Unwatched);
+        // What fails here says nothing about shards.
+        let output = match outcome {
+            Some(Ok(output)) => output,
+            failed => {
+                return Err(ExecuteError::Round(format!("work {work} cannot be done here: {failed:?}")));
+            }
+        };
+        let truth = outcome_digest(Ok(&output))?;
+        self.truths.insert(*work, truth);
+        Ok(truth)
+    }
+}
+
+fn unknown(work: &WorkId) -> ExecuteError {
+    ExecuteError::Round(format!("work {work} has no result to look at"))
+}

@@ -1,0 +1,243 @@
+//! Verified execution (`--verify-fraction`): shards that lie are caught and named.
+//!
+//! | scenario | fault | expectation |
+//! |---|---|---|
+//! | a service that verifies everything | wrong results from one of two shards | the alarm names that shard only, it is in quarantine, every block is as executed sequentially |
+//! | a service that verifies everything, nobody but a liar | wrong results from the only shard | trusted code catches and names it, every block verified |
+//! | a service that verifies nothing | wrong senders or results from one of two shards | the header catches it, the shard is named |
+//! | a service that verifies everything | SIGKILL of one of two shards | every block verified, nobody is named |
+//! | a recorded block on a stand-alone pre-state | a false balance from the only shard | passes unverified; with verification it is caught, and the changes are the sequential ones |
+//! | recorded blocks, verified, two and three shards | – | every block verified, every sub-block too, no alarm |
+//! | what is no fraction | – | the command line is refused |
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use shard_tests::{
+    Binary, Chain, Coordinator, Process, Report, Scene, Shard, block_files, mainnet_dir, scenario,
+    wait_until, within,
+};
+
+/// Blocks of a chain.
+const BLOCKS: usize = 10;
+
+const ALL: [&str; 2] = ["--verify-fraction", "1"];
+
+/// How a shard that was caught is spoken of.
+const NAMED: &str = "returned a wrong result in block";
+
+/// The lines of a log in which a shard is named as wrong.
+fn named(log: &str) -> Vec<String> {
+    log.lines().filter(|line| line.contains(NAMED)).map(str::to_owned).collect()
+}
+
+/// Whether a line of the log, which may be coloured, is about this shard.
+fn is_about(line: &str, shard: u32) -> bool {
+    let mut plain = String::new();
+    let mut escape = false;
+    for letter in line.chars() {
+        match letter {
+            '\u{1b}' => escape = true,
+            'm' if escape => escape = false,
+            _ if escape => {}
+            _ => plain.push(letter),
+        }
+    }
+    plain.contains(&format!("shard={shard} ")) || plain.contains(&format!(" shard {shard} ALARM"))
+}
+
+/// Checks that exactly this shard is named.
+fn check_named(log: &str, shard: u32) -> Result<()> {
+    let lines = named(log);
+    ensure!(!lines.is_empty(), "nobody is named");
+    let other = lines.iter().find(|line| !is_about(line, shard));
+    ensure!(other.is_none(), "somebody else than shard {shard} is named: {other:?}");
+    Ok(())
+}
+
+/// What sequential execution gives for a chain.
+fn sequential(scene: &Scene, chain: &Chain) -> Result<Report> {
+    let flags = ["--sequential".into(), "--genesis".into(), chain.genesis().into()];
+    Ok(run(scene, &[chain.rlp()], &flags, None)?.0)
+}
+
+/// `coordinator run --json`, with other shards than its own where `shards` is there.
+fn run(
+    scene: &Scene,
+    inputs: &[PathBuf],
+    flags: &[OsString],
+    shards: Option<&Path>,
+) -> Result<(Report, String)> {
+    let mut line: Vec<OsString> = vec!["run".into(), "--json".into()];
+    line.extend(inputs.iter().map(|input| input.as_os_str().to_owned()));
+    line.extend_from_slice(flags);
+    let shards = shards.and_then(Path::to_str);
+    let environment: Vec<(&str, &str)> =
+        shards.map(|path| ("EXECUTOR_SHARD_BIN", path)).into_iter().collect();
+    let mut process = Process::start_with(scene, "run", Binary::Coordinator, line, &environment)?;
+    process.exit_code(within(120))?;
+    Ok((Report::parse(&process.stdout()?)?, process.stderr()?))
+}
+
+/// A program that is an `executor-shard`, of which number `liar` has a fault.
+fn with_a_liar(scene: &Scene, liar: u32, fault: &str) -> Result<PathBuf> {
+    let real = Binary::ExecutorShard.path()?.display().to_string();
+    let text = format!(
+        "#!/bin/sh\ncase \" $* \" in\n*\" --shard-id {liar} \"*) exec '{real}' \"$@\" --allow-faults --fault '{fault}' ;;\n\
+         *) exec '{real}' \"$@\" ;;\nesac\n"
+    );
+    let path = scene.write("executor-shard", text)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+/// Two shards execute a chain, the second with a fault.
+fn chain_with(scene: &Scene, options: &[&str], fault: &str) -> Result<(Coordinator, [Shard; 2])> {
+    let chain = Chain::of(BLOCKS)?;
+    let coordinator = Coordinator::start(scene, &chain, options)?;
+    let sound = Shard::start(scene, 1, &coordinator.url(), &[])?;
+    let faulty = Shard::start(scene, 2, &coordinator.url(), &["--allow-faults", "--fault", fault])?;
+    coordinator.wait_ready(&[1, 2])?;
+    let report = coordinator.submit_all(scene, &chain)?;
+    let alone = sequential(scene, &chain)?;
+    ensure!(report.column("hash")? == alone.column("hash")?, "the chains differ");
+    let roots = alone.column("state_root")?;
+    let last = roots.last().map(|(_, root)| root.clone()).context("there is no root")?;
+    coordinator
+        .wait_status(within(5), "the head is the last block", |status| status.head == BLOCKS as u64)?;
+    ensure!(last.starts_with("0x"), "no state root: {last}");
+    Ok((coordinator, [sound, faulty]))
+}
+
+#[test]
+fn a_shard_that_lies_is_named_and_put_into_quarantine() -> Result<()> {
+    scenario(|scene| {
+        let (coordinator, _shards) = chain_with(scene, &ALL, "wrong@3+")?;
+        check_named(&coordinator.process.stderr()?, 2)?;
+        let status = coordinator.status()?;
+        let quarantined = |id| status.shard(id).is_some_and(|shard| shard.quarantined);
+        ensure!(quarantined(2) && !quarantined(1), "{status:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_only_shard_is_checked_by_trusted_code() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(BLOCKS)?;
+        let options = [&ALL[..], &["--when-no-shards", "local", "--no-shard-wait", "0"]].concat();
+        let coordinator = Coordinator::start(scene, &chain, &options)?;
+        let fault = ["--allow-faults", "--fault", "wrong@3+"];
+        let _shard = Shard::start(scene, 1, &coordinator.url(), &fault)?;
+        coordinator.wait_ready(&[1])?;
+        coordinator.submit_all(scene, &chain)?;
+        check_named(&coordinator.process.stderr()?, 1)?;
+        let status = coordinator.status()?;
+        ensure!(status.shard(1).is_some_and(|shard| shard.quarantined), "{status:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_lie_that_the_header_shows_names_its_shard_too() -> Result<()> {
+    scenario(|scene| {
+        let (coordinator, _shards) = chain_with(scene, &[], "wrong@1+")?;
+        check_named(&coordinator.process.stderr()?, 2)?;
+        let status = coordinator.status()?;
+        ensure!(status.shard(2).is_some_and(|shard| shard.quarantined), "{status:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn losing_a_shard_while_everything_is_verified_costs_nothing_but_time() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(BLOCKS)?;
+        let coordinator = Coordinator::start(scene, &chain, &ALL)?;
+        let _first = Shard::start(scene, 1, &coordinator.url(), &[])?;
+        let mut second = Shard::start(scene, 2, &coordinator.url(), &[])?;
+        coordinator.wait_ready(&[1, 2])?;
+        let mut client = coordinator.begin_submit(scene, &chain)?;
+        wait_until(within(20), "a block is committed", || Ok(coordinator.status()?.head > 0))?;
+        second.process.kill()?;
+        coordinator.check_submitted(&chain, &mut client)?;
+        ensure!(named(&coordinator.process.stderr()?).is_empty(), "somebody is named");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_false_balance_that_no_header_covers_is_caught() -> Result<()> {
+    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let block = [dir.join("12243999.json.gz")];
+    scenario(|scene| {
+        // Three parts of recovery, then sub-blocks.
+        let liar = with_a_liar(scene, 1, "wrong@4+")?;
+        let one = ["--shards", "1"].map(OsString::from);
+        let (right, _) = run(scene, &block, &["--sequential".into()], None)?;
+        let (believed, _) = run(scene, &block, &one, Some(&liar))?;
+        believed.check_verified(1)?;
+        ensure!(
+            believed.column("delta_digest")? != right.column("delta_digest")?,
+            "the fault changes nothing: there is nothing to be caught"
+        );
+        let (verified, said) =
+            run(scene, &block, &[&one[..], &ALL.map(OsString::from)].concat(), Some(&liar))?;
+        verified.check_verified(1)?;
+        ensure!(verified.column("delta_digest")? == right.column("delta_digest")?, "a lie passed");
+        check_named(&said, 1)
+    })
+}
+
+#[test]
+fn two_shards_of_which_one_lies_give_what_sequential_execution_gives() -> Result<()> {
+    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let blocks = ["12243999.json.gz", "9069000.json.gz", "16257471.json.gz"].map(|name| dir.join(name));
+    scenario(|scene| {
+        let liar = with_a_liar(scene, 2, "wrong@5+")?;
+        let (right, _) = run(scene, &blocks, &["--sequential".into()], None)?;
+        let flags =
+            [&["--shards", "2"], &ALL[..]].concat().into_iter().map(OsString::from).collect::<Vec<_>>();
+        let (verified, said) = run(scene, &blocks, &flags, Some(&liar))?;
+        verified.check_verified(blocks.len())?;
+        for column in ["receipts_digest", "delta_digest"] {
+            ensure!(verified.column(column)? == right.column(column)?, "{column} differs");
+        }
+        check_named(&said, 2)
+    })
+}
+
+#[test]
+fn honest_shards_agree_about_everything() -> Result<()> {
+    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let files = block_files(&dir)?;
+    scenario(|scene| {
+        for shards in ["2", "3"] {
+            let flags = [&["--shards", shards], &ALL[..]].concat();
+            let flags: Vec<OsString> = flags.into_iter().map(OsString::from).collect();
+            let (report, said) = run(scene, &files, &flags, None)?;
+            report.check_verified(files.len())?;
+            ensure!(!said.contains("ALARM"), "{said}");
+            let all: u64 = report.rows.iter().filter_map(|row| row["sub_blocks"].as_u64()).sum();
+            ensure!(report.total("verified_sub_blocks")? == all, "not all of {all}: {:?}", report.summary);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_is_no_fraction_is_refused() -> Result<()> {
+    scenario(|scene| {
+        for fraction in ["2", "-1", "x", "NaN"] {
+            let option = format!("--verify-fraction={fraction}");
+            let line = ["serve", "--genesis", "none.json", &option];
+            let mut process = Process::start(scene, "coordinator", Binary::Coordinator, line)?;
+            let code = process.exit_code(within(10))?;
+            let said = process.stderr()?;
+            ensure!(code == 2 && said.contains("fraction from 0 to 1"), "{fraction}: {code}, {said}");
+        }
+        Ok(())
+    })
+}
