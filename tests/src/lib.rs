@@ -11,6 +11,7 @@
 mod artefacts;
 mod chain;
 mod chain_file;
+mod chaos;
 mod fleet;
 mod input;
 mod process;
@@ -23,6 +24,7 @@ mod wait;
 pub use artefacts::{Binary, block_files, blockchain_tests, mainnet_dir};
 pub use chain::Chain;
 pub use chain_file::{ChainFile, HeaderField};
+pub use chaos::{ChainEnd, ChaosOptions, Summary, chaos};
 pub use fleet::{Coordinator, Shard, ShardState, Status, submit_to};
 pub use input::{Fields, Forged, edit_json, number_plus};
 pub use process::{Process, Signal};
