@@ -346,11 +346,13 @@ impl ShardState {
     }
 }
 
-fn number(value: &Value, field: &str) -> Result<u64> {
+/// A number in an object.
+pub(crate) fn number(value: &Value, field: &str) -> Result<u64> {
     value.get(field).and_then(Value::as_u64).with_context(|| format!("no number {field} in {value}"))
 }
 
-fn text(value: &Value, field: &str) -> Result<String> {
+/// A text in an object.
+pub(crate) fn text(value: &Value, field: &str) -> Result<String> {
     let text = value.get(field).and_then(Value::as_str);
     text.map(str::to_owned).with_context(|| format!("no text {field} in {value}"))
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::summary::kind_of;
 use crate::artefacts::Binary;
 use crate::chain_file::ChainFile;
+use crate::fleet::{number, text};
 use crate::process::Process;
 use crate::scene::Scene;
 
@@ -137,16 +138,17 @@ impl Client {
         if row.get("summary").is_some() {
             return Ok(None);
         }
-        if let Some(error) = row["error"].as_str() {
+        if let Ok(error) = text(&row, "error") {
             ensure!(EXCUSES.iter().any(|excuse| error.contains(excuse)), "a block was refused: {line}");
-            return Ok(Some(error.to_owned()));
+            return Ok(Some(error));
         }
-        let number = self.committed as u64 + 1;
-        ensure!(row["number"].as_u64() == Some(number), "block {number} was to be answered: {line}");
-        ensure!(row["verified"] == true, "a block was not verified: {line}");
-        self.hash = row["hash"].as_str().context("an answer has no hash")?.to_owned();
-        self.transactions += row["txs"].as_u64().unwrap_or_default();
-        self.reassigned += row["reassigned"].as_u64().unwrap_or_default();
+        let block = self.committed as u64 + 1;
+        ensure!(number(&row, "number")? == block, "block {block} was to be answered: {line}");
+        let verified = row.get("verified").and_then(Value::as_bool);
+        ensure!(verified == Some(true), "a block was not verified: {line}");
+        self.hash = text(&row, "hash")?;
+        self.transactions += number(&row, "txs")?;
+        self.reassigned += number(&row, "reassigned")?;
         self.committed += 1;
         Ok(None)
     }

@@ -61,13 +61,16 @@ pub(super) struct Drawn {
     pub(super) lasts: Duration,
 }
 
+/// Draws a fault of one kind for a fleet of so many shards.
+type Draw = fn(&mut Random, Place) -> Drawn;
+
 /// How often each kind comes, in relation to the others.
-const WEIGHTS: [(u64, fn(&mut Random, Place) -> Drawn); 10] = [
+const WEIGHTS: [(u64, Draw); 10] = [
     (5, kill_shard),
     (1, kill_all),
     (3, drain_shard),
     (5, freeze_shard),
-    (2, mislead),
+    (3, mislead),
     (3, kill_coordinator),
     (3, freeze_coordinator),
     (5, reset),
