@@ -225,7 +225,8 @@ fn ask(url: &str, command: &[&str], more: &[&str]) -> Result<String> {
         .stderr(Stdio::piped())
         .spawn()?;
     // What it says is little, so that nobody has to read it before its end.
-    let ended = wait_until(ANSWERED_WITHIN, &format!("{command:?} ends"), || Ok(client.try_wait()?.is_some()));
+    let ended =
+        wait_until(ANSWERED_WITHIN, &format!("{command:?} ends"), || Ok(client.try_wait()?.is_some()));
     if ended.is_err() {
         let _ = client.kill();
     }

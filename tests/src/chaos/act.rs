@@ -23,6 +23,9 @@ const STANDSTILL: Duration = within(30);
 /// How long no block may be committed, whatever happens.
 const LONG_STANDSTILL: Duration = within(120);
 
+/// How long an act goes on at least, whatever it has taken to generate its chain.
+const LEAST: Duration = within(10);
+
 /// How long an act may take to end once its time is over.
 const ENDS_WITHIN: Duration = within(180);
 
@@ -109,7 +112,7 @@ impl<'a> Act<'a> {
             plan,
             active: Vec::new(),
             next: (0, now),
-            until: script.until,
+            until: script.until.max(now + LEAST),
             closing: false,
             moved: now,
             cleared: None,
@@ -140,9 +143,9 @@ impl<'a> Act<'a> {
         })?;
         let waited = self.wait_ready()?;
         self.summary.ready_again = self.summary.ready_again.max(waited);
-        self.summary.turned_away += self.world.turned_away;
         let url = self.world.direct_url().context("the coordinator does not serve")?;
         let status = Status::of(&url)?;
+        self.client.settle(&status)?;
         self.world.stop()?;
         Ok(status)
     }
@@ -266,7 +269,7 @@ impl<'a> Act<'a> {
         Ok(())
     }
 
-    /// Waits until every shard is in the fleet and holds the current state.
+    /// Waits until every shard is in the fleet and holds the current state, and no block is under way.
     fn wait_ready(&mut self) -> Result<Duration> {
         let ids = self.world.ids();
         let mut last = None;
@@ -275,7 +278,7 @@ impl<'a> Act<'a> {
             let Some(url) = self.world.direct_url() else { return Ok(false) };
             let status = Status::of(&url)?;
             let current = status.shards.iter().all(|shard| shard.height == status.head);
-            let ready = status.ready() == ids && current;
+            let ready = status.ready() == ids && current && status.accepted == 0;
             last = Some(status);
             Ok(ready)
         });

@@ -40,7 +40,9 @@ pub struct Summary {
     pub elapsed: Duration,
     /// Blocks executed by the fleet, committed and answered.
     pub blocks: u64,
-    /// Their transactions.
+    /// Those of them that the client had journaled and did not wait for.
+    pub journaled: u64,
+    /// Transactions of the chains that were confirmed.
     pub transactions: u64,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
@@ -50,6 +52,8 @@ pub struct Summary {
     pub reassigned: u64,
     /// How often a shard was told that its former life is still there, and was started again.
     pub turned_away: u64,
+    /// How often a block was parked and tried again, as an operator would have it.
+    pub retried: u64,
     /// What interrupted the client.
     pub interrupted: BTreeMap<String, u64>,
     /// The coordinators' alarms.
@@ -77,11 +81,13 @@ impl Summary {
             seed,
             elapsed: Duration::ZERO,
             blocks: 0,
+            journaled: 0,
             transactions: 0,
             faults: BTreeMap::new(),
             coordinator_restarts: 0,
             reassigned: 0,
             turned_away: 0,
+            retried: 0,
             interrupted: BTreeMap::new(),
             alarms: BTreeMap::new(),
             longest_standstill: Duration::ZERO,
@@ -103,8 +109,9 @@ impl Summary {
     /// Takes up what an act has counted.
     pub(super) fn count(&mut self, client: &Client, world: &World<'_>) {
         self.blocks += client.committed as u64;
-        self.transactions += client.transactions;
+        self.journaled += client.journaled;
         self.reassigned += client.reassigned;
+        self.retried += client.retried;
         for (kind, count) in &client.interrupted {
             *self.interrupted.entry(kind.clone()).or_default() += count;
         }
@@ -145,9 +152,9 @@ impl Summary {
             .collect();
         json!({
             "seed": self.seed, "seconds": self.elapsed.as_secs_f64().round(), "blocks": self.blocks,
-            "txs": self.transactions, "faults": self.faults(), "faults_by_kind": self.faults,
+            "journaled": self.journaled, "txs": self.transactions, "faults": self.faults(), "faults_by_kind": self.faults,
             "coordinator_restarts": self.coordinator_restarts, "reassigned": self.reassigned,
-            "turned_away": self.turned_away, "interrupted": self.interrupted, "alarms": self.alarms,
+            "turned_away": self.turned_away, "retried": self.retried, "interrupted": self.interrupted, "alarms": self.alarms,
             "longest_standstill_ms": millis(self.longest_standstill),
             "longest_recovery_ms": millis(self.longest_recovery.0),
             "longest_recovery_after": self.longest_recovery.1,
@@ -182,6 +189,7 @@ impl fmt::Display for Summary {
         row("seed", &self.seed)?;
         row("seconds, with everything", &self.elapsed.as_secs())?;
         row("blocks executed and committed", &self.blocks)?;
+        row("  of these journaled, and not waited for", &self.journaled)?;
         row("transactions", &self.transactions)?;
         row("faults", &self.faults())?;
         for (kind, count) in &self.faults {
@@ -190,6 +198,7 @@ impl fmt::Display for Summary {
         row("coordinator restarts", &self.coordinator_restarts)?;
         row("work reassigned", &self.reassigned)?;
         row("shards turned away and started again", &self.turned_away)?;
+        row("blocks parked and tried again", &self.retried)?;
         row("client interrupted", &self.interrupted.values().sum::<u64>())?;
         for (kind, count) in &self.interrupted {
             row(&format!("  {count} times"), kind)?;

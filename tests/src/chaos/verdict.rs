@@ -43,7 +43,9 @@ pub(super) fn confirm(scene: &Scene, summary: &mut Summary, played: &Played) -> 
     let line = ["import", "--sequential", "--json", "--exit-with-parent", "--genesis"];
     let line = [&line[..], &[path(&played.genesis)?, "--data-dir", path(&fresh)?, path(&out)?]].concat();
     let printed = command(scene, &line)?;
-    let confirmed = Head::of_import(&printed)?;
+    let import: Value = serde_json::from_str(printed.lines().last().context("the import prints nothing")?)?;
+    let confirmed = Head::of_import(&import)?;
+    summary.transactions += number(&import, "txs")?;
     let status = &played.status;
     let root = status.state_root.clone().context("the coordinator names no state root")?;
     let head = Head { number: status.head, hash: status.head_hash.clone(), root };
@@ -108,10 +110,9 @@ impl Played {
 }
 
 impl Head {
-    fn of_import(printed: &str) -> Result<Self> {
-        let summary: Value = serde_json::from_str(printed.lines().last().context("nothing was printed")?)?;
-        let (number, hash) = (number(&summary, "head")?, text(&summary, "hash")?);
-        Ok(Self { number, hash, root: text(&summary, "state_root")? })
+    fn of_import(import: &Value) -> Result<Self> {
+        let (number, hash) = (number(import, "head")?, text(import, "hash")?);
+        Ok(Self { number, hash, root: text(import, "state_root")? })
     }
 }
 
