@@ -50,11 +50,12 @@ impl Binary {
 }
 
 /// The folder of the profile that this test was built with: `target/release`, from
-/// `target/release/deps/fleet-…`.
+/// `target/release/deps/fleet-…` or `target/release/chaos`.
 pub(crate) fn profile_dir() -> Result<PathBuf> {
     let exe = env::current_exe().context("the test's own path is unknown")?;
-    let dir = exe.parent().and_then(Path::parent).context("the test is not in cargo's target folder")?;
-    Ok(dir.to_path_buf())
+    let dir = exe.parent().context("the test is not in cargo's target folder")?;
+    let above = if dir.ends_with("deps") { dir.parent() } else { Some(dir) };
+    Ok(above.context("the test is not in cargo's target folder")?.to_path_buf())
 }
 
 /// The recorded mainnet blocks: in `SHARDS_TEST_DATA`, else beside the workspace. Where they are

@@ -32,18 +32,24 @@ impl Chain {
         if let Some(chain) = held.get(&blocks).and_then(Weak::upgrade) {
             return Ok(chain);
         }
-        let chain = Arc::new(Self::generate(blocks)?);
+        let chain = Arc::new(Self::generate(blocks, &["--txs", "150", "--seed", "3"])?);
         held.insert(blocks, Arc::downgrade(&chain));
         Ok(chain)
     }
 
-    fn generate(blocks: usize) -> Result<Self> {
+    /// A chain of so many blocks, of the kind that these options of `coordinator generate` say. It is
+    /// removed when it is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be generated.
+    pub fn generate(blocks: usize, options: &[&str]) -> Result<Self> {
         let base = profile_dir()?.join("shard-tests");
         fs::create_dir_all(&base)?;
         let dir = tempfile::Builder::new().prefix("chain-").tempdir_in(base)?;
         let output = Command::new(Binary::Coordinator.path()?)
-            .args(["generate", "--blocks", &blocks.to_string(), "--txs", "150", "--seed", "3", "--out"])
+            .args(["generate", "--blocks", &blocks.to_string(), "--out"])
             .arg(dir.path())
+            .args(options)
             .output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "the chain cannot be generated ({}): {said}", output.status);

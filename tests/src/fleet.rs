@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,6 +18,9 @@ use crate::wait::{wait_until, within};
 
 /// How long a process may take to serve, a shard to join, and a client to be answered.
 const SOON: Duration = within(20);
+
+/// How long a client's command may take that waits for no block.
+const ANSWERED_WITHIN: Duration = within(60);
 
 /// A `coordinator serve`.
 #[derive(Debug)]
@@ -48,6 +51,8 @@ pub struct Status {
     pub accepted: u64,
     /// Blocks that wait for an operator.
     pub parked: u64,
+    /// The state root after the head.
+    pub state_root: Option<String>,
     /// The shards of the fleet.
     pub shards: Vec<ShardState>,
 }
@@ -63,6 +68,8 @@ pub struct ShardState {
     pub state: String,
     /// Whether it is in quarantine.
     pub quarantined: bool,
+    /// The height of the state that it holds.
+    pub height: u64,
     /// Results of its that were used.
     pub results: u64,
 }
@@ -122,15 +129,7 @@ impl Coordinator {
     /// # Errors
     /// When it fails; the message has what it said.
     pub fn ask(&self, command: &[&str], more: &[&str]) -> Result<String> {
-        let url = self.url();
-        let output = Command::new(Binary::Coordinator.path()?)
-            .args(command)
-            .args(["--coordinator", &url])
-            .args(more)
-            .output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{command:?} ended with {}: {said}", output.status);
-        Ok(String::from_utf8(output.stdout)?)
+        ask(&self.url(), command, more)
     }
 
     /// Asks how it is.
@@ -138,7 +137,7 @@ impl Coordinator {
     /// # Errors
     /// When it does not answer.
     pub fn status(&self) -> Result<Status> {
-        Status::parse(&self.ask(&["status", "--json"], &[])?)
+        Status::of(&self.url())
     }
 
     /// Has every block of a chain file journaled, without waiting for any.
@@ -217,6 +216,29 @@ impl Coordinator {
     }
 }
 
+/// Runs a client's command to its end; what it says on standard output.
+fn ask(url: &str, command: &[&str], more: &[&str]) -> Result<String> {
+    let mut client = Command::new(Binary::Coordinator.path()?)
+        .args(command)
+        .args(["--coordinator", url])
+        .args(more)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // What it says is little, so that nobody has to read it before its end.
+    let ended =
+        wait_until(ANSWERED_WITHIN, &format!("{command:?} ends"), || Ok(client.try_wait()?.is_some()));
+    if ended.is_err() {
+        let _ = client.kill();
+    }
+    let output = client.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ended.with_context(|| format!("it has said: {said}"))?;
+    ensure!(output.status.success(), "{command:?} ended with {}: {said}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 /// Begins to submit a chain file to a URL.
 ///
 /// # Errors
@@ -281,6 +303,14 @@ fn bound_address(process: &mut Process, file: &Path) -> Result<String> {
 }
 
 impl Status {
+    /// Asks the coordinator at `url` how it is.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn of(url: &str) -> Result<Self> {
+        Self::parse(&ask(url, &["status", "--json"], &[])?)
+    }
+
     fn parse(line: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
         let shards = value.get("shards").and_then(Value::as_array).context("no shards")?;
@@ -289,6 +319,7 @@ impl Status {
             head_hash: text(&value, "head_hash")?,
             accepted: number(&value, "accepted")?,
             parked: number(&value, "parked")?,
+            state_root: text(&value, "state_root").ok(),
             shards: shards.iter().map(ShardState::parse).collect::<Result<_>>()?,
         })
     }
@@ -313,16 +344,19 @@ impl ShardState {
             incarnation: number(value, "incarnation")?,
             state: text(value, "state")?,
             quarantined: value.get("quarantined").and_then(Value::as_bool).context("no quarantined")?,
+            height: number(value, "height")?,
             results: number(value, "results")?,
         })
     }
 }
 
-fn number(value: &Value, field: &str) -> Result<u64> {
+/// A number in an object.
+pub(crate) fn number(value: &Value, field: &str) -> Result<u64> {
     value.get(field).and_then(Value::as_u64).with_context(|| format!("no number {field} in {value}"))
 }
 
-fn text(value: &Value, field: &str) -> Result<String> {
+/// A text in an object.
+pub(crate) fn text(value: &Value, field: &str) -> Result<String> {
     let text = value.get(field).and_then(Value::as_str);
     text.map(str::to_owned).with_context(|| format!("no text {field} in {value}"))
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -168,6 +169,20 @@ impl Process {
     /// When that cannot be read.
     pub fn stdout(&self) -> Result<String> {
         read(&self.stdout)
+    }
+
+    /// What it has written to standard output behind the first `from` bytes, in whole lines.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn lines_from(&self, from: u64) -> Result<String> {
+        let mut file = File::open(&self.stdout)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        bytes.truncate(whole);
+        Ok(String::from_utf8(bytes)?)
     }
 
     /// What it has written to standard error so far.

@@ -1,0 +1,287 @@
+//! The client of a chaos run: it has one part of a chain after another executed, and goes on after the
+//! last answer when it is interrupted.
+//!
+//! Mostly it waits for the answer to each block. Every third part it merely has journaled: what is
+//! accepted is never submitted again, and must be committed all the same.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::summary::kind_of;
+use crate::artefacts::Binary;
+use crate::chain_file::ChainFile;
+use crate::fleet::{Status, number, text};
+use crate::process::Process;
+use crate::scene::Scene;
+
+/// Blocks that are submitted at once, at most, where each is answered.
+const PART: usize = 200;
+
+/// The same where they are journaled only: fewer than a coordinator has wait.
+const JOURNALED_PART: usize = 50;
+
+/// How long after an interruption it tries again, and between two looks at the head.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What the answer says that concerns a block which seemed to kill too many processes.
+const PARKED: &str = "is parked";
+
+/// What the answer to a block may say that is no verdict on the block.
+const EXCUSES: [&str; 2] = ["no shard", PARKED];
+
+/// What a command says when it is interrupted.
+const INTERRUPTIONS: [&str; 4] = [
+    "not committed: ",
+    "not accepted: ",
+    "the coordinator does not answer: ",
+    "the coordinator does not tell its status: ",
+];
+
+/// The client, and what it was answered.
+#[derive(Debug)]
+pub(super) struct Client {
+    chain: ChainFile,
+    part: Option<Part>,
+    parts: usize,
+    starts_at: Instant,
+    /// Takes no further part.
+    closing: bool,
+    /// A block that was parked, to be tried again as an operator would have it.
+    parked: Option<String>,
+    /// Blocks that are not to be submitted again: the first so many of the chain.
+    accepted: usize,
+    /// Blocks that are known to be committed: the first so many.
+    pub(super) committed: usize,
+    /// The last one's hash.
+    pub(super) hash: String,
+    /// Blocks that were accepted first and committed behind the client's back.
+    pub(super) journaled: u64,
+    /// Work that was given to another shard, as answers say.
+    pub(super) reassigned: u64,
+    /// How often a block was parked, and tried again.
+    pub(super) retried: u64,
+    /// What interrupted it, and how often.
+    pub(super) interrupted: BTreeMap<String, u64>,
+}
+
+/// What a command is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// Submits blocks and waits for each.
+    Submit,
+    /// Has blocks journaled.
+    Accept,
+    /// Looks how far the accepted blocks are.
+    Look,
+    /// Has a parked block tried again.
+    Retry,
+}
+
+/// A command that runs.
+#[derive(Debug)]
+struct Part {
+    task: Task,
+    process: Process,
+    file: Option<PathBuf>,
+    until: usize,
+    read: u64,
+    /// What an answer has said that is no verdict.
+    excuse: Option<String>,
+}
+
+impl Client {
+    pub(super) fn new(chain: ChainFile) -> Self {
+        Self {
+            chain,
+            part: None,
+            parts: 0,
+            starts_at: Instant::now(),
+            closing: false,
+            parked: None,
+            accepted: 0,
+            committed: 0,
+            hash: String::new(),
+            journaled: 0,
+            reassigned: 0,
+            retried: 0,
+            interrupted: BTreeMap::new(),
+        }
+    }
+
+    /// The blocks that are known to be committed, as they were submitted.
+    pub(super) fn submitted(&self) -> Vec<u8> {
+        self.chain.bytes(0..self.committed)
+    }
+
+    /// Whether every block of the chain is committed.
+    pub(super) fn is_done(&self) -> bool {
+        self.committed == self.chain.len()
+    }
+
+    /// Begins no further part; what is accepted is still waited for.
+    pub(super) const fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Whether nothing is under way.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.part.is_none() && self.committed >= self.accepted
+    }
+
+    /// Takes up the last blocks, whose answers were lost on their way, when nothing is under way any more.
+    ///
+    /// # Errors
+    /// When the head is not, or not behind, the last block that was answered.
+    pub(super) fn settle(&mut self, status: &Status) -> Result<()> {
+        let (head, committed) = (usize::try_from(status.head)?, self.committed);
+        let follows = head > committed || (head == committed && status.head_hash == self.hash);
+        ensure!(follows, "block {committed} with {} was answered, the head is {status:?}", self.hash);
+        self.journaled += (head - committed) as u64;
+        (self.committed, self.hash) = (head, status.head_hash.clone());
+        Ok(())
+    }
+
+    /// Takes the answers that have come, and keeps blocks under way while there is a coordinator.
+    /// Whether a block was committed.
+    ///
+    /// # Errors
+    /// When a block was refused or lost, or a command failed in a way that no fault explains.
+    pub(super) fn look(&mut self, scene: &Scene, url: Option<String>) -> Result<bool> {
+        let before = self.committed;
+        if let Some(mut part) = self.part.take() {
+            // Its end comes before its last answers are read: so none is missed.
+            let ended = part.process.exited()?;
+            let lines = part.process.lines_from(part.read)?;
+            part.read += lines.len() as u64;
+            for line in lines.lines() {
+                let row = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
+                self.answered(&mut part, &row)?;
+            }
+            match ended {
+                None => self.part = Some(part),
+                Some(status) => self.ended(&part, status.code())?,
+            }
+        } else if let Some(url) = url.filter(|_| self.starts_at <= Instant::now()) {
+            self.begin(scene, &url)?;
+        }
+        Ok(self.committed > before)
+    }
+
+    /// Begins what is due.
+    fn begin(&mut self, scene: &Scene, url: &str) -> Result<()> {
+        let (task, command, more) = if let Some(hash) = self.parked.take() {
+            self.retried += 1;
+            (Task::Retry, &["parked", "retry"][..], Some(hash.into()))
+        } else if self.committed < self.accepted {
+            (Task::Look, &["status", "--json"][..], None)
+        } else if self.closing || self.is_done() {
+            return Ok(());
+        } else {
+            self.parts += 1;
+            match self.parts % 3 {
+                0 => (Task::Accept, &["submit", "--no-wait", "--json"][..], None),
+                _ => (Task::Submit, &["submit", "--json"][..], None),
+            }
+        };
+        let count = if task == Task::Accept { JOURNALED_PART } else { PART };
+        let until = (self.committed + count).min(self.chain.len());
+        let submits = matches!(task, Task::Submit | Task::Accept);
+        let blocks = submits.then(|| self.chain.bytes(self.committed..until));
+        let file = blocks.map(|blocks| scene.write(&scene.fresh_name("part.rlp"), blocks)).transpose()?;
+        let mut line: Vec<OsString> = command.iter().map(OsString::from).collect();
+        line.extend(["--coordinator", url].map(OsString::from));
+        line.extend(file.clone().map(OsString::from).or(more));
+        let process = Process::start(scene, "client", Binary::Coordinator, line)?;
+        self.part = Some(Part { task, process, file, until, read: 0, excuse: None });
+        Ok(())
+    }
+
+    /// Takes a line that a command has printed.
+    fn answered(&mut self, part: &mut Part, row: &Value) -> Result<()> {
+        match part.task {
+            Task::Submit if row.get("summary").is_none() => self.block_answered(part, row),
+            Task::Accept => {
+                self.accepted += 1;
+                let block = self.accepted as u64;
+                ensure!(number(row, "number")? == block, "block {block} was to be accepted: {row}");
+                Ok(())
+            }
+            Task::Look => self.head_is(row),
+            Task::Submit | Task::Retry => Ok(()),
+        }
+    }
+
+    fn block_answered(&mut self, part: &mut Part, row: &Value) -> Result<()> {
+        if let Ok(error) = text(row, "error") {
+            ensure!(EXCUSES.iter().any(|excuse| error.contains(excuse)), "a block was refused: {row}");
+            if error.contains(PARKED) {
+                self.parked = Some(text(row, "hash")?);
+            }
+            part.excuse = Some(error);
+            return Ok(());
+        }
+        let block = self.committed as u64 + 1;
+        ensure!(number(row, "number")? == block, "block {block} was to be answered: {row}");
+        let verified = row.get("verified").and_then(Value::as_bool);
+        ensure!(verified == Some(true), "a block was not verified: {row}");
+        self.hash = text(row, "hash")?;
+        self.reassigned += number(row, "reassigned")?;
+        self.committed += 1;
+        self.accepted = self.accepted.max(self.committed);
+        Ok(())
+    }
+
+    fn head_is(&mut self, status: &Value) -> Result<()> {
+        let head = usize::try_from(number(status, "head")?)?;
+        let committed = self.committed;
+        ensure!(head >= committed, "block {committed} was committed, and now the head is {head}");
+        self.journaled += (head - committed) as u64;
+        self.committed = head;
+        self.hash = text(status, "head_hash")?;
+        self.accepted = self.accepted.max(head);
+        // Which of them it is, and that it is to be tried again, comes of submitting it.
+        if number(status, "parked")? > 0 {
+            self.accepted = head;
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, part: &Part, code: Option<i32>) -> Result<()> {
+        self.starts_at = Instant::now() + if part.task == Task::Submit { Duration::ZERO } else { PAUSE };
+        if let Some(file) = &part.file {
+            // Not needed any more; if it stays it is removed with the folder.
+            let _ = fs::remove_file(file);
+        }
+        if code == Some(0) {
+            let complete = match part.task {
+                Task::Submit => self.committed == part.until,
+                Task::Accept => self.accepted == part.until,
+                Task::Look | Task::Retry => true,
+            };
+            ensure!(complete, "{} has left blocks out", part.process.name());
+            return Ok(());
+        }
+        self.starts_at = Instant::now() + PAUSE;
+        let said = part.process.stderr()?;
+        let interrupted = said.lines().rev().find_map(|line| {
+            let after = |word: &&str| line.split_once(*word).map(|(_, reason)| reason.to_owned());
+            INTERRUPTIONS.iter().find_map(after).or_else(|| line.contains(PARKED).then(|| line.to_owned()))
+        });
+        let reason = match (part.excuse.clone().or(interrupted), part.task) {
+            (Some(reason), _) => reason,
+            // Whether a parked block is tried again, its next answer tells.
+            (None, Task::Retry) => return Ok(()),
+            (None, _) => {
+                bail!("{} ended with {code:?}, which no fault explains: {said}", part.process.name())
+            }
+        };
+        *self.interrupted.entry(kind_of(&reason)).or_default() += 1;
+        Ok(())
+    }
+}

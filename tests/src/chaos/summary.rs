@@ -1,0 +1,240 @@
+//! What a chaos run has to show.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::world::World;
+
+/// Where one chain of the run ends, and what alloy-evm's executor says of that.
+#[derive(Debug, Clone)]
+pub struct ChainEnd {
+    /// Its blocks.
+    pub blocks: u64,
+    /// How they were cut.
+    pub plan: String,
+    /// The hash of its head.
+    pub head: String,
+    /// The state root after it.
+    pub state_root: String,
+    /// The head when the blocks are executed one after another by alloy-evm.
+    pub sequential_head: String,
+    /// The state root then.
+    pub sequential_root: String,
+}
+
+/// What happened in a run.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    began: Instant,
+    /// What it was drawn from.
+    pub seed: u64,
+    /// How long it took, with everything.
+    pub elapsed: Duration,
+    /// Blocks executed by the fleet, committed and answered.
+    pub blocks: u64,
+    /// Those of them that the client had journaled and did not wait for.
+    pub journaled: u64,
+    /// Transactions of the chains that were confirmed.
+    pub transactions: u64,
+    /// Faults by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// How often a coordinator was started again and had every block that was answered.
+    pub coordinator_restarts: u64,
+    /// Work given to another shard.
+    pub reassigned: u64,
+    /// How often a shard was told that its former life is still there, and was started again.
+    pub turned_away: u64,
+    /// How often a block was parked and tried again, as an operator would have it.
+    pub retried: u64,
+    /// What interrupted the client.
+    pub interrupted: BTreeMap<String, u64>,
+    /// The coordinators' alarms.
+    pub alarms: BTreeMap<String, u64>,
+    /// The longest time without a block.
+    pub longest_standstill: Duration,
+    /// The longest time without a block after all faults were over, and the last of these.
+    pub longest_recovery: (Duration, String),
+    /// The longest time until all shards were ready after the last fault of a chain.
+    pub ready_again: Duration,
+    /// Differences between what was submitted, what the fleet made of it and what alloy-evm did.
+    pub differences: u64,
+    /// The chains that were confirmed.
+    pub chains: Vec<ChainEnd>,
+    /// Why the run failed, if it did.
+    pub failure: Option<String>,
+    /// Logs that may say that a thread has panicked.
+    pub(super) may_panic: Vec<String>,
+}
+
+impl Summary {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            began: Instant::now(),
+            seed,
+            elapsed: Duration::ZERO,
+            blocks: 0,
+            journaled: 0,
+            transactions: 0,
+            faults: BTreeMap::new(),
+            coordinator_restarts: 0,
+            reassigned: 0,
+            turned_away: 0,
+            retried: 0,
+            interrupted: BTreeMap::new(),
+            alarms: BTreeMap::new(),
+            longest_standstill: Duration::ZERO,
+            longest_recovery: (Duration::ZERO, "nothing".to_owned()),
+            ready_again: Duration::ZERO,
+            differences: 0,
+            chains: Vec::new(),
+            failure: None,
+            may_panic: Vec::new(),
+        }
+    }
+
+    /// How many faults there were.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.faults.values().sum()
+    }
+
+    /// Takes up what an act has counted.
+    pub(super) fn count(&mut self, client: &Client, world: &World<'_>) {
+        self.blocks += client.committed as u64;
+        self.journaled += client.journaled;
+        self.reassigned += client.reassigned;
+        self.retried += client.retried;
+        for (kind, count) in &client.interrupted {
+            *self.interrupted.entry(kind.clone()).or_default() += count;
+        }
+        self.turned_away += world.turned_away;
+        self.may_panic.extend(world.may_panic.iter().cloned());
+    }
+
+    pub(super) fn finish(&mut self, end: &Result<()>) {
+        self.elapsed = self.began.elapsed();
+        self.failure = end.as_ref().err().map(|error| format!("{error:#}"));
+    }
+
+    /// Writes a line into a file of notes, with the time and the chain's height.
+    pub(super) fn note(&self, file: &Path, height: usize, text: &str) -> Result<()> {
+        let mut notes = OpenOptions::new().create(true).append(true).open(file)?;
+        // The wall clock's seconds, as the logs have them.
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+        let of_day = clock.as_secs() % 86_400;
+        let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
+        let millis = clock.subsec_millis();
+        writeln!(notes, "{hour:02}:{minute:02}:{second:02}.{millis:03} block {height}: {text}")?;
+        Ok(())
+    }
+
+    /// The summary as a JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let chains: Vec<_> = self
+            .chains
+            .iter()
+            .map(|chain| {
+                json!({
+                    "blocks": chain.blocks, "plan": chain.plan, "head": chain.head,
+                    "state_root": chain.state_root, "sequential_head": chain.sequential_head,
+                    "sequential_state_root": chain.sequential_root,
+                })
+            })
+            .collect();
+        json!({
+            "seed": self.seed, "seconds": self.elapsed.as_secs_f64().round(), "blocks": self.blocks,
+            "journaled": self.journaled, "txs": self.transactions, "faults": self.faults(), "faults_by_kind": self.faults,
+            "coordinator_restarts": self.coordinator_restarts, "reassigned": self.reassigned,
+            "turned_away": self.turned_away, "retried": self.retried, "interrupted": self.interrupted, "alarms": self.alarms,
+            "longest_standstill_ms": millis(self.longest_standstill),
+            "longest_recovery_ms": millis(self.longest_recovery.0),
+            "longest_recovery_after": self.longest_recovery.1,
+            "ready_again_ms": millis(self.ready_again), "differences": self.differences,
+            "chains": chains, "failure": self.failure,
+        })
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A message without its numbers, so that equal ones can be counted.
+pub(super) fn kind_of(message: &str) -> String {
+    let mut kind = String::new();
+    for piece in message.split_inclusive(|character: char| !character.is_ascii_alphanumeric()) {
+        let word = piece.trim_end_matches(|character: char| !character.is_ascii_alphanumeric());
+        if word.bytes().any(|byte| byte.is_ascii_digit()) {
+            kind.push('N');
+            kind.push_str(piece.get(word.len()..).unwrap_or_default());
+        } else {
+            kind.push_str(piece);
+        }
+    }
+    kind
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut row = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<46} {value}");
+        row("seed", &self.seed)?;
+        row("seconds, with everything", &self.elapsed.as_secs())?;
+        row("blocks executed and committed", &self.blocks)?;
+        row("  of these journaled, and not waited for", &self.journaled)?;
+        row("transactions", &self.transactions)?;
+        row("faults", &self.faults())?;
+        for (kind, count) in &self.faults {
+            row(&format!("  {kind}"), count)?;
+        }
+        row("coordinator restarts", &self.coordinator_restarts)?;
+        row("work reassigned", &self.reassigned)?;
+        row("shards turned away and started again", &self.turned_away)?;
+        row("blocks parked and tried again", &self.retried)?;
+        row("client interrupted", &self.interrupted.values().sum::<u64>())?;
+        for (kind, count) in &self.interrupted {
+            row(&format!("  {count} times"), kind)?;
+        }
+        row("alarms", &self.alarms.values().sum::<u64>())?;
+        for (kind, count) in &self.alarms {
+            row(&format!("  {count} times"), kind)?;
+        }
+        let seconds = |time: Duration| format!("{:.1}", time.as_secs_f64());
+        row("longest time without a block, seconds", &seconds(self.longest_standstill))?;
+        let (time, after) = &self.longest_recovery;
+        row("longest such with no fault there, seconds", &format!("{}, after {after}", seconds(*time)))?;
+        row("all shards ready at the end within, seconds", &seconds(self.ready_again))?;
+        for chain in &self.chains {
+            row("chain", &format!("{} blocks, plan {}", chain.blocks, chain.plan))?;
+            row("  head", &chain.head)?;
+            row("  head, alloy-evm sequentially", &chain.sequential_head)?;
+            row("  state root", &chain.state_root)?;
+            row("  state root, alloy-evm sequentially", &chain.sequential_root)?;
+        }
+        row("differences", &self.differences)?;
+        match &self.failure {
+            Some(failure) => row("FAILED", failure),
+            None => row("passed", &"every block confirmed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_that_differ_in_numbers_are_of_one_kind() {
+        let kind = kind_of("shard 3 at 127.0.0.1:4711: work 3d87386f, in 2.5 s");
+        assert_eq!(kind, "shard N at N.N.N.N:N: work N, in N.N s");
+        assert_eq!(kind, kind_of("shard 1 at 127.0.0.1:80: work 0abc, in 17.0 s"));
+    }
+}

@@ -1,0 +1,337 @@
+//! The processes of a chaos run and the proxies between them.
+//!
+//! A shard reaches the coordinator through one proxy and is reached through another, the client
+//! reaches it through a third. Where they lead follows from who serves. Before a process is killed
+//! nobody is led to it any more: otherwise its proxy would still listen when its death is looked into.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::fault::{Drawn, Fault, LOST_AFTER, Link, PANIC, Place, Subject};
+use super::post::{News, Post};
+use crate::artefacts::Binary;
+use crate::process::{Process, Signal};
+use crate::proxy::{Proxy, Shape};
+use crate::scene::Scene;
+
+/// How long after a shard's death its place may still count as taken: while the link is cut nobody
+/// is told, and then the silence has to last.
+const TAKEN_FOR: Duration = Duration::from_secs(15);
+
+/// A shard and its proxies.
+#[derive(Debug)]
+struct Member {
+    id: u32,
+    post: Post,
+    up: Proxy,
+    down: Proxy,
+    folder: Option<PathBuf>,
+    /// What `--fault` says, while it is started with one.
+    wrong: Option<&'static str>,
+    killed_at: Option<Instant>,
+    /// It was asked to end.
+    leaving: bool,
+    /// It is to be started then.
+    starts_at: Option<Instant>,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct World<'a> {
+    scene: &'a Scene,
+    line: Vec<OsString>,
+    coordinator: Post,
+    coordinator_starts_at: Option<Instant>,
+    members: Vec<Member>,
+    client: Proxy,
+    /// A coordinator that was started again serves, and nobody has looked at it yet.
+    pub(super) returned: bool,
+    /// How often a shard was told that its former life is still there.
+    pub(super) turned_away: u64,
+    /// Logs that may say that a thread has panicked.
+    pub(super) may_panic: Vec<String>,
+}
+
+impl<'a> World<'a> {
+    /// A coordinator of this chain and so many shards, all of which are started. The first shard has a
+    /// folder.
+    pub(super) fn start(
+        scene: &'a Scene,
+        genesis: PathBuf,
+        data: PathBuf,
+        plan: &str,
+        shards: u32,
+    ) -> Result<Self> {
+        let limit = LOST_AFTER.as_millis().to_string();
+        let texts = [
+            "serve",
+            "--exit-with-parent",
+            "--listen",
+            "127.0.0.1:0",
+            "--plan",
+            plan,
+            "--lost-after-ms",
+            &limit,
+        ];
+        let mut line: Vec<OsString> = texts.into_iter().map(OsString::from).collect();
+        line.extend(["--genesis".into(), genesis.into(), "--data-dir".into(), data.clone().into()]);
+        let member = |id| {
+            Ok(Member {
+                id,
+                post: Post::default(),
+                up: Proxy::start()?,
+                down: Proxy::start()?,
+                folder: (id == 1).then(|| data.with_extension("replica")),
+                wrong: None,
+                killed_at: None,
+                leaving: false,
+                starts_at: Some(Instant::now()),
+            })
+        };
+        let mut world = Self {
+            scene,
+            line,
+            coordinator: Post::default(),
+            coordinator_starts_at: None,
+            members: (1..=shards).map(member).collect::<Result<_>>()?,
+            client: Proxy::start()?,
+            returned: false,
+            turned_away: 0,
+            may_panic: Vec::new(),
+        };
+        world.start_coordinator()?;
+        Ok(world)
+    }
+
+    /// The numbers of the shards.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        self.members.iter().map(|member| member.id).collect()
+    }
+
+    /// Where clients find the coordinator, if it serves.
+    pub(super) fn client_url(&self) -> Option<String> {
+        self.coordinator.address().map(|_| self.client.url())
+    }
+
+    /// Where the coordinator itself serves.
+    pub(super) fn direct_url(&self) -> Option<String> {
+        self.coordinator.address().map(|address| format!("http://{address}"))
+    }
+
+    /// Whether everybody serves.
+    pub(super) fn is_whole(&self) -> bool {
+        let shards = self.members.iter().all(|member| member.post.address().is_some() && !member.leaving);
+        shards && self.coordinator.address().is_some()
+    }
+
+    /// Looks at every process, and starts those whose time has come.
+    ///
+    /// # Errors
+    /// When one has ended in a way that no fault explains, or does not serve in time.
+    pub(super) fn look(&mut self) -> Result<()> {
+        let now = Instant::now();
+        match self.coordinator.look()? {
+            News::None => {}
+            News::Serves => {
+                self.returned = true;
+                self.aim()?;
+            }
+            News::Ended(process, status) => return unexplained(&process, status),
+        }
+        if self.coordinator_starts_at.is_some_and(|at| at <= now) {
+            self.start_coordinator()?;
+        }
+        let mut changed = false;
+        for member in &mut self.members {
+            match member.post.look()? {
+                News::None => {}
+                News::Serves => changed = true,
+                News::Ended(process, status) => {
+                    changed = true;
+                    self.turned_away += u64::from(member.ended(&process, status)?);
+                }
+            }
+            if member.starts_at.is_some_and(|at| at <= now) {
+                self.may_panic.extend(member.start(self.scene)?);
+            }
+        }
+        if changed { self.aim() } else { Ok(()) }
+    }
+
+    /// Leads every proxy to where its target is now. The way up opens when the way down is open.
+    fn aim(&mut self) -> Result<()> {
+        let coordinator = self.coordinator.address();
+        self.client.lead_to(coordinator)?;
+        for member in &mut self.members {
+            let shard = member.post.address();
+            member.down.lead_to(shard)?;
+            member.up.lead_to(shard.and(coordinator))?;
+        }
+        Ok(())
+    }
+
+    fn start_coordinator(&mut self) -> Result<()> {
+        self.coordinator_starts_at = None;
+        self.coordinator.start(self.scene, "coordinator", Binary::Coordinator, self.line.clone())?;
+        Ok(())
+    }
+
+    fn member(&mut self, place: Place) -> Result<&mut Member> {
+        self.members.get_mut(place).context("there is no such shard")
+    }
+
+    fn link(&mut self, link: Link) -> Result<&mut Proxy> {
+        Ok(match link {
+            Link::Up(place) => &mut self.member(place)?.up,
+            Link::Down(place) => &mut self.member(place)?.down,
+            Link::Client => &mut self.client,
+        })
+    }
+
+    /// Whether this can happen to it now: a process has to be there.
+    pub(super) fn serves(&self, subject: Subject) -> bool {
+        match subject {
+            Subject::Shard(place) => self
+                .members
+                .get(place)
+                .is_some_and(|member| member.post.address().is_some() && !member.leaving),
+            Subject::Coordinator => self.coordinator.address().is_some(),
+            Subject::Link(_) => true,
+        }
+    }
+
+    /// Begins a fault.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub(super) fn begin(&mut self, drawn: &Drawn) -> Result<()> {
+        match &drawn.fault {
+            Fault::KillShards(places) => self.kill_shards(places),
+            Fault::DrainShard(place) => {
+                let member = self.member(*place)?;
+                member.leaving = true;
+                member.post.signal(Signal::Term)
+            }
+            Fault::FreezeShard(place) => self.member(*place)?.post.signal(Signal::Stop),
+            Fault::Mislead(place, wrong) => self.restart(*place, Some(wrong)),
+            Fault::KillCoordinator => {
+                let process = self.coordinator.vacate();
+                self.aim()?;
+                process.map_or(Ok(()), |mut process| process.kill())
+            }
+            Fault::FreezeCoordinator => self.coordinator.signal(Signal::Stop),
+            Fault::Reset(link) => {
+                self.link(*link)?.reset();
+                Ok(())
+            }
+            Fault::Worsen(link, ways, shape) => {
+                let proxy = self.link(*link)?;
+                ways.iter().try_for_each(|way| proxy.shape(*way, *shape))
+            }
+        }
+    }
+
+    /// Lifts a fault whose time is over.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub(super) fn lift(&mut self, drawn: &Drawn) -> Result<()> {
+        let now = Some(Instant::now());
+        match &drawn.fault {
+            Fault::KillShards(places) => {
+                places.iter().try_for_each(|place| self.member(*place).map(|member| member.starts_at = now))
+            }
+            Fault::DrainShard(_) | Fault::Reset(_) => Ok(()),
+            Fault::FreezeShard(place) => self.member(*place)?.post.signal(Signal::Continue),
+            Fault::Mislead(place, _) => self.restart(*place, None),
+            Fault::KillCoordinator => {
+                self.coordinator_starts_at = now;
+                Ok(())
+            }
+            Fault::FreezeCoordinator => self.coordinator.signal(Signal::Continue),
+            Fault::Worsen(link, ways, _) => {
+                let proxy = self.link(*link)?;
+                ways.iter().try_for_each(|way| proxy.shape(*way, Shape::default()))
+            }
+        }
+    }
+
+    fn kill_shards(&mut self, places: &[Place]) -> Result<()> {
+        let mut doomed = Vec::new();
+        for place in places {
+            let member = self.member(*place)?;
+            member.killed_at = Some(Instant::now());
+            doomed.extend(member.post.vacate());
+        }
+        self.aim()?;
+        doomed.iter_mut().try_for_each(Process::kill)
+    }
+
+    /// Kills a shard and starts it with this fault, or without one.
+    fn restart(&mut self, place: Place, wrong: Option<&'static str>) -> Result<()> {
+        self.kill_shards(&[place])?;
+        let member = self.member(place)?;
+        member.wrong = wrong;
+        member.starts_at = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Asks everybody to stop, shards first, and waits for that.
+    ///
+    /// # Errors
+    /// When one does not end cleanly.
+    pub(super) fn stop(&mut self) -> Result<()> {
+        let shards = self.members.iter_mut().filter_map(|member| member.post.vacate());
+        for mut process in shards.chain(self.coordinator.vacate()).collect::<Vec<_>>() {
+            process.signal(Signal::Term)?;
+            let code = process.exit_code(Duration::from_secs(30))?;
+            ensure!(code == 0, "{} was asked to stop and ended with {code}", process.name());
+        }
+        Ok(())
+    }
+}
+
+impl Member {
+    /// Starts it; the name of its log if its workers may panic.
+    fn start(&mut self, scene: &Scene) -> Result<Option<String>> {
+        let id = self.id.to_string();
+        let address: SocketAddr = self.down.address();
+        let texts = ["--exit-with-parent", "--shard-id", &id, "--listen", "127.0.0.1:0", "--coordinator"];
+        let mut line: Vec<OsString> = texts.into_iter().map(OsString::from).collect();
+        line.extend([self.up.url().into(), "--advertise".into(), address.to_string().into()]);
+        if let Some(folder) = &self.folder {
+            line.extend(["--data-dir".into(), folder.clone().into()]);
+        }
+        if let Some(wrong) = self.wrong {
+            line.extend(["--allow-faults", "--fault", wrong].map(OsString::from));
+        }
+        (self.starts_at, self.leaving) = (None, false);
+        let process = self.post.start(scene, &format!("shard-{id}"), Binary::ExecutorShard, line)?;
+        Ok((self.wrong == Some(PANIC)).then(|| process.name().to_owned()))
+    }
+
+    /// Its process has ended. Whether it was turned away because its former life still counts.
+    fn ended(&mut self, process: &Process, status: ExitStatus) -> Result<bool> {
+        let now = Instant::now();
+        // One that cannot reach its coordinator may not have delivered everything.
+        if self.leaving && matches!(status.code(), Some(0 | 3)) {
+            self.starts_at = Some(now);
+            return Ok(false);
+        }
+        let recently = self.killed_at.is_some_and(|at| now < at + TAKEN_FOR);
+        if recently && status.code() == Some(1) && process.stderr()?.contains("alive in another process") {
+            self.starts_at = Some(now + LOST_AFTER / 2);
+            return Ok(true);
+        }
+        unexplained(process, status)
+    }
+}
+
+fn unexplained<T>(process: &Process, status: ExitStatus) -> Result<T> {
+    bail!("{} ended with {status}, which no fault explains", process.name())
+}

@@ -1,0 +1,82 @@
+//! The thread that takes a proxy's connections, while it listens.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::carry::{Connection, carry};
+use super::{Shared, socket};
+
+/// Connections that wait to be taken, at most.
+const BACKLOG: i32 = 128;
+
+/// How long this process may take to reach itself.
+const KNOCK_WITHIN: Duration = Duration::from_secs(5);
+
+/// A port that is listened at. Dropping it closes the port; connections that were taken stay.
+#[derive(Debug)]
+pub(super) struct Door {
+    address: SocketAddr,
+    closing: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Door {
+    /// Begins to listen.
+    pub(super) fn open(address: SocketAddr, shared: &Arc<Shared>) -> Result<Self> {
+        let listener = socket(address)?;
+        listener.listen(BACKLOG)?;
+        let listener = TcpListener::from(listener);
+        let closing = Arc::new(AtomicBool::new(false));
+        let (shared, stop) = (Arc::clone(shared), Arc::clone(&closing));
+        let thread = thread::Builder::new()
+            .name("proxy-door".to_owned())
+            .spawn(move || take_connections(&listener, &shared, &stop))?;
+        Ok(Self { address, closing, thread: Some(thread) })
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Release);
+        // The thread waits for somebody to come; if somebody else does at the same time, so much the better.
+        let knock = TcpStream::connect_timeout(&self.address, KNOCK_WITHIN);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        drop(knock);
+    }
+}
+
+/// Ends when the door is closing and somebody knocks.
+fn take_connections(listener: &TcpListener, shared: &Arc<Shared>, closing: &AtomicBool) {
+    loop {
+        let taken = listener.accept();
+        if closing.load(Ordering::Acquire) {
+            return;
+        }
+        // One that was reset before it was taken.
+        let Ok((client, _)) = taken else { continue };
+        let connection = Arc::new(Connection::new(client));
+        let mut state = shared.lock();
+        state.connections.retain(|connection| connection.strong_count() > 0);
+        state.connections.push(Arc::downgrade(&connection));
+        let carrying = Arc::clone(shared);
+        let thread = thread::Builder::new()
+            .name("proxy-carry".to_owned())
+            .spawn(move || carry(&carrying, &connection));
+        let (ended, running): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.carriers).into_iter().partition(JoinHandle::is_finished);
+        state.carriers = running;
+        // Without a thread the connection is dropped, and whoever came sees its end.
+        state.carriers.extend(thread);
+        drop(state);
+        for thread in ended {
+            let _ = thread.join();
+        }
+    }
+}

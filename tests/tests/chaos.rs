@@ -1,0 +1,32 @@
+//! A short chaos run: the same as `scripts/chaos.sh`, bounded by blocks, with a fixed seed.
+//!
+//! | scenario | fault | expectation |
+//! |---|---|---|
+//! | blocks under way, everything behind proxies | whatever the seed draws | every block is committed, and alloy-evm's executor comes to the same head and state root |
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use shard_tests::{ChaosOptions, chaos, scenario};
+
+/// Drawn so that processes are killed and frozen and links cut within the first blocks.
+const SEED: u64 = 1;
+
+/// As many as are executed in half a minute on two cores.
+const BLOCKS: usize = 500;
+
+/// By then it ends in any case: what was executed until then is checked.
+const LIMIT: Duration = Duration::from_secs(120);
+
+#[test]
+fn nothing_of_the_chaos_is_seen_in_the_chain() -> Result<()> {
+    scenario(|scene| {
+        let options = ChaosOptions { seed: SEED, duration: LIMIT, blocks: BLOCKS, chains: 1, shards: 3 };
+        let (summary, end) = chaos(scene, &options);
+        println!("{summary}");
+        end?;
+        ensure!(summary.blocks > 0 && summary.faults() > 0, "nothing has happened");
+        ensure!(summary.differences == 0 && summary.chains.len() == 1, "it was not confirmed");
+        Ok(())
+    })
+}
