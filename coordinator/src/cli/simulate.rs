@@ -100,6 +100,9 @@ fn as_json(report: &CampaignReport) -> serde_json::Value {
         "refused": refused,
         "parked": parked,
         "convictions": report.counters.convictions,
+        "disagreements": report.counters.disagreements,
+        "verified": report.counters.verified,
+        "checked": report.counters.checked,
         "faults": faults,
         "transitions": transitions,
         "failing_seeds": report.failures.iter().map(|failure| failure.seed).collect::<Vec<_>>(),
@@ -125,13 +128,15 @@ fn as_text(report: &CampaignReport) -> String {
         report.blocks, counters.convictions
     );
     text += &format!(
-        "scheduler: {} duplicated, {} equal second results, {} disagreements, {} slots retired, {} quarantines, {} released\n",
+        "scheduler: {} duplicated, {} equal second results, {} disagreements, {} slots retired, {} quarantines, {} released, {} verified by a second shard, {} by trusted code\n",
         counters.duplicated,
         counters.equal_results,
         counters.disagreements,
         counters.retired_slots,
         counters.quarantines,
-        counters.released
+        counters.released,
+        counters.verified,
+        counters.checked
     );
     text += &format!("faults: {injected}, {:.2} a history\n", each(injected));
     for kind in FaultKind::ALL {

@@ -99,13 +99,13 @@ impl<'a> Referee<'a> {
     }
 
     /// Does all work of the block again that has results, and names those whose results differ: the
-    /// block is right, and what came of them was not. Returns how many shards were named.
-    pub(super) fn name_the_wrong(&mut self) -> Result<usize, ExecuteError> {
+    /// block is right, and what came of them was not.
+    pub(super) fn name_the_wrong(&mut self) -> Result<(), FleetError> {
         let mut wrong: BTreeMap<ShardId, (WorkId, usize)> = BTreeMap::new();
         let works: Vec<WorkId> = self.delivered.keys().copied().collect();
         for work in works {
-            let truth = self.truth(&work)?;
-            if let Some(delivered) = self.delivered.get(&work)
+            if let Ok(truth) = self.truth(&work)
+                && let Some(delivered) = self.delivered.get(&work)
                 && delivered.digest.is_some_and(|digest| digest != truth)
             {
                 wrong.entry(delivered.shard).or_insert((work, 0)).1 += 1;
@@ -114,7 +114,7 @@ impl<'a> Referee<'a> {
         for (shard, (work, count)) in &wrong {
             self.blame(*shard, work, *count)?;
         }
-        Ok(wrong.len())
+        Ok(())
     }
 
     /// Whether there is a shard that is trusted and could do work.

@@ -24,7 +24,7 @@ pub(super) struct Verification {
 
 impl Verification {
     pub(super) fn draw(seed: u64) -> Self {
-        let mut lots = Random::new(join(seed, 0x5ec0_0d));
+        let mut lots = Random::new(join(seed, 0x5ec0));
         let (eighths, blind) = match lots.between(0, 3) {
             0 => (0, false),
             1 => (8, true),
