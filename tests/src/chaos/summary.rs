@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::client::Client;
@@ -124,6 +124,15 @@ impl Summary {
         self.failure = end.as_ref().err().map(|error| format!("{error:#}"));
     }
 
+    /// What must hold of a chain. Where it does not, that is a difference.
+    pub(super) fn hold(&mut self, holds: bool, difference: impl FnOnce() -> String) -> Result<()> {
+        if holds {
+            return Ok(());
+        }
+        self.differences += 1;
+        bail!(difference())
+    }
+
     /// Writes a line into a file of notes, with the time and the chain's height.
     pub(super) fn note(&self, file: &Path, height: usize, text: &str) -> Result<()> {
         let mut notes = OpenOptions::new().create(true).append(true).open(file)?;
@@ -151,10 +160,12 @@ impl Summary {
             })
             .collect();
         json!({
-            "seed": self.seed, "seconds": self.elapsed.as_secs_f64().round(), "blocks": self.blocks,
-            "journaled": self.journaled, "txs": self.transactions, "faults": self.faults(), "faults_by_kind": self.faults,
+            "seed": self.seed, "seconds": self.elapsed.as_secs(), "blocks": self.blocks,
+            "journaled": self.journaled, "txs": self.transactions,
+            "faults": self.faults(), "faults_by_kind": self.faults,
             "coordinator_restarts": self.coordinator_restarts, "reassigned": self.reassigned,
-            "turned_away": self.turned_away, "retried": self.retried, "interrupted": self.interrupted, "alarms": self.alarms,
+            "turned_away": self.turned_away, "retried": self.retried,
+            "interrupted": self.interrupted, "alarms": self.alarms,
             "longest_standstill_ms": millis(self.longest_standstill),
             "longest_recovery_ms": millis(self.longest_recovery.0),
             "longest_recovery_after": self.longest_recovery.1,
