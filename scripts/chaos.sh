@@ -3,7 +3,7 @@
 # At the end alloy-evm's executor confirms head and state root of every chain.
 #
 #   scripts/chaos.sh [--minutes M] [--seed S] [--shards N] [--blocks N] [--json]
-#       M minutes under faults (default: 10; checking the last chain comes after that), drawn from
+#       M minutes under faults (default: 10; chains are generated and checked besides), drawn from
 #       the seed (default: one made of the date), on N shards (3), in chains of N blocks (3000)
 #
 # Exit code 0 only if nothing was found. Otherwise the ends of all logs are printed, and the folder

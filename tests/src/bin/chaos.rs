@@ -12,7 +12,7 @@ use shard_tests::{ChaosOptions, chaos, scenario};
 /// are cut, delayed, narrowed and reset; then has alloy-evm's executor confirm the result.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How long blocks are executed under faults
+    /// How long blocks are executed under faults; chains are generated and checked besides
     #[arg(long, value_name = "M", default_value_t = 10)]
     minutes: u64,
 

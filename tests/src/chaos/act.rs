@@ -23,9 +23,6 @@ const STANDSTILL: Duration = within(30);
 /// How long no block may be committed, whatever happens.
 const LONG_STANDSTILL: Duration = within(120);
 
-/// How long an act goes on at least, whatever it has taken to generate its chain.
-const LEAST: Duration = within(10);
-
 /// How long an act may take to end once its time is over.
 const ENDS_WITHIN: Duration = within(180);
 
@@ -35,12 +32,13 @@ const READY_WITHIN: Duration = within(60);
 /// Between two lines on a terminal.
 const PROGRESS: Duration = within(10);
 
-/// What an act is drawn from, and until when it goes.
+/// What an act is to be.
 pub(super) struct Script {
     pub(super) number: usize,
     pub(super) shards: u32,
     pub(super) blocks: usize,
-    pub(super) until: Instant,
+    /// For how long there are faults, at most.
+    pub(super) lasts: Duration,
 }
 
 /// A fault that has begun.
@@ -64,6 +62,7 @@ pub(super) struct Act<'a> {
     active: Vec<Active>,
     /// The next fault comes with this many blocks, or then.
     next: (usize, Instant),
+    lasts: Duration,
     until: Instant,
     closing: bool,
     /// When the last block was committed.
@@ -112,7 +111,8 @@ impl<'a> Act<'a> {
             plan,
             active: Vec::new(),
             next: (0, now),
-            until: script.until.max(now + LEAST),
+            until: now,
+            lasts: script.lasts,
             closing: false,
             moved: now,
             cleared: None,
@@ -137,10 +137,11 @@ impl<'a> Act<'a> {
         self.world.returned = false;
         self.plan_next();
         self.moved = Instant::now();
-        let left = self.until.saturating_duration_since(self.moved);
-        wait_until(left + ENDS_WITHIN, "all faults are lifted and the last blocks committed", || {
+        self.until = self.moved + self.lasts;
+        wait_until(self.lasts + ENDS_WITHIN, "all faults are lifted and the last blocks committed", || {
             self.tick()
         })?;
+        self.summary.under_faults += Instant::now() - (self.until - self.lasts);
         let waited = self.wait_ready()?;
         self.summary.ready_again = self.summary.ready_again.max(waited);
         let url = self.world.direct_url().context("the coordinator does not serve")?;

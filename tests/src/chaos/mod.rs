@@ -20,7 +20,7 @@ mod summary;
 mod verdict;
 mod world;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -31,13 +31,17 @@ use random::Random;
 use verdict::{Played, confirm, read_logs};
 
 use crate::scene::Scene;
+use crate::wait::within;
+
+/// An act goes on at least that long, but for the first.
+const LEAST: Duration = within(10);
 
 /// How a run is to be.
 #[derive(Debug, Clone)]
 pub struct ChaosOptions {
     /// What it is drawn from.
     pub seed: u64,
-    /// How long blocks are executed under faults; checking the last chain comes after that.
+    /// How long blocks are executed under faults. Chains are generated and checked besides.
     pub duration: Duration,
     /// Blocks of each chain.
     pub blocks: usize,
@@ -59,16 +63,17 @@ pub fn chaos(scene: &Scene, options: &ChaosOptions) -> (Summary, Result<()>) {
 
 fn play(scene: &Scene, options: &ChaosOptions, summary: &mut Summary) -> Result<()> {
     let mut random = Random::new(options.seed);
-    let until = Instant::now() + options.duration;
     for number in 1..=options.chains {
-        let script = Script { number, shards: options.shards, blocks: options.blocks, until };
+        let lasts = options.duration.saturating_sub(summary.under_faults);
+        // What is left is too little for a chain of its own.
+        if number > 1 && lasts < LEAST {
+            break;
+        }
+        let script = Script { number, shards: options.shards, blocks: options.blocks, lasts };
         let act = Act::begin(scene, summary, &mut random, &script)?;
         let played = Played::from(act)?;
         let end = confirm(scene, summary, &played)?;
         summary.chains.push(end);
-        if Instant::now() >= until {
-            break;
-        }
     }
     Ok(())
 }

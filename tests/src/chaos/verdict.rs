@@ -32,13 +32,10 @@ struct Head {
 /// # Errors
 /// When there is one, or a command fails.
 pub(super) fn confirm(scene: &Scene, summary: &mut Summary, played: &Played) -> Result<ChainEnd> {
-    let mut differences = Vec::new();
     let out = scene.path("export.rlp");
     command(scene, &["export", "--data-dir", path(&played.data)?, "--out", path(&out)?])?;
     let same = fs::read(&out)? == played.submitted;
-    if !same {
-        differences.push("the exported chain is not what was submitted".to_owned());
-    }
+    summary.hold(same, || "the exported chain is not what was submitted".to_owned())?;
     let fresh = scene.path("sequential");
     let line = ["import", "--sequential", "--json", "--exit-with-parent", "--genesis"];
     let line = [&line[..], &[path(&played.genesis)?, "--data-dir", path(&fresh)?, path(&out)?]].concat();
@@ -49,17 +46,13 @@ pub(super) fn confirm(scene: &Scene, summary: &mut Summary, played: &Played) -> 
     let status = &played.status;
     let root = status.state_root.clone().context("the coordinator names no state root")?;
     let head = Head { number: status.head, hash: status.head_hash.clone(), root };
-    if head.number != played.committed || head.hash != played.hash {
-        differences.push(format!(
-            "answered was block {} with {}, the head is {head:?}",
-            played.committed, played.hash
-        ));
-    }
-    if confirmed != head {
-        differences.push(format!("the head is {head:?}, executed sequentially it is {confirmed:?}"));
-    }
-    summary.differences += differences.len() as u64;
-    ensure!(differences.is_empty(), "{}", differences.join("; "));
+    let same = head.number == played.committed && head.hash == played.hash;
+    summary.hold(same, || {
+        format!("answered was block {} with {}, the head is {head:?}", played.committed, played.hash)
+    })?;
+    summary.hold(confirmed == head, || {
+        format!("the head is {head:?}, executed sequentially it is {confirmed:?}")
+    })?;
     fs::remove_dir_all(&fresh)?;
     fs::remove_dir_all(&played.data)?;
     fs::remove_file(&out)?;
