@@ -49,12 +49,14 @@ impl Binary {
     }
 }
 
-/// The folder of the profile that this test was built with: `target/release`, from
-/// `target/release/deps/fleet-…`.
+/// The folder of the profile that this was built with: `target/release`, from
+/// `target/release/deps/fleet-…` or `target/release/failover-bench`.
 pub(crate) fn profile_dir() -> Result<PathBuf> {
     let exe = env::current_exe().context("the test's own path is unknown")?;
-    let dir = exe.parent().and_then(Path::parent).context("the test is not in cargo's target folder")?;
-    Ok(dir.to_path_buf())
+    let folder = exe.parent().context("the test is in no folder")?;
+    let of_tests = folder.file_name().is_some_and(|name| name == "deps");
+    let dir = if of_tests { folder.parent() } else { Some(folder) };
+    Ok(dir.context("the test is not in cargo's target folder")?.to_path_buf())
 }
 
 /// The recorded mainnet blocks: in `SHARDS_TEST_DATA`, else beside the workspace. Where they are

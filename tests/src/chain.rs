@@ -18,8 +18,19 @@ pub struct Chain {
     blocks: usize,
 }
 
-/// The chains that tests of this process hold, by number of blocks.
-static HELD: Mutex<BTreeMap<usize, Weak<Chain>>> = Mutex::new(BTreeMap::new());
+/// How large a chain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size {
+    /// Blocks after the genesis.
+    pub blocks: usize,
+    /// Transactions of each but the first, as far as there is gas for them.
+    pub txs: u32,
+    /// The gas limit of each block, in millions: 60 at least.
+    pub gas: u32,
+}
+
+/// The chains that tests of this process hold.
+static HELD: Mutex<BTreeMap<Size, Weak<Chain>>> = Mutex::new(BTreeMap::new());
 
 impl Chain {
     /// A chain of so many blocks of 150 transactions. Tests that run at the same time share it; the
@@ -28,26 +39,35 @@ impl Chain {
     /// # Errors
     /// When it cannot be generated.
     pub fn of(blocks: usize) -> Result<Arc<Self>> {
+        Self::sized(Size { blocks, txs: 150, gas: 60 })
+    }
+
+    /// A chain of this size, shared likewise.
+    ///
+    /// # Errors
+    /// When it cannot be generated.
+    pub fn sized(size: Size) -> Result<Arc<Self>> {
         let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(chain) = held.get(&blocks).and_then(Weak::upgrade) {
+        if let Some(chain) = held.get(&size).and_then(Weak::upgrade) {
             return Ok(chain);
         }
-        let chain = Arc::new(Self::generate(blocks)?);
-        held.insert(blocks, Arc::downgrade(&chain));
+        let chain = Arc::new(Self::generate(size)?);
+        held.insert(size, Arc::downgrade(&chain));
         Ok(chain)
     }
 
-    fn generate(blocks: usize) -> Result<Self> {
+    fn generate(size: Size) -> Result<Self> {
         let base = profile_dir()?.join("shard-tests");
         fs::create_dir_all(&base)?;
         let dir = tempfile::Builder::new().prefix("chain-").tempdir_in(base)?;
         let output = Command::new(Binary::Coordinator.path()?)
-            .args(["generate", "--blocks", &blocks.to_string(), "--txs", "150", "--seed", "3", "--out"])
+            .args(["generate", "--blocks", &size.blocks.to_string(), "--txs", &size.txs.to_string()])
+            .args(["--gas-limit", &format!("{}000000", size.gas), "--seed", "3", "--out"])
             .arg(dir.path())
             .output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "the chain cannot be generated ({}): {said}", output.status);
-        Ok(Self { dir, blocks })
+        Ok(Self { dir, blocks: size.blocks })
     }
 
     /// How many blocks it has after its genesis.

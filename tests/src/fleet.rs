@@ -86,6 +86,32 @@ impl Coordinator {
         Ok(Self { process, address })
     }
 
+    /// Starts one whose log tells of every assignment and block, and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_telling(scene: &Scene, chain: &Chain, listen: &str, more: &[&str]) -> Result<Self> {
+        let file = scene.path(&scene.fresh_name("coordinator.address"));
+        let line = serve_line(chain, listen, &file, more);
+        let told = [("SHARDS_LOG", "info,coordinator::fleet=debug")];
+        let mut process = Process::start_with(scene, "coordinator", Binary::Coordinator, line, &told)?;
+        let address = bound_address(&mut process, &file)?;
+        Ok(Self { process, address })
+    }
+
+    /// Starts one whose files can have no more than so many blocks of 512 bytes, and waits until it
+    /// serves.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_limited(scene: &Scene, chain: &Chain, more: &[&str], blocks: u64) -> Result<Self> {
+        let file = scene.path(&scene.fresh_name("coordinator.address"));
+        let line = serve_line(chain, "127.0.0.1:0", &file, more);
+        let mut process = Process::start_limited(scene, "coordinator", Binary::Coordinator, line, blocks)?;
+        let address = bound_address(&mut process, &file)?;
+        Ok(Self { process, address })
+    }
+
     /// Starts one and does not wait.
     ///
     /// # Errors
@@ -97,11 +123,7 @@ impl Coordinator {
         address_file: &Path,
         more: &[&str],
     ) -> Result<Process> {
-        let mut line = arguments(["serve", "--exit-with-parent", "--listen", listen, "--genesis"]);
-        line.push(chain.genesis().into());
-        line.push("--address-file".into());
-        line.push(address_file.into());
-        line.extend(more.iter().map(OsString::from));
+        let line = serve_line(chain, listen, address_file, more);
         Process::start(scene, "coordinator", Binary::Coordinator, line)
     }
 
@@ -187,6 +209,15 @@ impl Coordinator {
         ensure!(last.as_deref() == Some(status.head_hash.as_str()), "the head is {}", status.head_hash);
         Ok(report)
     }
+}
+
+fn serve_line(chain: &Chain, listen: &str, address_file: &Path, more: &[&str]) -> Vec<OsString> {
+    let mut line = arguments(["serve", "--exit-with-parent", "--listen", listen, "--genesis"]);
+    line.push(chain.genesis().into());
+    line.push("--address-file".into());
+    line.push(address_file.into());
+    line.extend(more.iter().map(OsString::from));
+    line
 }
 
 /// Begins to submit a chain file to a URL.

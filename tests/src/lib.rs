@@ -11,8 +11,11 @@
 mod artefacts;
 mod chain;
 mod chain_file;
+mod cut;
 mod fleet;
 mod input;
+mod measure;
+mod moment;
 mod process;
 mod process_table;
 mod report;
@@ -20,10 +23,13 @@ mod scene;
 mod wait;
 
 pub use artefacts::{Binary, block_files, blockchain_tests, mainnet_dir};
-pub use chain::Chain;
+pub use chain::{Chain, Size};
 pub use chain_file::{ChainFile, HeaderField};
+pub use cut::{Direction, Wire};
 pub use fleet::{Coordinator, Shard, ShardState, Status, submit_to};
 pub use input::{Fields, Forged, edit_json, number_plus};
+pub use measure::{MEASURED, Measured, median};
+pub use moment::Moment;
 pub use process::{Process, Signal};
 pub use process_table::{Descendant, children_of};
 pub use report::Report;
