@@ -72,6 +72,7 @@ pub struct ShardNode {
     blocks: Mutex<VecDeque<Arc<ShardBlock>>>,
     cancels: Arc<Mutex<BTreeMap<AssignmentId, Arc<AtomicBool>>>>,
     syncing: tokio::sync::Mutex<()>,
+    told_to_drain: CancellationToken,
     faults: Arc<Faults>,
     blocking: BoundedExecutor,
 }
@@ -185,6 +186,7 @@ impl ShardNode {
             cancels,
             syncing: tokio::sync::Mutex::default(),
             faults,
+            told_to_drain: CancellationToken::new(),
             blocking: BoundedExecutor::new("shard state", BLOCKING_AT_ONCE),
         })
     }
@@ -192,6 +194,13 @@ impl ShardNode {
     /// Begins to drain: what is held is finished and delivered, then the shard leaves.
     pub fn begin_drain(&self) {
         self.session.drain();
+    }
+
+    /// Cancelled when the coordinator has asked this shard to drain: a slot that stands still must not
+    /// keep the process for ever.
+    #[must_use]
+    pub fn told_to_drain(&self) -> CancellationToken {
+        self.told_to_drain.clone()
     }
 
     /// Cancelled when the session has ended.
@@ -313,6 +322,7 @@ impl ShardEndpoint for ShardNode {
     async fn drain(&self, epoch: Epoch) -> Result<(), PeerError> {
         self.check_epoch(epoch)?;
         self.begin_drain();
+        self.told_to_drain.cancel();
         Ok(())
     }
 

@@ -96,11 +96,12 @@ pub async fn run(args: ShardArgs) -> anyhow::Result<Drained> {
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("executor-shard");
     let node = start(&args, &supervisor.handle()).await?;
-    let left = node.left();
+    let (left, told_to_drain) = (node.left(), node.told_to_drain());
     // A drain that the coordinator asked for ends the process too.
     let asked = async {
         tokio::select! {
             reason = stop_asked(&mut signals, &parent) => reason,
+            () = told_to_drain.cancelled() => StopReason::Requested,
             () = left.cancelled() => StopReason::Requested,
         }
     };

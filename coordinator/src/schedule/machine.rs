@@ -110,7 +110,7 @@ impl Scheduler {
     #[must_use]
     pub fn next_deadline(&self) -> Duration {
         let tick = self.ticked_at + self.limits.tick;
-        let rests = self.shards.alive.values().map(|shard| shard.rests_until);
+        let rests = self.shards.alive.values().map(|shard| shard.rests_until.max(shard.late_until));
         let held = self.work.values().filter_map(Work::held_until);
         let overdue = self.work.values().filter_map(|work| self.overdue_at(work));
         let later = |at: &Duration| *at > self.ticked_at;
@@ -176,7 +176,9 @@ impl Scheduler {
         }
         self.judge_suspects(now, &mut commands);
         self.settle_spent(&mut commands);
+        self.excuse_late(now);
         self.dispatch(now, &mut commands);
+        self.note_begun(now);
         commands
     }
 
@@ -292,6 +294,9 @@ impl Scheduler {
             shard.heard_at = (shard.heard_at + gap.saturating_sub(self.limits.tick)).min(now);
             for watch in &mut shard.watches {
                 watch.since = (watch.since + gap).min(now);
+            }
+            for begun in shard.begun.values_mut() {
+                *begun = (*begun + gap).min(now);
             }
         }
         for round in self.rounds.values_mut() {

@@ -293,6 +293,7 @@ impl Scheduler {
         commands: &mut Vec<Command>,
     ) {
         self.forget(&assignment);
+        self.answered(now, &assignment);
         let distrusted = self.distrusts(&assignment);
         // A later epoch's work is not this coordinator's, whatever its id.
         let ours = assignment.epoch <= self.epoch;
@@ -307,8 +308,8 @@ impl Scheduler {
         let Some(work) = self.work.remove(&assignment.work) else { return };
         commands.push(Command::Use(assignment));
         self.healthy += 1;
-        if let Some(live) = work.live.iter().find(|live| live.assignment == assignment) {
-            self.medians.add(&work.item, now.saturating_sub(live.since));
+        if let Some(took) = self.time_taken(now, &work, &assignment) {
+            self.medians.add(&work.item, took);
         }
         if let Some(shard) = self.shards.get_mut(assignment.shard, assignment.incarnation) {
             shard.failures = 0;

@@ -36,11 +36,14 @@ struct Play {
 impl Play {
     /// Shards 1, 2, … with these faults, where they are to have one; all ready.
     fn with_faults(scene: &Scene, more: &[&str], faults: &[Option<&str>]) -> Result<Self> {
-        let chain = Chain::sized(LARGE)?;
+        Self::on(Chain::sized(LARGE)?, scene, more, faults)
+    }
+
+    fn on(chain: Arc<Chain>, scene: &Scene, more: &[&str], faults: &[Option<&str>]) -> Result<Self> {
         let coordinator = Coordinator::start_telling(scene, &chain, "127.0.0.1:0", more)?;
         let mut shards = Vec::new();
         for (id, fault) in (1..).zip(faults) {
-            let line = fault.map(|fault| ["--allow-faults", "--fault", fault]);
+            let line = fault.map(|fault| ["--grace", "2", "--allow-faults", "--fault", fault]);
             let line = line.as_ref().map_or(&[][..], |line| &line[..]);
             shards.push(Shard::start(scene, id, &coordinator.url(), line)?);
         }

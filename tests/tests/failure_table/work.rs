@@ -100,8 +100,7 @@ fn a_result_that_cannot_be_delivered_is_offered_until_it_can() -> Result<()> {
         let mut client = play.in_a_block(scene, 1)?;
         let since = Moment::now()?;
         wire.tear();
-        let noticed =
-            play.shards[0].process.wait_told(within(10), since, &["waiting for the coordinator"])?;
+        let noticed = play.shards[0].process.wait_told(within(10), since, &["a result was not delivered"])?;
         wire.mend();
         let done = play.next_block(since)?;
         let report = play.coordinator.check_submitted(&play.chain, &mut client)?;
@@ -114,7 +113,7 @@ fn a_result_that_cannot_be_delivered_is_offered_until_it_can() -> Result<()> {
             "result cannot be delivered",
             "a proxy closes the only shard's connections to the coordinator",
         )
-        .noticed("the shard's calls fail: it keeps the results and registers again", noticed)
+        .noticed("the shard's calls fail: it keeps the results and offers them again", noticed)
         .finished(done)
         .record()
     })
@@ -203,7 +202,7 @@ fn first_met(logs: &[String]) -> Option<Moment> {
 fn a_transaction_that_kills_whoever_runs_it_is_convicted_and_the_fleet_lives() -> Result<()> {
     scenario(|scene| {
         let fault = "exit@5/100";
-        let mut play = Play::with_faults(scene, &[], &[Some(fault); 3])?;
+        let mut play = Play::on(Chain::of(8)?, scene, &[], &[Some(fault); 3])?;
         let mut client: Process = play.coordinator.begin_submit(scene, &play.chain)?;
         let began = Moment::now()?;
         let convicted = ["transaction 100 has killed two shards; its block is parked", "event=alarm"];
