@@ -22,6 +22,10 @@ pub const EXIT_CODE: i32 = 70;
 /// Damaged assignments that are remembered until they are sent.
 const REMEMBERED: usize = 256;
 
+/// Whoever dies of its work has had time to say that it took it: a transaction does not kill before it
+/// is executed, and executing takes time.
+const LAST_WORDS: Duration = Duration::from_millis(5);
+
 /// A slow slot sleeps when it owes as much: shorter sleeps would last longer than they should.
 const LEAST_SLEEP: Duration = Duration::from_millis(1);
 
@@ -192,6 +196,7 @@ pub(crate) fn before(fault: FaultKind) {
         },
         FaultKind::Panic => std::panic::resume_unwind(Box::new("a planned fault".to_owned())),
         FaultKind::Exit => {
+            std::thread::sleep(LAST_WORDS);
             tracing::error!("this process ends because of a planned fault");
             std::process::exit(EXIT_CODE);
         }

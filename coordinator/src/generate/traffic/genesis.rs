@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn it_survives_a_trip_through_the_json_of_geth() {
-        let genesis = genesis(1337, [Address::repeat_byte(1)].into_iter());
+        let genesis = genesis(1337, 60_000_000, [Address::repeat_byte(1)].into_iter());
         let json = serde_json::to_value(&genesis).unwrap();
         assert_eq!(json["config"]["chainId"], 1337);
         assert_eq!(json["config"]["terminalTotalDifficulty"], 0);
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn it_has_the_funded_accounts_and_four_system_contracts() {
         let funded = (1..=3).map(Address::repeat_byte);
-        let genesis = genesis(1, funded.clone());
+        let genesis = genesis(1, 60_000_000, funded.clone());
         assert_eq!(genesis.alloc.len(), 7);
         for address in funded {
             assert_eq!(genesis.alloc.get(&address).unwrap().balance, INITIAL_BALANCE);

@@ -21,8 +21,10 @@ pub(crate) struct Kill {
     pub(crate) outstanding: u64,
     /// Transactions of those that were executed again.
     pub(crate) again: u64,
-    /// Other transactions that were executed again.
+    /// Other transactions that were executed again: of other shards' overdue work.
     pub(crate) other: u64,
+    /// Transactions that were executed twice in the undisturbed block.
+    pub(crate) usual: u64,
     pub(crate) undisturbed_ms: f64,
     pub(crate) ms: f64,
 }
@@ -84,6 +86,7 @@ pub(crate) fn kills(scene: &Scene, chain: &Chain, wanted: usize) -> Result<Vec<K
             outstanding: cost.outstanding,
             again: cost.again,
             other: cost.other,
+            usual: twice(&undisturbed.log),
             undisturbed_ms: undisturbed.millis,
             ms: run.millis,
         });
@@ -91,6 +94,16 @@ pub(crate) fn kills(scene: &Scene, chain: &Chain, wanted: usize) -> Result<Vec<K
     }
     eprintln!();
     Ok(kills)
+}
+
+/// Transactions of work that was given out more than once.
+fn twice(log: &[Entry]) -> u64 {
+    let mut given = BTreeSet::new();
+    let of = |entry: &Entry| match &entry.what {
+        What::Dispatched { work, transactions, .. } if !given.insert(work.clone()) => *transactions,
+        _ => 0,
+    };
+    log.iter().map(of).sum()
 }
 
 struct Cost {

@@ -164,6 +164,8 @@ fn most<T>(all: &[T], of: impl Fn(&T) -> f64) -> f64 {
 fn of_kills(kills: &[Kill]) -> Result<Vec<Figure>> {
     ensure!(!kills.is_empty(), "no shard was killed in the middle of a block");
     let ratio = |kill: &Kill| kill.ms / kill.undisturbed_ms;
+    let sum = |of: fn(&Kill) -> u64| kills.iter().map(of).sum::<u64>() as f64;
+    let beyond = sum(|kill| kill.again.saturating_sub(kill.outstanding));
     let large = kills.iter().filter(|kill| kill.undisturbed_ms >= LARGE_MS).count();
     Ok(vec![
         Figure::of("SIGKILL: shards killed in the middle of a block", kills.len() as f64, ""),
@@ -178,13 +180,10 @@ fn of_kills(kills: &[Kill]) -> Result<Vec<Figure>> {
             "",
         ),
         Figure::of("SIGKILL: of those executed again, median", middle(kills, |kill| kill.again as f64), ""),
-        Figure::of(
-            "SIGKILL: executed again beyond those, in all",
-            kills.iter().map(|kill| kill.other + kill.again.saturating_sub(kill.outstanding)).sum::<u64>()
-                as f64,
-            "",
-        )
-        .at_most(0.0),
+        Figure::of("SIGKILL: executed again of the victim's work beyond that, in all", beyond, "")
+            .at_most(0.0),
+        Figure::of("SIGKILL: other shards' overdue work executed twice, in all", sum(|kill| kill.other), ""),
+        Figure::of("SIGKILL: the same in the undisturbed blocks", sum(|kill| kill.usual), ""),
         Figure::of("SIGKILL: undisturbed block, median", middle(kills, |kill| kill.undisturbed_ms), "ms"),
         Figure::of(
             "SIGKILL: block time against the undisturbed one before, median",
