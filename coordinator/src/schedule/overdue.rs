@@ -201,7 +201,8 @@ impl Scheduler {
                     let item = shard.outstanding.get(&current);
                     watch.limit = item.map(|item| self.medians.limit(item, &self.limits));
                 }
-                let limit = watch.limit.unwrap_or(self.limits.overdue_after);
+                // What was cancelled, as another shard has done it, has only to end: the floor is time enough.
+                let limit = watch.limit.unwrap_or_default();
                 let still = now.saturating_sub(watch.since);
                 if !watch.struck && still > (limit * STRIKE_AFTER).max(self.limits.stuck_floor) {
                     watch.struck = true;

@@ -26,11 +26,12 @@ fn main() -> Result<()> {
     let mut rows: BTreeMap<(u64, String), Row> = BTreeMap::new();
     for line in text.lines() {
         let value: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
-        let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
-        let row = rows.entry((value["place"].as_u64().unwrap_or_default(), text("fault"))).or_default();
+        let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let number = |field: &str| value.get(field).and_then(Value::as_u64);
+        let row = rows.entry((number("place").unwrap_or_default(), text("fault"))).or_default();
         row.texts = [text("fault"), text("injected"), text("noticed")];
-        row.notice.extend(value["notice_us"].as_u64());
-        row.finish.extend(value["finish_us"].as_u64());
+        row.notice.extend(number("notice_us"));
+        row.finish.extend(number("finish_us"));
         row.times += 1;
     }
     println!("| fault | how it was injected | how it was noticed | to notice | to finish |");

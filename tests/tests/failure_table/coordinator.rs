@@ -74,8 +74,10 @@ fn the_second_of_two_coordinators_is_refused() -> Result<()> {
 fn strand(scene: &Scene, more: &[&str]) -> Result<(Play, Process, Moment, Moment)> {
     let mut play = Play::with_shards(scene, more, 2)?;
     let client = play.in_a_block(scene, 2)?;
-    let since = play.shards[0].process.strike()?;
-    play.shards[1].process.strike()?;
+    let since = Moment::now()?;
+    for shard in &mut play.shards {
+        shard.process.strike()?;
+    }
     let mut lost = since;
     for shard in [1, 2] {
         lost = lost.max(play.wait_told(since, &[&format!("event=shard_lost shard={shard}")])?);

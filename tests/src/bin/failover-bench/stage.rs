@@ -115,7 +115,7 @@ impl<'a> Stage<'a> {
         report.check_verified(1)?;
         fs::remove_file(&file)?;
         let row = report.rows.first().context("no row")?;
-        Ok(BlockRun { millis: row["ms"].as_f64().context("no time")?, log })
+        Ok(BlockRun { millis: row.get("ms").and_then(serde_json::Value::as_f64).context("no time")?, log })
     }
 
     /// What was logged since, until `done` is seen.
