@@ -5,19 +5,29 @@
 use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, U256};
 use common::account::AccountWrite;
-use common::id::AssignmentId;
-use common::work::{Effects, Executed, TxOutcome, WorkOutput};
+use common::id::{AssignmentId, TxIndex};
+use common::message::StateSummary;
+use common::work::{Effects, Executed, TxOutcome, WorkKind, WorkOutput, WorkSpec};
+
+use crate::sub_block::Progress;
 
 /// The code that a planned exit ends the process with.
 pub const EXIT_CODE: i32 = 70;
 
 /// Damaged assignments that are remembered until they are sent.
 const REMEMBERED: usize = 256;
+
+/// Whoever dies of its work has had time to say that it took it: a transaction does not kill before it
+/// is executed, and executing takes time.
+const LAST_WORDS: Duration = Duration::from_millis(5);
+
+/// A slow slot sleeps when it owes as much: shorter sleeps would last longer than they should.
+const LEAST_SLEEP: Duration = Duration::from_millis(1);
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,26 +38,41 @@ pub enum FaultKind {
     Corrupt,
     /// The work takes this much longer.
     Slow(Duration),
+    /// Each transaction takes so many times as long.
+    SlowTimes(u32),
     /// The work never ends.
     Hang,
     /// The worker thread panics.
     Panic,
     /// The process ends.
     Exit,
+    /// Heartbeats tell of another state than the replica should hold, until it is synced.
+    Diverge,
 }
 
-/// A fault, and when: `KIND@N` at the Nth assignment, `KIND@N+` from the Nth on.
+/// When a fault comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// At this assignment of the process.
+    At(u64),
+    /// From this assignment on.
+    From(u64),
+    /// Whenever this transaction of the block at this height is to be executed.
+    Transaction { height: u64, index: u32 },
+}
+
+/// A fault, and when: `KIND@N` at the Nth assignment, `KIND@N+` from the Nth on, `KIND@HEIGHT/INDEX`
+/// whenever a certain transaction of a certain block is to be executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     kind: FaultKind,
-    at: u64,
-    onwards: bool,
+    when: When,
 }
 
 /// Not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a fault: wrong, corrupt, slow:MILLISECONDS, hang, panic or exit, then @N for the Nth assignment or @N+ from it on"
+    "{0:?} is not a fault: wrong, corrupt, slow:MILLISECONDS, slow:TIMESx, hang, panic, exit or diverge, then @N for the Nth assignment, @N+ from it on, or @HEIGHT/INDEX for a transaction of a block"
 )]
 pub struct FaultError(String);
 
@@ -57,23 +82,49 @@ impl FromStr for Fault {
     fn from_str(text: &str) -> Result<Self, FaultError> {
         let error = || FaultError(text.to_owned());
         let (kind, when) = text.split_once('@').ok_or_else(error)?;
-        let (at, onwards) = match when.strip_suffix('+') {
-            Some(at) => (at, true),
-            None => (when, false),
-        };
-        let at = at.parse().ok().filter(|at| *at > 0).ok_or_else(error)?;
+        let when = When::parse(when).ok_or_else(error)?;
         let kind = match kind.split_once(':') {
             None if kind == "wrong" => FaultKind::Wrong,
             None if kind == "corrupt" => FaultKind::Corrupt,
             None if kind == "hang" => FaultKind::Hang,
             None if kind == "panic" => FaultKind::Panic,
             None if kind == "exit" => FaultKind::Exit,
-            Some(("slow", millis)) => {
-                FaultKind::Slow(Duration::from_millis(millis.parse().map_err(|_| error())?))
-            }
+            None if kind == "diverge" => FaultKind::Diverge,
+            Some(("slow", by)) => slowness(by).ok_or_else(error)?,
             _ => return Err(error()),
         };
-        Ok(Self { kind, at, onwards })
+        Ok(Self { kind, when })
+    }
+}
+
+impl When {
+    fn parse(text: &str) -> Option<Self> {
+        if let Some((height, index)) = text.split_once('/') {
+            return Some(Self::Transaction { height: height.parse().ok()?, index: index.parse().ok()? });
+        }
+        let number = text.strip_suffix('+').unwrap_or(text).parse().ok().filter(|number| *number > 0)?;
+        Some(if text.ends_with('+') { Self::From(number) } else { Self::At(number) })
+    }
+
+    /// Whether it is the turn of this work, the `number`th assignment of the process.
+    fn is_due(self, number: u64, spec: &WorkSpec) -> bool {
+        match self {
+            Self::At(at) => number == at,
+            Self::From(from) => number >= from,
+            Self::Transaction { height, index } => {
+                matches!(spec.kind, WorkKind::Execute { .. })
+                    && spec.base.height.0 + 1 == height
+                    && spec.indices.contains(&TxIndex(index))
+            }
+        }
+    }
+}
+
+/// What follows `slow:`.
+fn slowness(text: &str) -> Option<FaultKind> {
+    match text.strip_suffix('x') {
+        Some(times) => times.parse().ok().filter(|times| *times > 0).map(FaultKind::SlowTimes),
+        None => text.parse().ok().map(|millis| FaultKind::Slow(Duration::from_millis(millis))),
     }
 }
 
@@ -83,6 +134,7 @@ pub struct Faults {
     planned: Vec<Fault>,
     begun: AtomicU64,
     damaged: Mutex<Vec<AssignmentId>>,
+    diverged: AtomicBool,
 }
 
 impl Faults {
@@ -93,13 +145,30 @@ impl Faults {
     }
 
     /// An assignment begins: what is to go wrong with it.
-    pub(crate) fn begin(&self) -> Option<FaultKind> {
+    pub(crate) fn begin(&self, spec: &WorkSpec) -> Option<FaultKind> {
         if self.planned.is_empty() {
             return None;
         }
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-        let due = |fault: &&Fault| number == fault.at || (fault.onwards && number > fault.at);
-        self.planned.iter().find(due).map(|fault| fault.kind)
+        self.planned.iter().find(|fault| fault.when.is_due(number, spec)).map(|fault| fault.kind)
+    }
+
+    /// From now on heartbeats tell of a state that is not held.
+    pub(crate) fn diverge(&self) {
+        self.diverged.store(true, Ordering::Relaxed);
+    }
+
+    /// The replica was synced: it is what it should be again.
+    pub(crate) fn mend(&self) {
+        self.diverged.store(false, Ordering::Relaxed);
+    }
+
+    /// What a heartbeat is to tell of this state.
+    pub(crate) fn told(&self, held: Option<StateSummary>) -> Option<StateSummary> {
+        if !self.diverged.load(Ordering::Relaxed) {
+            return held;
+        }
+        held.map(|held| StateSummary { digest: !held.digest, ..held })
     }
 
     /// This assignment's result is to be damaged when it is sent.
@@ -120,16 +189,56 @@ impl Faults {
 /// What comes before the work is done. A hang does not come back.
 pub(crate) fn before(fault: FaultKind) {
     match fault {
-        FaultKind::Wrong | FaultKind::Corrupt => {}
+        FaultKind::Wrong | FaultKind::Corrupt | FaultKind::SlowTimes(_) | FaultKind::Diverge => {}
         FaultKind::Slow(by) => std::thread::sleep(by),
         FaultKind::Hang => loop {
             std::thread::park();
         },
         FaultKind::Panic => std::panic::resume_unwind(Box::new("a planned fault".to_owned())),
         FaultKind::Exit => {
+            std::thread::sleep(LAST_WORDS);
             tracing::error!("this process ends because of a planned fault");
             std::process::exit(EXIT_CODE);
         }
+    }
+}
+
+/// A slot's progress, and time lost between transactions so that each takes so many times as long.
+pub(crate) struct Slowed<'a, P> {
+    progress: &'a P,
+    times: u32,
+    clock: Mutex<Clock>,
+}
+
+/// When the last transaction began, and how much is to be slept.
+struct Clock {
+    began: Instant,
+    owed: Duration,
+}
+
+impl<'a, P: Progress> Slowed<'a, P> {
+    pub(crate) fn new(progress: &'a P, times: u32) -> Self {
+        let clock = Clock { began: Instant::now(), owed: Duration::ZERO };
+        Self { progress, times: times.max(1), clock: Mutex::new(clock) }
+    }
+
+    fn lose_time(&self) {
+        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let took = clock.began.elapsed();
+        clock.owed += took * (self.times - 1);
+        if clock.owed >= LEAST_SLEEP {
+            let began = Instant::now();
+            std::thread::sleep(clock.owed);
+            clock.owed = clock.owed.saturating_sub(began.elapsed());
+        }
+        clock.began = Instant::now();
+    }
+}
+
+impl<P: Progress> Progress for Slowed<'_, P> {
+    fn at(&self, index: TxIndex) {
+        self.lose_time();
+        self.progress.at(index);
     }
 }
 
@@ -172,18 +281,86 @@ fn enrich(executed: &mut Executed) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use alloy_primitives::B256;
+    use common::id::{Height, StateRef, WorldId};
+
+    fn work(height: u64, indices: &[u32], kind: WorkKind) -> WorkSpec {
+        let (world, block_hash) = (WorldId::default(), B256::ZERO);
+        let base = StateRef { world, height: Height(height), block_hash };
+        let indices = indices.iter().copied().map(TxIndex).collect();
+        WorkSpec { base, block: B256::ZERO, inputs: B256::ZERO, kind, indices }
+    }
 
     #[test]
     fn faults_come_when_they_are_due() {
         let faults = Faults::new(vec!["panic@2".parse().unwrap(), "slow:5@4+".parse().unwrap()]);
-        let seen: Vec<_> = (0..5).map(|_| faults.begin()).collect();
+        let work = work(0, &[0], WorkKind::Recover);
+        let seen: Vec<_> = (0..5).map(|_| faults.begin(&work)).collect();
         let slow = Some(FaultKind::Slow(Duration::from_millis(5)));
         assert_eq!(seen, [None, Some(FaultKind::Panic), None, slow, slow]);
     }
 
     #[test]
+    fn a_transaction_is_met_whenever_it_is_executed() {
+        let faults = Faults::new(vec!["exit@7/2".parse().unwrap()]);
+        let execute = |height, indices: &[u32]| {
+            faults.begin(&work(height, indices, WorkKind::Execute { senders: vec![], poison: None }))
+        };
+        assert_eq!(execute(6, &[0, 1]), None);
+        assert_eq!(execute(7, &[0, 1, 2]), None);
+        assert_eq!(execute(6, &[0, 1, 2]), Some(FaultKind::Exit));
+        assert_eq!(execute(6, &[2]), Some(FaultKind::Exit));
+        assert_eq!(faults.begin(&work(6, &[2], WorkKind::Recover)), None);
+    }
+
+    #[test]
+    fn a_factor_is_told_from_milliseconds() {
+        assert_eq!("slow:10x@1+".parse::<Fault>().unwrap().kind, FaultKind::SlowTimes(10));
+        assert_eq!("slow:10@1+".parse::<Fault>().unwrap().kind, FaultKind::Slow(Duration::from_millis(10)));
+    }
+
+    struct Nothing;
+
+    impl Progress for Nothing {
+        fn at(&self, _: TxIndex) {}
+    }
+
+    #[test]
+    fn a_slow_slot_takes_so_many_times_as_long() {
+        let slowed = Slowed::new(&Nothing, 10);
+        let began = Instant::now();
+        std::thread::sleep(Duration::from_millis(5));
+        slowed.at(TxIndex(0));
+        assert!(began.elapsed() >= Duration::from_millis(50));
+    }
+
+    #[test]
+    fn a_replica_that_diverged_is_mended_by_a_sync() {
+        let faults = Faults::default();
+        let base = work(1, &[], WorkKind::Recover).base;
+        let held = Some(StateSummary { state: base, digest: U256::ZERO });
+        assert_eq!(faults.told(held), held);
+        faults.diverge();
+        assert_ne!(faults.told(held), held);
+        faults.mend();
+        assert_eq!(faults.told(held), held);
+    }
+
+    #[test]
     fn what_is_no_fault_is_named() {
-        for text in ["", "panic", "panic@", "panic@0", "slow@1", "slow:x@1", "melt@1", "panic:1@1"] {
+        for text in [
+            "",
+            "panic",
+            "panic@",
+            "panic@0",
+            "slow@1",
+            "slow:x@1",
+            "melt@1",
+            "panic:1@1",
+            "slow:0x@1",
+            "exit@1/",
+            "exit@/1",
+        ] {
             assert!(text.parse::<Fault>().unwrap_err().to_string().contains("is not a fault"), "{text}");
         }
     }

@@ -72,6 +72,7 @@ pub struct ShardNode {
     blocks: Mutex<VecDeque<Arc<ShardBlock>>>,
     cancels: Arc<Mutex<BTreeMap<AssignmentId, Arc<AtomicBool>>>>,
     syncing: tokio::sync::Mutex<()>,
+    faults: Arc<Faults>,
     blocking: BoundedExecutor,
     /// Cancelled when the coordinator has asked this shard to leave.
     dismissed: CancellationToken,
@@ -84,6 +85,7 @@ struct Introduction {
     replica: Arc<Replica>,
     slots: Slots,
     session: SessionHandle,
+    faults: Arc<Faults>,
 }
 
 impl SessionOptions for Introduction {
@@ -107,7 +109,7 @@ impl SessionOptions for Introduction {
             shard: self.config.shard,
             incarnation: self.config.incarnation,
             epoch: epoch?,
-            state: self.replica.summary(),
+            state: self.faults.told(self.replica.summary()),
             slots: self.slots.progress(),
             queued: u32::try_from(self.slots.queued()).unwrap_or(u32::MAX),
             outbox: u32::try_from(outbox).unwrap_or(u32::MAX),
@@ -150,13 +152,14 @@ impl ShardNode {
             })
         };
         let name = format!("shard-{}", config.shard);
-        let (slots, slot_supervisor) = Slots::new(&name, config.slots, queue, faults, report);
+        let (slots, slot_supervisor) = Slots::new(&name, config.slots, queue, Arc::clone(&faults), report);
         supervisor.spawn_thread(format!("{name}-slots"), move || slot_supervisor.run());
         let introduction = Introduction {
             config: config.clone(),
             replica: Arc::clone(&replica),
             slots: slots.clone(),
             session: session.clone(),
+            faults: Arc::clone(&faults),
         };
         let stop = supervisor.shutdown_token();
         let drive =
@@ -183,6 +186,7 @@ impl ShardNode {
             blocks: Mutex::default(),
             cancels,
             syncing: tokio::sync::Mutex::default(),
+            faults,
             blocking: BoundedExecutor::new("shard state", BLOCKING_AT_ONCE),
             dismissed: CancellationToken::new(),
         })
@@ -297,6 +301,7 @@ impl ShardEndpoint for ShardNode {
     async fn sync(&self, epoch: Epoch, target: StateSummary) -> Result<StateSummary, PeerError> {
         self.check_epoch(epoch)?;
         let _guard = self.syncing.lock().await;
+        self.faults.mend();
         if self.replica.summary() == Some(target) {
             return Ok(target);
         }

@@ -16,7 +16,7 @@ use common::telemetry::panic_message;
 use common::work::{WorkFailure, WorkSpec};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::fault::{self, FaultKind, Faults};
+use crate::fault::{self, FaultKind, Faults, Slowed};
 use crate::replica::ReplicaView;
 use crate::sub_block::{self, Progress};
 
@@ -263,12 +263,21 @@ fn work_on(job: Job, state: &SlotState, faults: &Faults, report: &Reporter) {
     let Job { assignment, spec, block, chain, view, cancelled } = job;
     state.set(Some(assignment));
     // A panic ends this thread and leaves `current` set: the supervisor reads what it held.
-    let planned = faults.begin();
-    planned.into_iter().for_each(fault::before);
-    let mut outcome = sub_block::run(&spec, &block, &chain, view, &cancelled, state);
+    let planned = faults.begin(&spec);
+    if let Some(fault) = planned {
+        // Whoever measures what follows has to know since when.
+        tracing::info!(%assignment, ?fault, "a planned fault");
+        fault::before(fault);
+    }
+    let mut outcome = if let Some(FaultKind::SlowTimes(times)) = planned {
+        sub_block::run(&spec, &block, &chain, view, &cancelled, &Slowed::new(state, times))
+    } else {
+        sub_block::run(&spec, &block, &chain, view, &cancelled, state)
+    };
     match (planned, &mut outcome) {
         (Some(FaultKind::Wrong), Some(Ok(output))) => fault::falsify(output),
         (Some(FaultKind::Corrupt), _) => faults.damage(assignment),
+        (Some(FaultKind::Diverge), _) => faults.diverge(),
         _ => {}
     }
     state.set(None);

@@ -18,8 +18,19 @@ pub struct Chain {
     blocks: usize,
 }
 
-/// The chains that tests of this process hold, by number of blocks.
-static HELD: Mutex<BTreeMap<usize, Weak<Chain>>> = Mutex::new(BTreeMap::new());
+/// How large a chain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size {
+    /// Blocks after the genesis.
+    pub blocks: usize,
+    /// Transactions of each but the first, as far as there is gas for them.
+    pub txs: u32,
+    /// The gas limit of each block, in millions: 60 at least.
+    pub gas: u32,
+}
+
+/// The chains that tests of this process hold.
+static HELD: Mutex<BTreeMap<Size, Weak<Chain>>> = Mutex::new(BTreeMap::new());
 
 impl Chain {
     /// A chain of so many blocks of 150 transactions. Tests that run at the same time share it; the
@@ -28,12 +39,22 @@ impl Chain {
     /// # Errors
     /// When it cannot be generated.
     pub fn of(blocks: usize) -> Result<Arc<Self>> {
+        Self::sized(Size { blocks, txs: 150, gas: 60 })
+    }
+
+    /// A chain of this size, shared likewise.
+    ///
+    /// # Errors
+    /// When it cannot be generated.
+    pub fn sized(size: Size) -> Result<Arc<Self>> {
         let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(chain) = held.get(&blocks).and_then(Weak::upgrade) {
+        if let Some(chain) = held.get(&size).and_then(Weak::upgrade) {
             return Ok(chain);
         }
-        let chain = Arc::new(Self::generate(blocks, &["--txs", "150", "--seed", "3"])?);
-        held.insert(blocks, Arc::downgrade(&chain));
+        let (txs, gas) = (size.txs.to_string(), format!("{}000000", size.gas));
+        let options = ["--txs", &txs, "--gas-limit", &gas, "--seed", "3"];
+        let chain = Arc::new(Self::generate(size.blocks, &options)?);
+        held.insert(size, Arc::downgrade(&chain));
         Ok(chain)
     }
 

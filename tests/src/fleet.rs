@@ -99,6 +99,32 @@ impl Coordinator {
         Ok(Self { process, address })
     }
 
+    /// Starts one whose log tells of every assignment and block, and waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_telling(scene: &Scene, chain: &Chain, listen: &str, more: &[&str]) -> Result<Self> {
+        let file = scene.path(&scene.fresh_name("coordinator.address"));
+        let line = serve_line(chain, listen, &file, more);
+        let told = [("SHARDS_LOG", "info,coordinator::fleet=debug")];
+        let mut process = Process::start_with(scene, "coordinator", Binary::Coordinator, line, &told)?;
+        let address = bound_address(&mut process, &file)?;
+        Ok(Self { process, address })
+    }
+
+    /// Starts one whose files can have no more than so many blocks of 512 bytes, and waits until it
+    /// serves.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn start_limited(scene: &Scene, chain: &Chain, more: &[&str], blocks: u64) -> Result<Self> {
+        let file = scene.path(&scene.fresh_name("coordinator.address"));
+        let line = serve_line(chain, "127.0.0.1:0", &file, more);
+        let mut process = Process::start_limited(scene, "coordinator", Binary::Coordinator, line, blocks)?;
+        let address = bound_address(&mut process, &file)?;
+        Ok(Self { process, address })
+    }
+
     /// Starts one and does not wait.
     ///
     /// # Errors
@@ -110,11 +136,7 @@ impl Coordinator {
         address_file: &Path,
         more: &[&str],
     ) -> Result<Process> {
-        let mut line = arguments(["serve", "--exit-with-parent", "--listen", listen, "--genesis"]);
-        line.push(chain.genesis().into());
-        line.push("--address-file".into());
-        line.push(address_file.into());
-        line.extend(more.iter().map(OsString::from));
+        let line = serve_line(chain, listen, address_file, more);
         Process::start(scene, "coordinator", Binary::Coordinator, line)
     }
 
@@ -237,6 +259,15 @@ fn ask(url: &str, command: &[&str], more: &[&str]) -> Result<String> {
     ended.with_context(|| format!("it has said: {said}"))?;
     ensure!(output.status.success(), "{command:?} ended with {}: {said}", output.status);
     Ok(String::from_utf8(output.stdout)?)
+}
+
+fn serve_line(chain: &Chain, listen: &str, address_file: &Path, more: &[&str]) -> Vec<OsString> {
+    let mut line = arguments(["serve", "--exit-with-parent", "--listen", listen, "--genesis"]);
+    line.push(chain.genesis().into());
+    line.push("--address-file".into());
+    line.push(address_file.into());
+    line.extend(more.iter().map(OsString::from));
+    line
 }
 
 /// Begins to submit a chain file to a URL.

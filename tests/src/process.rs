@@ -3,13 +3,14 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::artefacts::Binary;
+use crate::moment::Moment;
 use crate::scene::Scene;
 use crate::wait::wait_until;
 
@@ -74,9 +75,38 @@ impl Process {
         arguments: impl IntoIterator<Item = A>,
         environment: &[(&str, &str)],
     ) -> Result<Self> {
+        Self::spawn(scene, name, Command::new(binary.path()?), arguments, environment)
+    }
+
+    /// Starts a binary that can write no file longer than `blocks` of 512 bytes, its logs included:
+    /// writes behind that fail, as on a disk that is full.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_limited<A: AsRef<OsStr>>(
+        scene: &Scene,
+        name: &str,
+        binary: Binary,
+        arguments: impl IntoIterator<Item = A>,
+        blocks: u64,
+    ) -> Result<Self> {
+        let mut shell = Command::new("sh");
+        // Without the trap the first such write would end the process.
+        let script = format!("ulimit -f {blocks} && trap '' XFSZ && exec \"$0\" \"$@\"");
+        shell.arg("-c").arg(script).arg(binary.path()?);
+        Self::spawn(scene, name, shell, arguments, &[])
+    }
+
+    fn spawn<A: AsRef<OsStr>>(
+        scene: &Scene,
+        name: &str,
+        mut command: Command,
+        arguments: impl IntoIterator<Item = A>,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let name = scene.fresh_name(name);
         let (stdout, stderr) = (scene.path(&format!("{name}.out")), scene.path(&format!("{name}.log")));
-        let mut child = Command::new(binary.path()?)
+        let mut child = command
             .args(arguments)
             .env_remove("SHARDS_LOG")
             .env_remove("EXECUTOR_SHARD_BIN")
@@ -85,7 +115,7 @@ impl Process {
             .stdout(File::create(&stdout)?)
             .stderr(File::create(&stderr)?)
             .spawn()
-            .with_context(|| format!("{} cannot be started", binary.name()))?;
+            .with_context(|| format!("{name} cannot be started"))?;
         scene.register_log(&stderr);
         let pipe = child.stdin.take();
         Ok(Self { name, child, pipe, stdout, stderr, ended: None })
@@ -95,6 +125,12 @@ impl Process {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The file that it logs to.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.stderr
     }
 
     /// Its process id.
@@ -126,6 +162,42 @@ impl Process {
     pub fn kill(&mut self) -> Result<()> {
         self.signal(Signal::Kill)?;
         self.wait(Duration::from_secs(10)).map(|_| ())
+    }
+
+    /// Kills it and does not wait; says when.
+    ///
+    /// # Errors
+    /// When it had ended by itself.
+    pub fn strike(&mut self) -> Result<Moment> {
+        if let Some(status) = self.exited()? {
+            bail!("{} cannot be killed, it has ended with {status}", self.name);
+        }
+        let at = Moment::now()?;
+        self.child.kill()?;
+        Ok(at)
+    }
+
+    /// When its log first told all of `words` in one line, from `since` on.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn told(&self, since: Moment, words: &[&str]) -> Result<Option<Moment>> {
+        let log = self.stderr()?;
+        let mut lines = log.lines().filter(|line| words.iter().all(|word| line.contains(word)));
+        Ok(lines.find_map(|line| Moment::of_line(line).filter(|at| *at >= since)))
+    }
+
+    /// Waits until its log tells all of `words` in one line, from `since` on; says when it did.
+    ///
+    /// # Errors
+    /// When it does not before the deadline.
+    pub fn wait_told(&self, deadline: Duration, since: Moment, words: &[&str]) -> Result<Moment> {
+        let mut told = None;
+        wait_until(deadline, &format!("{} tells {words:?}", self.name), || {
+            told = self.told(since, words)?;
+            Ok(told.is_some())
+        })?;
+        told.context("it was told")
     }
 
     /// Closes the pipe that it holds to this process, as the death of this process would.

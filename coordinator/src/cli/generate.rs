@@ -9,7 +9,7 @@ use clap::Args;
 use common::supervise::Exit;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::generate::{ChainBuilder, Mix, TrafficOptions};
+use crate::generate::{ChainBuilder, GAS_LIMIT, Mix, TrafficOptions};
 use crate::input::write_block;
 
 /// Options of `coordinator generate`.
@@ -39,6 +39,10 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub accounts: usize,
 
+    /// The gas limit of every block
+    #[arg(long, value_name = "GAS", default_value_t = GAS_LIMIT, value_parser = clap::value_parser!(u64).range(GAS_LIMIT..=1_000_000_000))]
+    pub gas_limit: u64,
+
     /// The chain id
     #[arg(long, value_name = "ID", default_value_t = 1337)]
     pub chain_id: u64,
@@ -46,8 +50,8 @@ pub struct GenerateArgs {
 
 /// Generates the chain. Files appear under their names only when they are complete.
 pub(super) fn generate(args: &GenerateArgs) -> anyhow::Result<Exit> {
-    let GenerateArgs { out, blocks, txs, mix, seed, accounts, chain_id } = args.clone();
-    let mut chain = ChainBuilder::new(TrafficOptions { seed, mix, accounts, chain_id })?;
+    let GenerateArgs { out, blocks, txs, mix, seed, accounts, gas_limit, chain_id } = args.clone();
+    let mut chain = ChainBuilder::new(TrafficOptions { seed, mix, accounts, chain_id, gas_limit })?;
     fs::create_dir_all(&out).with_context(|| format!("{} cannot be made", out.display()))?;
     let bar = ProgressBar::new(u64::from(blocks));
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} blocks, {eta} left") {

@@ -340,6 +340,7 @@ impl Driver {
                 let commands = self.scheduler.handle(now, Event::Result { assignment, digest });
                 let used = commands.contains(&Command::Use(assignment));
                 if used {
+                    tracing::debug!(%assignment, "a result is used");
                     if let Some(link) = self.link(assignment.shard, assignment.incarnation) {
                         link.results += 1;
                     }

@@ -21,7 +21,7 @@ use crate::rules::{self, Fields};
 use crate::validate::{ValidateError, execute_trusted};
 
 pub use traffic::{
-    Envelope, MAX_ACCOUNTS, MIN_ACCOUNTS, Mix, MixError, Traffic, TrafficError, TrafficOptions,
+    Envelope, GAS_LIMIT, MAX_ACCOUNTS, MIN_ACCOUNTS, Mix, MixError, Traffic, TrafficError, TrafficOptions,
 };
 
 /// Seconds between blocks.
@@ -165,7 +165,7 @@ mod tests {
     use crate::validate::verify_header;
 
     fn options() -> TrafficOptions {
-        TrafficOptions { seed: 7, mix: Mix::default(), accounts: 40, chain_id: 1337 }
+        TrafficOptions { seed: 7, mix: Mix::default(), accounts: 40, chain_id: 1337, gas_limit: GAS_LIMIT }
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub use self::mix::{Mix, MixError};
 /// A signed transaction.
 pub type Envelope = EthereumTxEnvelope<TxEip4844>;
 
+/// The least gas limit, and the usual one: the set-up must find room.
+pub const GAS_LIMIT: u64 = 60_000_000;
 /// The fewest accounts: transfers go to someone else.
 pub const MIN_ACCOUNTS: usize = 2;
 /// The most accounts: their keys are all derived at the start.
@@ -58,6 +60,8 @@ pub struct TrafficOptions {
     pub accounts: usize,
     /// The chain that the transactions are signed for.
     pub chain_id: u64,
+    /// The gas limit of every block.
+    pub gas_limit: u64,
 }
 
 /// Why no traffic can be generated.
@@ -119,6 +123,7 @@ pub enum TrafficError {
 pub struct Traffic {
     mix: Mix,
     chain_id: u64,
+    gas_limit: u64,
     accounts: Accounts,
     market: Option<Market>,
     rng: ChaCha8Rng,
@@ -130,7 +135,7 @@ impl Traffic {
     /// # Errors
     /// If the number of accounts is out of bounds or the mix is all zero.
     pub fn new(options: TrafficOptions) -> Result<Self, TrafficError> {
-        let TrafficOptions { seed, mix, accounts, chain_id } = options;
+        let TrafficOptions { seed, mix, accounts, chain_id, gas_limit } = options;
         if !(MIN_ACCOUNTS..=MAX_ACCOUNTS).contains(&accounts) {
             return Err(TrafficError::Accounts { got: accounts });
         }
@@ -139,6 +144,7 @@ impl Traffic {
         Ok(Self {
             mix,
             chain_id,
+            gas_limit,
             accounts: Accounts::derive(seed, accounts, chain_id)?,
             market: None,
             rng: ChaCha8Rng::from_seed(draws.0),
@@ -147,7 +153,7 @@ impl Traffic {
 
     /// The genesis of the chain, the same whenever it is asked for.
     pub fn genesis(&self) -> Genesis {
-        genesis::genesis(self.chain_id, self.accounts.addresses())
+        genesis::genesis(self.chain_id, self.gas_limit, self.accounts.addresses())
     }
 
     /// The transactions of block 1: they deploy the contracts and hand out tokens. Their
@@ -255,7 +261,7 @@ mod tests {
     const GWEI: u64 = 1_000_000_000;
 
     fn traffic(seed: u64, mix: Mix, accounts: usize) -> Traffic {
-        Traffic::new(TrafficOptions { seed, mix, accounts, chain_id: 1337 }).unwrap()
+        Traffic::new(TrafficOptions { seed, mix, accounts, chain_id: 1337, gas_limit: GAS_LIMIT }).unwrap()
     }
 
     #[test]
@@ -334,7 +340,9 @@ mod tests {
 
     #[test]
     fn options_out_of_bounds_are_refused() {
-        let make = |accounts, mix| Traffic::new(TrafficOptions { seed: 0, mix, accounts, chain_id: 1 });
+        let make = |accounts, mix| {
+            Traffic::new(TrafficOptions { seed: 0, mix, accounts, chain_id: 1, gas_limit: GAS_LIMIT })
+        };
         assert!(matches!(make(1, Mix::default()), Err(TrafficError::Accounts { got: 1 })));
         assert!(matches!(make(MAX_ACCOUNTS + 1, Mix::default()), Err(TrafficError::Accounts { .. })));
         let nothing = Mix { transfers: 0, erc20: 0, amm: 0 };

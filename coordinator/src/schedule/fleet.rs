@@ -33,10 +33,14 @@ pub(super) struct Shard {
     pub(super) retired: BTreeSet<SlotIndex>,
     /// After a refusal it is left alone until then.
     pub(super) rests_until: Duration,
+    /// Its work was overdue: it gets nothing new until it answers, or until then.
+    pub(super) late_until: Duration,
     /// Failures in a row.
     pub(super) failures: u32,
     /// What it holds.
     pub(super) outstanding: BTreeMap<AssignmentId, WorkItem>,
+    /// What its slots should be at, and since when: the oldest of what it holds, one for each slot.
+    pub(super) begun: BTreeMap<AssignmentId, Duration>,
     /// A suspect, beside which it gets nothing.
     pub(super) alone_with: Option<AssignmentId>,
     /// Heartbeats in a row that show nothing under way, while nothing should be.
@@ -54,8 +58,10 @@ impl Shard {
             watches: Vec::new(),
             retired: BTreeSet::new(),
             rests_until: now,
+            late_until: now,
             failures: 0,
             outstanding: BTreeMap::new(),
+            begun: BTreeMap::new(),
             alone_with: None,
             quiet_beats: 0,
         }
@@ -149,7 +155,7 @@ pub(super) struct Wanted<'a> {
 impl Wanted<'_> {
     /// Whether the shard could take it if it were not for what it holds.
     pub(super) fn fits(&self, id: ShardId, shard: &Shard) -> bool {
-        shard.rests_until <= self.now && self.suits(id, shard)
+        shard.rests_until <= self.now && shard.late_until <= self.now && self.suits(id, shard)
     }
 
     /// Whether the shard could take it sooner or later, as things are.

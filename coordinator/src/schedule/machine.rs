@@ -116,7 +116,7 @@ impl Scheduler {
     #[must_use]
     pub fn next_deadline(&self) -> Duration {
         let tick = self.ticked_at + self.limits.tick;
-        let rests = self.shards.alive.values().map(|shard| shard.rests_until);
+        let rests = self.shards.alive.values().map(|shard| shard.rests_until.max(shard.late_until));
         let held = self.work.values().filter_map(Work::held_until);
         let overdue = self.work.values().filter_map(|work| self.overdue_at(work));
         let patience = self.limits.overdue_floor + Duration::from_nanos(1);
@@ -186,7 +186,9 @@ impl Scheduler {
         }
         self.judge_suspects(now, &mut commands);
         self.settle_spent(&mut commands);
+        self.excuse_late(now);
         self.dispatch(now, &mut commands);
+        self.note_begun(now);
         commands
     }
 
@@ -302,6 +304,9 @@ impl Scheduler {
             shard.heard_at = (shard.heard_at + gap.saturating_sub(self.limits.tick)).min(now);
             for watch in &mut shard.watches {
                 watch.since = (watch.since + gap).min(now);
+            }
+            for begun in shard.begun.values_mut() {
+                *begun = (*begun + gap).min(now);
             }
         }
         for round in self.rounds.values_mut() {

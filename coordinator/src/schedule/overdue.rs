@@ -1,14 +1,17 @@
 //! The overdue rule: a slow slot or a lost message costs a second try elsewhere, not the block.
 //!
-//! Overdue is judged against the running median of the work's kind, scaled by its cost. First the
-//! work is given to another shard as well. Where the slot stands still for longer the work is given
-//! up there, the shard gets a strike, and then the slot is retired: a thread cannot be killed.
+//! Overdue is judged against the running median of the work's kind, scaled by its cost, from when a
+//! slot should have begun with it; what waits behind overdue work is overdue with it. First the work is
+//! given to another shard as well, and the late one gets nothing new until it answers, for a while.
+//! Where the slot stands still for longer the work is given up there, the shard gets a strike, and then
+//! the slot is retired: a thread cannot be killed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use common::id::{AssignmentId, ShardId, SlotIndex};
 
+use super::fleet::Shard;
 use super::machine::Scheduler;
 use super::rounds::Work;
 use super::{Command, ScheduleLimits, WorkClass, WorkItem};
@@ -80,8 +83,66 @@ impl Scheduler {
     /// When this work is to be given to another shard as well.
     pub(super) fn overdue_at(&self, work: &Work) -> Option<Duration> {
         let [only] = work.live.as_slice() else { return None };
-        let calm = !work.duplicate && work.suspicion.is_none();
-        calm.then(|| only.since + self.medians.limit(&work.item, &self.limits) + Duration::from_nanos(1))
+        if work.duplicate || work.suspicion.is_some() {
+            return None;
+        }
+        let late = |since: Duration, item: &WorkItem| {
+            since + self.medians.limit(item, &self.limits) + Duration::from_nanos(1)
+        };
+        let Some(shard) = self.shards.alive.get(&only.assignment.shard) else {
+            return Some(late(only.since, &work.item));
+        };
+        if let Some(begun) = shard.begun.get(&only.assignment) {
+            return Some(late(*begun, &work.item));
+        }
+        // It waits: one slot that is in time will get to it.
+        let ahead = shard.begun.iter().map(|(id, since)| match shard.outstanding.get(id) {
+            Some(item) => late(*since, item),
+            None => *since,
+        });
+        Some(ahead.max().unwrap_or_else(|| late(only.since, &work.item)))
+    }
+
+    /// Notes since when slots should be at what they hold: a shard takes it in the order it was given.
+    pub(super) fn note_begun(&mut self, now: Duration) {
+        for shard in self.shards.alive.values_mut() {
+            let mut held: Vec<AssignmentId> = shard.outstanding.keys().copied().collect();
+            held.sort_unstable_by_key(|assignment| assignment.attempt);
+            held.truncate(shard.working_slots());
+            shard.begun.retain(|assignment, _| held.contains(assignment));
+            for assignment in held {
+                shard.begun.entry(assignment).or_insert(now);
+            }
+        }
+    }
+
+    /// How long a slot was at this work.
+    pub(super) fn time_taken(
+        &self,
+        now: Duration,
+        work: &Work,
+        assignment: &AssignmentId,
+    ) -> Option<Duration> {
+        let live = work.live.iter().find(|live| live.assignment == *assignment)?;
+        let begun = self.shards.alive.get(&assignment.shard).and_then(|shard| shard.begun.get(assignment));
+        Some(now.saturating_sub(begun.copied().unwrap_or(live.since)))
+    }
+
+    /// A shard that was late has answered: it may have work again.
+    pub(super) fn answered(&mut self, now: Duration, assignment: &AssignmentId) {
+        if let Some(shard) = self.shards.get_mut(assignment.shard, assignment.incarnation) {
+            shard.late_until = shard.late_until.min(now);
+        }
+    }
+
+    /// While no shard is in time, being late is no reason to get nothing.
+    pub(super) fn excuse_late(&mut self, now: Duration) {
+        let in_time = |shard: &Shard| !shard.draining && shard.state.is_some() && shard.late_until <= now;
+        if !self.shards.alive.values().any(in_time) {
+            for shard in self.shards.alive.values_mut() {
+                shard.late_until = shard.late_until.min(now);
+            }
+        }
     }
 
     pub(super) fn overdue(&mut self, now: Duration, commands: &mut Vec<Command>) {
@@ -92,8 +153,12 @@ impl Scheduler {
             .map(|work| work.item.id)
             .collect();
         for id in due {
-            if let Some(work) = self.work.get_mut(&id) {
-                work.duplicate = true;
+            let Some(work) = self.work.get_mut(&id) else { continue };
+            work.duplicate = true;
+            // The late one gets nothing new for a while.
+            let holder = work.live.first().map(|live| live.assignment.shard);
+            if let Some(shard) = holder.and_then(|holder| self.shards.alive.get_mut(&holder)) {
+                shard.late_until = now + self.limits.lost_after;
             }
         }
         for assignment in self.hopeless(now) {
@@ -138,7 +203,8 @@ impl Scheduler {
                     let item = shard.outstanding.get(&current).or(done);
                     watch.limit = item.map(|item| self.medians.limit(item, &self.limits));
                 }
-                let limit = watch.limit.unwrap_or(self.limits.overdue_after);
+                // What was cancelled, as another shard has done it, has only to end: the floor is time enough.
+                let limit = watch.limit.unwrap_or_default();
                 let still = now.saturating_sub(watch.since);
                 if !watch.struck && still > (limit * STRIKE_AFTER).max(self.limits.stuck_floor) {
                     watch.struck = true;

@@ -318,6 +318,7 @@ impl Scheduler {
         commands: &mut Vec<Command>,
     ) {
         self.forget(&assignment);
+        self.answered(now, &assignment);
         let distrusted = self.distrusts(&assignment);
         // A later epoch's work is not this coordinator's, whatever its id.
         let ours = assignment.epoch <= self.epoch;
@@ -348,10 +349,12 @@ impl Scheduler {
     /// A sound result tells how long such work takes, and that fleet and shard are healthy.
     pub(super) fn learn_from(&mut self, now: Duration, assignment: &AssignmentId) {
         self.healthy += 1;
-        if let Some(work) = self.work.get(&assignment.work)
-            && let Some(live) = work.live.iter().find(|live| live.assignment == *assignment)
-        {
-            self.medians.add(&work.item, now.saturating_sub(live.since));
+        let took = self.work.get(&assignment.work).and_then(|work| {
+            let took = self.time_taken(now, work, assignment)?;
+            Some((work.item, took))
+        });
+        if let Some((item, took)) = took {
+            self.medians.add(&item, took);
         }
         if let Some(shard) = self.shards.get_mut(assignment.shard, assignment.incarnation) {
             shard.failures = 0;

@@ -47,9 +47,9 @@ fn the_median_decides_what_is_overdue() {
         scheduler.handle(ms(21), result(assignment));
     }
     join(&mut scheduler, 2, 4);
-    // 20 ms is usual, four times that is not.
-    assert_eq!(dispatched(&scheduler.handle(ms(79), Event::Tick)), []);
-    assert_eq!(dispatched(&scheduler.handle(ms(82), Event::Tick)).len(), 2);
+    // 20 ms is usual, four times that is not; the last two began at 21 ms.
+    assert_eq!(dispatched(&scheduler.handle(ms(100), Event::Tick)), []);
+    assert_eq!(dispatched(&scheduler.handle(ms(102), Event::Tick)).len(), 2);
 }
 
 #[test]
@@ -237,4 +237,69 @@ fn without_shards_the_policy_decides() {
         let (when, why) = failed.unwrap();
         assert!(when <= at && why == cause, "{policy}: {when} {why:?}");
     }
+}
+
+/// Shard 1 with one slot has shown that 20 ms are usual, and is given two pieces of work at 100 ms.
+fn usual_and_two_more(scheduler: &mut Scheduler) -> Vec<AssignmentId> {
+    join(scheduler, 1, 1);
+    let mut open = admit(scheduler, 8);
+    for round in 1..=6 {
+        let commands = scheduler.handle(ms(round * 20), result(open.remove(0)));
+        open.extend(dispatched(&commands));
+    }
+    assert_eq!(open.len(), 2);
+    open
+}
+
+#[test]
+fn the_median_is_of_the_work_and_not_of_the_wait_before_it() {
+    let mut scheduler = scheduler();
+    usual_and_two_more(&mut scheduler);
+    join(&mut scheduler, 2, 1);
+    // Each waited 20 ms for the one before it: four times 20 ms is late, not four times 40.
+    assert_eq!(dispatched(&scheduler.handle(ms(199), Event::Tick)), []);
+    assert_eq!(dispatched(&scheduler.handle(ms(201), Event::Tick)).len(), 2);
+}
+
+#[test]
+fn what_waits_behind_overdue_work_is_overdue_with_it() {
+    let mut scheduler = scheduler();
+    let held = usual_and_two_more(&mut scheduler);
+    join(&mut scheduler, 2, 1);
+    let again = dispatched(&scheduler.handle(ms(201), Event::Tick));
+    let works = |assignments: &[AssignmentId]| assignments.iter().map(|id| id.work).collect::<Vec<_>>();
+    assert_eq!(works(&again), works(&held));
+}
+
+#[test]
+fn a_late_shard_gets_nothing_new_until_it_answers() {
+    let mut scheduler = scheduler();
+    let held = usual_and_two_more(&mut scheduler);
+    join(&mut scheduler, 2, 1);
+    let again = dispatched(&scheduler.handle(ms(201), Event::Tick));
+    scheduler.handle(ms(220), result(again[0]));
+    scheduler.handle(ms(221), result(again[1]));
+    let round = RoundId(2);
+    let work = (20..24).map(item).collect();
+    let event = Event::Admit { round, block: B256::ZERO, work, prefer: vec![] };
+    let given = dispatched(&scheduler.handle(ms(230), event));
+    assert!(given.iter().all(|assignment| assignment.shard == ShardId(2)), "{given:?}");
+    let given = dispatched(&scheduler.handle(ms(240), result(held[0])));
+    assert_eq!(given.len(), 2);
+    assert!(given.iter().all(|assignment| assignment.shard == ShardId(1)), "{given:?}");
+}
+
+#[test]
+fn when_all_others_are_gone_a_late_shard_gets_work() {
+    let mut scheduler = scheduler();
+    usual_and_two_more(&mut scheduler);
+    join(&mut scheduler, 2, 1);
+    let again = dispatched(&scheduler.handle(ms(201), Event::Tick));
+    assert_eq!(again.len(), 2);
+    scheduler.handle(ms(220), result(again[0]));
+    scheduler.handle(ms(221), result(again[1]));
+    let round = RoundId(2);
+    let event = Event::Admit { round, block: B256::ZERO, work: vec![item(20)], prefer: vec![] };
+    assert_eq!(dispatched(&scheduler.handle(ms(230), event))[0].shard, ShardId(2));
+    assert_eq!(dispatched(&died(&mut scheduler, 240, 2, 2))[0].shard, ShardId(1));
 }

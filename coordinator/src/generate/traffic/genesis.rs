@@ -17,8 +17,6 @@ use alloy_primitives::{Address, Bytes, U256};
 
 use super::accounts::INITIAL_BALANCE;
 
-/// Gas limit of the genesis block.
-const GAS_LIMIT: u64 = 60_000_000;
 /// Base fee of the genesis block: 1 gwei.
 const BASE_FEE: u128 = 1_000_000_000;
 /// Time of the genesis block: some moment that never changes.
@@ -27,11 +25,11 @@ const TIMESTAMP: u64 = 1_750_000_000;
 const CONSOLIDATION_CODE_LENGTH: usize = 414;
 
 /// The genesis with these funded accounts.
-pub(crate) fn genesis(chain_id: u64, funded: impl Iterator<Item = Address>) -> Genesis {
+pub(crate) fn genesis(chain_id: u64, gas_limit: u64, funded: impl Iterator<Item = Address>) -> Genesis {
     let rich = GenesisAccount::default().with_balance(INITIAL_BALANCE);
     let accounts = funded.map(|address| (address, rich.clone()));
     Genesis { config: config(chain_id), ..Genesis::default() }
-        .with_gas_limit(GAS_LIMIT)
+        .with_gas_limit(gas_limit)
         .with_base_fee(Some(BASE_FEE))
         .with_timestamp(TIMESTAMP)
         .with_difficulty(U256::ZERO)
@@ -95,7 +93,7 @@ mod tests {
 
     #[test]
     fn it_survives_a_trip_through_the_json_of_geth() {
-        let genesis = genesis(1337, [Address::repeat_byte(1)].into_iter());
+        let genesis = genesis(1337, 60_000_000, [Address::repeat_byte(1)].into_iter());
         let json = serde_json::to_value(&genesis).unwrap();
         assert_eq!(json["config"]["chainId"], 1337);
         assert_eq!(json["config"]["terminalTotalDifficulty"], 0);
@@ -111,7 +109,7 @@ mod tests {
     #[test]
     fn it_has_the_funded_accounts_and_four_system_contracts() {
         let funded = (1..=3).map(Address::repeat_byte);
-        let genesis = genesis(1, funded.clone());
+        let genesis = genesis(1, 60_000_000, funded.clone());
         assert_eq!(genesis.alloc.len(), 7);
         for address in funded {
             assert_eq!(genesis.alloc.get(&address).unwrap().balance, INITIAL_BALANCE);

@@ -1,0 +1,91 @@
+//! The failure model, row by row: each fault is brought about in real processes, what follows is
+//! asserted, and two times are recorded: until it was noticed, and until what it had interrupted was
+//! done. `scripts/failure-table.sh` makes a table of them.
+//!
+//! | row | file |
+//! |---|---|
+//! | shards that die, freeze, are cut off, diverge | `shards` |
+//! | work that panics, hangs, is late, damaged, wrong, delivered twice, or kills | `work` |
+//! | the coordinator, its clients and its disk | `coordinator` |
+
+mod coordinator;
+mod shards;
+mod work;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use shard_tests::{Chain, Coordinator, Moment, Process, Scene, Shard, Size, wait_until, within};
+
+/// Blocks large enough that something can happen in the middle of one.
+const LARGE: Size = Size { blocks: 8, txs: 1_200, gas: 60 };
+
+/// Blocks that are committed before something happens.
+const BEFORE: usize = 3;
+
+/// The work of a slot that fails on purpose is told by its shard.
+const PLANNED: &[&str] = &["a planned fault"];
+
+/// A coordinator that tells everything, shards, and a chain for them.
+struct Play {
+    chain: Arc<Chain>,
+    coordinator: Coordinator,
+    shards: Vec<Shard>,
+}
+
+impl Play {
+    /// Shards 1, 2, … with these faults, where they are to have one; all ready.
+    fn with_faults(scene: &Scene, more: &[&str], faults: &[Option<&str>]) -> Result<Self> {
+        Self::on(Chain::sized(LARGE)?, scene, more, faults)
+    }
+
+    fn on(chain: Arc<Chain>, scene: &Scene, more: &[&str], faults: &[Option<&str>]) -> Result<Self> {
+        let coordinator = Coordinator::start_telling(scene, &chain, "127.0.0.1:0", more)?;
+        let mut shards = Vec::new();
+        for (id, fault) in (1..).zip(faults) {
+            let line = fault.map(|fault| ["--grace", "2", "--allow-faults", "--fault", fault]);
+            let line = line.as_ref().map_or(&[][..], |line| &line[..]);
+            shards.push(Shard::start(scene, id, &coordinator.url(), line)?);
+        }
+        let ids: Vec<u32> = shards.iter().map(|shard| shard.id).collect();
+        coordinator.wait_ready(&ids)?;
+        Ok(Self { chain, coordinator, shards })
+    }
+
+    fn with_shards(scene: &Scene, more: &[&str], count: usize) -> Result<Self> {
+        Self::with_faults(scene, more, &vec![None; count])
+    }
+
+    /// Begins to submit the chain, and returns in the middle of a block, when this shard has just been
+    /// given work.
+    fn in_a_block(&self, scene: &Scene, shard: u32) -> Result<Process> {
+        let client = self.coordinator.begin_submit(scene, &self.chain)?;
+        wait_until(within(30), "the shard has work of a block", || {
+            let log = self.coordinator.process.stderr()?;
+            let done = log.lines().filter(|line| line.contains("event=block_committed")).count();
+            let busy = log.lines().rev().take_while(|line| !line.contains("event=block_committed"));
+            let to_shard = format!("@{shard} transactions=");
+            ensure!(done < LARGE.blocks, "the chain is too short for this test");
+            Ok(done >= BEFORE && busy.into_iter().any(|line| line.contains(&to_shard)))
+        })?;
+        Ok(client)
+    }
+
+    /// When the first block after `since` was committed: the one that was under way, or the next.
+    fn next_block(&self, since: Moment) -> Result<Moment> {
+        self.coordinator.process.wait_told(within(60), since, &["event=block_committed"])
+    }
+
+    /// Executes the chain; a shard is to fail on purpose. Returns when it did.
+    fn run_into_the_fault(&self, scene: &Scene, shard: usize) -> Result<Moment> {
+        let began = Moment::now()?;
+        self.coordinator.submit_all(scene, &self.chain)?;
+        let faulty = self.shards.get(shard).context("no such shard")?;
+        faulty.process.told(began, PLANNED)?.context("the shard did not fail")
+    }
+
+    /// The coordinator says so once it is so.
+    fn wait_told(&self, since: Moment, words: &[&str]) -> Result<Moment> {
+        self.coordinator.process.wait_told(within(30), since, words)
+    }
+}
