@@ -22,6 +22,9 @@ const QUEUE: usize = 64;
 /// Blocks whose outcomes are remembered, so that submitting one again is answered.
 const REMEMBERED: usize = 4096;
 
+/// Clients that wait for one block, at most.
+const WAITERS: usize = 1024;
+
 /// How often a thread looks whether it is to stop.
 pub(super) const LOOK: Duration = Duration::from_millis(200);
 
@@ -289,7 +292,8 @@ impl Desk {
     ) -> Acceptance {
         let known = || BlockOutcome::known(block, self.ledger.spec());
         if let Some(reason) = state.held_up(&block.hash) {
-            return Acceptance::Settled(Box::new(BlockOutcome { known: false, ..known() }.parked(reason)));
+            let parked = BlockOutcome::new(block, self.ledger.spec()).parked(reason);
+            return Acceptance::Settled(Box::new(parked));
         }
         if !state.blocks.contains_key(&block.hash) {
             // It was open when it was offered again, and has ended since.
@@ -300,7 +304,13 @@ impl Desk {
         if state.quiet.remove(&block.hash) {
             state.intake.again(&block.hash, Duration::ZERO);
         }
-        state.waiters.entry(block.hash).or_default().push(outcome);
+        let waiters = state.waiters.entry(block.hash).or_default();
+        if waiters.len() >= WAITERS {
+            let reason = format!("it is accepted, and {WAITERS} clients wait for it already");
+            let told = BlockOutcome::new(block, self.ledger.spec()).failed(reason);
+            return Acceptance::Settled(Box::new(told));
+        }
+        waiters.push(outcome);
         Acceptance::Accepted
     }
 

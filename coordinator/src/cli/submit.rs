@@ -24,7 +24,7 @@ use super::run::complaint;
 use crate::input::ChainReader;
 
 /// How often a busy coordinator is asked again.
-const BUSY_TRIES: u32 = 600;
+const BUSY_TRIES: u32 = 100;
 
 /// How long to wait between those.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);

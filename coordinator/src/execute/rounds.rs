@@ -164,12 +164,12 @@ impl RoundClient {
                 Ok(Heeded::GoOn) => {}
                 Ok(Heeded::Over) => break,
                 Ok(Heeded::NobodyLeft) => {
-                    self.fleet.abandon_round(round).map_err(RoundError::Fleet)?;
+                    self.abandon(round)?;
                     end.nobody_left = true;
                     return Ok(end);
                 }
                 Err(error) => {
-                    self.fleet.abandon_round(round).map_err(RoundError::Fleet)?;
+                    self.abandon(round)?;
                     return Err(error);
                 }
             }
@@ -182,6 +182,16 @@ impl RoundClient {
         }
         end.verified = verified;
         Ok(end)
+    }
+}
+
+impl RoundClient {
+    /// Gives a round up. A block that shards have died at is parked then: what follows a round that was
+    /// given up is executed in this process.
+    fn abandon(&self, round: RoundId) -> Result<(), RoundError> {
+        let Some(index) = self.fleet.abandon_round(round)? else { return Ok(()) };
+        let reason = "shards died at it before its round was given up; look at their logs, then retry or discard the block".to_owned();
+        Err(RoundError::Parked { index, convicted: false, reason })
     }
 }
 

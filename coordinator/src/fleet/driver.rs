@@ -7,7 +7,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::account::Delta;
 use common::endpoint::PeerError;
-use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
+use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxIndex, WorkId};
 use common::message::{Register, Registered, ResultReceipt, SlotProgress, StateSummary, SubmitResult};
 use common::work::{WorkFailure, outcome_digest};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -52,8 +52,8 @@ pub(super) enum Message {
     Reached { link: LinkId, answer: Result<StateSummary, String> },
     /// A round is to be done.
     Open(RoundRequest, Sender<RoundEvent>),
-    /// A round is no longer wanted.
-    Abandon(RoundId),
+    /// A round is no longer wanted; what of it shards have died at, if anything.
+    Abandon(RoundId, Sender<Option<TxIndex>>),
     /// Shards are to hold this state.
     Target(StateSummary),
     /// Shards are to move by one block.
@@ -139,7 +139,9 @@ impl Driver {
             }
             Message::Reached { link, answer } => self.reached(now, link, answer),
             Message::Open(request, events) => self.open(now, request, events),
-            Message::Abandon(round) => {
+            Message::Abandon(round, reply) => {
+                let deadly = self.scheduler.deadly_work(round);
+                let _ = reply.send(deadly.map(|work| self.first_index(round, &work)));
                 self.rounds.remove(&round);
                 self.handle(now, Event::Abandon { round });
             }
@@ -264,6 +266,10 @@ impl Driver {
                 let PeerLimits { beat, lost_after, .. } = self.shared.options.peer;
                 answer = Ok(Registered { epoch: self.shared.epoch, heartbeat_every: beat, lost_after });
             } else {
+                if command == Command::Deferred(shard) {
+                    let text = format!("another process is shard {shard}; it is found out whether it lives");
+                    answer = Err(PeerError::Overloaded(text));
+                }
                 self.obey(command);
             }
         }

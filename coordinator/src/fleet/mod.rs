@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::B256;
 use common::account::Delta;
 use common::endpoint::{CoordinatorEndpoint, ShardEndpoint};
-use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
+use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, TxIndex, WorkId};
 use common::supervise::SupervisorHandle;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use executor_shard::node::{NodeConfig, ShardNode};
@@ -309,12 +309,15 @@ impl Fleet {
         Ok(results)
     }
 
-    /// A round's results are no longer wanted.
+    /// A round's results are no longer wanted. Returns the first transaction of work that shards have
+    /// died at, if there is any: then the block must not be executed in this process.
     ///
     /// # Errors
-    /// [`FleetError`] when the driver cannot be told.
-    pub fn abandon_round(&self, round: RoundId) -> Result<(), FleetError> {
-        self.shared.send(Message::Abandon(round))
+    /// [`FleetError`] when the driver does not answer.
+    pub fn abandon_round(&self, round: RoundId) -> Result<Option<TxIndex>, FleetError> {
+        let (reply, answer) = bounded(1);
+        self.shared.send(Message::Abandon(round, reply))?;
+        answer.recv_timeout(Duration::from_secs(5)).map_err(|_| FleetError::Ended)
     }
 
     /// Puts a shard into quarantine that trusted execution has found wrong about a block.

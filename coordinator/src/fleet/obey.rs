@@ -45,7 +45,7 @@ fn singles(spec: &WorkSpec) -> Vec<(WorkId, Arc<WorkSpec>)> {
 impl Driver {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::Admitted(_) | Command::Turned(_) | Command::Use(_) => {}
+            Command::Admitted(_) | Command::Turned(_) | Command::Deferred(_) | Command::Use(_) => {}
             Command::Ignore(assignment) => tracing::debug!(%assignment, "a result was not needed"),
             Command::Dispatch(assignment) => self.dispatch(assignment),
             Command::Cancel(assignment) => {
@@ -131,7 +131,7 @@ impl Driver {
         round.tell(RoundEvent::Disputed { work, answers });
     }
 
-    fn first_index(&self, round: RoundId, work: &WorkId) -> TxIndex {
+    pub(super) fn first_index(&self, round: RoundId, work: &WorkId) -> TxIndex {
         let spec = self.rounds.get(&round).and_then(|round| round.work.get(work));
         spec.and_then(|spec| spec.indices.first().copied()).unwrap_or_default()
     }

@@ -134,17 +134,16 @@ impl Scheduler {
             }
             let has_killed = work.suspicion.as_ref().is_some_and(Suspicion::has_killed);
             let company = if has_killed { Company::Nothing } else { Company::Alone };
-            // Two deaths convict only on different shards.
-            let killed = work.suspicion.as_ref().and_then(|suspicion| suspicion.deaths.last());
             let mut barred_here = barred.clone();
             barred_here.extend(work.first.map(|first| first.assignment.shard));
+            self.bar_victims(now, &work, &mut barred_here);
             let wanted = Wanted {
                 base: work.item.base,
                 depth: self.limits.depth,
                 now,
                 prefer: &round.prefer,
                 holders: &[],
-                lost_by: killed.map(|death| death.shard).or(work.lost_by.map(|lost| lost.shard)),
+                lost_by: work.lost_by.map(|lost| lost.shard),
                 barred: &barred_here,
                 company,
             };
@@ -240,6 +239,27 @@ impl Scheduler {
         let wanted = Wanted { base: None, barred: &others, ..wanted };
         let able = self.shards.alive.iter().any(|(id, shard)| wanted.suits(*id, shard));
         if able { Second::Later } else { Second::Nobody }
+    }
+
+    /// Two deaths convict only on different shards: those that the suspect has ended already do not get
+    /// it again, while there are others that will be able to take it.
+    fn bar_victims(&self, now: Duration, work: &Work, barred: &mut BTreeSet<ShardId>) {
+        let Some(suspicion) = &work.suspicion else { return };
+        let mut with_victims = barred.clone();
+        with_victims.extend(suspicion.victims());
+        let wanted = Wanted {
+            base: work.item.base,
+            depth: self.limits.depth,
+            now,
+            prefer: &[],
+            holders: &[],
+            lost_by: None,
+            barred: &with_victims,
+            company: Company::Nothing,
+        };
+        if self.shards.alive.iter().any(|(id, shard)| wanted.suits(*id, shard)) {
+            *barred = with_victims;
+        }
     }
 
     fn assign(

@@ -213,6 +213,9 @@ pub enum Command {
     Admitted(ShardId),
     /// The shard is not taken: another process with its id is alive.
     Turned(ShardId),
+    /// Another process has the shard's place, and whether it still lives is not known yet: to be asked
+    /// again.
+    Deferred(ShardId),
     /// Send the work to the shard.
     Dispatch(AssignmentId),
     /// The shard need not finish it.

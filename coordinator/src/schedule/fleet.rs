@@ -29,6 +29,10 @@ pub(super) struct Shard {
     pub(super) state: Option<StateRef>,
     pub(super) draining: bool,
     pub(super) heard_at: Duration,
+    /// When its last heartbeat arrived.
+    beat_at: Duration,
+    /// Another process that wants its place, and since when.
+    challenged: Option<(Incarnation, Duration)>,
     pub(super) watches: Vec<SlotWatch>,
     pub(super) retired: BTreeSet<SlotIndex>,
     /// After a refusal it is left alone until then.
@@ -55,6 +59,8 @@ impl Shard {
             state: None,
             draining: false,
             heard_at: now,
+            beat_at: now,
+            challenged: None,
             watches: Vec::new(),
             retired: BTreeSet::new(),
             rests_until: now,
@@ -81,6 +87,7 @@ impl Shard {
         let gap = now.saturating_sub(self.heard_at);
         let absence = if gap > usual_gap { gap } else { Duration::ZERO };
         self.heard_at = self.heard_at.max(now);
+        self.beat_at = self.beat_at.max(now);
         for report in slots.iter().take(usize::from(self.slots)) {
             let current = report.current.map(|(assignment, _)| assignment);
             let fresh = SlotWatch {
@@ -97,6 +104,17 @@ impl Shard {
                 }
                 Some(watch) => *watch = fresh,
                 None => self.watches.push(fresh),
+            }
+        }
+    }
+
+    /// Whether its heartbeats have come since another process first asked for its place.
+    pub(super) fn is_alive_since_challenged(&mut self, challenger: Incarnation, now: Duration) -> bool {
+        match self.challenged.filter(|(known, _)| *known == challenger) {
+            Some((_, since)) => self.beat_at > since,
+            None => {
+                self.challenged = Some((challenger, now));
+                false
             }
         }
     }

@@ -192,7 +192,8 @@ impl Scheduler {
         commands
     }
 
-    /// A newcomer with a living shard's id is refused. The same life may register again (it has not
+    /// A newcomer with a living shard's id is refused, once that one has shown that it lives: it may be a
+    /// former life of the newcomer whose end is not known yet. The same life may register again (it has not
     /// heard from the coordinator for a while, which may be the coordinator's own absence): it goes
     /// on with what it holds.
     fn register(
@@ -205,7 +206,8 @@ impl Scheduler {
     ) {
         if let Some(known) = self.shards.alive.get_mut(&shard) {
             if known.incarnation != incarnation {
-                commands.push(Command::Turned(shard));
+                let alive = known.is_alive_since_challenged(incarnation, now);
+                commands.push(if alive { Command::Turned(shard) } else { Command::Deferred(shard) });
                 return;
             }
             known.heard_at = known.heard_at.max(now);

@@ -38,6 +38,9 @@ pub(super) struct Work {
     pub(super) suspicion: Option<Suspicion>,
     /// What the last failure said.
     pub(super) complaint: Option<String>,
+    /// Processes that have ended with it begun, many at once or not. No evidence against it, but
+    /// reason enough not to run it in the coordinator's own.
+    pub(super) deaths: u32,
 }
 
 impl Work {
@@ -52,6 +55,7 @@ impl Work {
             first: None,
             suspicion: None,
             complaint: None,
+            deaths: 0,
         }
     }
 
@@ -152,6 +156,13 @@ impl Scheduler {
         let (stranded_since, unverified_since) = (None, None);
         let opened = Round { open, cutting, prefer, stranded_since, unverified_since, controls: 0, block };
         self.rounds.insert(round, opened);
+    }
+
+    /// Work of the round that shards have died at, if there is any: whatever becomes of the round, it is
+    /// not to be executed in the coordinator's process.
+    #[must_use]
+    pub fn deadly_work(&self, round: RoundId) -> Option<WorkId> {
+        self.work.values().find(|work| work.round == round && work.may_kill()).map(|work| work.item.id)
     }
 
     pub(super) fn abandon(&mut self, round: RoundId, commands: &mut Vec<Command>) {
@@ -259,10 +270,10 @@ impl Scheduler {
         for id in spent {
             let Some(work) = self.work.get(&id) else { continue };
             let last = work.complaint.clone().unwrap_or_else(|| "its shard was lost".into());
-            let suspect = work.suspicion.as_ref().is_some_and(Suspicion::has_killed) || work.first.is_some();
+            let suspect = work.may_kill() || work.first.is_some();
             let (cause, reason) = if suspect {
                 let text = format!(
-                    "{limit} attempts ended with a dead shard; look at its logs, then retry or discard the block"
+                    "{limit} attempts failed, and shards died at it; look at their logs, then retry or discard the block"
                 );
                 (FailCause::Parked { work: id, convicted: false }, text)
             } else {
@@ -288,7 +299,8 @@ impl Scheduler {
             .collect();
         for round in stranded {
             // What may kill whoever runs it is not for the coordinator's own process.
-            let deadly = self.work.values().any(|work| work.round == round && work.may_kill());
+            let suspect = |work: &Work| work.round == round && (work.may_kill() || work.suspicion.is_some());
+            let deadly = self.work.values().any(suspect);
             self.abandon(round, commands);
             let local = policy == NoShards::Local && !deadly;
             let cause = if local { FailCause::Local } else { FailCause::Stranded };

@@ -54,6 +54,11 @@ impl Suspicion {
         Self { since, held_until, pending: Vec::new(), deaths: Vec::new(), killed }
     }
 
+    /// The shards that have died alone with it.
+    pub(super) fn victims(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.deaths.iter().chain(&self.pending).map(|death| death.shard)
+    }
+
     pub(super) fn has_killed(&self) -> bool {
         self.killed
     }
@@ -119,6 +124,9 @@ impl Scheduler {
             self.take_toll(known, commands);
         }
         for assignment in known.started() {
+            if let Some(work) = self.work.get_mut(&assignment.work) {
+                work.deaths += 1;
+            }
             // What another shard has done before and lived is not suspect by one death.
             if self.is_excused(&assignment.work, many) {
                 continue;
@@ -246,6 +254,7 @@ impl Scheduler {
             let mut work = Work::new(item, round);
             // Each is bounded with what the whole has cost.
             work.tries = former.tries;
+            work.deaths = former.deaths;
             work.suspicion = Some(Suspicion::new(now, held_until, true));
             self.work.insert(item.id, work);
         }

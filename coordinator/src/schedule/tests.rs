@@ -126,14 +126,37 @@ fn nobody_is_lost_for_the_coordinators_own_absence() {
     assert_eq!(scheduler.handle(ms(60_100), Event::Tick), []);
 }
 
+/// A heartbeat of shard 1 that has arrived then.
+fn beat(scheduler: &mut Scheduler, at: u64) {
+    let (shard, incarnation) = (ShardId(1), Incarnation(1));
+    scheduler.handle(ms(at), Event::Heartbeat { shard, incarnation, slots: vec![], queued: 0 });
+}
+
 #[test]
 fn a_newcomer_with_a_living_shards_id_is_turned_away() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
     let newcomer = Event::Register { shard: ShardId(1), incarnation: Incarnation(99), slots: 1 };
-    assert_eq!(scheduler.handle(ms(1), newcomer.clone()), [Command::Turned(ShardId(1))]);
-    scheduler.handle(ms(2), lost(1));
-    assert!(scheduler.handle(ms(3), newcomer).contains(&Command::Admitted(ShardId(1))));
+    assert_eq!(scheduler.handle(ms(1), newcomer.clone()), [Command::Deferred(ShardId(1))]);
+    beat(&mut scheduler, 2);
+    assert_eq!(scheduler.handle(ms(3), newcomer.clone()), [Command::Turned(ShardId(1))]);
+    scheduler.handle(ms(4), lost(1));
+    assert!(scheduler.handle(ms(5), newcomer).contains(&Command::Admitted(ShardId(1))));
+}
+
+#[test]
+fn a_newcomer_whose_former_life_is_not_known_to_be_over_is_to_ask_again() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    beat(&mut scheduler, 1);
+    let newcomer = Event::Register { shard: ShardId(1), incarnation: Incarnation(99), slots: 1 };
+    // A heartbeat that had arrived before says nothing.
+    for at in [2, 20, 60] {
+        beat(&mut scheduler, 1);
+        assert_eq!(scheduler.handle(ms(at), newcomer.clone()), [Command::Deferred(ShardId(1))]);
+    }
+    scheduler.handle(ms(70), lost(1));
+    assert!(scheduler.handle(ms(80), newcomer).contains(&Command::Admitted(ShardId(1))));
 }
 
 #[test]

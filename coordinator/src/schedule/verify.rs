@@ -44,7 +44,7 @@ impl Work {
     /// Whether shards have died with it in a way that speaks against it.
     pub(super) fn may_kill(&self) -> bool {
         let killed = self.suspicion.as_ref().is_some_and(Suspicion::has_killed);
-        killed || self.first.is_some_and(|first| first.deaths >= DEADLY)
+        killed || self.deaths >= DEADLY || self.first.is_some_and(|first| first.deaths >= DEADLY)
     }
 
     /// Whether trusted code may have it.

@@ -101,6 +101,8 @@ pub(super) struct Coordinator {
     pub(super) under_way: BTreeSet<AssignmentId>,
     /// Whose registration is being decided.
     pub(super) admitting: Option<CallId>,
+    /// Whether that is to be asked again.
+    pub(super) deferred: bool,
     pub(super) intake: Intake,
     pub(super) run: Option<Run>,
     pub(super) committing: bool,
@@ -145,6 +147,7 @@ impl World {
             links: BTreeMap::new(),
             under_way: BTreeSet::new(),
             admitting: None,
+            deferred: false,
             intake,
             run: None,
             committing: false,
@@ -425,6 +428,11 @@ impl World {
         }
         match command {
             Command::Turned(_) | Command::Ignore(_) | Command::Reassigned { .. } => {}
+            Command::Deferred(_) => {
+                if let Some(known) = self.coordinator(index) {
+                    known.deferred = true;
+                }
+            }
             Command::Admitted(shard) => self.connect(index, shard),
             Command::Dispatch(assignment) => self.dispatch(index, assignment),
             Command::Cancel(assignment) => {

@@ -105,6 +105,7 @@ impl World {
         let Some((shard, incarnation)) = self.caller(call) else { return };
         if let Some(known) = self.coordinator(index) {
             known.admitting = Some(call);
+            known.deferred = false;
         }
         self.tell(index, Event::Register { shard, incarnation, slots });
         let Some(known) = self.coordinator(index) else {
@@ -112,10 +113,12 @@ impl World {
             return;
         };
         known.admitting = None;
-        let epoch = known.epoch;
+        let (epoch, deferred) = (known.epoch, known.deferred);
         let taken = known.links.get(&shard).is_some_and(|link| link.incarnation == incarnation);
         let answer = if taken {
             Ok(Registered { epoch, heartbeat_every: BEAT, lost_after: self.limits.lost_after })
+        } else if deferred {
+            Err(PeerError::Overloaded("perhaps alive in another process".into()))
         } else {
             Err(PeerError::Refused("alive in another process".into()))
         };

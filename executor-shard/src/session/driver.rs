@@ -76,7 +76,12 @@ impl SessionHandle {
     /// # Errors
     /// [`Refusal`] saying why it is not taken.
     pub fn accept(&self, id: AssignmentId) -> Result<Accepted, Refusal> {
-        self.machine().accept(id)
+        let accepted = self.machine().accept(id);
+        if matches!(accepted, Ok(Accepted::New)) {
+            // The next heartbeat is due sooner.
+            self.shared.changed.notify_one();
+        }
+        accepted
     }
 
     /// A worker has finished an assignment.

@@ -66,6 +66,9 @@ enum Phase {
     Left,
 }
 
+/// An idle shard's heartbeats are so many times as far apart, as far as the limit allows.
+const IDLE_BEATS: u32 = 3;
+
 /// The session.
 #[derive(Debug)]
 pub struct Session {
@@ -75,6 +78,8 @@ pub struct Session {
     asking: Delays,
     beat_every: Duration,
     beat_at: Duration,
+    /// When the last heartbeat was answered.
+    beaten_at: Duration,
     beat_under_way: bool,
     heard_at: Duration,
     joined_at: Duration,
@@ -99,6 +104,7 @@ impl Session {
             asking: Delays::new(config.backoff),
             beat_every: Duration::from_millis(100),
             beat_at: now,
+            beaten_at: now,
             beat_under_way: false,
             heard_at: now,
             joined_at: now,
@@ -160,6 +166,8 @@ impl Session {
             return Err(Refusal::QueueFull { limit: self.config.queue_limit });
         }
         self.accepted.insert(id);
+        // Whoever has work is watched closely.
+        self.beat_at = self.beat_at.min(self.beaten_at + self.beat_every);
         Ok(Accepted::New)
     }
 
@@ -201,10 +209,21 @@ impl Session {
         }
     }
 
+    /// The time between two heartbeats: an idle shard sends fewer, and never fewer than three within the
+    /// limit after which it counts as lost.
+    fn pace(&self) -> Duration {
+        if self.accepted.is_empty() && self.outbox.is_empty() {
+            (self.beat_every * IDLE_BEATS).min(self.lost_after / IDLE_BEATS).max(self.beat_every)
+        } else {
+            self.beat_every
+        }
+    }
+
     /// The answer to [`Action::Heartbeat`].
     pub fn heartbeat_done(&mut self, answer: Result<(), PeerError>, now: Duration, random: u64) {
         self.beat_under_way = false;
-        self.beat_at = now + self.beat_every;
+        self.beaten_at = now;
+        self.beat_at = now + self.pace();
         match answer {
             Ok(()) => {
                 self.heard_at = now;

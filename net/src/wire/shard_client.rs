@@ -1,6 +1,6 @@
 //! A shard across the network, as its coordinator sees it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,11 +25,16 @@ use super::payload::chunks;
 use super::status::from_status;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, PeerLimits};
 
+/// An idle shard's pings are so many times as far apart, as far as the limit allows.
+const IDLE_PINGS: u32 = 3;
+
 /// A shard behind a channel.
 #[derive(Debug, Clone)]
 pub struct ShardClient {
     client: ExecutorShardClient<Channel>,
     limits: PeerLimits,
+    /// When it was last given work.
+    used_at: Arc<Mutex<Option<Instant>>>,
 }
 
 impl ShardClient {
@@ -39,7 +44,7 @@ impl ShardClient {
         let client = ExecutorShardClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, limits }
+        Self { client, limits, used_at: Arc::default() }
     }
 
     /// Asks the shard who it is.
@@ -88,6 +93,7 @@ fn state_reached(reply: v1::StateReply) -> Result<StateSummary, PeerError> {
 #[async_trait]
 impl ShardEndpoint for ShardClient {
     async fn execute(&self, command: ExecuteBlock) -> Result<(), PeerError> {
+        *self.used_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let work = encode("work", &command.spec)?;
         let request = v1::ExecuteBlockRequest {
             assignment: Some(assignment_to(command.assignment)),
@@ -144,6 +150,14 @@ impl ShardEndpoint for ShardClient {
 }
 
 impl ShardClient {
+    /// The time between two pings: longer while the shard has had no work for a while.
+    fn pause(&self) -> Duration {
+        let PeerLimits { beat, lost_after, .. } = self.limits;
+        let used = self.used_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = used.is_none_or(|at| at.elapsed() > lost_after);
+        if idle { (beat * IDLE_PINGS).min(lost_after / IDLE_PINGS).max(beat) } else { beat }
+    }
+
     /// Pings over one stream. Its end tells at once that the connection is gone, silence that the
     /// shard is frozen or cut off.
     async fn watch(&self) -> Result<std::convert::Infallible, PeerError> {
@@ -173,7 +187,7 @@ impl ShardClient {
                 Ok(Ok(Some(_))) => {}
             }
             // Between two pings the stream is watched too: its end must be noticed at once.
-            let pause = Instant::now() + self.limits.beat;
+            let pause = Instant::now() + self.pause();
             match tokio::time::timeout_at(pause, pongs.message()).await {
                 Err(_) => {}
                 Ok(Err(status)) => return Err(from_status(&status)),

@@ -3,16 +3,16 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use shard_tests::{
-    Chain, ChainFile, Coordinator, HeaderField, Measured, Moment, Process, Report, Scene, Shard, Size,
-    scenario, submit_to, wait_until, within,
+    Chain, ChainFile, Coordinator, HeaderField, Measured, Moment, Process, Report, Scene, Shard, Signal,
+    Size, scenario, submit_to, within,
 };
 
 use super::{LARGE, Play};
 
-/// Clients that submit at the same time: one block in hand, 64 that wait, and some too many.
-const CLIENTS: usize = 70;
+/// Blocks that may be accepted and not ended.
+const PLACES: usize = 64;
 
 fn text(path: &Path) -> Result<&str> {
     path.to_str().context("the path is not UTF-8")
@@ -145,45 +145,94 @@ fn without_shards_a_block_fails_at_once_when_it_is_to() -> Result<()> {
 #[test]
 fn blocks_beyond_the_queue_are_turned_away() -> Result<()> {
     scenario(|scene| {
-        let chain = Chain::sized(Size { blocks: 1, txs: 1, gas: 60 })?;
+        let chain = Chain::sized(Size { blocks: PLACES + 4, txs: 1, gas: 60 })?;
         let coordinator = Coordinator::start(scene, &chain, &[])?;
         let since = Moment::now()?;
-        let mut clients = Vec::new();
-        for _ in 0..CLIENTS {
-            clients.push(submit_to(scene, &coordinator.url(), &chain.rlp())?);
-        }
-        let mut turned_away = Vec::new();
-        wait_until(within(60), "the clients that are too many give up", || {
-            let mut left = Vec::new();
-            for mut client in clients.drain(..) {
-                if client.exited()?.is_some() {
-                    turned_away.push(client);
-                } else {
-                    left.push(client);
-                }
-            }
-            clients = left;
-            Ok(clients.len() <= 65)
-        })?;
+        let said = match coordinator.accept_all(&chain) {
+            Err(error) => format!("{error:#}"),
+            Ok(()) => bail!("more blocks were accepted than there are places for"),
+        };
         let noticed = Moment::now()?;
-        for client in &mut turned_away {
-            let (code, said) = (client.exit_code(within(1))?, client.stderr()?);
-            ensure!(code == 1 && said.contains("the coordinator stays busy"), "{code}: {said}");
-        }
-        ensure!(clients.len() == 65, "{} clients have a place", clients.len());
+        ensure!(said.contains("the coordinator stays busy"), "{said}");
+        ensure!(coordinator.status()?.accepted == PLACES as u64, "{:?}", coordinator.status()?);
         let _shard = Shard::start(scene, 1, &coordinator.url(), &[])?;
-        for client in &mut clients {
-            let code = client.exit_code(within(60))?;
-            ensure!(code == 0, "submit ended with {code} although its block was accepted");
-        }
+        coordinator.wait_status(within(60), "what was accepted is committed", |status| {
+            status.head == PLACES as u64 && status.accepted == 0
+        })?;
         let done = Moment::now()?;
+        coordinator.submit_all(scene, &chain)?;
         Measured::since(
             since,
             150,
             "overload",
-            "70 clients submit at once while there is no shard; then one joins",
+            "68 blocks are submitted at once (`--no-wait`) while there is no shard; then one joins",
         )
-        .noticed("the queue is full: `RESOURCE_EXHAUSTED`; clients give up after 100 tries", noticed)
+        .noticed("the queue is full: `RESOURCE_EXHAUSTED`; the client gives up after 100 tries", noticed)
+        .finished(done)
+        .record()
+    })
+}
+
+#[test]
+fn accepted_blocks_outlive_the_coordinator() -> Result<()> {
+    scenario(|scene| {
+        let data = scene.path("data");
+        let more = ["--data-dir", text(&data)?];
+        let chain = Chain::sized(LARGE)?;
+        let mut first = Coordinator::start(scene, &chain, &more)?;
+        let _shards = Shard::start_all(scene, 3, &first.url())?;
+        first.wait_ready(&[1, 2, 3])?;
+        first.accept_all(&chain)?;
+        let since = first.process.strike()?;
+        first.process.wait(within(10))?;
+        let next = Coordinator::start_telling(scene, &chain, &first.address, &more)?;
+        let noticed = next.process.wait_told(within(10), since, &["blocks that were accepted before"])?;
+        next.wait_status(within(60), "every accepted block is committed", |status| {
+            status.head == LARGE.blocks as u64 && status.accepted == 0
+        })?;
+        let done = Moment::now()?;
+        next.submit_all(scene, &chain)?;
+        Measured::since(
+            since,
+            125,
+            "coordinator dies with accepted blocks",
+            "SIGKILL after 8 blocks were accepted (`--no-wait`); started again, nobody submits anything",
+        )
+        .noticed("its journal: it goes on with them", noticed)
+        .finished(done)
+        .record()
+    })
+}
+
+#[test]
+fn a_coordinator_that_hangs_is_replaced() -> Result<()> {
+    scenario(|scene| {
+        let data = scene.path("data");
+        let more = ["--data-dir", text(&data)?];
+        let mut play = Play::with_shards(scene, &more, 2)?;
+        let mut client = play.in_a_block(scene, 2)?;
+        let since = Moment::now()?;
+        play.coordinator.process.signal(Signal::Stop)?;
+        let more = [&more[..], &["--take-over", "--take-over-grace", "1"]].concat();
+        let next = Coordinator::start_telling(scene, &play.chain, "127.0.0.1:0", &more)?;
+        let noticed = next.process.told(since, &["it was ended"])?.context("it does not say so")?;
+        let status = play.coordinator.process.wait(within(10))?;
+        ensure!(status.code().is_none(), "the holder ended by itself: {status}");
+        client.exit_code(within(15))?;
+        // Its shards knew only its address.
+        let shards = Shard::start_all(scene, 2, &next.url())?;
+        next.wait_ready(&[1, 2])?;
+        let mut client = next.begin_submit(scene, &play.chain)?;
+        let done = next.process.wait_told(within(60), since, &["event=block_committed"])?;
+        next.check_submitted(&play.chain, &mut client)?;
+        drop(shards);
+        Measured::since(
+            since,
+            135,
+            "coordinator hangs",
+            "SIGSTOP in the middle of a block; another one is started with `--take-over --take-over-grace 1` and shards of its own",
+        )
+        .noticed("it does not step down: it is ended", noticed)
         .finished(done)
         .record()
     })

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use shard_tests::{
     Chain, Coordinator, Direction, Measured, Moment, Proxy, Scene, Shape, Shard, Signal, scenario,
     wait_until, within,
@@ -179,6 +179,34 @@ fn nobody_is_lost_when_the_coordinator_is_paused_in_a_block() -> Result<()> {
         )
         .unnoticed("a gap in its own ticks: nobody is lost")
         .finished(done)
+        .record()
+    })
+}
+
+#[test]
+fn a_shard_that_is_started_again_before_its_end_is_known_is_taken() -> Result<()> {
+    scenario(|scene| {
+        let mut play = Play::with_shards(scene, &[], 2)?;
+        play.coordinator.process.signal(Signal::Stop)?;
+        let since = Moment::now()?;
+        let Some(shard) = play.shards.get_mut(1) else { bail!("there is no second shard") };
+        shard.process.kill()?;
+        let file = scene.path("again.address").display().to_string();
+        *shard = Shard::start(scene, 2, &play.coordinator.url(), &["--address-file", &file])?;
+        wait_until(within(20), "the new life serves", || Ok(std::fs::exists(&file)?))?;
+        play.coordinator.process.signal(Signal::Continue)?;
+        let lost = play.wait_told(since, &["event=shard_lost shard=2"])?;
+        let joined = play.wait_told(lost, &["event=shard_joined shard=2"])?;
+        play.coordinator.wait_ready(&[1, 2])?;
+        play.coordinator.submit_all(scene, &play.chain)?;
+        Measured::since(
+            since,
+            15,
+            "a shard is started again before its end is known",
+            "SIGKILL and a new process while the coordinator is stopped",
+        )
+        .noticed("its former life's connection has ended: `shard_lost`", lost)
+        .finished(joined)
         .record()
     })
 }

@@ -1,6 +1,7 @@
 //! Work that panics, hangs, is late, is delivered late or twice, is damaged or wrong, or kills.
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use shard_tests::{
     Chain, Coordinator, Direction, Measured, Moment, Process, Proxy, Scene, Shape, Shard, scenario,
     wait_until, within,
@@ -170,6 +171,32 @@ fn a_wrong_result_never_counts() -> Result<()> {
     })
 }
 
+#[test]
+fn a_shard_that_returns_wrong_results_is_named_when_its_work_is_verified() -> Result<()> {
+    scenario(|scene| {
+        let more = ["--verify-fraction", "1"];
+        let play = Play::with_faults(scene, &more, &[None, None, Some("wrong@30")])?;
+        let since = play.run_into_the_fault(scene, 2)?;
+        let noticed = play.wait_told(since, &["returned a wrong result", "event=alarm shard=3"])?;
+        let done = play.next_block(since)?;
+        let status = play.coordinator.status()?;
+        let liar = status.shard(3).context("the shard is gone")?;
+        ensure!(liar.quarantined, "{liar:?}");
+        Measured::since(
+            since,
+            96,
+            "wrong result of work that is verified",
+            "`--fault wrong@N`, 3 shards, `--verify-fraction 1`",
+        )
+        .noticed(
+            "two digests that differ, settled by trusted execution: the shard is named and in quarantine",
+            noticed,
+        )
+        .finished(done)
+        .record()
+    })
+}
+
 /// Starts shards that die of a transaction whenever they have ended, until `done`.
 fn keep_alive(
     scene: &Scene,
@@ -206,7 +233,7 @@ fn a_block_whose_transaction_kills_whoever_runs_it_is_parked_and_the_fleet_lives
         let mut play = Play::on(Chain::of(8)?, scene, &[], &[Some(fault); 3])?;
         let mut client: Process = play.coordinator.begin_submit(scene, &play.chain)?;
         let began = Moment::now()?;
-        let parked = ["the block is parked at transaction 100", "event=alarm"];
+        let parked = ["transaction 100", "event=block_parked"];
         let deaths = keep_alive(scene, &mut play, fault, |play| {
             let alone = play.coordinator.process.told(began, &["executed here instead"])?;
             ensure!(alone.is_none(), "the coordinator has executed a transaction that kills");
@@ -229,6 +256,12 @@ fn a_block_whose_transaction_kills_whoever_runs_it_is_parked_and_the_fleet_lives
         play.coordinator.wait_status(within(10), "no shard is left", |status| status.shards.is_empty())?;
         play.shards = Shard::start_all(scene, 3, &play.coordinator.url())?;
         play.coordinator.wait_ready(&[1, 2, 3])?;
+        let listed = play.coordinator.ask(&["parked", "list", "--json"], &[])?;
+        let listed: Value =
+            serde_json::from_str(&listed).with_context(|| format!("not one line: {listed}"))?;
+        ensure!(listed.get("transaction").and_then(Value::as_u64) == Some(100), "{listed}");
+        let hash = listed.get("hash").and_then(Value::as_str).context("no hash")?;
+        play.coordinator.ask(&["parked", "retry"], &[hash])?;
         play.coordinator.submit_all(scene, &play.chain)?;
         Measured::since(
             since,
