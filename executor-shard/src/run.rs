@@ -21,6 +21,9 @@ use crate::fault::{Fault, Faults};
 use crate::node::{NodeConfig, ShardNode};
 use crate::replica::Replica;
 
+/// How long tasks and threads may take to end when they are told to.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+
 /// Executes sub-blocks of Ethereum blocks for a coordinator.
 ///
 /// It joins the coordinator's fleet, keeps a replica of the state, and executes what it is sent.
@@ -112,17 +115,21 @@ pub async fn run(args: ShardArgs) -> anyhow::Result<Drained> {
     let grace = Duration::from_secs(args.grace);
     let outcome = supervisor.run_until_stopped(asked).await;
     // With the parent gone there is nobody to finish anything for.
+    let mut patience = DRAIN_WITHIN;
     let finish = !matches!(outcome, Outcome::Failed(_) | Outcome::Stopped(StopReason::ParentGone));
     if finish {
         node.begin_drain();
         tokio::select! {
             () = left.cancelled() => {}
-            reason = signals.next() => tracing::warn!(%reason, "asked again: stopping at once"),
+            reason = signals.next() => {
+                tracing::warn!(%reason, "asked again: stopping at once");
+                patience = Duration::ZERO;
+            }
             () = tokio::time::sleep(grace) => tracing::warn!("work in hand was not finished in time"),
         }
     }
     drop(node);
-    Ok(supervisor.drain(Duration::from_secs(5), signals.next()).await)
+    Ok(supervisor.drain(patience, signals.next()).await)
 }
 
 /// Binds, serves and joins.

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | idle fleet | SIGTERM of the coordinator | exits 0; the shards wait for another |
 //! | blocks under way | SIGTERM of the coordinator | exits 0 or 3 within its grace, the client is told |
+//! | a block that takes long | SIGTERM of the coordinator, and again | the second one ends it at once, with 3 |
+//! | work that takes long | SIGTERM of its shard, and again | the same |
 //! | blocks under way | SIGKILL of the coordinator, started again at its port | the same shards rejoin by themselves, the chain can be submitted again |
 //! | idle fleet | the coordinator is paused for longer than the limit | nobody is declared lost for that, blocks go on |
 //! | coordinator gone for good | SIGTERM of a shard | exits 0 |
@@ -72,6 +74,50 @@ fn a_coordinator_asked_to_stop_with_blocks_under_way_tells_its_client() -> Resul
         let said = client.stderr()?;
         ensure!(said.contains("block "), "the client does not say which block was left: {said}");
         Ok(())
+    })
+}
+
+/// A coordinator with a block in hand that takes as good as for ever, and the only shard that has it.
+fn with_endless_work(scene: &Scene) -> Result<(Coordinator, Shard, Process)> {
+    let chain = Chain::of(8)?;
+    let coordinator = Coordinator::start(scene, &chain, &["--grace", "60"])?;
+    let more = ["--allow-faults", "--fault", "slow:600000@1+", "--grace", "60"];
+    let shard = Shard::start(scene, 1, &coordinator.url(), &more)?;
+    coordinator.wait_ready(&[1])?;
+    let client = coordinator.begin_submit(scene, &chain)?;
+    wait_until(within(20), "the shard has work", || Ok(shard.process.stderr()?.contains("a planned fault")))?;
+    Ok((coordinator, shard, client))
+}
+
+/// Asks a process to stop, waits until it drains, and asks it again.
+fn ask_twice(process: &mut Process, drains: &str) -> Result<()> {
+    process.signal(Signal::Term)?;
+    wait_until(within(10), "it drains", || Ok(process.stderr()?.contains(drains)))?;
+    ensure!(process.exited()?.is_none(), "it did not wait for what it has in hand");
+    process.signal(Signal::Term)?;
+    let began = Instant::now();
+    let code = process.exit_code(within(10))?;
+    ensure!(code == 3, "{} ended with {code}", process.name());
+    ensure!(began.elapsed() < within(4), "it took {:?}", began.elapsed());
+    Ok(())
+}
+
+#[test]
+fn a_coordinator_asked_twice_ends_at_once() -> Result<()> {
+    scenario(|scene| {
+        let (mut coordinator, _shard, mut client) = with_endless_work(scene)?;
+        ask_twice(&mut coordinator.process, "asked to stop")?;
+        let code = client.exit_code(within(15))?;
+        ensure!(code == 1, "submit ended with {code} although its block was given up");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_shard_asked_twice_ends_at_once() -> Result<()> {
+    scenario(|scene| {
+        let (_coordinator, mut shard, _client) = with_endless_work(scene)?;
+        ask_twice(&mut shard.process, "asked to stop")
     })
 }
 

@@ -25,6 +25,9 @@ use crate::ledger::{Holder, Ledger, LedgerError, LedgerOptions, Origin};
 use crate::planner::Plan;
 use crate::schedule::{NoShards, ScheduleLimits};
 
+/// How long tasks and threads may take to end when they are told to.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+
 /// Options of `coordinator serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
@@ -206,7 +209,7 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
         }
     };
     let outcome = supervisor.run_until_stopped(asked).await;
-    let mut exit = Exit::Clean;
+    let (mut exit, mut patience) = (Exit::Clean, DRAIN_WITHIN);
     if matches!(outcome, Outcome::Stopped(_)) {
         // First the block in hand, then what it needs. It is not waited for shards that do not come.
         if let Err(error) = fleet.wait_no_longer() {
@@ -216,7 +219,7 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
             () = chain.finish() => {}
             reason = signals.next() => {
                 tracing::warn!(%reason, "asked again: the block in hand is given up");
-                exit = Exit::DrainedLate;
+                (exit, patience) = (Exit::DrainedLate, Duration::ZERO);
             }
             () = tokio::time::sleep(Duration::from_secs(args.grace)) => {
                 tracing::warn!("the block in hand was not finished in time");
@@ -225,7 +228,7 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
         }
     }
     drop(chain);
-    let drained = supervisor.drain(Duration::from_secs(5), signals.next()).await.exit();
+    let drained = supervisor.drain(patience, signals.next()).await.exit();
     fleet::close(fleet, held).await;
     Ok(if drained == Exit::Clean { exit } else { drained })
 }

@@ -251,6 +251,16 @@ impl Scheduler {
         commands: &mut Vec<Command>,
     ) {
         let Some(round) = self.work.get(&id).map(|work| work.round) else { return };
+        // A round that is spent is executed in the coordinator's process, all of it.
+        let (cause, reason) = match self.deadly_work(round).filter(|_| cause == FailCause::Spent) {
+            Some(work) => {
+                let text = format!(
+                    "{reason}; shards died at its block: look at their logs, then retry or discard it"
+                );
+                (FailCause::Parked { work, convicted: false }, text)
+            }
+            None => (cause, reason),
+        };
         if let (FailCause::Parked { .. }, Some(parked)) = (cause, self.rounds.get(&round)) {
             // Whoever retries it wants it judged anew.
             self.toll.forget(&parked.block);
@@ -270,10 +280,10 @@ impl Scheduler {
         for id in spent {
             let Some(work) = self.work.get(&id) else { continue };
             let last = work.complaint.clone().unwrap_or_else(|| "its shard was lost".into());
-            let suspect = work.may_kill() || work.first.is_some();
+            let suspect = work.first.is_some();
             let (cause, reason) = if suspect {
                 let text = format!(
-                    "{limit} attempts failed, and shards died at it; look at their logs, then retry or discard the block"
+                    "{limit} attempts to verify it failed; look at the shards' logs, then retry or discard the block"
                 );
                 (FailCause::Parked { work: id, convicted: false }, text)
             } else {

@@ -219,6 +219,64 @@ fn a_fleet_that_dies_at_once_convicts_nobody() {
 }
 
 #[test]
+fn work_that_shards_died_at_is_parked_even_if_nobody_can_be_blamed() {
+    let mut scheduler = scheduler();
+    for shard in 1..=3 {
+        join(&mut scheduler, shard, 1);
+    }
+    admit(&mut scheduler, 3);
+    let mut fails = Vec::new();
+    for life in 0..10u64 {
+        assert_eq!(scheduler.deadly_work(ROUND).is_some(), fails.is_empty() && life >= 2, "in life {life}");
+        for shard in 1..=3u32 {
+            let incarnation = if life == 0 { u64::from(shard) } else { 100 * life + u64::from(shard) };
+            let at = life * 1_000 + 10 + u64::from(shard);
+            fails.extend(died(&mut scheduler, at, shard, incarnation));
+        }
+        fails.retain(|command| matches!(command, Command::Fail { .. }));
+        for shard in 1..=3u32 {
+            come_back(&mut scheduler, life * 1_000 + 500, shard, 100 * (life + 1) + u64::from(shard));
+        }
+    }
+    assert_eq!(fails.len(), 1);
+    assert!(
+        matches!(fails[0], Command::Fail { cause: FailCause::Parked { convicted: false, .. }, .. }),
+        "{fails:?}"
+    );
+}
+
+#[test]
+fn a_suspect_does_not_come_to_a_shard_that_it_has_ended_while_there_is_another() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    join(&mut scheduler, 2, 1);
+    let work = vec![WorkItem { transactions: 1, ..item(1) }, item(2)];
+    let admit = Event::Admit { round: ROUND, block: B256::ZERO, work, prefer: vec![] };
+    let sent = dispatched(&scheduler.handle(ms(1), admit));
+    assert_eq!((sent[0].shard, sent[1].shard), (ShardId(1), ShardId(2)));
+    died(&mut scheduler, 5, 1, 1);
+    // The suspect runs alone on a third shard, and ends that too.
+    let alone = come_back(&mut scheduler, 300, 3, 3)[0];
+    assert_eq!(alone.work, sent[0].work);
+    die_alone(&mut scheduler, 400, alone);
+    come_back(&mut scheduler, 410, 3, 13);
+    for at in [500, 600, 700, 800] {
+        beat(&mut scheduler, at, 2, 2, vec![]);
+        beat(&mut scheduler, at, 3, 13, vec![]);
+        assert_eq!(dispatched(&scheduler.handle(ms(at), Event::Tick)), []);
+    }
+    // The victim would be free and quiet; the other one has just become free.
+    assert_eq!(dispatched(&scheduler.handle(ms(810), result(sent[1]))), []);
+    let mut next = Vec::new();
+    for at in [900, 1_000, 1_100] {
+        next.extend(dispatched(&beat(&mut scheduler, at, 3, 13, vec![])));
+        next.extend(dispatched(&beat(&mut scheduler, at, 2, 2, vec![])));
+    }
+    let next: Vec<_> = next.iter().map(|next| (next.work, next.shard)).collect();
+    assert_eq!(next, [(sent[0].work, ShardId(2))]);
+}
+
+#[test]
 fn without_shards_the_policy_decides() {
     for (policy, at, cause) in
         [(NoShards::Fail, 100, FailCause::Stranded), (NoShards::Local, 30_200, FailCause::Local)]
