@@ -361,6 +361,13 @@ impl Status {
         self.shards.iter().find(|shard| shard.shard == id)
     }
 
+    /// The shards that are ready, or would be if they were not in quarantine, in order.
+    #[must_use]
+    pub fn whole(&self) -> Vec<u32> {
+        let whole = self.shards.iter().filter(|shard| shard.state == "ready" || shard.quarantined);
+        whole.map(|shard| shard.shard).collect()
+    }
+
     /// The shards that are ready, in order.
     #[must_use]
     pub fn ready(&self) -> Vec<u32> {

@@ -79,6 +79,10 @@ impl Scheduler {
             if !is_wanted || work.suspicion.is_some() || work.first.is_some() {
                 continue;
             }
+            if work.rests_until > now {
+                standstill.moves = true;
+                continue;
+            }
             let spent = work.tries >= self.limits.max_attempts;
             let holders = work.holders();
             let wanted = Wanted {

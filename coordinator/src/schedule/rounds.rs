@@ -38,6 +38,9 @@ pub(super) struct Work {
     pub(super) suspicion: Option<Suspicion>,
     /// What the last failure said.
     pub(super) complaint: Option<String>,
+    /// Not to be given out before: several shards were lost at once, and whether it was what ended them
+    /// shows only when it is tried apart from that.
+    pub(super) rests_until: Duration,
     /// Processes that have ended with it begun, many at once or not. No evidence against it, but
     /// reason enough not to run it in the coordinator's own.
     pub(super) deaths: u32,
@@ -55,6 +58,7 @@ impl Work {
             first: None,
             suspicion: None,
             complaint: None,
+            rests_until: Duration::ZERO,
             deaths: 0,
         }
     }

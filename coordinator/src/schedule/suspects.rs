@@ -126,6 +126,9 @@ impl Scheduler {
         for assignment in known.started() {
             if let Some(work) = self.work.get_mut(&assignment.work) {
                 work.deaths += 1;
+                if many {
+                    work.rests_until = now + self.limits.blame_window + Duration::from_nanos(1);
+                }
             }
             // What another shard has done before and lived is not suspect by one death.
             if self.is_excused(&assignment.work, many) {
@@ -183,8 +186,12 @@ impl Scheduler {
     fn acquit_the_unproven(&mut self, now: Duration) {
         let window = self.limits.blame_window;
         for work in self.work.values_mut() {
-            work.suspicion
-                .take_if(|suspicion| !suspicion.killed && now.saturating_sub(suspicion.since) <= window);
+            let fresh = |suspicion: &mut Suspicion| {
+                !suspicion.killed && now.saturating_sub(suspicion.since) <= window
+            };
+            if work.suspicion.take_if(fresh).is_some() {
+                work.rests_until = now + window + Duration::from_nanos(1);
+            }
         }
         // Those that are running go on like other work.
         for shard in self.shards.alive.values_mut() {

@@ -277,6 +277,27 @@ fn a_suspect_does_not_come_to_a_shard_that_it_has_ended_while_there_is_another()
 }
 
 #[test]
+fn after_losses_at_once_what_had_begun_waits_until_it_can_be_judged_apart() {
+    let mut scheduler = scheduler();
+    for shard in 1..=3 {
+        join(&mut scheduler, shard, 1);
+    }
+    let sent = admit(&mut scheduler, 3);
+    died(&mut scheduler, 10, 1, 1);
+    died(&mut scheduler, 20, 2, 2);
+    // The third one lives and gets none of it; nor does one that has come back.
+    assert_eq!(dispatched(&scheduler.handle(ms(30), result(sent[2]))), []);
+    assert_eq!(come_back(&mut scheduler, 40, 1, 11), []);
+    let given: Vec<_> = dispatched(&scheduler.handle(ms(300), Event::Tick));
+    assert_eq!(given.len(), 2);
+    // What ends a shard apart from the others is suspect at once, and runs alone.
+    let works: Vec<_> = given.iter().map(|given| given.work).collect();
+    assert_eq!(works, [sent[0].work, sent[1].work]);
+    died(&mut scheduler, 600, given[0].shard.0, if given[0].shard.0 == 1 { 11 } else { 3 });
+    assert_eq!(scheduler.deadly_work(ROUND), Some(sent[0].work));
+}
+
+#[test]
 fn without_shards_the_policy_decides() {
     for (policy, at, cause) in
         [(NoShards::Fail, 100, FailCause::Stranded), (NoShards::Local, 30_200, FailCause::Local)]

@@ -94,7 +94,9 @@ impl<'a> Act<'a> {
         let poison_plan = format!("poison:{seed}");
         let plan = random.one_of("auto", &["auto", "auto", &random_plan, &poison_plan]).to_owned();
         let data = scene.path(&format!("chain-{}", script.number));
-        let world = World::start(scene, chain.genesis(), data.clone(), &plan, script.shards)?;
+        let verify = random.one_of("0", &["0", "0.2", "1"]);
+        let world = World::start(scene, chain.genesis(), data.clone(), [&plan, verify], script.shards)?;
+        let plan = format!("{plan}, {verify} verified");
         let client = Client::new(ChainFile::read(&chain.rlp())?);
         let now = Instant::now();
         let notes = scene.path(&format!("faults-{}.log", script.number));
@@ -270,7 +272,8 @@ impl<'a> Act<'a> {
         Ok(())
     }
 
-    /// Waits until every shard is in the fleet and holds the current state, and no block is under way.
+    /// Waits until every shard is in the fleet and holds the current state, those in quarantine too, and no
+    /// block is under way.
     fn wait_ready(&mut self) -> Result<Duration> {
         let ids = self.world.ids();
         let mut last = None;
@@ -279,7 +282,7 @@ impl<'a> Act<'a> {
             let Some(url) = self.world.direct_url() else { return Ok(false) };
             let status = Status::of(&url)?;
             let current = status.shards.iter().all(|shard| shard.height == status.head);
-            let ready = status.ready() == ids && current && status.accepted == 0;
+            let ready = status.whole() == ids && current && status.accepted == 0;
             last = Some(status);
             Ok(ready)
         });

@@ -64,7 +64,7 @@ impl<'a> World<'a> {
         scene: &'a Scene,
         genesis: PathBuf,
         data: PathBuf,
-        plan: &str,
+        [plan, verify]: [&str; 2],
         shards: u32,
     ) -> Result<Self> {
         let limit = LOST_AFTER.as_millis().to_string();
@@ -75,6 +75,8 @@ impl<'a> World<'a> {
             "127.0.0.1:0",
             "--plan",
             plan,
+            "--verify-fraction",
+            verify,
             "--lost-after-ms",
             &limit,
         ];
