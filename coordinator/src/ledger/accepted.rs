@@ -203,11 +203,14 @@ impl Ledger {
     }
 }
 
+/// A table by block hash, to be read.
+type ByHash = redb::ReadOnlyTable<&'static [u8; 32], &'static [u8]>;
+
 /// A table, if anything was ever written to it.
 fn table(
     transaction: &ReadTransaction,
     name: TableDefinition<'static, &'static [u8; 32], &'static [u8]>,
-) -> Result<Option<redb::ReadOnlyTable<&'static [u8; 32], &'static [u8]>>, LedgerError> {
+) -> Result<Option<ByHash>, LedgerError> {
     match transaction.open_table(name) {
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
