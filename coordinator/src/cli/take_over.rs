@@ -16,7 +16,7 @@ use proto::v1;
 use proto::v1::blocks_client::BlocksClient;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::ledger::{Holder, LedgerError};
+use crate::ledger::{FILE, Holder, LedgerError};
 
 /// How long the holder may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -26,9 +26,6 @@ const GONE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often is looked whether the directory is free.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// The ledger's database in its folder.
-const DATABASE: &str = "ledger.redb";
 
 /// Opens with `open`; where another process has the directory, it is made to let go of it. `patience` is
 /// how long it may take to step down.
@@ -49,7 +46,7 @@ pub(super) async fn take_over<T: Send + 'static>(
         return Ok(opened);
     }
     let folder = folder.to_owned();
-    let ended = tokio::task::spawn_blocking(move || end_holders(&folder.join(DATABASE))).await??;
+    let ended = tokio::task::spawn_blocking(move || end_holders(&folder.join(FILE))).await??;
     tracing::warn!(processes = ?ended, "the holder did not step down: it was ended");
     wait_open(&open, GONE_WITHIN).await?.context(
         "the holder was ended and its lock is still held; is the directory shared with another machine?",

@@ -42,7 +42,7 @@ use side::SideBlocks;
 pub use accepted::{AcceptedBlock, AcceptedRecord, Parked};
 pub use fence::{Fence, MemoryFence};
 pub use holder::Holder;
-pub use open::LedgerOptions;
+pub use open::{FILE, LedgerOptions};
 pub use root::state_root;
 pub use tip::{Draft, IntermediateRoots, Tip};
 

@@ -27,7 +27,7 @@ use super::side::SideBlocks;
 use super::{Ledger, LedgerError, Origin, Tip};
 
 /// The database's file in its folder.
-const FILE: &str = "ledger.redb";
+pub const FILE: &str = "ledger.redb";
 
 /// Its name while it is made.
 const NEW_FILE: &str = "ledger.redb.new";
