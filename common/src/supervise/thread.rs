@@ -12,6 +12,9 @@ use tokio::sync::oneshot;
 use super::End;
 use crate::telemetry::panic_message;
 
+/// The stack of a thread, as large as that of a shard's slot: blocks are executed on some.
+const STACK: usize = 16 << 20;
+
 /// The error of a task, of whatever type.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -34,7 +37,7 @@ impl WatchedThread {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the thread's name contains a NUL"));
         }
         let (alive, ended) = oneshot::channel::<()>();
-        let handle = Builder::new().name(name.to_owned()).spawn(move || {
+        let handle = Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
             // Dropped at the very end, also by a panic: that wakes whoever awaits the end.
             let _alive = alive;
             body().map_err(Into::into)

@@ -208,6 +208,7 @@ impl Chain {
     fn rest(&self, stop: &CancellationToken) -> Result<(), ChainError> {
         while !stop.is_cancelled() {
             let _ = self.work.recv_timeout(LOOK);
+            self.desk.send_away();
         }
         Ok(())
     }
@@ -243,6 +244,13 @@ impl Chain {
                 outcome = outcome.failed(format!("{error}; it stays accepted, and is tried again"));
                 self.desk.postponed(Some(&outcome), &block.hash);
             }
+            Err(error) if !error.is_invalid_block() && !error.is_out_of_reach() => {
+                // Nobody knows whose fault that is: the block is not lost over it.
+                let reason = error.to_string();
+                let parked = Parked { index: None, convicted: false, reason: reason.clone(), at: unix_now() };
+                self.desk.park(&block.hash, parked)?;
+                announce_parked(&self.importer, number, block.hash, &reason);
+            }
             Err(error) => {
                 let refused = error.is_invalid_block();
                 let kind = if refused { EventKind::BlockRefused } else { EventKind::Alarm };
@@ -266,8 +274,9 @@ impl Chain {
         };
         let text = format!("{} transactions, {} gas{how}", outcome.transactions, outcome.gas_used);
         self.importer.fleet().announce(kind, Some(outcome.number), text);
-        if imported.place == Place::Aside {
-            // Branches are in memory only: after a restart it is submitted again by whoever needs it.
+        if imported.place == Place::Aside && !self.desk.is_awaited(&outcome.hash) {
+            // Branches are in memory only. One that nobody waits for is submitted again after a restart by
+            // whoever needs it; one that others wait for stays in the journal.
             self.importer.ledger().end_accepted(&outcome.hash)?;
         }
         self.desk.committed(outcome);

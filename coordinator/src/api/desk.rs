@@ -264,7 +264,7 @@ impl Desk {
             state.blocks.insert(block.hash, block);
         }
         for Submission { block, accepted, outcome } in waiting {
-            let acceptance = self.acknowledge(&mut state, &block, outcome);
+            let acceptance = self.acknowledge(&mut state, &block, outcome)?;
             let _ = accepted.send(Ok(acceptance));
         }
         drop(state);
@@ -274,11 +274,13 @@ impl Desk {
 
     /// What can be said of a block without executing it.
     fn settled(&self, block: &Block) -> Result<Option<BlockOutcome>, LedgerError> {
-        if let Some(outcome) = self.state().remembered.get(&block.hash) {
-            return Ok(Some(BlockOutcome { known: true, ..outcome.clone() }));
-        }
         if is_known(&self.ledger, block)? {
-            return Ok(Some(BlockOutcome::known(block, self.ledger.spec())));
+            // The ledger decides; what is remembered tells how it went.
+            let remembered = self.state().remembered.get(&block.hash).cloned();
+            let known = || BlockOutcome::known(block, self.ledger.spec());
+            return Ok(Some(
+                remembered.map_or_else(known, |outcome| BlockOutcome { known: true, ..outcome }),
+            ));
         }
         let wrong = block.check_body().err();
         Ok(wrong.map(|error| BlockOutcome::new(block, self.ledger.spec()).refused(error.to_string())))
@@ -289,29 +291,31 @@ impl Desk {
         state: &mut State,
         block: &Block,
         outcome: oneshot::Sender<BlockOutcome>,
-    ) -> Acceptance {
-        let known = || BlockOutcome::known(block, self.ledger.spec());
+    ) -> Result<Acceptance, LedgerError> {
+        let settled = |outcome: BlockOutcome| Ok(Acceptance::Settled(Box::new(outcome)));
         if let Some(reason) = state.held_up(&block.hash) {
-            let parked = BlockOutcome::new(block, self.ledger.spec()).parked(reason);
-            return Acceptance::Settled(Box::new(parked));
+            return settled(BlockOutcome::new(block, self.ledger.spec()).parked(reason));
         }
         if !state.blocks.contains_key(&block.hash) {
             // It was open when it was offered again, and has ended since.
-            let ended = state.remembered.get(&block.hash).cloned();
-            return Acceptance::Settled(Box::new(ended.unwrap_or_else(known)));
+            if is_known(&self.ledger, block)? {
+                return settled(BlockOutcome::known(block, self.ledger.spec()));
+            }
+            let reason = "it has ended without being committed; submit it again to learn why".to_owned();
+            return settled(BlockOutcome::new(block, self.ledger.spec()).failed(reason));
         }
         // Somebody waits for it now: no more pauses.
         if state.quiet.remove(&block.hash) {
             state.intake.again(&block.hash, Duration::ZERO);
         }
         let waiters = state.waiters.entry(block.hash).or_default();
+        waiters.retain(|waiter| !waiter.is_closed());
         if waiters.len() >= WAITERS {
             let reason = format!("it is accepted, and {WAITERS} clients wait for it already");
-            let told = BlockOutcome::new(block, self.ledger.spec()).failed(reason);
-            return Acceptance::Settled(Box::new(told));
+            return settled(BlockOutcome::new(block, self.ledger.spec()).failed(reason));
         }
         waiters.push(outcome);
-        Acceptance::Accepted
+        Ok(Acceptance::Accepted)
     }
 
     /// The next block to execute, and whether nobody waits for it since it could not be executed.
@@ -348,9 +352,12 @@ impl Desk {
     pub(super) fn postponed(&self, outcome: Option<&BlockOutcome>, hash: &B256) {
         let mut state = self.state();
         state.intake.again(hash, self.now() + PAUSE);
-        state.quiet.insert(*hash);
         if let Some(outcome) = outcome {
             state.tell(outcome);
+        }
+        // Somebody may wait since: they are told as well, next time.
+        if !state.waiters.contains_key(hash) {
+            state.quiet.insert(*hash);
         }
     }
 
@@ -359,10 +366,7 @@ impl Desk {
         let record = parked.clone();
         self.ledger.change_accepted(hash, |accepted| accepted.parked = Some(record))?;
         let mut state = self.state();
-        if !state.intake.park(hash) {
-            // More are parked than there may be: it stays so in the journal, and is given up here.
-            state.intake.ended(hash);
-        }
+        state.intake.park(hash);
         state.parked.insert(*hash, parked);
         let mut held = vec![*hash];
         held.extend(state.intake.descendants(hash));
@@ -372,6 +376,11 @@ impl Desk {
             state.tell(&BlockOutcome::new(&block, self.ledger.spec()).parked(reason));
         }
         Ok(())
+    }
+
+    /// Whether accepted blocks wait for this one.
+    pub(super) fn is_awaited(&self, hash: &B256) -> bool {
+        !self.state().intake.descendants(hash).is_empty()
     }
 
     /// The parked blocks.

@@ -83,7 +83,7 @@ pub struct ServeArgs {
     #[arg(
         long,
         value_name = "SECONDS",
-        default_value_t = 15,
+        default_value_t = 25,
         requires = "take_over",
         help_heading = "Taking over"
     )]

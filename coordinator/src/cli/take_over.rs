@@ -37,7 +37,11 @@ pub(super) async fn take_over<T: Send + 'static>(
     if let Some(opened) = try_open(&open).await? {
         return Ok(opened);
     }
-    let holder = Holder::read(folder)?;
+    // The note is a hint only.
+    let holder = Holder::read(folder).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the holder's note cannot be read");
+        None
+    });
     match ask(holder.as_ref()).await {
         Ok(()) => tracing::info!(?patience, "asked the holder of the data directory to step down"),
         Err(error) => tracing::warn!("the holder of the data directory cannot be asked: {error:#}"),
@@ -46,7 +50,11 @@ pub(super) async fn take_over<T: Send + 'static>(
         return Ok(opened);
     }
     let folder = folder.to_owned();
-    let ended = tokio::task::spawn_blocking(move || end_holders(&folder.join(FILE))).await??;
+    let ended = match tokio::task::spawn_blocking(move || end_holders(&folder.join(FILE))).await? {
+        Ok(ended) => ended,
+        // It may have gone by itself at the last moment.
+        Err(error) => return try_open(&open).await?.ok_or(error),
+    };
     tracing::warn!(processes = ?ended, "the holder did not step down: it was ended");
     wait_open(&open, GONE_WITHIN).await?.context(
         "the holder was ended and its lock is still held; is the directory shared with another machine?",

@@ -132,6 +132,12 @@ impl ExecuteError {
         matches!(self, Self::NoShard(_) | Self::Local(_) | Self::Round(_) | Self::Fleet(_))
     }
 
+    /// Whether this coordinator can never execute the block, whose fault that may be.
+    #[must_use]
+    pub fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::Ledger(LedgerError::TooFarBack { .. }) | Self::Size(_))
+    }
+
     /// Whether the block itself is at fault, so that it is refused for good.
     #[must_use]
     pub fn is_invalid_block(&self) -> bool {

@@ -10,12 +10,12 @@ use common::block::BlockPayload;
 use common::codec::CodecError;
 use common::id::{AssignmentId, RoundId, StateRef, TxIndex, WorkId};
 use common::work::{WorkKind, WorkOutput, WorkSpec};
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::ExecuteError;
 use super::fraction::{Lottery, VerifyFraction};
 use super::referee::Referee;
-use crate::fleet::{Fleet, FleetError, KillDrill, RoundEvent, RoundFailure, RoundRequest};
+use crate::fleet::{Abandoned, Fleet, FleetError, KillDrill, RoundEvent, RoundFailure, RoundRequest};
 use crate::planner::{Plan, SubBlock};
 
 /// Why a round came to nothing.
@@ -164,12 +164,15 @@ impl RoundClient {
                 Ok(Heeded::GoOn) => {}
                 Ok(Heeded::Over) => break,
                 Ok(Heeded::NobodyLeft) => {
-                    self.abandon(round)?;
+                    if self.abandon(round, &events)?.suspect {
+                        let reason = "none is left that is trusted, and some of the block is suspect";
+                        return Err(RoundError::NoShard(reason.into()).into());
+                    }
                     end.nobody_left = true;
                     return Ok(end);
                 }
                 Err(error) => {
-                    self.abandon(round)?;
+                    self.abandon(round, &events)?;
                     return Err(error);
                 }
             }
@@ -188,8 +191,15 @@ impl RoundClient {
 impl RoundClient {
     /// Gives a round up. A block that shards have died at is parked then: what follows a round that was
     /// given up is executed in this process.
-    fn abandon(&self, round: RoundId) -> Result<(), RoundError> {
-        let Some(index) = self.fleet.abandon_round(round)? else { return Ok(()) };
+    fn abandon(&self, round: RoundId, events: &Receiver<RoundEvent>) -> Result<Abandoned, RoundError> {
+        let abandoned = self.fleet.abandon_round(round)?;
+        // It may have been parked already, unheard.
+        for event in events.try_iter() {
+            if let RoundEvent::Failed { cause: cause @ RoundFailure::Parked { .. }, reason } = event {
+                return Err(RoundError::of(cause, reason));
+            }
+        }
+        let Some(index) = abandoned.deadly else { return Ok(abandoned) };
         let reason = "shards died at it before its round was given up; look at their logs, then retry or discard the block".to_owned();
         Err(RoundError::Parked { index, convicted: false, reason })
     }

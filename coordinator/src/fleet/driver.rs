@@ -7,7 +7,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::account::Delta;
 use common::endpoint::PeerError;
-use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxIndex, WorkId};
+use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 use common::message::{Register, Registered, ResultReceipt, SlotProgress, StateSummary, SubmitResult};
 use common::work::{WorkFailure, outcome_digest};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::{EventKind, publish};
 use super::link::{LINK_QUEUE, Link, LinkCommand, LinkId, run_link};
 use super::obey::work_item;
-use super::round::{Drill, OpenRound, RoundEvent, RoundRequest};
+use super::round::{Abandoned, Drill, OpenRound, RoundEvent, RoundRequest};
 use super::{FleetError, ShardView, Shared};
 use crate::schedule::{Command, Event, Fault, LossCause, Scheduler, StrikeRecord};
 
@@ -52,8 +52,8 @@ pub(super) enum Message {
     Reached { link: LinkId, answer: Result<StateSummary, String> },
     /// A round is to be done.
     Open(RoundRequest, Sender<RoundEvent>),
-    /// A round is no longer wanted; what of it shards have died at, if anything.
-    Abandon(RoundId, Sender<Option<TxIndex>>),
+    /// A round is no longer wanted; what is held against it.
+    Abandon(RoundId, Sender<Abandoned>),
     /// Shards are to hold this state.
     Target(StateSummary),
     /// Shards are to move by one block.
@@ -140,8 +140,8 @@ impl Driver {
             Message::Reached { link, answer } => self.reached(now, link, answer),
             Message::Open(request, events) => self.open(now, request, events),
             Message::Abandon(round, reply) => {
-                let deadly = self.scheduler.deadly_work(round);
-                let _ = reply.send(deadly.map(|work| self.first_index(round, &work)));
+                let deadly = self.scheduler.deadly_work(round).map(|work| self.first_index(round, &work));
+                let _ = reply.send(Abandoned { deadly, suspect: self.scheduler.is_suspect(round) });
                 self.rounds.remove(&round);
                 self.handle(now, Event::Abandon { round });
             }
@@ -367,7 +367,7 @@ impl Driver {
     fn failed(&mut self, now: Duration, assignment: AssignmentId, failure: &WorkFailure) {
         let fault = match failure {
             WorkFailure::BaseGone | WorkFailure::State(_) => Fault::WrongState,
-            WorkFailure::WorkerPanicked { .. } => Fault::Failed,
+            WorkFailure::WorkerPanicked { .. } => Fault::Panicked,
             WorkFailure::Damaged => Fault::Corrupt,
         };
         let reason = match failure {

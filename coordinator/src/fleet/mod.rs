@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::B256;
 use common::account::Delta;
 use common::endpoint::{CoordinatorEndpoint, ShardEndpoint};
-use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, TxIndex, WorkId};
+use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
 use common::supervise::SupervisorHandle;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use executor_shard::node::{NodeConfig, ShardNode};
@@ -32,7 +32,7 @@ use driver::{Driver, Message};
 use endpoint::FleetEndpoint;
 
 pub use event::{EventKind, FleetEvent};
-pub use round::{KillDrill, RoundEvent, RoundFailure, RoundRequest};
+pub use round::{Abandoned, KillDrill, RoundEvent, RoundFailure, RoundRequest};
 
 /// Messages that wait for the driver, at most. Each shard has few under way, so this is reached
 /// only when the driver is stuck.
@@ -309,12 +309,11 @@ impl Fleet {
         Ok(results)
     }
 
-    /// A round's results are no longer wanted. Returns the first transaction of work that shards have
-    /// died at, if there is any: then the block must not be executed in this process.
+    /// A round's results are no longer wanted. Returns what is held against it.
     ///
     /// # Errors
     /// [`FleetError`] when the driver does not answer.
-    pub fn abandon_round(&self, round: RoundId) -> Result<Option<TxIndex>, FleetError> {
+    pub fn abandon_round(&self, round: RoundId) -> Result<Abandoned, FleetError> {
         let (reply, answer) = bounded(1);
         self.shared.send(Message::Abandon(round, reply))?;
         answer.recv_timeout(Duration::from_secs(5)).map_err(|_| FleetError::Ended)

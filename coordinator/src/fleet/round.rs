@@ -107,6 +107,16 @@ pub enum RoundEvent {
     },
 }
 
+/// What is held against a round that is given up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Abandoned {
+    /// The first transaction of work that shards have died at: its block must not be executed in the
+    /// coordinator's process.
+    pub deadly: Option<TxIndex>,
+    /// Whether some of its work was suspect, proven or not.
+    pub suspect: bool,
+}
+
 /// A drill under way.
 #[derive(Debug)]
 pub(super) struct Drill {

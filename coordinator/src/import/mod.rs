@@ -12,6 +12,7 @@ use alloy_primitives::U256;
 use common::block::Block;
 use common::chain_spec::ChainSpec;
 use common::id::{Height, ShardId};
+use executor_shard::engine::StateError;
 
 use crate::execute::{BlockExecutor, BlockStats, ExecuteError, Verified};
 use crate::fleet::{Fleet, FleetError};
@@ -242,6 +243,7 @@ pub fn is_fatal(error: &ExecuteError) -> bool {
     match error {
         ExecuteError::Fleet(_) => true,
         ExecuteError::Ledger(error) => LedgerError::is_storage(error),
+        ExecuteError::State(StateError::Storage(_)) => true,
         _ => false,
     }
 }

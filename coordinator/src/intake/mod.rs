@@ -28,7 +28,7 @@ pub struct IntakeLimits {
     pub open: usize,
     /// Their bytes.
     pub bytes: usize,
-    /// Parked blocks.
+    /// Parked blocks: with so many no further block is taken.
     pub parked: usize,
 }
 
@@ -80,6 +80,12 @@ pub enum Full {
         open: usize,
         /// How many of them wait for a parked block.
         behind: usize,
+    },
+    /// Too many are parked.
+    #[error("{parked} blocks are parked; retry or discard some, see `coordinator parked list`")]
+    Parked {
+        /// How many.
+        parked: usize,
     },
 }
 
@@ -151,6 +157,9 @@ impl Intake {
             return Ok(if known.standing == Standing::Parked { Offer::Parked } else { Offer::Open });
         }
         let (open, bytes) = self.open();
+        if self.parked().count() >= self.limits.parked {
+            return Err(Full::Parked { parked: self.limits.parked });
+        }
         if open >= self.limits.open || bytes.saturating_add(block.bytes) > self.limits.bytes {
             let behind = self.entries.iter().filter(|(_, entry)| self.is_behind_parked(entry)).count();
             return Err(if behind > 0 {
@@ -208,16 +217,11 @@ impl Intake {
         self.entries.remove(hash).is_some()
     }
 
-    /// The block waits for an operator. False if it is not there, or too many do.
+    /// The block waits for an operator. False if it is not there.
     pub fn park(&mut self, hash: &B256) -> bool {
-        let parked = self.parked().count();
-        match self.entries.get_mut(hash) {
-            Some(entry) if parked < self.limits.parked => {
-                entry.standing = Standing::Parked;
-                true
-            }
-            _ => false,
-        }
+        let Some(entry) = self.entries.get_mut(hash) else { return false };
+        entry.standing = Standing::Parked;
+        true
     }
 
     /// A parked block is to be tried again, in its old place. False if it is not parked.

@@ -92,7 +92,7 @@ fn a_block_that_could_not_be_executed_is_tried_again_later() {
 
 #[test]
 fn the_intake_is_bounded_in_blocks_and_in_bytes() {
-    let limits = IntakeLimits { open: 2, bytes: 1000, parked: 1 };
+    let limits = IntakeLimits { open: 2, bytes: 1000, parked: 2 };
     let mut intake = Intake::new(limits);
     accept(&mut intake, 1, 0);
     accept(&mut intake, 2, 1);
@@ -102,7 +102,8 @@ fn the_intake_is_bounded_in_blocks_and_in_bytes() {
     assert!(intake.park(&hash(1)));
     accept(&mut intake, 3, 2);
     assert_eq!(intake.offer(block(4, 3)), Err(Full::BehindParked { open: 2, behind: 2 }));
-    assert!(!intake.park(&hash(2)), "more are parked than there may be");
+    assert!(intake.park(&hash(2)));
+    assert_eq!(intake.offer(block(5, 0)), Err(Full::Parked { parked: 2 }));
     let mut intake = Intake::new(limits);
     let large = Candidate { bytes: 1001, ..block(1, 0) };
     assert!(matches!(intake.offer(large), Err(Full::Open { .. })));

@@ -58,6 +58,8 @@ impl Ledger {
                 blocks: tip.blocks,
             })?;
         }
+        // Another one may have taken over while this was written.
+        self.check_term()?;
         transaction.commit()?;
         let version = self.cache.advance(steps.iter().flat_map(|step| step.delta.accounts.iter()));
         let mut side = self.side.lock().unwrap_or_else(PoisonError::into_inner);

@@ -91,6 +91,7 @@ impl Scheduler {
                     Fault::WrongState => "failed: wrong state",
                     Fault::Draining => "failed: draining",
                     Fault::Failed => "failed: failed",
+                    Fault::Panicked => "failed: panicked",
                     Fault::Corrupt => "failed: corrupt",
                     Fault::Hopeless => "failed: hopeless",
                     Fault::Superseded => "failed: superseded",

@@ -42,6 +42,9 @@ pub enum Fault {
     Draining,
     /// The shard failed at it, or cannot be reached: try another.
     Failed,
+    /// A worker thread of the shard panicked at it: try another. Where it happens again and again, the
+    /// coordinator's own process must not run it.
+    Panicked,
     /// What the shard delivered is damaged: try another, and a strike against this one.
     Corrupt,
     /// The command itself makes no sense: every shard would refuse it.

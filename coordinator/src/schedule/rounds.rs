@@ -41,7 +41,7 @@ pub(super) struct Work {
     /// Not to be given out before: several shards were lost at once, and whether it was what ended them
     /// shows only when it is tried apart from that.
     pub(super) rests_until: Duration,
-    /// Processes that have ended with it begun, many at once or not. No evidence against it, but
+    /// Processes, or worker threads, that have ended with it begun, many at once or not. No evidence against it, but
     /// reason enough not to run it in the coordinator's own.
     pub(super) deaths: u32,
 }
@@ -169,6 +169,12 @@ impl Scheduler {
         self.work.values().find(|work| work.round == round && work.may_kill()).map(|work| work.item.id)
     }
 
+    /// Whether some of the round's work may have ended whoever ran it, proven or not.
+    #[must_use]
+    pub fn is_suspect(&self, round: RoundId) -> bool {
+        self.work.values().any(|work| work.round == round && (work.may_kill() || work.suspicion.is_some()))
+    }
+
     pub(super) fn abandon(&mut self, round: RoundId, commands: &mut Vec<Command>) {
         let Some(round) = self.rounds.remove(&round) else { return };
         for id in round.open {
@@ -197,9 +203,16 @@ impl Scheduler {
             self.lose(now, shard, incarnation, LossCause::Superseded, reason.clone(), commands);
         }
         self.spare(now, &assignment, commands);
+        if fault == Fault::Panicked
+            && let Some(work) = self.work.get_mut(&id).filter(|work| work.holds(&assignment))
+        {
+            work.deaths += 1;
+        }
         self.release_failed(&assignment, fault, &reason);
         match fault {
-            Fault::Busy | Fault::Failed | Fault::Corrupt => self.rest(now, &assignment, fault),
+            Fault::Busy | Fault::Failed | Fault::Panicked | Fault::Corrupt => {
+                self.rest(now, &assignment, fault);
+            }
             Fault::WrongState => {
                 if let Some(known) = self.shards.get_mut(shard, incarnation) {
                     known.state = None;
@@ -313,8 +326,11 @@ impl Scheduler {
             .collect();
         for round in stranded {
             // What may kill whoever runs it is not for the coordinator's own process.
-            let suspect = |work: &Work| work.round == round && (work.may_kill() || work.suspicion.is_some());
-            let deadly = self.work.values().any(suspect);
+            let block = self.rounds.get(&round).map(|round| round.block).unwrap_or_default();
+            if self.is_suspect(round) {
+                self.toll.fear(block);
+            }
+            let deadly = self.toll.fears(&block);
             self.abandon(round, commands);
             let local = policy == NoShards::Local && !deadly;
             let cause = if local { FailCause::Local } else { FailCause::Stranded };

@@ -75,6 +75,8 @@ impl Suspicion {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Toll {
     blocks: VecDeque<(B256, u32)>,
+    /// Blocks whose rounds ended for want of shards while some of their work was suspect.
+    feared: VecDeque<B256>,
 }
 
 impl Toll {
@@ -92,6 +94,21 @@ impl Toll {
 
     pub(super) fn forget(&mut self, block: &B256) {
         self.blocks.retain(|(known, _)| known != block);
+        self.feared.retain(|known| known != block);
+    }
+
+    pub(super) fn fear(&mut self, block: B256) {
+        if self.fears(&block) {
+            return;
+        }
+        if self.feared.len() >= TOLLS_KEPT {
+            self.feared.pop_front();
+        }
+        self.feared.push_back(block);
+    }
+
+    pub(super) fn fears(&self, block: &B256) -> bool {
+        self.feared.contains(block)
     }
 }
 

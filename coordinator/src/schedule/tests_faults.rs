@@ -298,6 +298,47 @@ fn after_losses_at_once_what_had_begun_waits_until_it_can_be_judged_apart() {
 }
 
 #[test]
+fn work_at_which_workers_panic_every_time_is_parked() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    join(&mut scheduler, 2, 1);
+    let mut next = admit(&mut scheduler, 1);
+    let mut last = Vec::new();
+    for at in (2..40).map(|second| second * 1_000) {
+        let Some(assignment) = next.pop() else { break };
+        let (fault, reason) = (Fault::Panicked, "a worker thread panicked".into());
+        last = scheduler.handle(ms(at), Event::Failed { assignment, fault, reason });
+        last.extend(beat(&mut scheduler, at + 500, 1, 1, vec![]));
+        last.extend(beat(&mut scheduler, at + 500, 2, 2, vec![]));
+        next = dispatched(&last);
+    }
+    let parked = |command: &Command| {
+        matches!(command, Command::Fail { cause: FailCause::Parked { convicted: false, .. }, .. })
+    };
+    assert!(last.iter().any(parked), "{last:?}");
+}
+
+#[test]
+fn what_was_feared_once_is_not_executed_locally_at_the_next_try() {
+    let limits = ScheduleLimits { when_no_shards: NoShards::Local, ..ScheduleLimits::default() };
+    let mut scheduler = Scheduler::new(EPOCH, limits, ms(0));
+    join(&mut scheduler, 1, 1);
+    admit(&mut scheduler, 1);
+    died(&mut scheduler, 10, 1, 1);
+    let mut causes = Vec::new();
+    for at in (100..70_000).step_by(100) {
+        for command in scheduler.handle(ms(at), Event::Tick) {
+            if let Command::Fail { cause, .. } = command {
+                causes.push(cause);
+                // Somebody submits the block again.
+                admit(&mut scheduler, 1);
+            }
+        }
+    }
+    assert!(causes.len() > 1 && causes.iter().all(|cause| *cause == FailCause::Stranded), "{causes:?}");
+}
+
+#[test]
 fn without_shards_the_policy_decides() {
     for (policy, at, cause) in
         [(NoShards::Fail, 100, FailCause::Stranded), (NoShards::Local, 30_200, FailCause::Local)]

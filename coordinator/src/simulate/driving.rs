@@ -144,7 +144,7 @@ impl World {
             Err(failure) => {
                 let fault = match failure {
                     WorkFailure::BaseGone | WorkFailure::State(_) => Fault::WrongState,
-                    WorkFailure::WorkerPanicked { .. } => Fault::Failed,
+                    WorkFailure::WorkerPanicked { .. } => Fault::Panicked,
                     WorkFailure::Damaged => Fault::Corrupt,
                 };
                 let reason = format!("{failure:?}");
