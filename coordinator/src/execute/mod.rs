@@ -11,6 +11,7 @@ mod rounds;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use alloy_consensus::Transaction;
 use alloy_primitives::{Address, B256};
 use common::block::{Block, BlockError, BlockPayload};
 use common::chain_spec::ChainSpec;
@@ -35,7 +36,8 @@ pub use fraction::{NotAFraction, VerifyFraction};
 pub struct ExecuteOptions {
     /// How blocks are cut.
     pub plan: Plan,
-    /// How long a round may take before it is given up; far beyond what any block needs.
+    /// How long a round may be waited for before it is given up, beside the time that the gas of its
+    /// transactions may take at the slowest rate; far beyond what any block needs.
     pub round_limit: Duration,
     /// The share of work that is executed a second time elsewhere and compared.
     pub verify: VerifyFraction,
@@ -257,8 +259,8 @@ impl BlockExecutor {
         )?;
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
         let mut arrived = vec![false; block.transactions.len()];
-        let weights: Arc<[u64]> = block.transactions.iter().map(planner::cost).collect();
-        let end = self.rounds.run(&payload, work, &weights, kills, referee, |indices, output| {
+        let gas: Arc<[u64]> = block.transactions.iter().map(Transaction::gas_limit).collect();
+        let end = self.rounds.run(&payload, work, &gas, kills, referee, |indices, output| {
             let WorkOutput::Executed(outputs) = output else { return Ok(()) };
             let of_work: std::collections::BTreeSet<TxIndex> = indices.iter().copied().collect();
             for output in outputs.into_iter().filter(|output| of_work.contains(&output.index)) {

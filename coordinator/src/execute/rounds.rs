@@ -122,7 +122,7 @@ impl RoundClient {
         &mut self,
         payload: &Arc<BlockPayload>,
         work: Work,
-        weights: &Arc<[u64]>,
+        gas: &Arc<[u64]>,
         kills: Vec<KillDrill>,
         referee: &mut Referee<'_>,
         mut take: impl FnMut(&[TxIndex], WorkOutput) -> Result<(), ExecuteError>,
@@ -144,17 +144,20 @@ impl RoundClient {
             payload: Arc::clone(payload),
             work,
             verify,
-            weights: Arc::clone(weights),
+            gas: Arc::clone(gas),
             kills,
         };
         let events = self.fleet.open_round(request).map_err(RoundError::Fleet)?;
-        let deadline = Instant::now() + self.limit;
+        let limit = self.limit + self.fleet.longest(gas.iter().copied().fold(0, u64::saturating_add));
+        // The round's time is what is waited for shards: this thread executes again what is stale meanwhile.
+        let mut left = limit;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let heeded = match events.recv_timeout(left) {
+            let began = Instant::now();
+            let event = events.recv_timeout(left);
+            left = left.saturating_sub(began.elapsed());
+            let heeded = match event {
                 Ok(event) => heed(event, &mut open, &mut end, referee, &mut take),
                 Err(RecvTimeoutError::Timeout) => {
-                    let limit = self.limit;
                     Err(RoundError::Failed(format!("the round took longer than {limit:?}")).into())
                 }
                 // The driver drops rounds only when it ends.

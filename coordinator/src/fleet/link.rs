@@ -129,6 +129,7 @@ async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEn
         return local
             .get(&register.shard)
             .cloned()
+            .map(|node| node as Arc<dyn ShardEndpoint>)
             .ok_or_else(|| PeerError::Refused("no such shard in this process".into()));
     }
     let channel = channel::connect(&register.advertise, &shared.options.peer).await?;

@@ -10,21 +10,22 @@ use super::driver::{Driver, Message};
 use super::event::{EventKind, publish};
 use super::link::LinkCommand;
 use super::round::{RoundEvent, RoundFailure};
+use crate::planner;
 use crate::schedule::{Command, Event, FailCause, LossCause, StrikeRecord, WorkClass, WorkItem};
 
-/// What the scheduler has to know of a piece of work. `weights` are the costs of the block's
+/// What the scheduler has to know of a piece of work. `gas` are the gas limits of the block's
 /// transactions.
-pub(super) fn work_item(id: WorkId, spec: &WorkSpec, weights: &[u64], verify: bool) -> WorkItem {
+pub(super) fn work_item(id: WorkId, spec: &WorkSpec, gas: &[u64], verify: bool) -> WorkItem {
     let transactions = u32::try_from(spec.indices.len()).unwrap_or(u32::MAX);
-    let weight = |index: &TxIndex| weights.get(index.0 as usize).copied().unwrap_or(1);
-    let (class, base, cost) = match spec.kind {
-        WorkKind::Recover => (WorkClass::Recover, None, u64::from(transactions)),
+    let limits = || spec.indices.iter().filter_map(|index: &TxIndex| gas.get(index.0 as usize).copied());
+    let (class, base, cost, heaviest) = match spec.kind {
+        WorkKind::Recover => (WorkClass::Recover, None, u64::from(transactions), 0),
         WorkKind::Execute { .. } => {
-            let gas = spec.indices.iter().map(weight).fold(0, u64::saturating_add);
-            (WorkClass::Execute, Some(spec.base), gas)
+            let cost = limits().map(planner::cost).fold(0, u64::saturating_add);
+            (WorkClass::Execute, Some(spec.base), cost, limits().max().unwrap_or(0))
         }
     };
-    WorkItem { id, base, class, cost: cost.max(1), transactions, verify }
+    WorkItem { id, base, class, cost: cost.max(1), heaviest, transactions, verify }
 }
 
 /// The work cut into single transactions; nothing if it cannot be.
@@ -92,10 +93,27 @@ impl Driver {
                     format!("its slot {slot} is stuck and gets no more work; {left} left"),
                 );
                 if left == 0 {
-                    self.command(shard, incarnation, LinkCommand::Drain);
+                    self.begin_anew(shard, incarnation);
                 }
             }
+            Command::Return { shard, slot, .. } => {
+                let text = format!("its slot {slot} moves again, and gets work again");
+                publish(&self.shared, EventKind::SlotReturned, Some(shard), None, text);
+            }
             Command::Strikes { shard, record, reason } => self.struck(shard, None, record, &reason),
+        }
+    }
+
+    /// All slots of a shard are stuck. A process is asked to leave, and started again by whoever keeps it;
+    /// a shard within this process gets new threads.
+    fn begin_anew(&mut self, shard: ShardId, incarnation: Incarnation) {
+        let local = self.shared.local.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned();
+        match local {
+            Some(node) => node.renew_slots(),
+            None => {
+                self.command(shard, incarnation, LinkCommand::Drain);
+                self.handle(self.shared.now(), Event::Draining { shard, incarnation });
+            }
         }
     }
 
@@ -159,7 +177,7 @@ impl Driver {
         {
             let parts = singles(&spec);
             // What is to be verified is so in pieces too: the scheduler knows.
-            let item = |(id, spec): &(WorkId, Arc<WorkSpec>)| work_item(*id, spec, &round.weights, false);
+            let item = |(id, spec): &(WorkId, Arc<WorkSpec>)| work_item(*id, spec, &round.gas, false);
             items = parts.iter().map(item).collect();
             round.work.extend(parts.iter().cloned());
             round.tell(RoundEvent::Recut { work, parts });

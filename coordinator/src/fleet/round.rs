@@ -23,8 +23,8 @@ pub struct RoundRequest {
     pub work: Vec<(WorkId, Arc<WorkSpec>)>,
     /// What of it is to be verified.
     pub verify: HashSet<WorkId>,
-    /// What each transaction of the block may cost, in gas.
-    pub weights: Arc<[u64]>,
+    /// The gas limit of each transaction of the block.
+    pub gas: Arc<[u64]>,
     /// Shards to kill while they hold some of it.
     pub kills: Vec<KillDrill>,
 }
@@ -130,7 +130,7 @@ pub(super) struct OpenRound {
     pub(super) height: u64,
     pub(super) payload: Arc<BlockPayload>,
     pub(super) work: HashMap<WorkId, Arc<WorkSpec>>,
-    pub(super) weights: Arc<[u64]>,
+    pub(super) gas: Arc<[u64]>,
     pub(super) events: Sender<RoundEvent>,
     pub(super) drills: Vec<Drill>,
 }

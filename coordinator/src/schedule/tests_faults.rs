@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use alloy_primitives::B256;
-use common::id::{AssignmentId, Incarnation, RoundId, ShardId, SlotIndex, TxIndex};
+use common::id::{AssignmentId, Gas, Incarnation, RoundId, ShardId, SlotIndex, TxIndex};
 use common::message::SlotProgress;
 
 use super::tests::{EPOCH, ROUND, admit, base, dispatched, item, join, ms, result, scheduler};
@@ -57,7 +57,7 @@ fn a_slot_that_stands_still_gets_a_strike_and_is_retired() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
     let sent = admit(&mut scheduler, 1)[0];
-    let stuck = SlotProgress { slot: SlotIndex(0), transactions: 5, current: Some((sent, TxIndex(3))) };
+    let stuck = SlotProgress { slot: SlotIndex(0), transactions: 5, current: Some((sent, TxIndex(3))), gas: Gas(21_000) };
     let (mut struck_at, mut retired_at) = (None, None);
     for at in (100..40_000).step_by(100) {
         beat(&mut scheduler, at, 1, 1, vec![stuck]);
