@@ -16,7 +16,7 @@ use alloy_primitives::{Address, B256};
 use common::block::{Block, BlockError, BlockPayload};
 use common::chain_spec::ChainSpec;
 use common::codec::CodecError;
-use common::id::TxIndex;
+use common::id::{TxIndex, TxRange};
 use common::work::{TxOutcome, WorkOutput};
 use executor_shard::engine::{StateError, recover_sender};
 use executor_shard::replica::ReplicaView;
@@ -107,10 +107,10 @@ pub enum ExecuteError {
     Local(String),
     /// A transaction kills, or seems to kill, whoever runs it: the block is not to be executed in
     /// this process.
-    #[error("the block is parked at transaction {index}: {reason}")]
+    #[error("the block is parked: {among}: {reason}")]
     Parked {
-        /// Which transaction.
-        index: TxIndex,
+        /// The transaction, or those that it is among.
+        among: TxRange,
         /// Whether it is proven.
         convicted: bool,
         /// In words.
@@ -162,7 +162,7 @@ impl From<RoundError> for ExecuteError {
             RoundError::Fleet(error) => Self::Fleet(error),
             RoundError::NoShard(reason) => Self::NoShard(reason),
             RoundError::Local(reason) => Self::Local(reason),
-            RoundError::Parked { index, convicted, reason } => Self::Parked { index, convicted, reason },
+            RoundError::Parked { among, convicted, reason } => Self::Parked { among, convicted, reason },
             RoundError::Failed(reason) => Self::Round(reason),
             RoundError::Size(error) => Self::Size(error),
         }

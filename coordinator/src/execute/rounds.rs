@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::{Address, B256};
 use common::block::BlockPayload;
 use common::codec::CodecError;
-use common::id::{AssignmentId, RoundId, StateRef, TxIndex, WorkId};
+use common::id::{AssignmentId, RoundId, StateRef, TxIndex, TxRange, WorkId};
 use common::work::{WorkKind, WorkOutput, WorkSpec};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
@@ -32,8 +32,8 @@ pub(super) enum RoundError {
     #[error("{0}")]
     Failed(String),
     /// A transaction kills, or seems to kill, whoever runs it.
-    #[error("transaction {index}: {reason}")]
-    Parked { index: TxIndex, convicted: bool, reason: String },
+    #[error("{among}: {reason}")]
+    Parked { among: TxRange, convicted: bool, reason: String },
     #[error(transparent)]
     Size(#[from] CodecError),
 }
@@ -44,7 +44,7 @@ impl RoundError {
             RoundFailure::NoShard => Self::NoShard(reason),
             RoundFailure::Local => Self::Local(reason),
             RoundFailure::Spent => Self::Failed(reason),
-            RoundFailure::Parked { index, convicted } => Self::Parked { index, convicted, reason },
+            RoundFailure::Parked { among, convicted } => Self::Parked { among, convicted, reason },
         }
     }
 }
@@ -202,9 +202,9 @@ impl RoundClient {
                 return Err(RoundError::of(cause, reason));
             }
         }
-        let Some(index) = abandoned.deadly else { return Ok(abandoned) };
+        let Some(among) = abandoned.deadly else { return Ok(abandoned) };
         let reason = "shards died at it before its round was given up; look at their logs, then retry or discard the block".to_owned();
-        Err(RoundError::Parked { index, convicted: false, reason })
+        Err(RoundError::Parked { among, convicted: false, reason })
     }
 }
 

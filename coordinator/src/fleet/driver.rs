@@ -140,7 +140,7 @@ impl Driver {
             Message::Reached { link, answer } => self.reached(now, link, answer),
             Message::Open(request, events) => self.open(now, request, events),
             Message::Abandon(round, reply) => {
-                let deadly = self.scheduler.deadly_work(round).map(|work| self.first_index(round, &work));
+                let deadly = self.range(round, &self.scheduler.deadly_work(round));
                 let _ = reply.send(Abandoned { deadly, suspect: self.scheduler.is_suspect(round) });
                 self.rounds.remove(&round);
                 self.handle(now, Event::Abandon { round });

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use alloy_primitives::B256;
-use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxIndex, WorkId};
+use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxIndex, TxRange, WorkId};
 use common::work::{ExecuteBlock, WorkKind, WorkSpec};
 
 use super::driver::{Driver, Message};
@@ -83,8 +83,8 @@ impl Driver {
             }
             Command::Recut { round, work } => self.recut(round, work),
             Command::Convict { round, work } => {
-                let index = self.first_index(round, &work);
-                let text = format!("transaction {index} has killed two shards; its block is parked");
+                let killer = self.range(round, &[work]).map_or("a transaction".into(), |one| one.to_string());
+                let text = format!("{killer} has killed two shards; its block is parked");
                 self.alarm(None, text);
             }
             Command::Retire { shard, incarnation, slot, left } => {
@@ -149,9 +149,11 @@ impl Driver {
         round.tell(RoundEvent::Disputed { work, answers });
     }
 
-    pub(super) fn first_index(&self, round: RoundId, work: &WorkId) -> TxIndex {
-        let spec = self.rounds.get(&round).and_then(|round| round.work.get(work));
-        spec.and_then(|spec| spec.indices.first().copied()).unwrap_or_default()
+    /// The transactions of these pieces of work.
+    pub(super) fn range(&self, round: RoundId, works: &[WorkId]) -> Option<TxRange> {
+        let round = self.rounds.get(&round)?;
+        let specs = works.iter().filter_map(|work| round.work.get(work));
+        TxRange::around(specs.flat_map(|spec| spec.indices.iter().copied()))
     }
 
     fn fail(&mut self, round: RoundId, cause: FailCause, reason: String) {
@@ -159,8 +161,9 @@ impl Driver {
             FailCause::Stranded => RoundFailure::NoShard,
             FailCause::Local => RoundFailure::Local,
             FailCause::Spent => RoundFailure::Spent,
-            FailCause::Parked { work, convicted } => {
-                RoundFailure::Parked { index: self.first_index(round, &work), convicted }
+            FailCause::Parked { suspects, convicted } => {
+                let among = self.range(round, &suspects).unwrap_or_default();
+                RoundFailure::Parked { among, convicted }
             }
         };
         if let Some(round) = self.rounds.remove(&round) {

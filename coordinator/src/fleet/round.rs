@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alloy_primitives::B256;
 use common::block::BlockPayload;
-use common::id::{RoundId, ShardId, TxIndex, WorkId};
+use common::id::{RoundId, ShardId, TxRange, WorkId};
 use common::message::SubmitResult;
 use common::work::WorkSpec;
 use crossbeam_channel::Sender;
@@ -56,8 +56,8 @@ pub enum RoundFailure {
     Spent,
     /// A transaction kills, or seems to kill, whoever runs it: the block is to be parked.
     Parked {
-        /// The first transaction of the work that does, and the only one where it is proven.
-        index: TxIndex,
+        /// The transaction that does, or those that it is among.
+        among: TxRange,
         /// Whether it is proven.
         convicted: bool,
     },
@@ -110,9 +110,9 @@ pub enum RoundEvent {
 /// What is held against a round that is given up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Abandoned {
-    /// The first transaction of work that shards have died at: its block must not be executed in the
+    /// The transactions of open work that shards have died at: the block must not be executed in the
     /// coordinator's process.
-    pub deadly: Option<TxIndex>,
+    pub deadly: Option<TxRange>,
     /// Whether some of its work was suspect, proven or not.
     pub suspect: bool,
 }

@@ -182,7 +182,7 @@ pub enum Event {
 }
 
 /// Why a round fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FailCause {
     /// No shard could take its work.
     Stranded,
@@ -193,8 +193,8 @@ pub enum FailCause {
     /// It holds a transaction that kills, or seems to kill, whoever runs it: the block is parked and
     /// never executed in the coordinator's process.
     Parked {
-        /// The work that the transaction is in.
-        work: WorkId,
+        /// The work that the transaction is in: one piece if it is proven, else all that it may be.
+        suspects: Vec<WorkId>,
         /// Whether it is proven, or tries have run out before.
         convicted: bool,
     },

@@ -5,8 +5,8 @@ use alloy_primitives::B256;
 use common::id::{AssignmentId, Gas, Incarnation, RoundId, ShardId, SlotIndex, TxIndex};
 use common::message::SlotProgress;
 
-use super::tests::{EPOCH, ROUND, admit, dispatched, item, join, ms, result};
-use super::{Command, Event, ScheduleLimits, Scheduler, WorkItem};
+use super::tests::{EPOCH, ROUND, admit, base, dispatched, item, join, ms, result};
+use super::{Command, Event, Fault, LossCause, ScheduleLimits, Scheduler, WorkItem};
 
 /// A BLAKE2F with all its rounds.
 const HEAVY: u64 = 4_294_967_295;
@@ -159,4 +159,85 @@ fn a_retired_slot_that_moves_gets_work_again_and_its_result_is_used() {
     let work = (10..20).map(item).collect();
     let event = Event::Admit { round: RoundId(2), block: B256::ZERO, work, prefer: vec![] };
     assert_eq!(dispatched(&scheduler.handle(ms(3_200), event)).len(), 4);
+}
+
+/// Work of several transactions that ends its shard, every time at once with another shard, so that
+/// no death is evidence, until it is cut.
+fn spend_the_whole(scheduler: &mut Scheduler) -> Vec<Command> {
+    for attempt in 0..20u64 {
+        let when = 1_000 * (attempt + 1);
+        for shard in 1..=2u32 {
+            let incarnation =
+                Incarnation(if attempt == 0 { u64::from(shard) } else { 100 * attempt + u64::from(shard) });
+            let (shard, cause, reason) = (ShardId(shard), LossCause::Died, "killed".into());
+            let commands = scheduler.handle(ms(when), Event::Lost { shard, incarnation, cause, reason });
+            if commands.iter().any(|command| matches!(command, Command::Recut { .. } | Command::Fail { .. }))
+            {
+                return commands;
+            }
+        }
+        for shard in 1..=2u32 {
+            let incarnation = Incarnation(100 * (attempt + 1) + u64::from(shard));
+            let (shard, slots) = (ShardId(shard), 1);
+            scheduler.handle(ms(when + 500), Event::Register { shard, incarnation, slots });
+            scheduler.handle(ms(when + 500), Event::State { shard, incarnation, state: Some(base()) });
+        }
+    }
+    Vec::new()
+}
+
+#[test]
+fn tries_at_the_whole_do_not_count_against_what_the_search_isolates() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    join(&mut scheduler, 2, 1);
+    let whole = admit(&mut scheduler, 1)[0].work;
+    let commands = spend_the_whole(&mut scheduler);
+    let cut = Command::Recut { round: ROUND, work: whole };
+    assert!(commands.contains(&cut), "its tries are spent, and it is cut: {commands:?}");
+    let parts: Vec<WorkItem> = (50..54).map(|n| WorkItem { transactions: 1, ..item(n) }).collect();
+    scheduler.handle(ms(30_000), Event::Recut { round: ROUND, work: whole, parts });
+    join(&mut scheduler, 9, 1);
+    // Each piece has all tries of its own.
+    let mut tries = 0;
+    for when in (31_000..300_000).step_by(100) {
+        let mut commands = beat(&mut scheduler, when, 9, vec![]);
+        commands.extend(scheduler.handle(ms(when), Event::Tick));
+        while let Some(assignment) = dispatched(&commands).first().copied() {
+            tries += u32::from(assignment.work == item(50).id);
+            let (fault, reason) = (Fault::Failed, "refused".into());
+            commands = scheduler.handle(ms(when), Event::Failed { assignment, fault, reason });
+        }
+    }
+    assert_eq!(tries, ScheduleLimits::default().max_attempts);
+}
+
+#[test]
+fn a_verdict_without_proof_names_all_that_it_may_be() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    join(&mut scheduler, 2, 1);
+    let whole = admit(&mut scheduler, 1)[0].work;
+    spend_the_whole(&mut scheduler);
+    let parts: Vec<WorkItem> = (50..54).map(|n| WorkItem { transactions: 1, ..item(n) }).collect();
+    let pieces: Vec<_> = parts.iter().map(|part| part.id).collect();
+    scheduler.handle(ms(30_000), Event::Recut { round: ROUND, work: whole, parts });
+    let mut left = scheduler.deadly_work(ROUND);
+    left.sort();
+    assert_eq!(left, pieces);
+    // What a shard has done and lived is not among them.
+    join(&mut scheduler, 9, 1);
+    let mut done = None;
+    for when in (31_000..33_000).step_by(100) {
+        let commands = beat(&mut scheduler, when, 9, vec![]);
+        if let Some(assignment) = dispatched(&commands).first() {
+            scheduler.handle(ms(when + 1), result(*assignment));
+            done = Some(assignment.work);
+            break;
+        }
+    }
+    left.retain(|work| Some(*work) != done);
+    let mut open = scheduler.deadly_work(ROUND);
+    open.sort();
+    assert_eq!((open, left.len()), (left, 3));
 }
