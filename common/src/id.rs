@@ -61,6 +61,41 @@ number! {
     Gas(u64)
 }
 
+/// Some of a block's transactions, from the first to the last of them; often one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TxRange {
+    /// The first.
+    pub first: TxIndex,
+    /// The last.
+    pub last: TxIndex,
+}
+
+impl TxRange {
+    /// The narrowest range with all of these; nothing of none.
+    #[must_use]
+    pub fn around(indices: impl IntoIterator<Item = TxIndex>) -> Option<Self> {
+        indices.into_iter().fold(None, |range: Option<Self>, index| {
+            let Self { first, last } = range.unwrap_or(Self { first: index, last: index });
+            Some(Self { first: first.min(index), last: last.max(index) })
+        })
+    }
+
+    /// The transaction, if it is only one.
+    #[must_use]
+    pub fn one(self) -> Option<TxIndex> {
+        (self.first == self.last).then_some(self.first)
+    }
+}
+
+impl fmt::Display for TxRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.one() {
+            Some(index) => write!(f, "transaction {index}"),
+            None => write!(f, "a transaction between {} and {}", self.first, self.last),
+        }
+    }
+}
+
 impl Incarnation {
     /// An incarnation unlike any other, drawn from the operating system's randomness.
     #[must_use]
@@ -183,6 +218,15 @@ mod tests {
         let early = Epoch { number: 1, instance: u64::MAX };
         let late = Epoch { number: 2, instance: 0 };
         assert!(early < late);
+    }
+
+    #[test]
+    fn a_range_names_no_more_than_it_has() {
+        let range = |indices: &[u32]| TxRange::around(indices.iter().copied().map(TxIndex));
+        assert_eq!(range(&[]), None);
+        let text = |indices: &[u32]| range(indices).map(|range| range.to_string());
+        assert_eq!(text(&[100]).as_deref(), Some("transaction 100"));
+        assert_eq!(text(&[103, 96, 107]).as_deref(), Some("a transaction between 96 and 107"));
     }
 
     #[test]

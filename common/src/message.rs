@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::account::{AccountRecord, Delta};
 use crate::chain_spec::ChainSpec;
 use crate::codec::word;
-use crate::id::{AssignmentId, Epoch, Incarnation, ShardId, SlotIndex, StateRef, TxIndex};
+use crate::id::{AssignmentId, Epoch, Gas, Incarnation, ShardId, SlotIndex, StateRef, TxIndex};
 use crate::work::{WorkFailure, WorkOutput};
 
 /// The version of the protocol between coordinator and shards. Peers of another version are
 /// refused, with both versions in the message.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Which state a replica holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,9 @@ pub struct SlotProgress {
     pub transactions: u64,
     /// The assignment in hand, and the transaction it is at.
     pub current: Option<(AssignmentId, TxIndex)>,
+    /// The gas limit of that transaction: it may take time in proportion. Zero while senders are
+    /// recovered, and before the first transaction.
+    pub gas: Gas,
 }
 
 /// A shard says that it lives, and how it is.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, U256};
 use common::account::AccountWrite;
-use common::id::{AssignmentId, TxIndex};
+use common::id::{AssignmentId, Gas, TxIndex};
 use common::message::StateSummary;
 use common::work::{Effects, Executed, TxOutcome, WorkKind, WorkOutput, WorkSpec};
 
@@ -236,9 +236,9 @@ impl<'a, P: Progress> Slowed<'a, P> {
 }
 
 impl<P: Progress> Progress for Slowed<'_, P> {
-    fn at(&self, index: TxIndex) {
+    fn at(&self, index: TxIndex, gas: Gas) {
         self.lose_time();
-        self.progress.at(index);
+        self.progress.at(index, gas);
     }
 }
 
@@ -322,7 +322,7 @@ mod tests {
     struct Nothing;
 
     impl Progress for Nothing {
-        fn at(&self, _: TxIndex) {}
+        fn at(&self, _: TxIndex, _: Gas) {}
     }
 
     #[test]
@@ -330,7 +330,7 @@ mod tests {
         let slowed = Slowed::new(&Nothing, 10);
         let began = Instant::now();
         std::thread::sleep(Duration::from_millis(5));
-        slowed.at(TxIndex(0));
+        slowed.at(TxIndex(0), Gas(21_000));
         assert!(began.elapsed() >= Duration::from_millis(50));
     }
 

@@ -192,6 +192,12 @@ impl ShardNode {
         })
     }
 
+    /// Gives the slots of threads that are stuck to new threads: for a shard whose process cannot be
+    /// started again.
+    pub fn renew_slots(&self) {
+        self.slots.renew();
+    }
+
     /// Begins to drain: what is held is finished and delivered, then the shard leaves.
     pub fn begin_drain(&self) {
         self.session.drain();

@@ -2,17 +2,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use alloy_consensus::Transaction as _;
 use common::block::ShardBlock;
 use common::chain_spec::ChainSpec;
-use common::id::TxIndex;
+use common::id::{Gas, TxIndex};
 use common::work::{TxOutcome, TxOutput, WorkFailure, WorkKind, WorkOutput, WorkSpec};
 
 use crate::engine::{Executor, Overlay, Poisoned, StateView, recover_sender};
 
 /// Where the worker is, told as it goes.
 pub trait Progress {
-    /// The transaction that is begun now.
-    fn at(&self, index: TxIndex);
+    /// The transaction that is begun now, and its gas limit; no gas where only its sender is recovered.
+    fn at(&self, index: TxIndex, gas: Gas);
 }
 
 /// What comes of a piece of work.
@@ -56,7 +57,7 @@ fn recover(
         if cancelled.load(Ordering::Relaxed) {
             return None;
         }
-        progress.at(*index);
+        progress.at(*index, Gas(0));
         let Some(transaction) = block.transactions.get(index.0 as usize) else {
             return Some(Err(out_of_range(*index)));
         };
@@ -84,10 +85,10 @@ fn execute<V: StateView>(
         if cancelled.load(Ordering::Relaxed) {
             return None;
         }
-        progress.at(*index);
         let Some(transaction) = block.transactions.get(index.0 as usize) else {
             return Some(Err(out_of_range(*index)));
         };
+        progress.at(*index, Gas(transaction.gas_limit()));
         let outcome = match executor.execute(transaction, *sender) {
             Ok(outcome) => outcome,
             Err(error) => return Some(Err(WorkFailure::State(error.to_string()))),

@@ -36,4 +36,4 @@ pub use process_table::{Descendant, children_of};
 pub use proxy::{Direction, Proxy, Shape};
 pub use report::Report;
 pub use scene::{Scene, scenario};
-pub use wait::{wait_until, within};
+pub use wait::{scaled, slowness, wait_until, within};

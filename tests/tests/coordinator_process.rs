@@ -15,7 +15,9 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use shard_tests::{Chain, Coordinator, Process, Report, Scene, Shard, Signal, scenario, wait_until, within};
+use shard_tests::{
+    Chain, Coordinator, Process, Report, Scene, Shard, Signal, scaled, scenario, wait_until, within,
+};
 
 fn fleet(scene: &Scene, chain: &Chain) -> Result<(Coordinator, Vec<Shard>)> {
     let coordinator = Coordinator::start(scene, chain, &[])?;
@@ -98,7 +100,7 @@ fn ask_twice(process: &mut Process, drains: &str) -> Result<()> {
     let began = Instant::now();
     let code = process.exit_code(within(10))?;
     ensure!(code == 3, "{} ended with {code}", process.name());
-    ensure!(began.elapsed() < within(4), "it took {:?}", began.elapsed());
+    ensure!(began.elapsed() < scaled(within(4)), "it took {:?}", began.elapsed());
     Ok(())
 }
 

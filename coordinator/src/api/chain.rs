@@ -233,9 +233,9 @@ impl Chain {
             }
             // A disk that fails once is not trusted again.
             Err(error) if is_fatal(&error) => return Err(ChainError::Execute(error)),
-            Err(ExecuteError::Parked { index, convicted, reason }) => {
-                let text = format!("transaction {index}: {reason}");
-                let parked = Parked { index: Some(index), convicted, reason: text.clone(), at: unix_now() };
+            Err(ExecuteError::Parked { among, convicted, reason }) => {
+                let text = format!("{among}: {reason}");
+                let parked = Parked { index: among.one(), convicted, reason: text.clone(), at: unix_now() };
                 self.desk.park(&block.hash, parked)?;
                 announce_parked(&self.importer, number, block.hash, &text);
             }

@@ -23,7 +23,7 @@ use super::fleet::FleetArgs;
 use super::report::millis;
 use crate::blocktest::{CaseOutcome, Entry, FileError, Verdict, idle_importer, read_file, run_case};
 use crate::execute::BlockExecutor;
-use crate::fleet::{Fleet, FleetOptions};
+use crate::fleet::Fleet;
 use crate::import::Importer;
 
 /// Shards, if the command line does not say.
@@ -65,7 +65,7 @@ pub(super) async fn run(args: BlocktestArgs, telemetry: TelemetryArgs) -> anyhow
     let files = find_files(&args.paths)?;
     let mut signals = Signals::new()?;
     let supervisor = Supervisor::new("coordinator");
-    let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), &supervisor.handle())?;
+    let fleet = Fleet::start(Epoch::first(), args.fleet.options(), &supervisor.handle())?;
     let crew = args.fleet.crew(SHARDS, &telemetry)?;
     let bound = crew.bind(None).await?;
     let routes = Routes::new(fleet_service(fleet.endpoint()));

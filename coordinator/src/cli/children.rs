@@ -1,24 +1,43 @@
-//! The shard processes of a run: started beside the coordinator, watched, killed in a drill, and
-//! started again when they are lost.
+//! The shard processes of a command: started beside the coordinator, watched, killed in a drill, and
+//! started again whenever they end.
+//!
+//! There is no end to that while the new processes join the fleet: a shard whose slot is stuck ends its
+//! process, and so does a transaction that kills. The rate is bounded. A command gives up when process
+//! after process of one shard ends without having joined.
 //!
 //! Each holds a pipe to this process and ends with it, however that comes about.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use common::id::ShardId;
 use common::launch::PARENT_PIPE_FLAG;
-use common::supervise::{Backoff, Restart, RestartWindow, SupervisorHandle, Verdict};
+use common::supervise::{Backoff, SupervisorHandle};
 use common::telemetry::TelemetryArgs;
 use tokio::process::{Child, Command};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::fleet::Fleet;
+
 /// How long a shard may take to stop before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
+
+/// A process that ends is started again after this time at first, and after each further end twice as
+/// long.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A process that has lived so long begins with the first pause again.
+const LONG_LIFE: Duration = Duration::from_secs(10);
+
+/// So many processes in a row that ended before they joined the fleet are no accident.
+const MOST_STILLBORN: u32 = 10;
 
 /// How shard processes are started.
 #[derive(Debug, Clone)]
@@ -44,19 +63,22 @@ impl Children {
     pub(super) fn start(
         count: u32,
         options: &ChildOptions,
+        fleet: &Fleet,
         supervisor: &SupervisorHandle,
     ) -> anyhow::Result<Self> {
         let mut kills = Vec::new();
         for shard in (1..=count).map(ShardId) {
+            let joined = fleet.joined(shard);
             let child = spawn(shard, options)?;
             let kill = Arc::new(Notify::new());
             let keeper = Keeper {
                 shard,
                 options: options.clone(),
+                fleet: fleet.clone(),
                 kill: Arc::clone(&kill),
                 stop: supervisor.shutdown_token(),
             };
-            supervisor.spawn_critical(format!("child-{shard}"), keeper.keep(child));
+            supervisor.spawn_critical(format!("child-{shard}"), keeper.keep(child, joined));
             kills.push((shard, kill));
         }
         Ok(Self { kills })
@@ -116,17 +138,19 @@ fn spawn(shard: ShardId, options: &ChildOptions) -> anyhow::Result<Child> {
 struct Keeper {
     shard: ShardId,
     options: ChildOptions,
+    fleet: Fleet,
     kill: Arc<Notify>,
     stop: CancellationToken,
 }
 
 impl Keeper {
-    /// Starts the process again whenever it ends, within limits, until the run is over.
-    async fn keep(self, mut child: Child) -> anyhow::Result<()> {
-        let backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1))?;
-        let mut window = RestartWindow::new(Restart::new(10, Duration::from_secs(60), backoff)?);
-        let began = std::time::Instant::now();
+    /// Starts the process again whenever it ends, until the command is over. `joined` is how often its
+    /// shard had joined the fleet before the first process was started.
+    async fn keep(self, mut child: Child, mut joined: u64) -> anyhow::Result<()> {
+        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE)?;
+        let mut ends = Ends::default();
         loop {
+            let began = Instant::now();
             let mut pipe = child.stdin.take();
             let mut drilled = false;
             let status = tokio::select! {
@@ -144,18 +168,26 @@ impl Keeper {
             };
             let status = status.context("the shard process is lost")?;
             tracing::info!(shard = self.shard.0, %status, "a shard process ended");
+            let has_joined = self.fleet.joined(self.shard) > joined;
             // A drill says nothing about the shard.
-            let verdict =
-                if drilled { Verdict::RestartAfter(Duration::ZERO) } else { window.ended(began.elapsed()) };
-            match verdict {
-                Verdict::RestartAfter(delay) => tokio::time::sleep(delay).await,
-                Verdict::GiveUp => {
-                    bail!("shard {} ended again and again, the last time with {status}", self.shard)
+            if !drilled {
+                ends.add(began.elapsed(), has_joined);
+                if ends.stillborn >= MOST_STILLBORN {
+                    bail!(
+                        "{MOST_STILLBORN} processes of shard {} in a row ended before they joined, the last with {status}; look at their messages above",
+                        self.shard
+                    );
+                }
+                let pause = tokio::time::sleep(backoff.delay(ends.in_a_row.saturating_sub(1)));
+                tokio::select! {
+                    () = pause => {}
+                    () = self.stop.cancelled() => {}
                 }
             }
             if self.stop.is_cancelled() {
                 return Ok(());
             }
+            joined = self.fleet.joined(self.shard);
             child = spawn(self.shard, &self.options)?;
         }
     }
@@ -167,5 +199,47 @@ impl Keeper {
             child.wait().await?;
         }
         Ok(())
+    }
+}
+
+/// How processes of one shard have ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ends {
+    /// In a row after a short life.
+    in_a_row: u32,
+    /// In a row without having joined the fleet.
+    stillborn: u32,
+}
+
+impl Ends {
+    fn add(&mut self, lived: Duration, joined: bool) {
+        self.in_a_row = if lived >= LONG_LIFE { 1 } else { self.in_a_row.saturating_add(1) };
+        self.stillborn = if joined { 0 } else { self.stillborn.saturating_add(1) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_that_join_are_started_again_without_end() {
+        let mut ends = Ends::default();
+        for _ in 0..1000 {
+            ends.add(Duration::from_millis(30), true);
+        }
+        assert_eq!(ends, Ends { in_a_row: 1000, stillborn: 0 });
+        ends.add(LONG_LIFE, true);
+        assert_eq!(ends.in_a_row, 1, "after a long life the next process is started at once");
+    }
+
+    #[test]
+    fn processes_that_never_join_are_given_up() {
+        let mut ends = Ends::default();
+        for _ in 0..MOST_STILLBORN {
+            assert!(ends.stillborn < MOST_STILLBORN);
+            ends.add(Duration::from_millis(30), false);
+        }
+        assert_eq!(ends.stillborn, MOST_STILLBORN);
     }
 }

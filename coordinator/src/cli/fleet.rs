@@ -52,9 +52,42 @@ pub struct FleetArgs {
     /// coordinator executes the sub-block itself; a shard that was wrong is quarantined and named
     #[arg(long, value_name = "F", default_value_t = VerifyFraction::NONE)]
     pub verify_fraction: VerifyFraction,
+
+    /// For tests
+    #[command(flatten)]
+    pub detection: DetectionArgs,
+}
+
+/// Limits that tests shorten.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DetectionArgs {
+    /// How long a slot may stand still beside what its transaction's gas allows
+    #[arg(long, value_name = "MS", hide = true)]
+    pub stuck_after_ms: Option<u64>,
+
+    /// The gas per second that every valid transaction is taken to burn
+    #[arg(long, value_name = "GAS", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub slowest_gas: Option<u64>,
+}
+
+impl DetectionArgs {
+    /// The options with what was given.
+    pub(super) fn adjust(self, mut options: FleetOptions) -> FleetOptions {
+        let schedule = &mut options.schedule;
+        if let Some(millis) = self.stuck_after_ms {
+            schedule.stuck_floor = Duration::from_millis(millis);
+        }
+        schedule.slowest_gas = self.slowest_gas.unwrap_or(schedule.slowest_gas);
+        options
+    }
 }
 
 impl FleetArgs {
+    /// How shards are judged.
+    pub(super) fn options(&self) -> FleetOptions {
+        self.detection.adjust(FleetOptions::default())
+    }
+
     /// How blocks are executed.
     pub(super) fn execute_options(&self) -> ExecuteOptions {
         ExecuteOptions { plan: self.plan, verify: self.verify_fraction, ..ExecuteOptions::default() }
@@ -124,7 +157,7 @@ impl Crew {
             (Place::Processes { binary, telemetry }, Some(address)) => {
                 let coordinator = format!("http://{}", reachable(address));
                 let options = ChildOptions { coordinator, threads: self.threads, telemetry, binary };
-                Ok(Some(Children::start(self.count, &options, supervisor)?))
+                Ok(Some(Children::start(self.count, &options, fleet, supervisor)?))
             }
             _ => {
                 (1..=self.count).for_each(|shard| fleet.start_local(node(ShardId(shard), self.threads)));

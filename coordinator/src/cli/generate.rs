@@ -40,8 +40,13 @@ pub struct GenerateArgs {
     pub accounts: usize,
 
     /// The gas limit of every block
-    #[arg(long, value_name = "GAS", default_value_t = GAS_LIMIT, value_parser = clap::value_parser!(u64).range(GAS_LIMIT..=1_000_000_000))]
+    #[arg(long, value_name = "GAS", default_value_t = GAS_LIMIT, value_parser = clap::value_parser!(u64).range(GAS_LIMIT..=10_000_000_000))]
     pub gas_limit: u64,
+
+    /// Begin each further block with a heavy transaction: a call of BLAKE2F with so many rounds, of one
+    /// gas each. Some 100 million rounds take a second
+    #[arg(long, value_name = "ROUNDS")]
+    pub heavy: Option<u32>,
 
     /// The chain id
     #[arg(long, value_name = "ID", default_value_t = 1337)]
@@ -50,8 +55,11 @@ pub struct GenerateArgs {
 
 /// Generates the chain. Files appear under their names only when they are complete.
 pub(super) fn generate(args: &GenerateArgs) -> anyhow::Result<Exit> {
-    let GenerateArgs { out, blocks, txs, mix, seed, accounts, gas_limit, chain_id } = args.clone();
+    let GenerateArgs { out, blocks, txs, mix, seed, accounts, gas_limit, heavy, chain_id } = args.clone();
     let mut chain = ChainBuilder::new(TrafficOptions { seed, mix, accounts, chain_id, gas_limit })?;
+    if let Some(rounds) = heavy {
+        chain = chain.with_heavy(rounds);
+    }
     fs::create_dir_all(&out).with_context(|| format!("{} cannot be made", out.display()))?;
     let bar = ProgressBar::new(u64::from(blocks));
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} blocks, {eta} left") {

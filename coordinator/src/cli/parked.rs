@@ -96,7 +96,7 @@ async fn list(coordinator: &str, as_json: bool) -> anyhow::Result<()> {
         table.add_row([
             block.number.to_string(),
             hex::encode_prefixed(&block.hash),
-            block.transaction.map_or_else(|| "unknown".into(), |index| index.to_string()),
+            block.transaction.map_or_else(|| "not known".into(), |index| index.to_string()),
             if block.convicted { "yes" } else { "no" }.into(),
             block.waiting.to_string(),
             block.reason.clone(),

@@ -23,7 +23,7 @@ use super::fleet::FleetArgs;
 use super::report::{Report, Row, millis};
 use super::timeline;
 use crate::execute::{BlockExecutor, Verified};
-use crate::fleet::{EventKind, Fleet, FleetOptions, KillDrill};
+use crate::fleet::{EventKind, Fleet, KillDrill};
 use crate::ledger::Ledger;
 use crate::sequential::execute_and_verify;
 use crate::validate::Finished;
@@ -160,7 +160,7 @@ async fn fleet_engine(
     bar: &ProgressBar,
 ) -> anyhow::Result<Engine> {
     let crew = args.fleet.crew(SHARDS, telemetry)?;
-    let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), supervisor)?;
+    let fleet = Fleet::start(Epoch::first(), args.fleet.options(), supervisor)?;
     let stop = supervisor.shutdown_token();
     let all = args.timeline;
     supervisor.spawn_critical("timeline", timeline::tell(fleet.events(), bar.clone(), all, stop));

@@ -14,7 +14,7 @@ use net::serve::{Bound, Health};
 use net::wire::fleet_service;
 use tonic::service::Routes;
 
-use super::fleet::{self, reachable};
+use super::fleet::{self, DetectionArgs, reachable};
 use super::take_over::take_over;
 use crate::api::{Chain, ChainHandle, StepDown, blocks_service};
 use crate::execute::{BlockExecutor, ExecuteOptions, VerifyFraction};
@@ -70,6 +70,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MS", default_value_t = 1000, help_heading = "Failure detection")]
     pub lost_after_ms: u64,
 
+    /// For tests
+    #[command(flatten)]
+    pub detection: DetectionArgs,
+
     /// How long SIGTERM waits for the block in hand
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub grace: u64,
@@ -112,7 +116,7 @@ impl ServeArgs {
             no_shard_wait: Duration::from_secs(self.no_shard_wait),
             ..FleetOptions::default().schedule
         };
-        FleetOptions { peer, schedule }
+        self.detection.adjust(FleetOptions { peer, schedule })
     }
 }
 

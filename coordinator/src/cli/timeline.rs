@@ -45,6 +45,7 @@ fn line(event: &FleetEvent) -> String {
         EventKind::ShardLost => "LOST:",
         EventKind::ShardDraining => "drains:",
         EventKind::ShardLeft => "left:",
+        EventKind::SlotReturned => "works again:",
         EventKind::Drill => "is sent SIGKILL:",
         EventKind::Reassigned => "had work that is reassigned:",
         EventKind::BlockCommitted => "verified:",

@@ -11,11 +11,12 @@ mod rounds;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use alloy_consensus::Transaction;
 use alloy_primitives::{Address, B256};
 use common::block::{Block, BlockError, BlockPayload};
 use common::chain_spec::ChainSpec;
 use common::codec::CodecError;
-use common::id::TxIndex;
+use common::id::{TxIndex, TxRange};
 use common::work::{TxOutcome, WorkOutput};
 use executor_shard::engine::{StateError, recover_sender};
 use executor_shard::replica::ReplicaView;
@@ -35,7 +36,8 @@ pub use fraction::{NotAFraction, VerifyFraction};
 pub struct ExecuteOptions {
     /// How blocks are cut.
     pub plan: Plan,
-    /// How long a round may take before it is given up; far beyond what any block needs.
+    /// How long a round may be waited for before it is given up, beside the time that the gas of its
+    /// transactions may take at the slowest rate; far beyond what any block needs.
     pub round_limit: Duration,
     /// The share of work that is executed a second time elsewhere and compared.
     pub verify: VerifyFraction,
@@ -105,10 +107,10 @@ pub enum ExecuteError {
     Local(String),
     /// A transaction kills, or seems to kill, whoever runs it: the block is not to be executed in
     /// this process.
-    #[error("the block is parked at transaction {index}: {reason}")]
+    #[error("the block is parked: {among}: {reason}")]
     Parked {
-        /// Which transaction.
-        index: TxIndex,
+        /// The transaction, or those that it is among.
+        among: TxRange,
         /// Whether it is proven.
         convicted: bool,
         /// In words.
@@ -160,7 +162,7 @@ impl From<RoundError> for ExecuteError {
             RoundError::Fleet(error) => Self::Fleet(error),
             RoundError::NoShard(reason) => Self::NoShard(reason),
             RoundError::Local(reason) => Self::Local(reason),
-            RoundError::Parked { index, convicted, reason } => Self::Parked { index, convicted, reason },
+            RoundError::Parked { among, convicted, reason } => Self::Parked { among, convicted, reason },
             RoundError::Failed(reason) => Self::Round(reason),
             RoundError::Size(error) => Self::Size(error),
         }
@@ -257,8 +259,8 @@ impl BlockExecutor {
         )?;
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
         let mut arrived = vec![false; block.transactions.len()];
-        let weights: Arc<[u64]> = block.transactions.iter().map(planner::cost).collect();
-        let end = self.rounds.run(&payload, work, &weights, kills, referee, |indices, output| {
+        let gas: Arc<[u64]> = block.transactions.iter().map(Transaction::gas_limit).collect();
+        let end = self.rounds.run(&payload, work, &gas, kills, referee, |indices, output| {
             let WorkOutput::Executed(outputs) = output else { return Ok(()) };
             let of_work: std::collections::BTreeSet<TxIndex> = indices.iter().copied().collect();
             for output in outputs.into_iter().filter(|output| of_work.contains(&output.index)) {

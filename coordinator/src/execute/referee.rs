@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use alloy_primitives::B256;
 use common::block::{BlockPayload, ShardBlock};
 use common::chain_spec::ChainSpec;
-use common::id::{ShardId, TxIndex, WorkId};
+use common::id::{Gas, ShardId, TxIndex, WorkId};
 use common::work::{WorkKind, WorkSpec, outcome_digest};
 use executor_shard::replica::ReplicaView;
 use executor_shard::sub_block::{self, Progress};
@@ -22,7 +22,7 @@ use crate::fleet::{Fleet, FleetError};
 struct Unwatched;
 
 impl Progress for Unwatched {
-    fn at(&self, _: TxIndex) {}
+    fn at(&self, _: TxIndex, _: Gas) {}
 }
 
 /// A result that was used.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::{Address, B256};
 use common::block::BlockPayload;
 use common::codec::CodecError;
-use common::id::{AssignmentId, RoundId, StateRef, TxIndex, WorkId};
+use common::id::{AssignmentId, RoundId, StateRef, TxIndex, TxRange, WorkId};
 use common::work::{WorkKind, WorkOutput, WorkSpec};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
@@ -32,8 +32,8 @@ pub(super) enum RoundError {
     #[error("{0}")]
     Failed(String),
     /// A transaction kills, or seems to kill, whoever runs it.
-    #[error("transaction {index}: {reason}")]
-    Parked { index: TxIndex, convicted: bool, reason: String },
+    #[error("{among}: {reason}")]
+    Parked { among: TxRange, convicted: bool, reason: String },
     #[error(transparent)]
     Size(#[from] CodecError),
 }
@@ -44,7 +44,7 @@ impl RoundError {
             RoundFailure::NoShard => Self::NoShard(reason),
             RoundFailure::Local => Self::Local(reason),
             RoundFailure::Spent => Self::Failed(reason),
-            RoundFailure::Parked { index, convicted } => Self::Parked { index, convicted, reason },
+            RoundFailure::Parked { among, convicted } => Self::Parked { among, convicted, reason },
         }
     }
 }
@@ -122,7 +122,7 @@ impl RoundClient {
         &mut self,
         payload: &Arc<BlockPayload>,
         work: Work,
-        weights: &Arc<[u64]>,
+        gas: &Arc<[u64]>,
         kills: Vec<KillDrill>,
         referee: &mut Referee<'_>,
         mut take: impl FnMut(&[TxIndex], WorkOutput) -> Result<(), ExecuteError>,
@@ -144,17 +144,20 @@ impl RoundClient {
             payload: Arc::clone(payload),
             work,
             verify,
-            weights: Arc::clone(weights),
+            gas: Arc::clone(gas),
             kills,
         };
         let events = self.fleet.open_round(request).map_err(RoundError::Fleet)?;
-        let deadline = Instant::now() + self.limit;
+        let limit = self.limit + self.fleet.longest(gas.iter().copied().fold(0, u64::saturating_add));
+        // The round's time is what is waited for shards: this thread executes again what is stale meanwhile.
+        let mut left = limit;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let heeded = match events.recv_timeout(left) {
+            let began = Instant::now();
+            let event = events.recv_timeout(left);
+            left = left.saturating_sub(began.elapsed());
+            let heeded = match event {
                 Ok(event) => heed(event, &mut open, &mut end, referee, &mut take),
                 Err(RecvTimeoutError::Timeout) => {
-                    let limit = self.limit;
                     Err(RoundError::Failed(format!("the round took longer than {limit:?}")).into())
                 }
                 // The driver drops rounds only when it ends.
@@ -199,9 +202,9 @@ impl RoundClient {
                 return Err(RoundError::of(cause, reason));
             }
         }
-        let Some(index) = abandoned.deadly else { return Ok(abandoned) };
+        let Some(among) = abandoned.deadly else { return Ok(abandoned) };
         let reason = "shards died at it before its round was given up; look at their logs, then retry or discard the block".to_owned();
-        Err(RoundError::Parked { index, convicted: false, reason })
+        Err(RoundError::Parked { among, convicted: false, reason })
     }
 }
 

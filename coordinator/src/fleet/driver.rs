@@ -140,7 +140,7 @@ impl Driver {
             Message::Reached { link, answer } => self.reached(now, link, answer),
             Message::Open(request, events) => self.open(now, request, events),
             Message::Abandon(round, reply) => {
-                let deadly = self.scheduler.deadly_work(round).map(|work| self.first_index(round, &work));
+                let deadly = self.range(round, &self.scheduler.deadly_work(round));
                 let _ = reply.send(Abandoned { deadly, suspect: self.scheduler.is_suspect(round) });
                 self.rounds.remove(&round);
                 self.handle(now, Event::Abandon { round });
@@ -298,6 +298,7 @@ impl Driver {
             stop: stop.clone(),
         };
         self.shared.alive.write().unwrap_or_else(PoisonError::into_inner).insert(shard, request.incarnation);
+        *self.shared.joined.lock().unwrap_or_else(PoisonError::into_inner).entry(shard).or_default() += 1;
         let place = if link.address.is_empty() { "this process".to_owned() } else { link.address.clone() };
         let text = format!("{} with {} slots at {place}", request.build, request.slots);
         publish(&self.shared, EventKind::ShardJoined, Some(shard), None, text);
@@ -310,14 +311,14 @@ impl Driver {
     }
 
     fn open(&mut self, now: Duration, request: RoundRequest, events: Sender<RoundEvent>) {
-        let RoundRequest { round, height, payload, work, verify, weights, kills } = request;
+        let RoundRequest { round, height, payload, work, verify, gas, kills } = request;
         let block = payload.block;
-        let item = |(id, spec): &(WorkId, Arc<_>)| work_item(*id, spec, &weights, verify.contains(id));
+        let item = |(id, spec): &(WorkId, Arc<_>)| work_item(*id, spec, &gas, verify.contains(id));
         let items = work.iter().map(item).collect();
         let prefer = kills.iter().map(|kill| kill.shard).collect();
         let drills = kills.into_iter().map(|plan| Drill { plan, fired: false }).collect();
         let work = work.into_iter().collect();
-        self.rounds.insert(round, OpenRound { height, payload, work, weights, events, drills });
+        self.rounds.insert(round, OpenRound { height, payload, work, gas, events, drills });
         self.handle(now, Event::Admit { round, block, work: items, prefer });
     }
 

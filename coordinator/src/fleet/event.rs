@@ -20,6 +20,8 @@ pub enum EventKind {
     ShardDraining,
     /// A shard has said goodbye.
     ShardLeft,
+    /// A slot that stood still moves again.
+    SlotReturned,
     /// A drill kills a shard.
     Drill,
     /// Work was given to another shard.
@@ -44,6 +46,7 @@ impl fmt::Display for EventKind {
             Self::ShardLost => "shard_lost",
             Self::ShardDraining => "shard_draining",
             Self::ShardLeft => "shard_left",
+            Self::SlotReturned => "slot_returned",
             Self::Drill => "drill",
             Self::Reassigned => "reassigned",
             Self::BlockCommitted => "block_committed",

@@ -36,6 +36,9 @@ const BLOCKS_REMEMBERED: usize = 8;
 /// How long to find out whether a process still listens, when its link has ended.
 const PROBE_WITHIN: Duration = Duration::from_millis(200);
 
+/// How long calls that were under way when a link ended may take to end with it.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
 /// What a link is told to do.
 #[derive(Debug)]
 pub(super) enum LinkCommand {
@@ -100,12 +103,14 @@ pub(super) async fn run_link(
     stop: CancellationToken,
 ) {
     let ending = shared.supervisor.shutdown_token();
+    let mut calls = JoinSet::new();
     let reason = tokio::select! {
         biased;
         () = ending.cancelled() => return,
         () = stop.cancelled() => return,
-        reason = serve(&shared, &register, id, &mut commands) => reason,
+        reason = serve(&shared, &register, id, &mut commands, &mut calls) => reason,
     };
+    last_words(&shared, &mut calls).await;
     let cause = cause_of(&register).await;
     send(&shared, Message::LinkEnded { link: id, cause, reason: reason.to_string() });
 }
@@ -129,6 +134,7 @@ async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEn
         return local
             .get(&register.shard)
             .cloned()
+            .map(|node| node as Arc<dyn ShardEndpoint>)
             .ok_or_else(|| PeerError::Refused("no such shard in this process".into()));
     }
     let channel = channel::connect(&register.advertise, &shared.options.peer).await?;
@@ -149,13 +155,13 @@ async fn serve(
     register: &Register,
     id: LinkId,
     commands: &mut mpsc::Receiver<LinkCommand>,
+    calls: &mut JoinSet<Done>,
 ) -> PeerError {
     let endpoint = match connect(shared, register).await {
         Ok(endpoint) => endpoint,
         Err(error) => return error,
     };
     let mut sent: VecDeque<B256> = VecDeque::new();
-    let mut calls: JoinSet<Done> = JoinSet::new();
     let gone = endpoint.gone();
     tokio::pin!(gone);
     loop {
@@ -207,6 +213,19 @@ async fn serve(
                 let answer = tokio::select! { error = &mut gone => return error, answer = call => answer };
                 reached(shared, id, answer);
             }
+        }
+    }
+}
+
+/// What the shard had said before its end and was not heard yet: which work it had taken. A death with
+/// it begun is evidence. What failed because the shard is gone is not its word.
+async fn last_words(shared: &Arc<Shared>, calls: &mut JoinSet<Done>) {
+    let until = tokio::time::Instant::now() + LAST_WORDS;
+    while let Ok(Some(done)) = tokio::time::timeout_at(until, calls.join_next()).await {
+        if let Ok(Done::Executed(done)) = done
+            && let (assignment, Ok(())) = *done
+        {
+            executed(shared, assignment, Ok(()));
         }
     }
 }

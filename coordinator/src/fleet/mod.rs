@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
 use common::account::Delta;
-use common::endpoint::{CoordinatorEndpoint, ShardEndpoint};
+use common::endpoint::CoordinatorEndpoint;
 use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
 use common::supervise::SupervisorHandle;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -55,8 +55,8 @@ pub struct FleetOptions {
 
 impl Default for FleetOptions {
     fn default() -> Self {
-        // On a machine with more threads than cores a transaction may take long. Work that is merely
-        // slow is duplicated long before; nobody waits for this.
+        // On a machine with more threads than cores even a small transaction may take long. Work that is
+        // merely slow is duplicated long before this.
         let schedule = ScheduleLimits { stuck_floor: Duration::from_secs(3), ..ScheduleLimits::default() };
         Self { peer: PeerLimits::default(), schedule }
     }
@@ -122,12 +122,14 @@ struct Shared {
     driver: Sender<Message>,
     /// Who is alive, kept by the driver.
     alive: RwLock<HashMap<ShardId, Incarnation>>,
+    /// How often processes of each shard have joined.
+    joined: Mutex<BTreeMap<ShardId, u64>>,
     /// Why shards were lost, to tell them when they come back.
     losses: Mutex<VecDeque<(ShardId, Incarnation, String)>>,
     /// What is held against shards, kept by the driver.
     strikes: Mutex<BTreeMap<ShardId, StrikeRecord>>,
     /// Shards within this process.
-    local: Mutex<HashMap<ShardId, Arc<dyn ShardEndpoint>>>,
+    local: Mutex<HashMap<ShardId, Arc<ShardNode>>>,
     /// The world that is executed on.
     ledger: RwLock<Option<Arc<Ledger>>>,
     /// The deltas that shards were told of since they were to hold the ledger's head.
@@ -200,6 +202,7 @@ impl Fleet {
             started: Instant::now(),
             driver,
             alive: RwLock::default(),
+            joined: Mutex::default(),
             losses: Mutex::default(),
             strikes: Mutex::default(),
             local: Mutex::default(),
@@ -231,6 +234,19 @@ impl Fleet {
     #[must_use]
     pub fn now(&self) -> Duration {
         self.shared.now()
+    }
+
+    /// How long transactions with this gas limit may take, as shards' slots are judged.
+    #[must_use]
+    pub fn longest(&self, gas: u64) -> Duration {
+        self.shared.options.schedule.longest(gas)
+    }
+
+    /// How often processes with this shard's number have joined.
+    #[must_use]
+    pub fn joined(&self, shard: ShardId) -> u64 {
+        let joined = self.shared.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        joined.get(&shard).copied().unwrap_or(0)
     }
 
     /// Starts a shard within this process.

@@ -3,28 +3,29 @@
 use std::sync::{Arc, PoisonError};
 
 use alloy_primitives::B256;
-use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxIndex, WorkId};
+use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxIndex, TxRange, WorkId};
 use common::work::{ExecuteBlock, WorkKind, WorkSpec};
 
 use super::driver::{Driver, Message};
 use super::event::{EventKind, publish};
 use super::link::LinkCommand;
 use super::round::{RoundEvent, RoundFailure};
+use crate::planner;
 use crate::schedule::{Command, Event, FailCause, LossCause, StrikeRecord, WorkClass, WorkItem};
 
-/// What the scheduler has to know of a piece of work. `weights` are the costs of the block's
+/// What the scheduler has to know of a piece of work. `gas` are the gas limits of the block's
 /// transactions.
-pub(super) fn work_item(id: WorkId, spec: &WorkSpec, weights: &[u64], verify: bool) -> WorkItem {
+pub(super) fn work_item(id: WorkId, spec: &WorkSpec, gas: &[u64], verify: bool) -> WorkItem {
     let transactions = u32::try_from(spec.indices.len()).unwrap_or(u32::MAX);
-    let weight = |index: &TxIndex| weights.get(index.0 as usize).copied().unwrap_or(1);
-    let (class, base, cost) = match spec.kind {
-        WorkKind::Recover => (WorkClass::Recover, None, u64::from(transactions)),
+    let limits = || spec.indices.iter().filter_map(|index: &TxIndex| gas.get(index.0 as usize).copied());
+    let (class, base, cost, heaviest) = match spec.kind {
+        WorkKind::Recover => (WorkClass::Recover, None, u64::from(transactions), 0),
         WorkKind::Execute { .. } => {
-            let gas = spec.indices.iter().map(weight).fold(0, u64::saturating_add);
-            (WorkClass::Execute, Some(spec.base), gas)
+            let cost = limits().map(planner::cost).fold(0, u64::saturating_add);
+            (WorkClass::Execute, Some(spec.base), cost, limits().max().unwrap_or(0))
         }
     };
-    WorkItem { id, base, class, cost: cost.max(1), transactions, verify }
+    WorkItem { id, base, class, cost: cost.max(1), heaviest, transactions, verify }
 }
 
 /// The work cut into single transactions; nothing if it cannot be.
@@ -82,8 +83,8 @@ impl Driver {
             }
             Command::Recut { round, work } => self.recut(round, work),
             Command::Convict { round, work } => {
-                let index = self.first_index(round, &work);
-                let text = format!("transaction {index} has killed two shards; its block is parked");
+                let killer = self.range(round, &[work]).map_or("a transaction".into(), |one| one.to_string());
+                let text = format!("{killer} has killed two shards; its block is parked");
                 self.alarm(None, text);
             }
             Command::Retire { shard, incarnation, slot, left } => {
@@ -92,10 +93,27 @@ impl Driver {
                     format!("its slot {slot} is stuck and gets no more work; {left} left"),
                 );
                 if left == 0 {
-                    self.command(shard, incarnation, LinkCommand::Drain);
+                    self.begin_anew(shard, incarnation);
                 }
             }
+            Command::Return { shard, slot, .. } => {
+                let text = format!("its slot {slot} moves again, and gets work again");
+                publish(&self.shared, EventKind::SlotReturned, Some(shard), None, text);
+            }
             Command::Strikes { shard, record, reason } => self.struck(shard, None, record, &reason),
+        }
+    }
+
+    /// All slots of a shard are stuck. A process is asked to leave, and started again by whoever keeps it;
+    /// a shard within this process gets new threads.
+    fn begin_anew(&mut self, shard: ShardId, incarnation: Incarnation) {
+        let local = self.shared.local.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned();
+        match local {
+            Some(node) => node.renew_slots(),
+            None => {
+                self.command(shard, incarnation, LinkCommand::Drain);
+                self.handle(self.shared.now(), Event::Draining { shard, incarnation });
+            }
         }
     }
 
@@ -131,9 +149,11 @@ impl Driver {
         round.tell(RoundEvent::Disputed { work, answers });
     }
 
-    pub(super) fn first_index(&self, round: RoundId, work: &WorkId) -> TxIndex {
-        let spec = self.rounds.get(&round).and_then(|round| round.work.get(work));
-        spec.and_then(|spec| spec.indices.first().copied()).unwrap_or_default()
+    /// The transactions of these pieces of work.
+    pub(super) fn range(&self, round: RoundId, works: &[WorkId]) -> Option<TxRange> {
+        let round = self.rounds.get(&round)?;
+        let specs = works.iter().filter_map(|work| round.work.get(work));
+        TxRange::around(specs.flat_map(|spec| spec.indices.iter().copied()))
     }
 
     fn fail(&mut self, round: RoundId, cause: FailCause, reason: String) {
@@ -141,8 +161,9 @@ impl Driver {
             FailCause::Stranded => RoundFailure::NoShard,
             FailCause::Local => RoundFailure::Local,
             FailCause::Spent => RoundFailure::Spent,
-            FailCause::Parked { work, convicted } => {
-                RoundFailure::Parked { index: self.first_index(round, &work), convicted }
+            FailCause::Parked { suspects, convicted } => {
+                let among = self.range(round, &suspects).unwrap_or_default();
+                RoundFailure::Parked { among, convicted }
             }
         };
         if let Some(round) = self.rounds.remove(&round) {
@@ -159,7 +180,7 @@ impl Driver {
         {
             let parts = singles(&spec);
             // What is to be verified is so in pieces too: the scheduler knows.
-            let item = |(id, spec): &(WorkId, Arc<WorkSpec>)| work_item(*id, spec, &round.weights, false);
+            let item = |(id, spec): &(WorkId, Arc<WorkSpec>)| work_item(*id, spec, &round.gas, false);
             items = parts.iter().map(item).collect();
             round.work.extend(parts.iter().cloned());
             round.tell(RoundEvent::Recut { work, parts });

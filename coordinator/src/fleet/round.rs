@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alloy_primitives::B256;
 use common::block::BlockPayload;
-use common::id::{RoundId, ShardId, TxIndex, WorkId};
+use common::id::{RoundId, ShardId, TxRange, WorkId};
 use common::message::SubmitResult;
 use common::work::WorkSpec;
 use crossbeam_channel::Sender;
@@ -23,8 +23,8 @@ pub struct RoundRequest {
     pub work: Vec<(WorkId, Arc<WorkSpec>)>,
     /// What of it is to be verified.
     pub verify: HashSet<WorkId>,
-    /// What each transaction of the block may cost, in gas.
-    pub weights: Arc<[u64]>,
+    /// The gas limit of each transaction of the block.
+    pub gas: Arc<[u64]>,
     /// Shards to kill while they hold some of it.
     pub kills: Vec<KillDrill>,
 }
@@ -56,8 +56,8 @@ pub enum RoundFailure {
     Spent,
     /// A transaction kills, or seems to kill, whoever runs it: the block is to be parked.
     Parked {
-        /// The first transaction of the work that does, and the only one where it is proven.
-        index: TxIndex,
+        /// The transaction that does, or those that it is among.
+        among: TxRange,
         /// Whether it is proven.
         convicted: bool,
     },
@@ -110,9 +110,9 @@ pub enum RoundEvent {
 /// What is held against a round that is given up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Abandoned {
-    /// The first transaction of work that shards have died at: its block must not be executed in the
+    /// The transactions of open work that shards have died at: the block must not be executed in the
     /// coordinator's process.
-    pub deadly: Option<TxIndex>,
+    pub deadly: Option<TxRange>,
     /// Whether some of its work was suspect, proven or not.
     pub suspect: bool,
 }
@@ -130,7 +130,7 @@ pub(super) struct OpenRound {
     pub(super) height: u64,
     pub(super) payload: Arc<BlockPayload>,
     pub(super) work: HashMap<WorkId, Arc<WorkSpec>>,
-    pub(super) weights: Arc<[u64]>,
+    pub(super) gas: Arc<[u64]>,
     pub(super) events: Sender<RoundEvent>,
     pub(super) drills: Vec<Drill>,
 }

@@ -7,7 +7,7 @@ use alloy_primitives::{Address, B256};
 use common::block::{Block, BlockPayload, ShardBlock};
 use common::chain_spec::ChainSpec;
 use common::codec::{self, MAX_PAYLOAD_BYTES};
-use common::id::{Height, StateRef, TxIndex};
+use common::id::{Gas, Height, StateRef, TxIndex};
 use common::work::{TxOutcome, WorkKind, WorkOutput, WorkSpec};
 use executor_shard::engine::{MemoryState, StateError, recover_sender};
 use executor_shard::sub_block::{self, Progress};
@@ -21,7 +21,7 @@ use crate::validate::{Finished, Rejection, ValidateError, Validator};
 struct Unwatched;
 
 impl Progress for Unwatched {
-    fn at(&self, _: TxIndex) {}
+    fn at(&self, _: TxIndex, _: Gas) {}
 }
 
 /// What a block is executed on.

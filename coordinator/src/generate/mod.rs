@@ -73,6 +73,14 @@ impl ChainBuilder {
         Ok(Self { traffic, genesis, ledger: Ledger::begin(parts.into())?, head, set_up: false })
     }
 
+    /// From now on each block begins with a transaction that burns so much more gas than others: BLAKE2F
+    /// with so many rounds, of which a core does some hundred million a second.
+    #[must_use]
+    pub fn with_heavy(mut self, rounds: u32) -> Self {
+        self.traffic.begin_heavy(rounds);
+        self
+    }
+
     /// The genesis file's content.
     #[must_use]
     pub fn genesis(&self) -> &alloy_genesis::Genesis {

@@ -82,6 +82,16 @@ pub enum TrafficError {
         /// Index of the account.
         index: usize,
     },
+    /// A heavy transaction does not fit into a block.
+    #[error(
+        "a heavy transaction has a gas limit of {gas}, a block has {limit}; give it a greater --gas-limit"
+    )]
+    TooHeavy {
+        /// The gas limit of the transaction.
+        gas: u64,
+        /// What is left of the block's.
+        limit: u64,
+    },
     /// An account is meant that there is not.
     #[error("there is no account {index}")]
     NoSuchAccount {
@@ -127,6 +137,9 @@ pub struct Traffic {
     accounts: Accounts,
     market: Option<Market>,
     rng: ChaCha8Rng,
+    /// The rounds of the BLAKE2F call that each block begins with, if there is one.
+    heavy: Option<u32>,
+    heavy_sent: usize,
 }
 
 impl Traffic {
@@ -148,7 +161,14 @@ impl Traffic {
             accounts: Accounts::derive(seed, accounts, chain_id)?,
             market: None,
             rng: ChaCha8Rng::from_seed(draws.0),
+            heavy: None,
+            heavy_sent: 0,
         })
+    }
+
+    /// From now on each block begins with a call of BLAKE2F with so many rounds, of one gas each.
+    pub fn begin_heavy(&mut self, rounds: u32) {
+        self.heavy = Some(rounds);
     }
 
     /// The genesis of the chain, the same whenever it is asked for.
@@ -201,6 +221,19 @@ impl Traffic {
         let mut block = Vec::new();
         let mut left = gas_budget;
         let mut unpaid = 0;
+        if let Some(rounds) = self.heavy {
+            let draft = draw::heavy(self.heavy_sent % self.accounts.len(), rounds);
+            let price = Price::new(base_fee, 1);
+            if draft.gas_limit > left {
+                return Err(TrafficError::TooHeavy { gas: draft.gas_limit, limit: left });
+            }
+            if !self.accounts.can_pay(&draft, price)? {
+                return Err(TrafficError::TooExpensive { base_fee });
+            }
+            left -= draft.gas_limit;
+            self.heavy_sent += 1;
+            block.push(self.accounts.issue(draft, price)?);
+        }
         while block.len() < txs && unpaid < MAX_UNPAID {
             let price = Price::new(base_fee, self.rng.random_range(1..=MAX_TIP));
             let Plan { draft, effect } = self.draw()?;

@@ -29,7 +29,8 @@ const STRIKES_KEPT: usize = 4096;
 /// Why a block is parked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parked {
-    /// The transaction that kills, or seems to kill, whoever runs it; none where a whole block is suspect.
+    /// The transaction that kills, or seems to kill, whoever runs it; none if it is not known which of
+    /// several it is. The reason names those.
     pub index: Option<TxIndex>,
     /// Whether it is proven.
     pub convicted: bool,

@@ -20,17 +20,16 @@ const PER_SLOT: usize = 4;
 /// The least a sub-block is worth sending for, in gas: about half a millisecond of execution.
 const LEAST_GAS: u64 = 200_000;
 
-/// What a transaction may cost, in gas: its limit is only an upper bound that senders set freely,
-/// so it counts up to a typical call's cost, and then less.
-pub(crate) fn cost(transaction: &Transaction) -> u64 {
+/// What a transaction with this gas limit may cost, in gas: the limit is only an upper bound that senders
+/// set freely, so it counts up to a typical call's cost, and then less.
+pub(crate) fn cost(limit: u64) -> u64 {
     /// Up to here limits are taken at their word.
     const TYPICAL: u64 = 150_000;
-    let limit = transaction.gas_limit();
     if limit <= TYPICAL { limit } else { TYPICAL + (limit - TYPICAL) / 4 }
 }
 
 pub(super) fn sub_blocks(transactions: &[Transaction], senders: &[Address], slots: usize) -> Vec<SubBlock> {
-    let costs: Vec<u64> = transactions.iter().map(cost).collect();
+    let costs: Vec<u64> = transactions.iter().map(|transaction| cost(transaction.gas_limit())).collect();
     let total: u64 = costs.iter().sum();
     let share = (total / slots as u64).max(LEAST_GAS);
     let mut groups = Groups::new(&costs);

@@ -1,7 +1,7 @@
 //! A look at the machine from outside: whether its books agree, and in which state an event finds
 //! what it is about. Used by the simulator; decides nothing.
 
-use common::id::{AssignmentId, Incarnation, ShardId, WorkId};
+use common::id::{AssignmentId, Incarnation, ShardId, SlotIndex, WorkId};
 
 use super::{Event, Fault, LossCause, Scheduler};
 
@@ -158,6 +158,14 @@ impl Scheduler {
             }
             _ => self.of_work(&assignment.work),
         }
+    }
+
+    /// The slots that get no work, as they stand still.
+    pub fn retired_slots(&self) -> impl Iterator<Item = (ShardId, Incarnation, SlotIndex)> + '_ {
+        self.shards
+            .alive
+            .iter()
+            .flat_map(|(shard, known)| known.retired.iter().map(|slot| (*shard, known.incarnation, *slot)))
     }
 
     /// Whether the machine's books agree with each other.

@@ -89,6 +89,7 @@ impl Scheduler {
                 base: work.item.base,
                 depth: self.limits.depth,
                 now,
+                long: self.limits.lost_after,
                 prefer: &round.prefer,
                 holders: &holders,
                 lost_by: work.lost_by.map(|lost| lost.shard),
@@ -145,6 +146,7 @@ impl Scheduler {
                 base: work.item.base,
                 depth: self.limits.depth,
                 now,
+                long: self.limits.lost_after,
                 prefer: &round.prefer,
                 holders: &[],
                 lost_by: work.lost_by.map(|lost| lost.shard),
@@ -227,6 +229,7 @@ impl Scheduler {
             base: work.item.base,
             depth: self.limits.depth,
             now,
+            long: self.limits.lost_after,
             prefer: &round.prefer,
             holders: &holders,
             lost_by: work.lost_by.map(|lost| lost.shard),
@@ -255,6 +258,7 @@ impl Scheduler {
             base: work.item.base,
             depth: self.limits.depth,
             now,
+            long: self.limits.lost_after,
             prefer: &[],
             holders: &[],
             lost_by: None,
@@ -327,6 +331,7 @@ impl Scheduler {
             base: done.item.base,
             depth: self.limits.depth,
             now,
+            long: self.limits.lost_after,
             prefer: &[],
             holders: &[],
             lost_by: None,
@@ -355,7 +360,9 @@ impl Scheduler {
     }
 
     fn expire_control(&mut self, now: Duration) {
-        let limit = self.limits.overdue_after;
+        let done = self.control.and_then(|control| self.done.by_id.get(&control.assignment.work));
+        let limit = self.limits.overdue_after
+            + done.map_or(Duration::ZERO, |done| self.limits.longest(done.item.heaviest));
         if let Some(late) = self.control.take_if(|control| now.saturating_sub(control.since) > limit) {
             self.forget(&late.assignment);
         }
@@ -388,6 +395,7 @@ impl Scheduler {
                     base: work.item.base,
                     depth: 1,
                     now,
+                    long: self.limits.lost_after,
                     prefer: &[],
                     holders: &holders,
                     lost_by: None,

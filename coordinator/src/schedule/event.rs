@@ -25,6 +25,8 @@ pub struct WorkItem {
     pub class: WorkClass,
     /// How much of it, in units of its kind; at least one.
     pub cost: u64,
+    /// The greatest gas limit of its transactions; zero where none is executed.
+    pub heaviest: u64,
     /// How many transactions it covers.
     pub transactions: u32,
     /// Whether two shards have to agree about it, or trusted code with one, before it is done.
@@ -180,7 +182,7 @@ pub enum Event {
 }
 
 /// Why a round fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FailCause {
     /// No shard could take its work.
     Stranded,
@@ -191,8 +193,8 @@ pub enum FailCause {
     /// It holds a transaction that kills, or seems to kill, whoever runs it: the block is parked and
     /// never executed in the coordinator's process.
     Parked {
-        /// The work that the transaction is in.
-        work: WorkId,
+        /// The work that the transaction is in: one piece if it is proven, else all that it may be.
+        suspects: Vec<WorkId>,
         /// Whether it is proven, or tries have run out before.
         convicted: bool,
     },
@@ -274,7 +276,8 @@ pub enum Command {
         /// The work of that transaction.
         work: WorkId,
     },
-    /// A shard's slot stands still for good: it gets no more work.
+    /// A shard's slot stands still, as it seems for good: it gets no more work unless it moves again.
+    /// With none left, the shard's process has to be started again, or its threads have.
     Retire {
         /// Whose.
         shard: ShardId,
@@ -282,8 +285,17 @@ pub enum Command {
         incarnation: Incarnation,
         /// Which slot.
         slot: SlotIndex,
-        /// How many are left; with none the shard is asked to leave.
+        /// How many are left.
         left: u16,
+    },
+    /// A retired slot moves again, and gets work again.
+    Return {
+        /// Whose.
+        shard: ShardId,
+        /// In which life.
+        incarnation: Incarnation,
+        /// Which slot.
+        slot: SlotIndex,
     },
     /// A shard's strikes have changed: to be kept.
     Strikes {

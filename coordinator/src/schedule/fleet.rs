@@ -6,7 +6,7 @@ use std::time::Duration;
 use common::id::{AssignmentId, Incarnation, ShardId, SlotIndex, StateRef};
 use common::message::SlotProgress;
 
-use super::WorkItem;
+use super::{ScheduleLimits, WorkItem};
 
 /// One slot, as heartbeats show it.
 #[derive(Debug, Clone, Copy)]
@@ -14,11 +14,20 @@ pub(super) struct SlotWatch {
     pub(super) slot: SlotIndex,
     pub(super) transactions: u64,
     pub(super) current: Option<AssignmentId>,
+    /// The gas limit of the transaction that it is at, as the shard says.
+    gas: u64,
     /// Since when it stands there.
     pub(super) since: Duration,
-    /// After which time it counts as stuck, known once its work is.
-    pub(super) limit: Option<Duration>,
     pub(super) struck: bool,
+}
+
+impl SlotWatch {
+    /// How long it may stand there because of its transaction alone. `held` is what the scheduler knows
+    /// of the work: a shard cannot claim more gas than that has.
+    pub(super) fn longest(&self, held: Option<&WorkItem>, limits: &ScheduleLimits) -> Duration {
+        let gas = held.map_or(self.gas, |item| item.heaviest.min(self.gas));
+        if self.current.is_some() { limits.longest(gas) } else { Duration::ZERO }
+    }
 }
 
 /// One shard.
@@ -78,9 +87,15 @@ impl Shard {
         usize::from(self.slots).saturating_sub(self.retired.len())
     }
 
-    /// Takes up a heartbeat. A long gap before it says nothing about the slots: the whole process,
-    /// or the way to it, stood still.
-    pub(super) fn beat(&mut self, now: Duration, slots: &[SlotProgress], queued: u32, usual_gap: Duration) {
+    /// Takes up a heartbeat; the retired slots that move again. A long gap before it says nothing about
+    /// the slots: the whole process, or the way to it, stood still.
+    pub(super) fn beat(
+        &mut self,
+        now: Duration,
+        slots: &[SlotProgress],
+        queued: u32,
+        usual_gap: Duration,
+    ) -> Vec<SlotIndex> {
         let idle = queued == 0 && slots.iter().all(|slot| slot.current.is_none());
         self.quiet_beats =
             if idle && self.outstanding.is_empty() { self.quiet_beats.saturating_add(1) } else { 0 };
@@ -88,24 +103,25 @@ impl Shard {
         let absence = if gap > usual_gap { gap } else { Duration::ZERO };
         self.heard_at = self.heard_at.max(now);
         self.beat_at = self.beat_at.max(now);
+        let mut returned = Vec::new();
         for report in slots.iter().take(usize::from(self.slots)) {
             let current = report.current.map(|(assignment, _)| assignment);
-            let fresh = SlotWatch {
-                slot: report.slot,
-                transactions: report.transactions,
-                current,
-                since: now,
-                limit: None,
-                struck: false,
-            };
-            match self.watches.iter_mut().find(|watch| watch.slot == report.slot) {
-                Some(watch) if (watch.transactions, watch.current) == (report.transactions, current) => {
+            let SlotProgress { slot, transactions, gas, .. } = *report;
+            let fresh = SlotWatch { slot, transactions, current, gas: gas.0, since: now, struck: false };
+            match self.watches.iter_mut().find(|watch| watch.slot == slot) {
+                Some(watch) if (watch.transactions, watch.current) == (transactions, current) => {
                     watch.since = (watch.since + absence).min(now);
                 }
-                Some(watch) => *watch = fresh,
+                Some(watch) => {
+                    *watch = fresh;
+                    if self.retired.remove(&slot) {
+                        returned.push(slot);
+                    }
+                }
                 None => self.watches.push(fresh),
             }
         }
+        returned
     }
 
     /// Whether its heartbeats have come since another process first asked for its place.
@@ -119,22 +135,38 @@ impl Shard {
         }
     }
 
+    /// Whether a slot is at this assignment, as heartbeats show it.
+    pub(super) fn is_at(&self, assignment: &AssignmentId) -> bool {
+        self.watches.iter().any(|watch| watch.current.as_ref() == Some(assignment))
+    }
+
     /// What the process may have begun: what its heartbeats named, and, as its queue is in order of
     /// arrival, the oldest assignments, one for each slot.
     pub(super) fn started(&self) -> Vec<AssignmentId> {
         let mut held: Vec<AssignmentId> = self.outstanding.keys().copied().collect();
         held.sort_unstable_by_key(|assignment| assignment.attempt);
-        let named = |assignment: &AssignmentId| {
-            self.watches.iter().any(|watch| watch.current.as_ref() == Some(assignment))
-        };
+        let named = |assignment: &AssignmentId| self.is_at(assignment);
         let slots = self.working_slots().max(1);
         let oldest = held.iter().enumerate();
         oldest.filter(|(place, held)| *place < slots || named(held)).map(|(_, held)| *held).collect()
     }
 
-    /// Whether nothing moves on it: no slot has done a transaction since.
-    pub(super) fn stands_still_since(&self) -> Option<Duration> {
-        self.watches.iter().map(|watch| watch.since).max()
+    /// Whether nothing moves on it, and nothing has for longer than `limit` and than the transactions
+    /// that its slots are at may take.
+    pub(super) fn stands_still(&self, now: Duration, limit: Duration, limits: &ScheduleLimits) -> bool {
+        self.watches.iter().all(|watch| {
+            let held = watch.current.and_then(|current| self.outstanding.get(&current));
+            now.saturating_sub(watch.since) > limit.max(watch.longest(held, limits))
+        })
+    }
+
+    /// Slots that have been for long at what is not wanted any more, and cannot be stopped.
+    fn occupied(&self, now: Duration, long: Duration) -> usize {
+        let in_vain = |watch: &&SlotWatch| {
+            let wanted = |current: &AssignmentId| self.outstanding.contains_key(current);
+            watch.current.is_some_and(|current| !wanted(&current)) && now.saturating_sub(watch.since) > long
+        };
+        self.watches.iter().filter(in_vain).count()
     }
 }
 
@@ -160,6 +192,8 @@ pub(super) struct Wanted<'a> {
     pub(super) base: Option<StateRef>,
     pub(super) depth: usize,
     pub(super) now: Duration,
+    /// How long a slot must have been at what is not wanted any more to count as busy.
+    pub(super) long: Duration,
     pub(super) prefer: &'a [ShardId],
     /// Who has it already.
     pub(super) holders: &'a [AssignmentId],
@@ -222,8 +256,9 @@ impl Shards {
         }
         // Compares a/b with c/d as a·d with c·b: exact, and no division.
         let best = able().min_by(|(left_id, left), (right_id, right)| {
-            let a = left.outstanding.len() * right.working_slots();
-            let b = right.outstanding.len() * left.working_slots();
+            let load = |shard: &Shard| shard.outstanding.len() + shard.occupied(wanted.now, wanted.long);
+            let a = load(left) * right.working_slots();
+            let b = load(right) * left.working_slots();
             let lost = |id: &ShardId| wanted.lost_by == Some(*id);
             lost(left_id).cmp(&lost(right_id)).then(a.cmp(&b)).then(left_id.cmp(right_id))
         });

@@ -69,8 +69,15 @@ pub struct ScheduleLimits {
     pub overdue_floor: Duration,
     /// It is overdue at the latest then, and before there is a median.
     pub overdue_after: Duration,
-    /// A slot that stands still gets a strike not before that, and is retired after twice as long.
+    /// How long a slot may stand still beside what its transaction's gas allows. After that the shard
+    /// gets a strike, and after twice as long the slot is retired.
     pub stuck_floor: Duration,
+    /// Gas per second that every valid transaction burns, as measured in the slowest one: while its gas
+    /// may last at this rate, a slot that stands still is not stuck. Never zero.
+    pub slowest_gas: u64,
+    /// Gas per second of heavy transactions as a rule. Work with a transaction that takes longer than
+    /// `overdue_after` at this rate is overdue after that time. Never zero.
+    pub heavy_gas: u64,
     /// Strikes that put a shard into quarantine.
     pub max_strikes: u32,
     /// One strike is forgotten in this time.
@@ -83,6 +90,28 @@ pub struct ScheduleLimits {
     pub blame_window: Duration,
     /// Finished work that is remembered, to compare second results with the first.
     pub done_kept: usize,
+}
+
+/// No transaction's gas allows more time than this.
+const LONGEST_TRANSACTION: Duration = Duration::from_secs(24 * 3600);
+
+impl ScheduleLimits {
+    /// How long a transaction with this gas limit may take.
+    #[must_use]
+    pub fn longest(&self, gas: u64) -> Duration {
+        at_rate(gas, self.slowest_gas)
+    }
+
+    /// How long a heavy transaction with this gas limit takes as a rule; nothing if it is not heavy.
+    pub(super) fn heavy(&self, gas: u64) -> Duration {
+        let usual = at_rate(gas, self.heavy_gas);
+        if usual > self.overdue_after { usual } else { Duration::ZERO }
+    }
+}
+
+fn at_rate(gas: u64, rate: u64) -> Duration {
+    let millis = u128::from(gas) * 1000 / u128::from(rate.max(1));
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).min(LONGEST_TRANSACTION)
 }
 
 impl Default for ScheduleLimits {
@@ -100,6 +129,12 @@ impl Default for ScheduleLimits {
             overdue_floor: Duration::from_millis(25),
             overdue_after: Duration::from_secs(5),
             stuck_floor: Duration::from_secs(1),
+            // The slowest that `cargo run --release --example slowest` found, on a machine with 2.5
+            // threads at work on each core: 2.3 Mgas/s for CREATE with 8 MiB of code before Shanghai,
+            // 13 for EXTCODESIZE on Frontier, 33 to 40 for ECRECOVER, MODEXP and pairings.
+            slowest_gas: 2_000_000,
+            // BLAKE2F, the one precompile that runs for minutes in one call: 107 to 113 Mgas/s there.
+            heavy_gas: 50_000_000,
             max_strikes: 3,
             strike_decay: Duration::from_secs(60),
             quarantine: Duration::from_secs(30),

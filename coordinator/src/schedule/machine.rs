@@ -24,6 +24,8 @@ pub struct Counters {
     pub duplicated: u64,
     /// Slots retired.
     pub retired_slots: u64,
+    /// Retired slots that moved again.
+    pub returned_slots: u64,
     /// Shards put into quarantine.
     pub quarantines: u64,
     /// Shards that passed their probation.
@@ -45,6 +47,7 @@ impl Counters {
             disagreements: self.disagreements + other.disagreements,
             duplicated: self.duplicated + other.duplicated,
             retired_slots: self.retired_slots + other.retired_slots,
+            returned_slots: self.returned_slots + other.returned_slots,
             quarantines: self.quarantines + other.quarantines,
             released: self.released + other.released,
             convictions: self.convictions + other.convictions,
@@ -158,8 +161,12 @@ impl Scheduler {
             }
             Event::Heartbeat { shard, incarnation, slots, queued } => {
                 let usual_gap = self.limits.tick * 3;
-                if let Some(known) = self.shards.get_mut(shard, incarnation) {
-                    known.beat(now, &slots, queued, usual_gap);
+                let known = self.shards.get_mut(shard, incarnation);
+                let returned = known.map(|known| known.beat(now, &slots, queued, usual_gap));
+                for slot in returned.unwrap_or_default() {
+                    self.counters.returned_slots += 1;
+                    commands.push(Command::Return { shard, incarnation, slot });
+                    self.forgive(shard, format!("slot {slot} moves again"), &mut commands);
                 }
             }
             Event::Lost { shard, incarnation, cause, reason } => {

@@ -23,6 +23,8 @@ mod tests;
 #[cfg(test)]
 mod tests_faults;
 #[cfg(test)]
+mod tests_heavy;
+#[cfg(test)]
 mod tests_verify;
 mod verify;
 

@@ -3,8 +3,12 @@
 //! Overdue is judged against the running median of the work's kind, scaled by its cost, from when a
 //! slot should have begun with it; what waits behind overdue work is overdue with it. First the work is
 //! given to another shard as well, and the late one gets nothing new until it answers, for a while.
-//! Where the slot stands still for longer the work is given up there, the shard gets a strike, and then
-//! the slot is retired: a thread cannot be killed.
+//! If the whole shard stands still for longer, its work is given up there.
+//!
+//! A slot stands still while one transaction runs, and valid transactions run for minutes: heartbeats
+//! name the transaction's gas, and the slot is not stuck while that may last at the slowest rate. After
+//! that the shard gets a strike, and then the slot is retired: a thread cannot be killed. A slot that
+//! moves after all returns to service, and what it brings is used if its work is still open.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,11 +26,8 @@ const SAMPLES: usize = 64;
 /// With fewer there is no median.
 const ENOUGH: usize = 5;
 
-/// A slot that stands still for so many limits has its work given up and gets a strike.
-const STRIKE_AFTER: u32 = 3;
-
-/// And after so many it is retired.
-const RETIRE_AFTER: u32 = 6;
+/// Work of a shard that stands still for so many limits is given up there.
+const GIVEN_UP_AFTER: u32 = 3;
 
 /// The running median of the time per unit of cost of one kind of work.
 #[derive(Debug, Clone, Default)]
@@ -93,9 +94,10 @@ impl Scheduler {
             return Some(late(only.since, &work.item));
         };
         if let Some(begun) = shard.begun.get(&only.assignment) {
-            return Some(late(*begun, &work.item));
+            let heavy = *begun + self.limits.heavy(work.item.heaviest);
+            return Some(late(*begun, &work.item).max(heavy));
         }
-        // It waits: one slot that is in time will get to it.
+        // It waits: one slot that is in time will get to it. It does not wait for a heavy transaction.
         let ahead = shard.begun.iter().map(|(id, since)| match shard.outstanding.get(id) {
             Some(item) => late(*since, item),
             None => *since,
@@ -162,10 +164,7 @@ impl Scheduler {
             }
         }
         for assignment in self.hopeless(now) {
-            self.forget(&assignment);
-            self.release(&assignment);
-            self.spare(now, &assignment, commands);
-            commands.push(Command::Cancel(assignment));
+            self.give_away(now, &assignment, commands);
         }
         self.watch_slots(now, commands);
     }
@@ -175,12 +174,10 @@ impl Scheduler {
         let mut found = Vec::new();
         for work in self.work.values() {
             let limit = self.medians.limit(&work.item, &self.limits);
-            let patience = (limit * STRIKE_AFTER).max(self.limits.stuck_floor);
+            let patience = (limit * GIVEN_UP_AFTER).max(self.limits.stuck_floor);
             for live in &work.live {
                 let shard = self.shards.alive.get(&live.assignment.shard);
-                let still = shard
-                    .and_then(|shard| shard.stands_still_since())
-                    .is_none_or(|since| now.saturating_sub(since) > limit);
+                let still = shard.is_none_or(|shard| shard.stands_still(now, limit, &self.limits));
                 if now.saturating_sub(live.since) > patience && still {
                     found.push(live.assignment);
                 }
@@ -197,19 +194,15 @@ impl Scheduler {
                 if shard.retired.contains(&watch.slot) {
                     continue;
                 }
-                if watch.limit.is_none() {
-                    // Another shard may have done it since, or another process of this one.
-                    let done = self.done.by_id.get(&current.work).map(|done| &done.item);
-                    let item = shard.outstanding.get(&current).or(done);
-                    watch.limit = item.map(|item| self.medians.limit(item, &self.limits));
-                }
-                // What was cancelled, as another shard has done it, has only to end: the floor is time enough.
-                let limit = watch.limit.unwrap_or_default();
+                // Another shard may have done it since, or another process of this one.
+                let done = self.done.by_id.get(&current.work).map(|done| &done.item);
+                let held = shard.outstanding.get(&current).or(done);
+                let patience = self.limits.stuck_floor + watch.longest(held, &self.limits);
                 let still = now.saturating_sub(watch.since);
-                if !watch.struck && still > (limit * STRIKE_AFTER).max(self.limits.stuck_floor) {
+                if !watch.struck && still > patience {
                     watch.struck = true;
                     strikes.push((*id, watch.slot, still));
-                } else if watch.struck && still > (limit * RETIRE_AFTER).max(self.limits.stuck_floor * 2) {
+                } else if watch.struck && still > patience * 2 {
                     retired.push((*id, watch.slot));
                 }
             }
@@ -222,7 +215,8 @@ impl Scheduler {
         }
     }
 
-    /// The shard offers one slot less; with none left it is asked to leave.
+    /// The shard offers one slot less, until that moves again; with none left all that it holds goes
+    /// to others.
     fn retire(&mut self, now: Duration, shard: ShardId, slot: SlotIndex, commands: &mut Vec<Command>) {
         let Some(known) = self.shards.alive.get_mut(&shard) else { return };
         known.retired.insert(slot);
@@ -233,12 +227,22 @@ impl Scheduler {
         if left > 0 {
             return;
         }
-        known.draining = true;
-        for assignment in std::mem::take(&mut known.outstanding).into_keys() {
-            self.forget(&assignment);
-            self.release(&assignment);
-            self.spare(now, &assignment, commands);
-            commands.push(Command::Cancel(assignment));
+        let held: Vec<AssignmentId> = known.outstanding.keys().copied().collect();
+        for assignment in held {
+            self.give_away(now, &assignment, commands);
+        }
+    }
+
+    /// The shard is not expected to finish this. What a slot is at goes on there: its result is used if
+    /// it comes while the work is open.
+    fn give_away(&mut self, now: Duration, assignment: &AssignmentId, commands: &mut Vec<Command>) {
+        let shard = self.shards.get_mut(assignment.shard, assignment.incarnation);
+        let is_at = shard.is_some_and(|shard| shard.is_at(assignment));
+        self.forget(assignment);
+        self.release(assignment);
+        self.spare(now, assignment, commands);
+        if !is_at {
+            commands.push(Command::Cancel(*assignment));
         }
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Work {
     /// Processes, or worker threads, that have ended with it begun, many at once or not. No evidence against it, but
     /// reason enough not to run it in the coordinator's own.
     pub(super) deaths: u32,
+    /// It cannot be cut into single transactions.
+    pub(super) indivisible: bool,
 }
 
 impl Work {
@@ -60,7 +62,19 @@ impl Work {
             complaint: None,
             rests_until: Duration::ZERO,
             deaths: 0,
+            indivisible: false,
         }
+    }
+
+    /// Whether it is one transaction that runs alone, as it may kill.
+    pub(super) fn is_isolated(&self) -> bool {
+        self.item.transactions <= 1 && self.suspicion.is_some()
+    }
+
+    /// Whether the transaction that kills can be looked for in it.
+    fn can_be_searched(&self) -> bool {
+        let whole = self.item.transactions > 1 && !self.indivisible;
+        whole && self.deaths > 0 && self.first.is_none() && self.item.class == WorkClass::Execute
     }
 
     pub(super) fn holders(&self) -> Vec<AssignmentId> {
@@ -162,11 +176,12 @@ impl Scheduler {
         self.rounds.insert(round, opened);
     }
 
-    /// Work of the round that shards have died at, if there is any: whatever becomes of the round, it is
-    /// not to be executed in the coordinator's process.
+    /// Open work of the round that shards have died at. Whatever becomes of the round, it must not be
+    /// executed in the coordinator's process.
     #[must_use]
-    pub fn deadly_work(&self, round: RoundId) -> Option<WorkId> {
-        self.work.values().find(|work| work.round == round && work.may_kill()).map(|work| work.item.id)
+    pub fn deadly_work(&self, round: RoundId) -> Vec<WorkId> {
+        let deadly = self.work.values().filter(|work| work.round == round && work.may_kill());
+        deadly.map(|work| work.item.id).collect()
     }
 
     /// Whether some of the round's work may have ended whoever ran it, proven or not.
@@ -269,16 +284,22 @@ impl Scheduler {
     ) {
         let Some(round) = self.work.get(&id).map(|work| work.round) else { return };
         // A round that is spent is executed in the coordinator's process, all of it.
-        let (cause, reason) = match self.deadly_work(round).filter(|_| cause == FailCause::Spent) {
-            Some(work) => {
+        let mut deadly = self.deadly_work(round);
+        let (cause, reason) = match cause {
+            FailCause::Spent if !deadly.is_empty() => {
                 let text = format!(
                     "{reason}; shards died at its block: look at their logs, then retry or discard it"
                 );
-                (FailCause::Parked { work, convicted: false }, text)
+                (FailCause::Parked { suspects: deadly, convicted: false }, text)
             }
-            None => (cause, reason),
+            FailCause::Parked { suspects, convicted: false } => {
+                // What is not proven may be any of these.
+                deadly.extend(suspects);
+                (FailCause::Parked { suspects: deadly, convicted: false }, reason)
+            }
+            cause => (cause, reason),
         };
-        if let (FailCause::Parked { .. }, Some(parked)) = (cause, self.rounds.get(&round)) {
+        if let (FailCause::Parked { .. }, Some(parked)) = (&cause, self.rounds.get(&round)) {
             // Whoever retries it wants it judged anew.
             self.toll.forget(&parked.block);
         }
@@ -296,13 +317,18 @@ impl Scheduler {
         let spent: Vec<WorkId> = self.work.values().filter(spent).map(|work| work.item.id).collect();
         for id in spent {
             let Some(work) = self.work.get(&id) else { continue };
+            if work.can_be_searched() {
+                // The deaths came too fast to tell what they were from: the pieces will.
+                self.cut(work.round, id, commands);
+                continue;
+            }
             let last = work.complaint.clone().unwrap_or_else(|| "its shard was lost".into());
             let suspect = work.first.is_some();
             let (cause, reason) = if suspect {
                 let text = format!(
                     "{limit} attempts to verify it failed; look at the shards' logs, then retry or discard the block"
                 );
-                (FailCause::Parked { work: id, convicted: false }, text)
+                (FailCause::Parked { suspects: vec![id], convicted: false }, text)
             } else {
                 (FailCause::Spent, format!("{limit} attempts failed, the last: {last}"))
             };

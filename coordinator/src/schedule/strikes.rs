@@ -117,6 +117,15 @@ impl Scheduler {
         }
     }
 
+    /// A slot that stood still moves again: the strike for it is taken back.
+    pub(super) fn forgive(&mut self, shard: ShardId, reason: String, commands: &mut Vec<Command>) {
+        let free = |standing: &&mut Standing| standing.strikes > 0 && standing.quarantined_until.is_none();
+        let Some(standing) = self.standing.get_mut(&shard).filter(free) else { return };
+        standing.strikes -= 1;
+        let record = standing.record();
+        commands.push(Command::Strikes { shard, record, reason });
+    }
+
     /// Trusted execution has found the shard wrong: it is not trusted for a while.
     pub(super) fn condemn(
         &mut self,
@@ -241,16 +250,17 @@ impl Scheduler {
 
     /// Probations that take too long have failed; those whose work is no longer known are void.
     pub(super) fn expire_probations(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        let limit = self.limits.overdue_after;
         let ended: Vec<(ShardId, Option<bool>)> = self
             .standing
             .iter()
             .filter_map(|(shard, standing)| {
                 let probation = standing.probation?;
                 let work = probation.assignment.work;
-                if !self.work.contains_key(&work) && !self.done.by_id.contains_key(&work) {
+                let open = self.work.get(&work).map(|work| &work.item);
+                let Some(item) = open.or_else(|| self.done.by_id.get(&work).map(|done| &done.item)) else {
                     return Some((*shard, None));
-                }
+                };
+                let limit = self.limits.overdue_after + self.limits.longest(item.heaviest);
                 let late = now.saturating_sub(probation.since) > limit;
                 // Whoever was to confirm it may be gone: that is not its fault.
                 let verdict = if probation.delivered.is_some() { None } else { Some(false) };

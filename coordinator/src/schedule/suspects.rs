@@ -6,6 +6,9 @@
 //! counts once it is clear that no other shard was lost within the same short time. Two such deaths on
 //! different shards, with work done in between that shows a healthy fleet, convict the transaction.
 //!
+//! Tries at the whole do not count against its pieces: each has tries of its own. What is not proven is
+//! not said: a block that is parked unproven names all the work that the transaction may be in.
+//!
 //! Silence, farewells and drains blame nobody, and neither do losses of several shards at once.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -70,26 +73,35 @@ impl Suspicion {
     }
 }
 
-/// How many shards have died with a block's work begun, over all rounds of the block: a round that
-/// fails for want of shards must not wash off what it has cost.
+/// How many shards have died with a block's work begun.
+#[derive(Debug, Clone, Copy, Default)]
+struct Deaths {
+    /// With work of which it was not known yet which transaction it was.
+    searching: u32,
+    /// Alone with one transaction.
+    isolated: u32,
+}
+
+/// The deaths of each block, over all rounds of it: a round that fails for want of shards must not wash
+/// off what it has cost.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Toll {
-    blocks: VecDeque<(B256, u32)>,
+    blocks: VecDeque<(B256, Deaths)>,
     /// Blocks whose rounds ended for want of shards while some of their work was suspect.
     feared: VecDeque<B256>,
 }
 
 impl Toll {
-    fn add(&mut self, block: B256) -> u32 {
-        if let Some((_, deaths)) = self.blocks.iter_mut().find(|(known, _)| *known == block) {
-            *deaths += 1;
-            return *deaths;
-        }
+    fn add(&mut self, block: B256, isolated: bool) -> Deaths {
+        let known = self.blocks.iter().position(|(known, _)| *known == block);
+        let mut deaths = known.and_then(|at| self.blocks.remove(at)).unwrap_or_default().1;
+        deaths.isolated += u32::from(isolated);
+        deaths.searching += u32::from(!isolated);
         if self.blocks.len() >= TOLLS_KEPT {
             self.blocks.pop_front();
         }
-        self.blocks.push_back((block, 1));
-        1
+        self.blocks.push_back((block, deaths));
+        deaths
     }
 
     pub(super) fn forget(&mut self, block: &B256) {
@@ -162,20 +174,26 @@ impl Scheduler {
 
     /// A block that has cost too many shards is parked, whatever became of its rounds.
     fn take_toll(&mut self, known: &Shard, commands: &mut Vec<Command>) {
-        let begun: BTreeSet<(RoundId, WorkId)> = known
+        let begun: BTreeSet<(RoundId, WorkId, bool)> = known
             .started()
             .iter()
             .filter_map(|assignment| self.work.get(&assignment.work))
             .filter(|work| work.item.class == WorkClass::Execute)
-            .map(|work| (work.round, work.item.id))
+            .map(|work| (work.round, work.item.id, work.is_isolated()))
             .collect();
         let mut seen = BTreeSet::new();
-        for (round, work) in begun {
+        for (round, work, isolated) in begun {
             let Some(block) = self.rounds.get(&round).map(|round| round.block) else { continue };
-            if seen.insert(block) && self.toll.add(block) >= self.limits.max_attempts {
+            if !seen.insert(block) {
+                continue;
+            }
+            let deaths = self.toll.add(block, isolated);
+            // The search gets twice as much as its end: with one transaction left it is short.
+            let limit = self.limits.max_attempts;
+            if deaths.isolated >= limit || deaths.searching >= limit * 2 {
                 self.toll.forget(&block);
-                let cause = FailCause::Parked { work, convicted: false };
-                let deaths = self.limits.max_attempts;
+                let cause = FailCause::Parked { suspects: vec![work], convicted: false };
+                let deaths = deaths.isolated + deaths.searching;
                 let reason = format!(
                     "{deaths} shards died while they executed this block; look at their logs, then retry or discard it"
                 );
@@ -239,9 +257,14 @@ impl Scheduler {
             return;
         }
         let (round, id) = (work.round, work.item.id);
-        if let Some(known) = self.rounds.get_mut(&round) {
-            known.cutting.insert(id);
-            commands.push(Command::Recut { round, work: id });
+        self.cut(round, id, commands);
+    }
+
+    /// Has the work cut into single transactions.
+    pub(super) fn cut(&mut self, round: RoundId, work: WorkId, commands: &mut Vec<Command>) {
+        if let Some(known) = self.rounds.get_mut(&round).filter(|known| !known.cutting.contains(&work)) {
+            known.cutting.insert(work);
+            commands.push(Command::Recut { round, work });
         }
     }
 
@@ -264,6 +287,9 @@ impl Scheduler {
             return;
         };
         if parts.is_empty() || former.first.is_some() {
+            if let Some(work) = self.work.get_mut(&whole) {
+                work.indivisible = true;
+            }
             return;
         }
         if let Some(known) = self.rounds.get_mut(&round) {
@@ -276,8 +302,7 @@ impl Scheduler {
         for part in parts {
             let item = WorkItem { verify: former.item.verify, ..part };
             let mut work = Work::new(item, round);
-            // Each is bounded with what the whole has cost.
-            work.tries = former.tries;
+            // It may be the one; the tries at the whole are not its own.
             work.deaths = former.deaths;
             work.suspicion = Some(Suspicion::new(now, held_until, true));
             self.work.insert(item.id, work);
@@ -315,7 +340,7 @@ impl Scheduler {
             }
             self.counters.convictions += 1;
             commands.push(Command::Convict { round, work });
-            let cause = FailCause::Parked { work, convicted: true };
+            let cause = FailCause::Parked { suspects: vec![work], convicted: true };
             let reason = "a transaction has killed two shards that did nothing else; discard the block, or retry it with another build".to_owned();
             self.give_up(work, cause, reason, commands);
         }

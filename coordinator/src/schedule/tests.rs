@@ -43,7 +43,15 @@ pub(super) fn admit(scheduler: &mut Scheduler, works: u8) -> Vec<AssignmentId> {
 
 pub(super) fn item(n: u8) -> WorkItem {
     let id = WorkId(B256::repeat_byte(n));
-    WorkItem { id, base: Some(base()), class: WorkClass::Execute, cost: 10, transactions: 4, verify: false }
+    WorkItem {
+        id,
+        base: Some(base()),
+        class: WorkClass::Execute,
+        cost: 10,
+        heaviest: 21_000,
+        transactions: 4,
+        verify: false,
+    }
 }
 
 pub(super) fn result(assignment: AssignmentId) -> Event {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use alloy_primitives::B256;
-use common::id::{AssignmentId, Incarnation, RoundId, ShardId, SlotIndex, TxIndex};
+use common::id::{AssignmentId, Gas, Incarnation, RoundId, ShardId, SlotIndex, TxIndex};
 use common::message::SlotProgress;
 
 use super::tests::{EPOCH, ROUND, admit, base, dispatched, item, join, ms, result, scheduler};
@@ -57,7 +57,12 @@ fn a_slot_that_stands_still_gets_a_strike_and_is_retired() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
     let sent = admit(&mut scheduler, 1)[0];
-    let stuck = SlotProgress { slot: SlotIndex(0), transactions: 5, current: Some((sent, TxIndex(3))) };
+    let stuck = SlotProgress {
+        slot: SlotIndex(0),
+        transactions: 5,
+        current: Some((sent, TxIndex(3))),
+        gas: Gas(21_000),
+    };
     let (mut struck_at, mut retired_at) = (None, None);
     for at in (100..40_000).step_by(100) {
         beat(&mut scheduler, at, 1, 1, vec![stuck]);
@@ -218,6 +223,17 @@ fn a_fleet_that_dies_at_once_convicts_nobody() {
     assert_eq!(scheduler.counters().convictions, 0);
 }
 
+/// The answer to commands to cut work, if there are any: it cannot be done.
+fn cannot_be_cut(scheduler: &mut Scheduler, at: u64, commands: &[Command]) -> Vec<Command> {
+    let mut answered = Vec::new();
+    for command in commands {
+        if let Command::Recut { round, work } = *command {
+            answered.extend(scheduler.handle(ms(at), Event::Recut { round, work, parts: vec![] }));
+        }
+    }
+    answered
+}
+
 #[test]
 fn work_that_shards_died_at_is_parked_even_if_nobody_can_be_blamed() {
     let mut scheduler = scheduler();
@@ -227,11 +243,12 @@ fn work_that_shards_died_at_is_parked_even_if_nobody_can_be_blamed() {
     admit(&mut scheduler, 3);
     let mut fails = Vec::new();
     for life in 0..10u64 {
-        assert_eq!(scheduler.deadly_work(ROUND).is_some(), fails.is_empty() && life >= 2, "in life {life}");
+        assert_eq!(!scheduler.deadly_work(ROUND).is_empty(), fails.is_empty() && life >= 2, "in life {life}");
         for shard in 1..=3u32 {
             let incarnation = if life == 0 { u64::from(shard) } else { 100 * life + u64::from(shard) };
             let at = life * 1_000 + 10 + u64::from(shard);
             fails.extend(died(&mut scheduler, at, shard, incarnation));
+            fails.extend(cannot_be_cut(&mut scheduler, at, &fails));
         }
         fails.retain(|command| matches!(command, Command::Fail { .. }));
         for shard in 1..=3u32 {
@@ -294,7 +311,7 @@ fn after_losses_at_once_what_had_begun_waits_until_it_can_be_judged_apart() {
     let works: Vec<_> = given.iter().map(|given| given.work).collect();
     assert_eq!(works, [sent[0].work, sent[1].work]);
     died(&mut scheduler, 600, given[0].shard.0, if given[0].shard.0 == 1 { 11 } else { 3 });
-    assert_eq!(scheduler.deadly_work(ROUND), Some(sent[0].work));
+    assert_eq!(scheduler.deadly_work(ROUND), [sent[0].work]);
 }
 
 #[test]
@@ -308,6 +325,7 @@ fn work_at_which_workers_panic_every_time_is_parked() {
         let Some(assignment) = next.pop() else { break };
         let (fault, reason) = (Fault::Panicked, "a worker thread panicked".into());
         last = scheduler.handle(ms(at), Event::Failed { assignment, fault, reason });
+        last.extend(cannot_be_cut(&mut scheduler, at, &last));
         last.extend(beat(&mut scheduler, at + 500, 1, 1, vec![]));
         last.extend(beat(&mut scheduler, at + 500, 2, 2, vec![]));
         next = dispatched(&last);

@@ -1,6 +1,6 @@
 //! The model of the block executor: rounds of a block, trusted execution, and its end on the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use alloy_primitives::B256;
@@ -35,20 +35,29 @@ impl World {
     ) {
         let pieces = self.random.between(1, 5) as u8;
         let Some(content) = self.blocks.get(block) else { return };
-        let transactions = usize::from(content.transactions);
+        let (transactions, heavy) = (usize::from(content.transactions), content.heavy);
         let Some(coordinator) = self.coordinators.get_mut(index) else { return };
         let (height, digest) = coordinator.head;
         let lots = &mut self.verification;
         let pieces = content.cut(block, height, execute, pieces).into_iter();
         let work: Vec<_> =
-            pieces.map(|piece| WorkItem { verify: lots.draws(), ..piece.item(digest) }).collect();
+            pieces.map(|piece| WorkItem { verify: lots.draws(), ..piece.item(digest, heavy) }).collect();
         coordinator.rounds += 1;
         let round = RoundId(coordinator.rounds);
         let open = work.iter().map(|item| item.id).collect();
         let verify = work.iter().filter(|item| item.verify).map(|item| item.id).collect();
         let results = vec![None; transactions];
-        coordinator.run =
-            Some(Run { block, round, execute, disputed: false, results, open, verify, answers });
+        coordinator.run = Some(Run {
+            block,
+            round,
+            execute,
+            disputed: false,
+            results,
+            open,
+            verify,
+            answers,
+            doubtful: BTreeSet::new(),
+        });
         self.trace(|| {
             format!("round {round} of block {block} opens, execute {execute}, {} pieces", work.len())
         });
@@ -58,8 +67,9 @@ impl World {
     pub(super) fn recut(&mut self, index: usize, round: RoundId, work: WorkId) {
         let piece = Piece::of(&work);
         let base = Piece::base_digest(&work);
+        let heavy = self.blocks.get(piece.block).and_then(|block| block.heavy);
         let parts: Vec<_> = (piece.first..piece.first + piece.count)
-            .map(|first| Piece { first, count: 1, ..piece }.item(base))
+            .map(|first| Piece { first, count: 1, ..piece }.item(base, heavy))
             .collect();
         if let Some(run) = self.coordinator(index).and_then(|known| known.run.as_mut())
             && run.open.remove(&work)
@@ -82,6 +92,10 @@ impl World {
             self.check.fail(now, "a round is finished while some of its work is open");
         }
         self.check_verified(&run);
+        if let Some(work) = run.doubtful.first().filter(|_| !run.disputed) {
+            let what = format!("a result of a shard in quarantine counts for {:?}", Piece::of(work));
+            self.check.fail(now, what);
+        }
         if !run.execute {
             self.open_round(index, run.block, true, run.answers);
             return;

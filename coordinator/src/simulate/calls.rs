@@ -35,10 +35,12 @@ impl World {
     }
 
     fn act(&mut self, index: usize, action: Action) {
+        let now = self.now;
         let Some(process) = self.processes.get_mut(index) else { return };
         let (shard, incarnation) = (process.shard, process.incarnation());
         let epoch = process.session.as_ref().and_then(Session::epoch);
-        let (slots, state, diverged) = (process.progress(), process.replica, process.diverged);
+        let (slots, state, diverged) =
+            (process.progress(&self.blocks, now), process.replica, process.diverged);
         let queued = process.queue.len() as u32;
         match action {
             Action::Register => {

@@ -12,6 +12,10 @@ use crate::schedule::{WorkClass, WorkItem};
 /// Names a block by its place in the order of submission.
 pub(super) type BlockNumber = usize;
 
+/// The gas limits of a heavy transaction and of any other.
+pub(super) const HEAVY_GAS: u64 = 4_000_000;
+pub(super) const USUAL_GAS: u64 = 1_000;
+
 /// A block.
 #[derive(Debug, Clone)]
 pub(super) struct Block {
@@ -20,6 +24,8 @@ pub(super) struct Block {
     pub(super) invalid: bool,
     /// A transaction that ends the process that runs it.
     pub(super) killer: Option<u8>,
+    /// A transaction that runs for seconds.
+    pub(super) heavy: Option<u8>,
     seed: u64,
 }
 
@@ -67,13 +73,15 @@ impl Piece {
         (self.first..self.first + self.count).contains(&transaction)
     }
 
-    /// What the scheduler has to know of it.
-    pub(super) fn item(&self, base_digest: u64) -> WorkItem {
+    /// What the scheduler has to know of it. `heavy` is the block's heavy transaction.
+    pub(super) fn item(&self, base_digest: u64, heavy: Option<u8>) -> WorkItem {
+        let heaviest = if heavy.is_some_and(|heavy| self.contains(heavy)) { HEAVY_GAS } else { USUAL_GAS };
         WorkItem {
             id: self.id(base_digest),
             base: self.execute.then(|| state(self.base, base_digest)),
             class: if self.execute { WorkClass::Execute } else { WorkClass::Recover },
             cost: u64::from(self.count),
+            heaviest: if self.execute { heaviest } else { 0 },
             transactions: u32::from(self.count),
             verify: false,
         }
@@ -93,7 +101,8 @@ impl Block {
     pub(super) fn draw(random: &mut Random) -> Self {
         let transactions = random.between(3, 10) as u8;
         let killer = random.one_in(25).then(|| random.between(0, u64::from(transactions) - 1) as u8);
-        Self { transactions, invalid: random.one_in(12), killer, seed: random.next() }
+        let heavy = random.one_in(10).then(|| random.between(0, u64::from(transactions) - 1) as u8);
+        Self { transactions, invalid: random.one_in(12), killer, heavy, seed: random.next() }
     }
 
     /// Cuts it into about so many pieces.

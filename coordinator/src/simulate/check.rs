@@ -49,6 +49,8 @@ pub(super) struct Check {
     /// How often work was sent out under an epoch, less what was refused as busy.
     tries: BTreeMap<(Epoch, WorkId), i64>,
     pub(super) used: BTreeSet<(Epoch, u64, WorkId)>,
+    /// Shards in quarantine, as each coordinator has made known.
+    quarantined: BTreeSet<(Epoch, ShardId)>,
 }
 
 /// Sendings of one piece of work that no history may exceed: the scheduler's tries, its controls and
@@ -60,6 +62,19 @@ impl Check {
         if self.violation.is_none() {
             self.violation = Some(Violation { at, what: what.into() });
         }
+    }
+
+    /// A coordinator has told how a shard stands with it.
+    pub(super) fn struck(&mut self, epoch: Epoch, shard: ShardId, quarantined: bool) {
+        if quarantined {
+            self.quarantined.insert((epoch, shard));
+        } else {
+            self.quarantined.remove(&(epoch, shard));
+        }
+    }
+
+    pub(super) fn is_struck(&self, epoch: Epoch, shard: ShardId) -> bool {
+        self.quarantined.contains(&(epoch, shard))
     }
 
     pub(super) fn sent(&mut self, now: Duration, epoch: Epoch, work: WorkId) {

@@ -87,6 +87,8 @@ pub(super) struct Run {
     pub(super) open: BTreeSet<WorkId>,
     /// What is to be verified.
     pub(super) verify: BTreeSet<WorkId>,
+    /// Results of shards in quarantine that were used and that nobody has confirmed.
+    pub(super) doubtful: BTreeSet<WorkId>,
     /// Whose results were used, of this round and of those of the block before it.
     pub(super) answers: BTreeMap<WorkId, (ShardId, B256)>,
 }
@@ -138,6 +140,9 @@ impl World {
             self.block_of(hash).and_then(|block| self.disk.starts.get(&block)).copied().unwrap_or(0)
         });
         let mut scheduler = Scheduler::new(epoch, self.limits, now);
+        for (shard, record) in &strikes {
+            self.check.struck(epoch, *shard, record.quarantined);
+        }
         scheduler.restore_strikes(strikes, now);
         self.coordinators.push(Coordinator {
             epoch,
@@ -451,14 +456,14 @@ impl World {
                     self.check.convicted(now, epoch, work, self.limits.blame_window);
                 }
             }
-            Command::Retire { shard, incarnation, left, .. } => {
-                if left == 0 {
-                    self.send(index, shard, incarnation, ToShard::Drain { incarnation });
-                    // The stuck slot never lets it finish: its own grace ends it.
-                    self.end_stuck(shard, incarnation);
-                }
+            Command::Retire { shard, incarnation, slot, left } => {
+                self.retired(index, shard, incarnation, slot, left == 0);
             }
+            Command::Return { .. } => {}
             Command::Strikes { shard, record, .. } => {
+                if let Some(epoch) = self.coordinator(index).map(|known| known.epoch) {
+                    self.check.struck(epoch, shard, record.quarantined);
+                }
                 self.disk.strikes.insert(shard, record);
             }
             Command::Sync(shard) => {
@@ -474,16 +479,6 @@ impl World {
             }
             Command::Finish(round) => self.round_done(index, round),
             Command::Fail { round, cause, .. } => self.round_failed(index, round, cause),
-        }
-    }
-
-    fn end_stuck(&mut self, shard: ShardId, incarnation: Incarnation) {
-        let found = (0..).zip(&self.processes).find(|(_, process)| {
-            process.shard == shard && process.incarnation() == incarnation && process.alive
-        });
-        if let Some((index, _)) = found {
-            let back = self.micros(10_000, 100_000);
-            self.kill_shard(index, Some(back));
         }
     }
 

@@ -170,7 +170,9 @@ impl World {
         let digest = wanted.then(|| digest(found));
         let event = Event::Result { assignment, digest };
         let transition = known.scheduler.transition(&event);
+        let verified = known.scheduler.counters().verified;
         let commands = known.scheduler.handle(now, event);
+        let agreed = known.scheduler.counters().verified > verified;
         let audit = known.scheduler.audit();
         *self.transitions.entry(transition).or_default() += 1;
         if let Err(wrong) = audit {
@@ -179,6 +181,9 @@ impl World {
         let uses = commands.iter().filter(|command| matches!(command, Command::Use(_))).count();
         for _ in 0..uses {
             self.use_result(index, assignment, found);
+        }
+        if agreed && let Some(run) = self.coordinators.get_mut(index).and_then(|known| known.run.as_mut()) {
+            run.doubtful.remove(&work);
         }
         for command in commands {
             if self.ends_here(index) {
@@ -203,6 +208,9 @@ impl World {
             *place = Some(*number);
         }
         run.answers.insert(work, (assignment.shard, digest(found)));
+        if self.check.is_struck(epoch, assignment.shard) && !run.verify.contains(&work) {
+            run.doubtful.insert(work);
+        }
         self.check.used(now, epoch, round, work, open);
         if assignment.epoch > epoch {
             self.check.fail(now, "a result of a later epoch was used");

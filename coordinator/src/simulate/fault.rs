@@ -17,6 +17,8 @@ pub enum FaultKind {
     ShardSlow,
     /// One slot of a shard never comes back from what it does.
     SlotHang,
+    /// One slot of a shard stands still for longer than any transaction may take, and goes on then.
+    SlotStall,
     /// A worker thread panics.
     WorkerPanic,
     /// A shard forgets its state.
@@ -57,12 +59,13 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ShardCrash,
         Self::FleetCrash,
         Self::ShardFreeze,
         Self::ShardSlow,
         Self::SlotHang,
+        Self::SlotStall,
         Self::WorkerPanic,
         Self::ReplicaLost,
         Self::ReplicaDiverged,
@@ -92,6 +95,7 @@ impl FaultKind {
             Self::ShardFreeze => "shard_freeze",
             Self::ShardSlow => "shard_slow",
             Self::SlotHang => "slot_hang",
+            Self::SlotStall => "slot_stall",
             Self::WorkerPanic => "worker_panic",
             Self::ReplicaLost => "replica_lost",
             Self::ReplicaDiverged => "replica_diverged",

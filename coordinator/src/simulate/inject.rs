@@ -52,6 +52,7 @@ impl World {
                 process.slowness = 2 + 2 * fault.strength;
             }
             FaultKind::SlotHang => process.hangs += 1,
+            FaultKind::SlotStall => process.stalls.push(fault.lasts * 2 + Duration::from_millis(500)),
             FaultKind::WorkerPanic => process.panics += fault.strength.div_ceil(4),
             FaultKind::ReplicaLost => process.replica = None,
             FaultKind::ReplicaDiverged => process.diverged = true,

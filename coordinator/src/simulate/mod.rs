@@ -11,7 +11,8 @@
 //! nothing was committed twice, out of order or under an older epoch; no older command was obeyed;
 //! each result was used once and for open work; attempts were bounded; nothing was forgotten; nobody
 //! was convicted without evidence; no wrong result of verified work passed, and whoever was caught with
-//! one is in quarantine.
+//! one is in quarantine; no result of a shard in quarantine counted unless it was confirmed; no slot was
+//! retired in the time that its transaction may take, and none that works was left without work.
 
 mod blocks;
 mod calls;
@@ -26,6 +27,7 @@ mod inject;
 mod network;
 mod random;
 mod shard;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod trace;

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use common::endpoint::PeerError;
-use common::id::{AssignmentId, Epoch, Incarnation, ShardId, SlotIndex, StateRef, TxIndex};
+use common::id::{AssignmentId, Epoch, Gas, Incarnation, ShardId, SlotIndex, StateRef, TxIndex};
 use common::message::{Refusal, Registered, ResultReceipt, SlotProgress, SubmitResult};
 use common::work::{WorkFailure, WorkOutput};
 use executor_shard::session::{Accepted, Session, SessionConfig};
 use net::backoff::BackoffPolicy;
 use net::retry::EntryId;
 
-use super::chain::{Piece, address, numbers, state};
+use super::chain::{Block, HEAVY_GAS, Piece, USUAL_GAS, address, numbers, state};
 use super::check::TrueDeath;
 use super::coordinator::ToCoordinator;
 use super::network::Way;
@@ -47,10 +47,32 @@ pub(super) enum Answer {
 
 /// What a slot does.
 #[derive(Debug, Clone, Copy)]
-struct Running {
-    assignment: AssignmentId,
+pub(super) struct Running {
+    pub(super) assignment: AssignmentId,
     token: u64,
     cancelled: bool,
+    began: Duration,
+    /// What each of its transactions takes.
+    each: Duration,
+    /// At this one of its transactions it stands still, for so long.
+    still: (u8, Duration),
+}
+
+impl Running {
+    /// Which of its transactions it is at, and since when.
+    fn at(&self, now: Duration) -> (u8, Duration) {
+        let last = Piece::of(&self.assignment.work).count.saturating_sub(1);
+        let (place, lasts) = self.still;
+        let mut began = self.began;
+        for transaction in 0..last {
+            let ends = began + self.each + if transaction == place { lasts } else { Duration::ZERO };
+            if ends > now {
+                return (transaction, began);
+            }
+            began = ends;
+        }
+        (last, began)
+    }
 }
 
 /// A shard's process, over its lives.
@@ -70,13 +92,17 @@ pub(super) struct Process {
     pub(super) panics: u64,
     /// Assignments to come that never end.
     pub(super) hangs: u64,
+    /// How long assignments to come stand still before they go on.
+    pub(super) stalls: Vec<Duration>,
     pub(super) diverged: bool,
     /// It is started only once.
     pub(super) is_impostor: bool,
     pub(super) session: Option<Session>,
     pub(super) replica: Option<StateRef>,
     pub(super) queue: VecDeque<AssignmentId>,
-    running: Vec<Option<Running>>,
+    pub(super) running: Vec<Option<Running>>,
+    /// What threads that have lost their slot are at.
+    detached: Vec<Running>,
     done: Vec<u64>,
     pub(super) calls: BTreeMap<u64, Call>,
     pub(super) next_call: u64,
@@ -100,12 +126,14 @@ impl Process {
             corrupt: 0,
             panics: 0,
             hangs: 0,
+            stalls: Vec::new(),
             diverged: false,
             is_impostor: false,
             session: None,
             replica: None,
             queue: VecDeque::new(),
             running: Vec::new(),
+            detached: Vec::new(),
             done: Vec::new(),
             calls: BTreeMap::new(),
             next_call: 0,
@@ -124,23 +152,51 @@ impl Process {
         }
     }
 
+    /// Threads that are at this have lost their slots.
+    pub(super) fn detach(&mut self, stuck: Vec<Running>) {
+        self.detached.extend(stuck);
+    }
+
     fn held(&self) -> Vec<AssignmentId> {
-        let running = self.running.iter().flatten().map(|running| running.assignment);
+        let running = self.running.iter().flatten().chain(&self.detached).map(|running| running.assignment);
         running.chain(self.queue.iter().copied()).collect()
     }
 
-    pub(super) fn progress(&self) -> Vec<SlotProgress> {
-        (0..)
-            .zip(self.running.iter().zip(&self.done))
-            .map(|(slot, (running, done))| SlotProgress {
-                slot: SlotIndex(slot),
-                transactions: *done,
-                current: running.map(|running| {
-                    let first = Piece::of(&running.assignment.work).first;
-                    (running.assignment, TxIndex(u32::from(first)))
-                }),
+    pub(super) fn progress(&self, blocks: &[Block], now: Duration) -> Vec<SlotProgress> {
+        let slots = (0..).zip(self.running.iter().zip(&self.done));
+        slots
+            .map(|(slot, (running, done))| {
+                let piece = running.map(|running| (running, Piece::of(&running.assignment.work)));
+                let at = piece.map(|(running, piece)| (running, piece, running.at(now).0));
+                let index = |(running, piece, at): (Running, Piece, u8)| {
+                    (running.assignment, TxIndex(u32::from(piece.first + at)))
+                };
+                let gas = at.map_or(0, |(_, piece, at)| gas_of(blocks, &piece, at));
+                SlotProgress {
+                    slot: SlotIndex(slot),
+                    transactions: *done + at.map_or(0, |(_, _, at)| u64::from(at)),
+                    current: at.map(index),
+                    gas: Gas(gas),
+                }
             })
             .collect()
+    }
+
+    /// What a slot is at, and for how long it has stood there.
+    pub(super) fn standing(&self, slot: SlotIndex, now: Duration) -> Option<(Piece, u8, Duration)> {
+        let running = self.running.get(usize::from(slot.0)).copied().flatten()?;
+        let (at, since) = running.at(now);
+        Some((Piece::of(&running.assignment.work), at, now.saturating_sub(since)))
+    }
+}
+
+/// The gas limit of a transaction of a piece.
+pub(super) fn gas_of(blocks: &[Block], piece: &Piece, at: u8) -> u64 {
+    let heavy = blocks.get(piece.block).and_then(|block| block.heavy);
+    match (piece.execute, heavy == Some(piece.first + at)) {
+        (false, _) => 0,
+        (true, true) => HEAVY_GAS,
+        (true, false) => USUAL_GAS,
     }
 }
 
@@ -299,7 +355,9 @@ impl World {
                     session.dropped(assignment);
                 }
                 let running = process.running.iter_mut().flatten();
-                for running in running.filter(|running| running.assignment == assignment) {
+                for running in
+                    running.chain(&mut process.detached).filter(|running| running.assignment == assignment)
+                {
                     running.cancelled = true;
                 }
             }
@@ -347,7 +405,7 @@ impl World {
     }
 
     /// Idle slots take from the queue.
-    fn begin_work(&mut self, index: usize) {
+    pub(super) fn begin_work(&mut self, index: usize) {
         loop {
             let Some(process) = self.processes.get_mut(index).filter(|process| process.alive) else { return };
             let Some(slot) = process.running.iter().position(Option::is_none) else { return };
@@ -357,20 +415,37 @@ impl World {
             let hangs = process.hangs > 0;
             process.hangs = process.hangs.saturating_sub(1);
             let token = self.random.next();
-            if let Some(place) = process.running.get_mut(slot) {
-                *place = Some(Running { assignment, token, cancelled: false });
-            }
+            let stall = if hangs { None } else { process.stalls.pop() };
             let life = process.life;
             let killer = self.blocks.get(piece.block).and_then(|block| block.killer);
+            let heavy = self.blocks.get(piece.block).and_then(|block| block.heavy);
             let each = if piece.execute { 1_200 } else { 300 };
-            let micros = self.random.between(each / 2, each * 2) * u64::from(piece.count) * slowness;
+            let each = self.random.between(each / 2, each * 2) * slowness;
+            let micros = each * u64::from(piece.count);
+            let still = match (hangs, stall, heavy.filter(|heavy| piece.execute && piece.contains(*heavy))) {
+                (true, ..) => (0, Duration::from_secs(3600)),
+                (_, Some(lasts), _) => (0, lasts),
+                (_, _, Some(heavy)) => (heavy - piece.first, self.micros(500_000, 3_500_000)),
+                _ => (0, Duration::ZERO),
+            };
+            let running = Running {
+                assignment,
+                token,
+                cancelled: false,
+                began: self.now,
+                each: Duration::from_micros(each),
+                still,
+            };
+            if let Some(place) = self.processes.get_mut(index).and_then(|known| known.running.get_mut(slot)) {
+                *place = Some(running);
+            }
             if piece.execute && killer.is_some_and(|killer| piece.contains(killer)) {
                 // It dies on the way; this slot's end finds nobody.
                 let when = Duration::from_micros(self.random.between(1, micros.max(2)));
                 self.after(when, Happening::SlotDone { process: index, life, slot, token: 0 });
                 continue;
             }
-            let lasts = if hangs { Duration::from_secs(3600) } else { Duration::from_micros(micros) };
+            let lasts = still.1 + Duration::from_micros(micros);
             self.after(lasts, Happening::SlotDone { process: index, life, slot, token });
         }
     }
@@ -385,9 +460,14 @@ impl World {
         let salt = self.random.next();
         let Some(process) = self.processes.get_mut(index) else { return };
         let Some(place) = process.running.get_mut(slot) else { return };
-        let Some(running) = place.take_if(|running| running.token == token) else { return };
+        let present = place.take_if(|running| running.token == token);
+        let detached = process.detached.iter().position(|running| running.token == token);
+        let Some(running) = present.or_else(|| detached.map(|place| process.detached.swap_remove(place)))
+        else {
+            return;
+        };
         let piece = Piece::of(&running.assignment.work);
-        if let Some(done) = process.done.get_mut(slot) {
+        if let Some(done) = process.done.get_mut(slot).filter(|_| present.is_some()) {
             *done += u64::from(piece.count);
         }
         let base = Piece::base_digest(&running.assignment.work);

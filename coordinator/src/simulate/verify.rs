@@ -77,6 +77,7 @@ impl World {
         let Some((_, used)) = used else { return };
         if let Some(run) = run {
             run.disputed |= used != digest;
+            run.doubtful.remove(work);
         }
         for (shard, answer) in answers {
             if *answer != digest {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, ShardId, WorkId};
 
-use super::chain::{Block, BlockNumber};
+use super::chain::{Block, BlockNumber, HEAVY_GAS};
 use super::check::{Check, Violation};
 use super::coordinator::{Coordinator, ToCoordinator};
 use super::disk::{Disk, Ending, Journaled};
@@ -26,6 +26,12 @@ pub(super) const CALL_LIMIT: Duration = Duration::from_millis(250);
 
 /// After the last fault every block must end within this time.
 const PATIENCE: Duration = Duration::from_secs(25);
+
+/// And for each heavy transaction so much later.
+const HEAVY_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A slot that works gets work again within this time, whatever was held against it.
+const RETURNS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Happenings of one history, at most: far more than any needs.
 const MOST_HAPPENINGS: u64 = 400_000;
@@ -190,6 +196,8 @@ pub(super) struct World {
     /// The coordinator's process ends after so many steps more.
     pub(super) crash_in: Option<(u64, Duration)>,
     pub(super) verification: Verification,
+    /// Shards are threads of one process: stuck ones lose their slots to new ones.
+    pub(super) in_process: bool,
     pub(super) check: Check,
     pub(super) transitions: BTreeMap<Transition, u64>,
     pub(super) counters: Counters,
@@ -211,6 +219,9 @@ fn limits(random: &mut Random) -> ScheduleLimits {
         tick: BEAT,
         overdue_after: Duration::from_millis(500),
         stuck_floor: Duration::from_millis(250),
+        // A heavy transaction may take four seconds, and is overdue after two.
+        slowest_gas: HEAVY_GAS / 4,
+        heavy_gas: HEAVY_GAS / 2,
         strike_decay: Duration::from_secs(5),
         quarantine: Duration::from_millis(400),
         longest_quarantine: Duration::from_secs(2),
@@ -254,6 +265,7 @@ impl World {
             injected: Vec::new(),
             crash_in: None,
             verification: Verification::draw(seed),
+            in_process: random.one_in(4),
             check: Check::default(),
             transitions: BTreeMap::new(),
             counters: Counters::default(),
@@ -305,12 +317,24 @@ impl World {
     fn run(&mut self) -> u64 {
         let mut steps = 0;
         let last_fault = self.faults.iter().map(|fault| fault.at + fault.lasts).max().unwrap_or_default();
-        let deadline = last_fault + PATIENCE;
+        let heavy = self.blocks.iter().filter(|block| block.heavy.is_some()).count() as u32;
+        let deadline = last_fault + PATIENCE + HEAVY_PATIENCE * heavy;
         let mut ends_at: Option<Duration> = None;
         while let Some(Reverse(entry)) = self.queue.pop() {
             self.now = entry.at;
-            if self.check.violation.is_some() || ends_at.is_some_and(|end| self.now > end) {
+            if self.check.violation.is_some() {
                 break;
+            }
+            if let Some(end) = ends_at.filter(|end| self.now > *end) {
+                let left_out = self.left_out();
+                if self.now > end + RETURNS_WITHIN
+                    && let Some((shard, slot)) = left_out
+                {
+                    self.check.fail(self.now, format!("slot {slot} of shard {shard} works and gets no work"));
+                }
+                if left_out.is_none() || self.now > end + RETURNS_WITHIN {
+                    break;
+                }
             }
             if self.now > deadline || steps > MOST_HAPPENINGS {
                 self.complain_of_the_unfinished();

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use common::alloy_primitives::{B256, U256};
 use common::id::{
-    AssignmentId, Attempt, Epoch, Height, Incarnation, ShardId, SlotIndex, StateRef, TxIndex, WorkId, WorldId,
+    AssignmentId, Attempt, Epoch, Gas, Height, Incarnation, ShardId, SlotIndex, StateRef, TxIndex, WorkId,
+    WorldId,
 };
 use common::message::{Heartbeat, Register, Registered, SlotProgress, SnapshotRequest, StateSummary};
 use prost::bytes::Bytes;
@@ -188,6 +189,7 @@ fn progress_to(progress: SlotProgress) -> v1::SlotProgress {
         transactions: progress.transactions,
         current: progress.current.map(|(assignment, _)| assignment_to(assignment)),
         transaction: progress.current.map_or(0, |(_, index)| index.0),
+        gas: progress.gas.0,
     }
 }
 
@@ -200,6 +202,7 @@ fn progress_from(progress: v1::SlotProgress) -> Result<SlotProgress, Malformed> 
         slot: SlotIndex(u16::try_from(progress.slot).map_err(|_| Malformed("slot"))?),
         transactions: progress.transactions,
         current,
+        gas: Gas(progress.gas),
     })
 }
 
@@ -252,8 +255,13 @@ mod tests {
                 epoch: assignment.epoch,
                 state: Some(StateSummary { state, digest: U256::from_be_bytes(digest) }),
                 slots: vec![
-                    SlotProgress { slot: SlotIndex(0), transactions: height, current: Some((assignment, TxIndex(index))) },
-                    SlotProgress { slot: SlotIndex(1), transactions: 0, current: None },
+                    SlotProgress {
+                        slot: SlotIndex(0),
+                        transactions: height,
+                        current: Some((assignment, TxIndex(index))),
+                        gas: Gas(assignment.incarnation.0),
+                    },
+                    SlotProgress { slot: SlotIndex(1), transactions: 0, current: None, gas: Gas(0) },
                 ],
                 queued: index,
                 outbox: 1,

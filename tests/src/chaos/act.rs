@@ -15,7 +15,7 @@ use crate::chain::Chain;
 use crate::chain_file::ChainFile;
 use crate::fleet::Status;
 use crate::scene::Scene;
-use crate::wait::{wait_until, within};
+use crate::wait::{scaled, wait_until, within};
 
 /// How long no block may be committed when no fault is there any more.
 const STANDSTILL: Duration = within(30);
@@ -263,12 +263,15 @@ impl<'a> Act<'a> {
     fn check_standstill(&self, now: Instant) -> Result<()> {
         if let Some((since, after)) = &self.cleared
             && !self.closing
-            && now - *since > STANDSTILL
+            && now - *since > scaled(STANDSTILL)
         {
             bail!("no block was committed for {STANDSTILL:?} after {after}, the last fault, was over");
         }
         let faults: Vec<&Fault> = self.active.iter().map(|active| &active.drawn.fault).collect();
-        ensure!(now - self.moved < LONG_STANDSTILL, "no block for {LONG_STANDSTILL:?}; active: {faults:?}");
+        ensure!(
+            now - self.moved < scaled(LONG_STANDSTILL),
+            "no block for {LONG_STANDSTILL:?}; active: {faults:?}"
+        );
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use crate::artefacts::Binary;
 use crate::process::{Process, Signal};
 use crate::scene::Scene;
-use crate::wait::within;
+use crate::wait::{scaled, within};
 
 /// How long a process may take to serve: a ledger that was not closed is repaired first.
 const SERVES_WITHIN: u64 = 60;
@@ -55,7 +55,7 @@ impl Post {
         line.push("--address-file".into());
         line.push(self.file.clone().into());
         self.address = None;
-        self.due = Some(Instant::now() + within(SERVES_WITHIN));
+        self.due = Some(Instant::now() + scaled(within(SERVES_WITHIN)));
         Ok(self.process.insert(Process::start(scene, name, binary, line)?))
     }
 
@@ -94,7 +94,7 @@ impl Post {
     /// Sends the process a signal, if there is one.
     pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
         if signal == Signal::Term {
-            self.due = Some(Instant::now() + within(ENDS_WITHIN));
+            self.due = Some(Instant::now() + scaled(within(ENDS_WITHIN)));
         }
         self.process.as_mut().map_or(Ok(()), |process| process.signal(signal))
     }

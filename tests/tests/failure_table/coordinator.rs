@@ -9,7 +9,7 @@ use shard_tests::{
     Size, scenario, submit_to, within,
 };
 
-use super::{LARGE, Play};
+use super::{Play, large};
 
 /// Blocks that may be accepted and not ended.
 const PLACES: usize = 64;
@@ -178,7 +178,7 @@ fn accepted_blocks_outlive_the_coordinator() -> Result<()> {
     scenario(|scene| {
         let data = scene.path("data");
         let more = ["--data-dir", text(&data)?];
-        let chain = Chain::sized(LARGE)?;
+        let chain = Chain::sized(large())?;
         let mut first = Coordinator::start(scene, &chain, &more)?;
         let _shards = Shard::start_all(scene, 3, &first.url())?;
         first.wait_ready(&[1, 2, 3])?;
@@ -188,7 +188,7 @@ fn accepted_blocks_outlive_the_coordinator() -> Result<()> {
         let next = Coordinator::start_telling(scene, &chain, &first.address, &more)?;
         let noticed = next.process.wait_told(within(10), since, &["blocks that were accepted before"])?;
         next.wait_status(within(60), "every accepted block is committed", |status| {
-            status.head == LARGE.blocks as u64 && status.accepted == 0
+            status.head == large().blocks as u64 && status.accepted == 0
         })?;
         let done = Moment::now()?;
         next.submit_all(scene, &chain)?;
@@ -241,7 +241,7 @@ fn a_coordinator_that_hangs_is_replaced() -> Result<()> {
 #[test]
 fn a_disk_that_is_full_stops_the_coordinator_and_damages_nothing() -> Result<()> {
     scenario(|scene| {
-        let chain = Chain::sized(LARGE)?;
+        let chain = Chain::sized(large())?;
         let data = scene.path("data");
         let more = ["--data-dir", text(&data)?];
         // What a new ledger takes, so that the limit lies a little above it.
@@ -287,7 +287,7 @@ fn largest_file(folder: &Path) -> Result<u64> {
 #[test]
 fn malformed_input_changes_nothing() -> Result<()> {
     scenario(|scene| {
-        let chain = Chain::sized(LARGE)?;
+        let chain = Chain::sized(large())?;
         let coordinator = Coordinator::start(scene, &chain, &[])?;
         let _shard = Shard::start(scene, 1, &coordinator.url(), &[])?;
         coordinator.wait_ready(&[1])?;

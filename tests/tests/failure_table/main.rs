@@ -15,10 +15,14 @@ mod work;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use shard_tests::{Chain, Coordinator, Moment, Process, Scene, Shard, Size, wait_until, within};
+use shard_tests::{Chain, Coordinator, Moment, Process, Scene, Shard, Size, slowness, wait_until, within};
 
-/// Blocks large enough that something can happen in the middle of one.
-const LARGE: Size = Size { blocks: 8, txs: 1_200, gas: 60 };
+/// Blocks large enough that something can happen in the middle of one, and on a busy machine more of
+/// them: the test that watches them gets less time to act, too.
+fn large() -> Size {
+    let more = ((slowness() - 1.0) * 4.0).ceil().min(24.0);
+    Size { blocks: 8 + more as usize, txs: 1_200, gas: 60 }
+}
 
 /// Blocks that are committed before something happens.
 const BEFORE: usize = 3;
@@ -36,7 +40,7 @@ struct Play {
 impl Play {
     /// Shards 1, 2, … with these faults, where they are to have one; all ready.
     fn with_faults(scene: &Scene, more: &[&str], faults: &[Option<&str>]) -> Result<Self> {
-        Self::on(Chain::sized(LARGE)?, scene, more, faults)
+        Self::on(Chain::sized(large())?, scene, more, faults)
     }
 
     fn on(chain: Arc<Chain>, scene: &Scene, more: &[&str], faults: &[Option<&str>]) -> Result<Self> {
@@ -65,7 +69,7 @@ impl Play {
             let done = log.lines().filter(|line| line.contains("event=block_committed")).count();
             let busy = log.lines().rev().take_while(|line| !line.contains("event=block_committed"));
             let to_shard = format!("@{shard} transactions=");
-            ensure!(done < LARGE.blocks, "the chain is too short for this test");
+            ensure!(done < self.chain.blocks(), "the chain is too short for this test");
             Ok(done >= BEFORE && busy.into_iter().any(|line| line.contains(&to_shard)))
         })?;
         Ok(client)

@@ -8,7 +8,7 @@ use shard_tests::{
     wait_until, within,
 };
 
-use super::{LARGE, Play};
+use super::{Play, large};
 
 #[test]
 fn a_shard_that_dies_is_lost_at_once() -> Result<()> {
@@ -78,7 +78,7 @@ fn behind_proxies(scene: &Scene, id: u32, coordinator: &Coordinator) -> Result<(
 /// Cuts one direction in the middle of a block; when it was cut, and when the shard was lost and for
 /// what.
 fn cut_off(scene: &Scene, heartbeats: bool) -> Result<[Moment; 3]> {
-    let chain = Chain::sized(LARGE)?;
+    let chain = Chain::sized(large())?;
     let coordinator = Coordinator::start_telling(scene, &chain, "127.0.0.1:0", &[])?;
     let (behind, mut out, mut back) = behind_proxies(scene, 2, &coordinator)?;
     let shards = vec![Shard::start(scene, 1, &coordinator.url(), &[])?, behind];

@@ -7,7 +7,7 @@ use shard_tests::{
     wait_until, within,
 };
 
-use super::{LARGE, PLANNED, Play};
+use super::{PLANNED, Play, large};
 
 /// Two shards, the second with a fault; the chain is executed. When it failed, when the coordinator
 /// told `words`, and when the next block was committed.
@@ -81,7 +81,7 @@ fn work_that_is_overdue_is_given_to_another_shard_as_well() -> Result<()> {
 
 /// A coordinator with one shard whose way to it is a proxy, and perhaps another shard without.
 fn behind_a_proxy(scene: &Scene, other: bool) -> Result<(Play, Proxy)> {
-    let chain = Chain::sized(LARGE)?;
+    let chain = Chain::sized(large())?;
     let coordinator = Coordinator::start_telling(scene, &chain, "127.0.0.1:0", &["--lost-after-ms", "5000"])?;
     let mut proxy = Proxy::start()?;
     proxy.lead_to(Some(coordinator.address.parse()?))?;

@@ -30,7 +30,7 @@ use super::serve::open_ledger;
 use super::timeline;
 use crate::api::{ChainHandle, StepDown, blocks_service};
 use crate::execute::BlockExecutor;
-use crate::fleet::{Fleet, FleetError, FleetOptions};
+use crate::fleet::{Fleet, FleetError};
 use crate::import::{Engine, ForkChoice, ImportStop, Importer};
 use crate::ledger::Ledger;
 use source::Source;
@@ -150,7 +150,7 @@ async fn start(
     let (genesis, folder) = (args.genesis.clone(), args.data_dir.clone());
     let opened = tokio::task::spawn_blocking(move || open_ledger(&genesis, Some(&folder))).await?;
     let (ledger, epoch) = opened.map(|(ledger, epoch)| (Arc::new(ledger), epoch))?;
-    let fleet = Fleet::start(epoch, FleetOptions::default(), supervisor)?;
+    let fleet = Fleet::start(epoch, args.fleet.options(), supervisor)?;
     let told = timeline::tell(fleet.events(), bar.clone(), false, supervisor.shutdown_token());
     supervisor.spawn_critical("timeline", told);
     let engine = if args.sequential {

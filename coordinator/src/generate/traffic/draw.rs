@@ -5,7 +5,7 @@
 //! changes only if the transaction is really sent.
 
 use alloy_eips::eip2930::{AccessList, AccessListItem};
-use alloy_primitives::{Address, Bytes, TxKind, U256};
+use alloy_primitives::{Address, Bytes, TxKind, U256, address};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -22,6 +22,12 @@ const TRANSFER_GAS: u64 = 21_000;
 const ERC20_GAS: u64 = 60_000;
 /// Gas limit of a swap: a good deal more than the 70 thousand that one takes.
 const AMM_GAS: u64 = 100_000;
+
+/// The precompile BLAKE2F, and the length of what it takes (EIP-152).
+const BLAKE2F: Address = address!("0x0000000000000000000000000000000000000009");
+const BLAKE2F_INPUT: usize = 213;
+/// Gas of a call of BLAKE2F beside its rounds: a bit more than the call and its data take.
+const HEAVY_GAS: u64 = 40_000;
 
 /// Greatest value of a transfer: a tenth of an ether. The least is 1 wei.
 const MAX_VALUE: u64 = 100_000_000_000_000_000;
@@ -99,6 +105,17 @@ pub(crate) fn swap(
         .map(|side| AccessListItem { address: market.token(side), storage_keys: keys.clone() });
     let draft = draft(rng, holder, market.pair(), input, AMM_GAS, touched.into());
     Ok(Some(Plan { draft, effect: Effect::Swap { side, holder, amount_in } }))
+}
+
+/// A call of BLAKE2F with so many rounds, of one gas each.
+pub(crate) fn heavy(sender: usize, rounds: u32) -> Draft {
+    let mut input = rounds.to_be_bytes().to_vec();
+    // The state, the message and two counters; then the mark of the last block.
+    input.resize(BLAKE2F_INPUT - 1, 0x5a);
+    input.push(1);
+    let gas_limit = HEAVY_GAS + u64::from(rounds);
+    let to = TxKind::Call(BLAKE2F);
+    Draft { sender, to, value: U256::ZERO, input: input.into(), gas_limit, style: Style::FeeMarket }
 }
 
 /// Someone other than the sender: an account (with its index) or a fresh address.
