@@ -101,6 +101,7 @@ class Fork:
     def rules(self) -> Any:
         """The block rules, without the proof of work, which the binary does not check either."""
         module = self._module(".fork")
+        _ = self.gas
         if hasattr(module, "validate_proof_of_work"):
             setattr(module, "validate_proof_of_work", lambda header: None)
         return module
@@ -142,8 +143,16 @@ class Fork:
 
     @cached_property
     def gas(self) -> Any:
-        """Gas and its prices."""
-        return self._module(".vm.gas")
+        """Gas and its prices.
+
+        EELS takes a parent of another fork for one without blob gas, which is right at Cancun's
+        first block only (EIP-4844): here the headers of all forks since Cancun count.
+        """
+        module = self._module(".vm.gas")
+        if self.since("cancun"):
+            earlier = FORKS[NAMES.index("cancun") : self.position + 1]
+            setattr(module, "Header", tuple(other.blocks.Header for other in earlier))
+        return module
 
     def __str__(self) -> str:
         return self.name

@@ -10,7 +10,7 @@ from typing import Any
 from ethereum_rlp import rlp
 
 from . import system
-from .build import Draft, Withdrawal
+from .build import DAO_EXTRA, Draft, Withdrawal
 from .chain import Allocation, Chain, World
 from .forks import Fork, Schedule
 from .programs import Programs
@@ -133,7 +133,7 @@ class Maker:
         ommers = []
         for header in self.random.sample(recent, min(len(recent), self.random.randint(1, 2))):
             sibling = ommer_of(header, self.random.choice(self.targets), self.random.randbytes(3))
-            if fork.name != "dao_fork" and rlp.encode(sibling) not in self.used_ommers:
+            if rlp.encode(sibling) not in self.used_ommers:
                 self.used_ommers.add(rlp.encode(sibling))
                 ommers.append(sibling)
         return tuple(ommers)
@@ -306,5 +306,6 @@ def ommer_of(header: Any, coinbase: bytes, extra: bytes) -> Any:
     """A sibling of a block: the same place in the chain, another maker."""
     content = {name: getattr(header, name) for name in header.__dataclass_fields__}
     content["coinbase"] = type(header.coinbase)(coinbase)
-    content["extra_data"] = type(header.extra_data)(extra)
+    if header.extra_data != DAO_EXTRA:
+        content["extra_data"] = type(header.extra_data)(extra)
     return type(header)(**content)

@@ -42,7 +42,7 @@ _TABLE = tuple(
         (r"NonceOverflow", r"nonce"),
         (r"nonce too (low|high)", r"nonce"),
         (r"InsufficientBalance", _FUNDS),
-        (r"InvalidSignature", r"signature|chain id|chain ID|cannot be decoded"),
+        (r"InvalidSignature", r"signature|recover|chain id|chain ID|cannot be decoded"),
         (r"InvalidSenderError", r"from (sender|contract|senders) with deployed code|code"),
         (r"InsufficientTransactionGas", _GAS),
         (r"InitCodeTooLarge", r"create initcode size limit"),

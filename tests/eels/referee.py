@@ -74,6 +74,8 @@ class Referee:
     def check(self, case: Case, chosen: list[Way]) -> list[str]:
         """Every disagreement, as a line that names case and way."""
         home = self.folder / _file_name(case.name)
+        if home.exists():
+            _remove(home)
         home.mkdir(parents=True, exist_ok=True)
         (home / "genesis.json").write_text(json.dumps(case.genesis))
         (home / "chain.rlp").write_bytes(b"".join(encoded for encoded, _ in case.blocks))
