@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from .build import build
-from .cases import HandMade, all_cases
+from .cases import all_cases
 from .chain import Chain
 from .forks import FORKS, Schedule, fork as fork_named
 from .invalid import mutate, mutations
@@ -86,12 +86,12 @@ def random_job(options: Options, seed: int, schedule: Schedule) -> Result:
     return result
 
 
-def hand_made_job(options: Options, seed: int, made: HandMade) -> Result:
+def hand_made_job(options: Options, seed: int, name: str) -> Result:
     """One hand-made case."""
     result = Result()
     referee = Referee(options.binary, options.folder)
-    case = made.case()
-    chosen = _some(ways(seed), Random(f"{seed} {made.name}"), options)
+    case = all_cases()[name].case()
+    chosen = _some(ways(seed), Random(f"{seed} {name}"), options)
     result.disagreements += referee.check(case, chosen)
     result.counts["hand-made cases, " + ("invalid" if case.refused else "valid")] += 1
     if case.overruled:
@@ -113,9 +113,9 @@ def _some(all_ways: list[Way], random: Random, options: Options) -> list[Way]:
 def jobs(arguments: argparse.Namespace) -> Iterator[tuple[object, ...]]:
     """The work, as functions with their arguments after the options."""
     if not arguments.random_only:
-        for made in all_cases():
-            if arguments.only in made.name:
-                yield hand_made_job, arguments.seed, made
+        for name in all_cases():
+            if arguments.only in name:
+                yield hand_made_job, arguments.seed, name
     if arguments.cases_only:
         return
     chains = schedules()
@@ -138,8 +138,7 @@ def main() -> int:
             try:
                 result = done.result()
             except Exception as error:  # A case that can't be made is a failure of the harness.
-                what = getattr(pending[done], "name", pending[done])
-                result = Result(disagreements=[f"{what}: the harness failed: {error!r}"])
+                result = Result(disagreements=[f"{pending[done]}: the harness failed: {error!r}"])
             total.add(result)
             for line in result.disagreements:
                 print(f"DISAGREEMENT {line}", flush=True)

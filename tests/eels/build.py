@@ -76,6 +76,31 @@ def build(chain: Chain, draft: Draft) -> Built:
     return Built(block, encoded, verdict(encoded, header, number, ""))
 
 
+def unsealed(chain: Chain, draft: Draft) -> bytes:
+    """A block that can't be executed to its end, encoded.
+
+    Its transactions, withdrawals and blob gas are right, the results are those of an empty block.
+    """
+    twin = chain.copy()
+    number = int(twin.head.number) + 1
+    fork, time = _place(twin, number, draft)
+    twin.enter(fork)
+    known = _prepare(twin, fork, draft, number, time)
+    items = [tx.item() for tx in draft.transactions]
+    output = fork.vm.BlockOutput()
+    for index, item in enumerate(items):
+        fork.trie.trie_set(output.transactions_trie, rlp.encode(Uint(index)), decode_item(fork, item))
+    if fork.since("shanghai"):
+        for index, withdrawal in enumerate(_withdrawals(fork, draft)):
+            encoded = rlp.encode(withdrawal)
+            fork.trie.trie_set(output.withdrawals_trie, rlp.encode(Uint(index)), encoded)
+    if fork.since("cancun"):
+        blobs = sum(len(tx.blobs) for tx in draft.transactions)
+        output.blob_gas_used = U64(blobs * 131_072)
+    header = _seal(twin, fork, known, output)
+    return rlp.encode(_decode_block(fork, header, items, draft))
+
+
 def _place(chain: Chain, number: int, draft: Draft) -> tuple[Fork, int]:
     """The fork and timestamp of the next block, which stays within its number's window."""
     time = int(chain.head.timestamp) + draft.step

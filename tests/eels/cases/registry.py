@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from ethereum.exceptions import EthereumException
+
 from .. import system
-from ..build import Built, Draft, build
+from ..build import Built, Draft, build, unsealed
 from ..chain import Allocation, Chain, Verdict, World
 from ..forks import FORKS, NAMES, Fork, Schedule
 from ..referee import Case
@@ -18,7 +20,7 @@ RICH = Account.named("rich")
 OTHER = Account.named("other")
 TARGET = b"\xaa" * 20
 
-_MODULES: tuple[str, ...] = ()
+_MODULES = ("mutations", "deposits", "systems")
 
 
 class Stage:
@@ -59,6 +61,19 @@ class Stage:
         self.blocks.append((built.encoded, built.verdict))
         return built
 
+    def attempt(self, *transactions: Tx, **draft: Any) -> Verdict:
+        """Builds a block that may be invalid, in which case it is the last one.
+
+        If a transaction makes it invalid, its header has results of no execution: no matter what,
+        the block must be refused for the same reason for which EELS refuses it.
+        """
+        before = self.chain.copy()
+        try:
+            return self.block(*transactions, **draft).verdict
+        except EthereumException:
+            self._chain = before
+            return self.judge(unsealed(before, Draft(transactions, **draft)))
+
     def judge(self, encoded: bytes) -> Verdict:
         """Has EELS judge a block, and appends it."""
         verdict = self.chain.judge(encoded)
@@ -69,9 +84,6 @@ class Stage:
         """The finished case."""
         genesis = self.chain.genesis_json()
         return Case(name, genesis, tuple(self.blocks), self.overruled, head)
-
-
-Maker = Callable[[Stage], "Iterable[None] | None"]
 
 
 @dataclass(frozen=True)
@@ -98,20 +110,25 @@ def case(
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:
     """Registers a case for each fork from `since` to `until`, and for each value of one parameter."""
 
-    def register(make: Callable[..., object]) -> Callable[..., object]:
+    def enlist(make: Callable[..., object]) -> Callable[..., object]:
         for fork in FORKS[NAMES.index(since) : NAMES.index(until) + 1]:
             for suffix, bound in _bound(make, parameters):
                 name = f"{make.__module__.rsplit('.', 1)[-1]}.{make.__name__}{suffix} on {fork}"
-                _ALL.append(HandMade(name, fork, Schedule.only(fork), bound))
+                register(HandMade(name, fork, Schedule.only(fork), bound))
         return make
 
-    return register
+    return enlist
+
+
+def register(made: HandMade) -> None:
+    """Adds a case."""
+    _ALL.append(made)
 
 
 def on_schedule(make: Callable[..., object], name: str, schedule: Schedule) -> None:
     """Registers a case on a chain that passes from fork to fork."""
     module = make.__module__.rsplit(".", 1)[-1]
-    _ALL.append(HandMade(f"{module}.{name} on {schedule}", schedule.first, schedule, make))
+    register(HandMade(f"{module}.{name} on {schedule}", schedule.first, schedule, make))
 
 
 def _bound(
@@ -129,12 +146,9 @@ def _bound(
             yield f"[{name}={text[:40]}]", bound
 
 
-def all_cases() -> list[HandMade]:
-    """Every hand-made case."""
-    if not _ALL:
-        for module in _MODULES:
-            import_module(f"{__package__}.{module}")
-    return list(_ALL)
+def all_cases() -> dict[str, HandMade]:
+    """Every hand-made case by its name."""
+    for module in _MODULES:
+        import_module(f"{__package__}.{module}")
+    return {made.name: made for made in _ALL}
 
-
-__all__ = ["OTHER", "RICH", "TARGET", "HandMade", "Stage", "all_cases", "case", "on_schedule", "replace"]
