@@ -113,9 +113,11 @@ def _some(all_ways: list[Way], random: Random, options: Options) -> list[Way]:
 def jobs(arguments: argparse.Namespace) -> Iterator[tuple[object, ...]]:
     """The work, as functions with their arguments after the options."""
     if not arguments.random_only:
-        for name in all_cases():
-            if arguments.only in name:
-                yield hand_made_job, arguments.seed, name
+        names = [name for name in all_cases() if arguments.only in name]
+        if arguments.cases < len(names):
+            names = Random(arguments.seed).sample(names, arguments.cases)
+        for name in names:
+            yield hand_made_job, arguments.seed, name
     if arguments.cases_only:
         return
     chains = schedules()
@@ -153,6 +155,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/eels.sh", description=__doc__)
     parser.add_argument("--binary", type=Path, required=True, help="the coordinator to check")
     parser.add_argument("--blocks", type=int, default=360, help="how many random blocks, at least")
+    parser.add_argument("--cases", type=int, default=10**6, help="how many hand-made cases, drawn by the seed")
     parser.add_argument("--seed", type=int, default=1, help="of the first round of random chains")
     parser.add_argument("--soak", action="store_true", help="check every case in every way")
     parser.add_argument("--jobs", type=int, default=2, help="processes that generate and check")

@@ -8,7 +8,7 @@ here has to know whether the result really is invalid.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,6 @@ from .transactions import (
     ACCESS_LIST,
     BLOB,
     FEE_MARKET,
-    LEGACY,
     SECP256K1N,
     SET_CODE,
     Account,
@@ -718,14 +717,12 @@ def blob_fee_too_low(s: Subject) -> None:
 @mutation("cancun")
 def blobs_one_too_many_for_the_block(s: Subject) -> None:
     """EIP-4844, EIP-7691, EIP-7892: one more than the block may have."""
-    used = int.from_bytes(s.get("blob_gas_used"), "big") // 131_072
-    count = s.fork.max_blobs - used + 1
-    while count > 6 and s.fork.since("osaka"):
-        tx = s.tx(kind=BLOB, blobs=tuple(blob_hash(i) for i in range(6)))
-        s.transaction(tx.but(nonce=tx.nonce + s.fork.max_blobs - used + 1 - count).item())
-        count -= 1
-    blobs = tuple(blob_hash(i) for i in range(count))
-    s.transaction(s.tx(kind=BLOB, blobs=blobs).item())
+    missing = s.fork.max_blobs - int.from_bytes(s.get("blob_gas_used"), "big") // 131_072 + 1
+    most = 6 if s.fork.since("osaka") else missing
+    first = s.tx().nonce
+    for index, done in enumerate(range(0, missing, most)):
+        blobs = tuple(blob_hash(done + i) for i in range(min(most, missing - done)))
+        s.transaction(s.tx(kind=BLOB, blobs=blobs, nonce=first + index).item())
 
 
 @mutation("osaka")
@@ -794,11 +791,3 @@ def length_written_long(s: Subject) -> None:
 def typed_transaction_with_trailing_bytes(s: Subject) -> None:
     """Something follows the content of a typed transaction."""
     s.transaction(s.tx(kind=ACCESS_LIST).item() + b"\x01")
-
-
-def all_mutations(before: Chain, after: Chain, built: Built) -> Iterator[tuple[str, bytes]]:
-    """Every mutation that changes this block, by name."""
-    for name in mutations(after.fork):
-        encoded = mutate(name, before, after, built)
-        if encoded is not None:
-            yield name, encoded

@@ -29,7 +29,7 @@ _TABLE = tuple(
         (r"extra_data", r"extraData"),
         (r"header\.difficulty", r"difficulty|has parent"),
         (r"header\.nonce", r"nonce"),
-        (r"base_fee_per_gas != header|header\.base_fee_per_gas", r"baseFeePerGas"),
+        (r"base_fee_per_gas != header|header\.base_fee_per_gas", r"baseFeePerGas|has parent"),
         (r"header\.excess_blob_gas", r"excessBlobGas"),
         (r"header\.blob_gas_used", rf"blobGasUsed|{_BODY}"),
         (r"header\.transactions_root", r"transactionsRoot"),

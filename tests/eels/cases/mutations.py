@@ -6,8 +6,12 @@ limit above the cap of a transaction.
 
 from __future__ import annotations
 
-from ..build import Draft, Withdrawal, build
-from ..forks import FORKS, Schedule
+from dataclasses import dataclass
+from functools import cache
+
+from ..build import Built, Draft, Withdrawal, build
+from ..chain import Chain
+from ..forks import FORKS, Fork, Schedule
 from ..invalid import RICH, mutate, mutations
 from ..random_blocks import ommer_of
 from ..transactions import Account, Nonces, Tx
@@ -31,28 +35,51 @@ def _drafts(stage: Stage) -> list[Draft]:
     return drafts
 
 
-def _make(stage: Stage, name: str) -> None:
+@dataclass(frozen=True)
+class _Base:
+    """A chain of valid blocks, and its state before and after the last one."""
+
+    stage: Stage
+    before: Chain
+    last: Built
+
+
+@cache
+def _base(fork: Fork) -> _Base:
+    stage = Stage(fork)
     stage.account(_SENDER.address, balance=10**22)
     stage.account(RICH.address, balance=10**22)
     stage.world.gas_limit = 40_000_000
     drafts = _drafts(stage)
     for number, draft in enumerate(drafts[:-1]):
-        if number == 6 and not stage.fork.since("paris"):
+        if number == 6 and not fork.since("paris"):
             draft.ommers = (ommer_of(stage.chain.head, TARGET, b"used"),)
         built = build(stage.chain, draft)
         stage.blocks.append((built.encoded, built.verdict))
     before = stage.chain.copy()
-    last = build(stage.chain, drafts[-1])
-    encoded = mutate(name, before, stage.chain, last)
+    return _Base(stage, before, build(stage.chain, drafts[-1]))
+
+
+def _make(stage: Stage, name: str) -> None:
+    base = _base(stage.fork)
+    encoded = mutate(name, base.before, base.stage.chain, base.last)
     assert encoded is not None, f"{name} changes nothing"
-    stage.blocks.append((encoded, before.judge(encoded)))
+    stage.world = base.stage.world
+    stage.blocks = [*base.stage.blocks, (encoded, base.before.copy().judge(encoded))]
+
+
+def _nothing_to_change(name: str, fork: Fork) -> bool:
+    """Whether the blocks here have nothing that the mutation changes: what is zero can't be less."""
+    zero = {"excess_blob_gas_one_too_low", "blob_gas_used_one_too_low"}
+    if fork.since("paris"):
+        zero.add("difficulty_one_too_low")
+    return name in zero
 
 
 def _register() -> None:
     for fork in FORKS:
         for name in mutations(fork):
-            if name in ("excess_blob_gas_one_too_low", "blob_gas_used_one_too_low"):
-                # There is no blob, and nothing below zero.
+            if _nothing_to_change(name, fork):
                 continue
 
             def make(stage: Stage, name: str = name) -> None:
