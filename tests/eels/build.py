@@ -57,7 +57,7 @@ class Built:
 
 
 def build(chain: Chain, draft: Draft) -> Built:
-    """Executes a draft on a chain and appends the block.
+    """Executes a draft on a chain and appends the block, which EELS finds valid.
 
     The draft's transactions are taken one by one as EELS comes to them, so an iterator sees the
     state that its predecessors have left. EELS raises what makes a transaction invalid.
@@ -70,6 +70,9 @@ def build(chain: Chain, draft: Draft) -> Built:
     items: list[Item] = []
     output = _execute(chain, fork, draft, prepared, items)
     header = _seal(chain, fork, prepared, output)
+    fork.rules.validate_header(chain.eels, header)
+    if hasattr(fork.rules, "validate_ommers"):
+        fork.rules.validate_ommers(tuple(draft.ommers), header, chain.eels)
     block = _decode_block(fork, header, items, draft)
     chain.append(block)
     encoded = rlp.encode(block)

@@ -136,7 +136,7 @@ def mutate(name: str, before: Chain, after: Chain, built: Built) -> bytes | None
         found.mutate(subject)
     except NotApplicable:
         return None
-    encoded = _raw(subject.block)
+    encoded = encode(subject.block)
     return None if encoded == built.encoded else encoded
 
 
@@ -151,12 +151,12 @@ class Raw:
     encoded: bytes
 
 
-def _raw(item: Any) -> bytes:
+def encode(item: Any) -> bytes:
     """Encodes nested lists that may have raw pieces."""
     if isinstance(item, Raw):
         return item.encoded
     if isinstance(item, (list, tuple)):
-        content = b"".join(_raw(part) for part in item)
+        content = b"".join(encode(part) for part in item)
         if len(content) < 56:
             return bytes([0xC0 + len(content)]) + content
         length = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
@@ -456,6 +456,8 @@ def balance_one_wei_short(s: Subject) -> None:
     """The sender has all but one wei of what it may come to pay."""
     balance = int(s.after.account(RICH.address).balance)
     tx = s.tx()
+    if balance < tx.most:
+        raise NotApplicable
     s.transaction(tx.but(value=balance - tx.most + 1).item())
 
 
@@ -723,6 +725,7 @@ def blobs_one_too_many_for_the_block(s: Subject) -> None:
     for index, done in enumerate(range(0, missing, most)):
         blobs = tuple(blob_hash(done + i) for i in range(min(most, missing - done)))
         s.transaction(s.tx(kind=BLOB, blobs=blobs, nonce=first + index).item())
+    s.add("blob_gas_used", missing * 131_072)
 
 
 @mutation("osaka")

@@ -133,7 +133,7 @@ class Maker:
         ommers = []
         for header in self.random.sample(recent, min(len(recent), self.random.randint(1, 2))):
             sibling = ommer_of(header, self.random.choice(self.targets), self.random.randbytes(3))
-            if rlp.encode(sibling) not in self.used_ommers:
+            if sibling != header and rlp.encode(sibling) not in self.used_ommers:
                 self.used_ommers.add(rlp.encode(sibling))
                 ommers.append(sibling)
         return tuple(ommers)

@@ -20,7 +20,7 @@ RICH = Account.named("rich")
 OTHER = Account.named("other")
 TARGET = b"\xaa" * 20
 
-_MODULES = ("mutations", "deposits", "systems")
+_MODULES = ("mutations", "deposits", "systems", "state", "balances", "delegation", "blobs", "limits")
 
 
 class Stage:
@@ -61,18 +61,20 @@ class Stage:
         self.blocks.append((built.encoded, built.verdict))
         return built
 
-    def attempt(self, *transactions: Tx, **draft: Any) -> Verdict:
-        """Builds a block that may be invalid, in which case it is the last one.
+    def attempt(self, *transactions: Tx, **draft: Any) -> None:
+        """Builds a block that may be invalid. Nothing is built after one that is.
 
         If a transaction makes it invalid, its header has results of no execution: no matter what,
         the block must be refused for the same reason for which EELS refuses it.
         """
+        if self.blocks and not self.blocks[-1][1].valid:
+            return
         before = self.chain.copy()
         try:
-            return self.block(*transactions, **draft).verdict
+            self.block(*transactions, **draft)
         except EthereumException:
             self._chain = before
-            return self.judge(unsealed(before, Draft(transactions, **draft)))
+            self.judge(unsealed(before, Draft(transactions, **draft)))
 
     def judge(self, encoded: bytes) -> Verdict:
         """Has EELS judge a block, and appends it."""
