@@ -51,7 +51,7 @@ def schedules() -> list[Schedule]:
     single = [Schedule.only(fork) for fork in FORKS]
     pairs = [Schedule.switch(a, b, BLOCKS_PER_CHAIN // 2) for a, b in zip(FORKS, FORKS[1:])]
     leaps = [("frontier", "byzantium"), ("byzantium", "berlin"), ("istanbul", "london")]
-    leaps += [("london", "paris"), ("berlin", "shanghai"), ("paris", "prague"), ("shanghai", "osaka")]
+    leaps += [("london", "paris"), ("london", "shanghai"), ("paris", "prague"), ("shanghai", "osaka")]
     far = [Schedule.switch(fork_named(a), fork_named(b), BLOCKS_PER_CHAIN // 2) for a, b in leaps]
     return single + pairs + far
 

@@ -53,7 +53,7 @@ _TABLE = tuple(
         (r"PriorityFeeGreater", r"priority fee is greater"),
         (r"NoBlobData", r"empty blobs"),
         (r"BlobCountExceeded", r"too many blobs"),
-        (r"BlobGasLimitExceeded", r"blob gas|too many blobs"),
+        (r"BlobGasLimitExceeded", r"blob gas|too many blobs|blobGasUsed"),
         (r"InvalidBlobVersionedHash", r"blob version"),
         (r"TransactionTypeContractCreation|no target", r"create|cannot be decoded"),
         (r"EmptyAuthorizationList", r"empty authorization list"),
@@ -61,7 +61,7 @@ _TABLE = tuple(
         (r"System contract .* does not contain code", r"[Ss]ystem contract|no code|code"),
         (r"System contract .* call failed", r"[Ss]ystem c|failed"),
         (r"deposit", r"deposit"),
-        (r"block rlp size", r"size|bytes"),
+        (r"Block rlp size", r"bytes long"),
         (r"FORK_CRITERIA|dao-hard-fork", r"extraData|EIP-779|dao"),
     )
 )

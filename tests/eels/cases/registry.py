@@ -10,7 +10,7 @@ from typing import Any
 from ethereum.exceptions import EthereumException
 
 from .. import system
-from ..build import Built, Draft, build, unsealed
+from ..build import Draft, build, unsealed
 from ..chain import Allocation, Chain, Verdict, World
 from ..forks import FORKS, NAMES, Fork, Schedule
 from ..referee import Case
@@ -21,6 +21,7 @@ OTHER = Account.named("other")
 TARGET = b"\xaa" * 20
 
 _MODULES = ("mutations", "deposits", "systems", "state", "balances", "delegation", "blobs", "limits")
+_MODULES += ("precompiled", "transitions", "overruled")
 
 
 class Stage:
@@ -55,26 +56,20 @@ class Stage:
         fields = {"gas": 1_000_000, "price": 10**10, **fields}
         return Tx(sender, to=to, nonce=self.nonces.take(sender) if nonce is None else nonce, **fields)
 
-    def block(self, *transactions: Tx, **draft: Any) -> Built:
-        """Builds a block that EELS finds valid, and appends it."""
-        built = build(self.chain, Draft(transactions, **draft))
-        self.blocks.append((built.encoded, built.verdict))
-        return built
-
     def attempt(self, *transactions: Tx, **draft: Any) -> None:
-        """Builds a block that may be invalid. Nothing is built after one that is.
+        """Builds a block and has EELS judge it. Nothing is built after one that is invalid.
 
-        If a transaction makes it invalid, its header has results of no execution: no matter what,
-        the block must be refused for the same reason for which EELS refuses it.
+        If it can't be executed to its end, the results in its header are those of an empty block:
+        it must be refused for the same reason for which EELS refuses it.
         """
         if self.blocks and not self.blocks[-1][1].valid:
             return
-        before = self.chain.copy()
+        wanted = Draft(transactions, **draft)
         try:
-            self.block(*transactions, **draft)
+            encoded = build(self.chain.copy(), wanted).encoded
         except EthereumException:
-            self._chain = before
-            self.judge(unsealed(before, Draft(transactions, **draft)))
+            encoded = unsealed(self.chain, wanted)
+        self.judge(encoded)
 
     def judge(self, encoded: bytes) -> Verdict:
         """Has EELS judge a block, and appends it."""
