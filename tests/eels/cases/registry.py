@@ -21,7 +21,7 @@ OTHER = Account.named("other")
 TARGET = b"\xaa" * 20
 
 _MODULES = ("mutations", "deposits", "systems", "state", "balances", "delegation", "blobs", "limits")
-_MODULES += ("precompiled", "transitions", "overruled")
+_MODULES += ("precompiled", "transitions", "branches", "overruled")
 
 
 class Stage:
