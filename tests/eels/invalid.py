@@ -97,6 +97,13 @@ class Subject:
         made = Tx(RICH, nonce=nonce, to=b"\x71" * 20, gas=100_000, price=price)
         return made.but(**fields)
 
+    def affordable(self) -> Tx:
+        """The same, if the sender has not spent too much before."""
+        tx = self.tx()
+        if int(self.after.account(RICH.address).balance) < tx.most:
+            raise NotApplicable
+        return tx
+
 
 Mutation = Callable[[Subject], None]
 
@@ -412,7 +419,7 @@ def withdrawals_too_early(s: Subject) -> None:
 @mutation()
 def transaction_unknown_to_the_header(s: Subject) -> None:
     """The root of the transactions is that of the others."""
-    s.block[TRANSACTIONS].append(plain(s.tx().item()))
+    s.block[TRANSACTIONS].append(plain(s.affordable().item()))
 
 
 @mutation()
@@ -426,7 +433,7 @@ def transaction_removed(s: Subject) -> None:
 @mutation()
 def transaction_without_effect_on_the_header(s: Subject) -> None:
     """A valid transaction that only the root of the transactions knows of."""
-    s.transaction(s.tx().item())
+    s.transaction(s.affordable().item())
 
 
 @mutation()

@@ -81,7 +81,8 @@ _MODEXP = (
     _modexp(b"\2" * 33, b"\xff" * 33, b"\xfd" * 31),
     _modexp(b"\xff" * 64, b"\1" + bytes(39), b"\x0f" * 64),
     _modexp(b"\xff" * 200, bytes(32) + b"\3", b"\xff" * 199),
-    word(2**256 - 1) + word(2**256 - 1) + word(2**256 - 1),
+    # EELS itself overflows at a base of nearly 2^256 bytes before Osaka.
+    word(2**255) + word(2**256 - 1) + word(2**256 - 1),
     word(0) + word(2**64) + word(0),
     word(0) + word(0) + word(2**32),
     word(2**32) + word(0) + word(0),
