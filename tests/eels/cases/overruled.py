@@ -1,0 +1,51 @@
+"""Blocks that EELS accepts and that must be refused, each with the rule that EELS does not have."""
+
+from __future__ import annotations
+
+from ..build import Draft, build
+from ..forks import Schedule, fork
+from ..transactions import ACCESS_LIST, BLOB, FEE_MARKET, SET_CODE, Account, Authorization, blob_hash
+from .registry import TARGET, Stage, case, on_schedule
+
+_CHAIN_ID = (
+    "EIP-2718's types name their chain: EIP-2930, EIP-1559, EIP-4844 and EIP-7702 let only this chain's"
+    " id pass. EELS's check_transaction and recover_sender do not compare it."
+)
+
+
+@case("berlin", kind=(ACCESS_LIST, FEE_MARKET, BLOB, SET_CODE))
+def chain_id_of_a_typed_transaction(stage: Stage, kind: int) -> None:
+    """A signature for another chain is replayed."""
+    first = {ACCESS_LIST: "berlin", FEE_MARKET: "london", BLOB: "cancun", SET_CODE: "prague"}[kind]
+    if not stage.fork.since(first):
+        stage.attempt()
+        return
+    authorizations = (Authorization(Account.named("replayed"), TARGET, 0),) if kind == SET_CODE else ()
+    blobs = (blob_hash(1),) if kind == BLOB else ()
+    stage.overruled = _CHAIN_ID
+    stage.attempt(stage.tx(kind=kind, chain_id=1, authorizations=authorizations, blobs=blobs))
+
+
+def gas_limit_of_the_first_block_of_london(stage: Stage, limit: int) -> None:
+    """EIP-1559: it is compared with twice the parent's."""
+    stage.overruled = (
+        "EIP-1559: the gas limit of London's first block is within 1/1024 of twice its parent's. EELS's"
+        " validate_header checks no gas limit at that block, as only calculate_base_fee_per_gas does."
+    )
+    stage.attempt(stage.tx())
+    built = build(stage.chain.copy(), Draft([stage.tx()], gas_limit=limit))
+    stage.judge(built.encoded)
+
+
+def _register() -> None:
+    schedule = Schedule.switch(fork("berlin"), fork("london"), 2)
+    parent = 30_000_000
+    for limit in (parent, 2 * parent - 2 * parent // 1024, 2 * parent + 2 * parent // 1024, 3 * parent):
+
+        def make(stage: Stage, limit: int = limit) -> None:
+            gas_limit_of_the_first_block_of_london(stage, limit)
+
+        on_schedule(make, f"gas_limit_of_the_first_block_of_london[{limit}]", schedule)
+
+
+_register()
