@@ -1,8 +1,12 @@
 //! The command line: one module a command, options grouped by concern.
 
+// They panic where the reader of a pipe has gone: see `console`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod blocktest;
 mod cases;
 mod children;
+mod console;
 mod export;
 mod fleet;
 mod fuzz;
@@ -20,6 +24,8 @@ mod timeline;
 use clap::{Parser, Subcommand};
 use common::supervise::Exit;
 use common::telemetry::{self, TelemetryArgs};
+
+use console::{OutputError, tell};
 
 pub use blocktest::BlocktestArgs;
 pub use export::{ExportArgs, UnwindArgs};
@@ -39,7 +45,8 @@ pub use submit::{StatusArgs, SubmitArgs};
 /// Data goes to standard output, everything else to standard error.
 ///
 /// Exit codes: 0 everything verified or stopped cleanly, 1 something failed (the message says
-/// what), 2 bad command line, 3 stopped before everything was finished.
+/// what), 2 bad command line, 3 stopped before everything was finished, 141 the reader of standard
+/// output has gone.
 #[derive(Debug, Parser)]
 #[command(version, name = "coordinator")]
 pub struct Cli {
@@ -93,11 +100,20 @@ enum Service {
 }
 
 impl Cli {
-    /// Does what the command line says.
-    ///
-    /// # Errors
-    /// Whatever stopped it, to be told to the user.
-    pub fn run(self) -> anyhow::Result<Exit> {
+    /// Does what the command line says, and tells the user what stopped it, if something did.
+    #[must_use]
+    pub fn run(self) -> Exit {
+        match self.execute() {
+            Ok(exit) => exit,
+            Err(error) if OutputError::is_closed(&error) => Exit::OutputClosed,
+            Err(error) => {
+                tell!("coordinator: {error:#}");
+                Exit::Failed
+            }
+        }
+    }
+
+    fn execute(self) -> anyhow::Result<Exit> {
         // What happens in its fleet, a run tells by itself.
         let level = match self.command {
             Command::Serve(_) => "info",

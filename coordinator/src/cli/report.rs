@@ -1,11 +1,12 @@
 //! What a run prints: a table or JSON lines, and a summary.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
+
+use super::console::{OutputError, print_json, print_line};
 
 /// One block's row.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -93,7 +94,7 @@ impl Report {
     }
 
     /// Takes up a block's row; with `--json` it is printed at once.
-    pub(super) fn add(&mut self, row: &Row) -> io::Result<()> {
+    pub(super) fn add(&mut self, row: &Row) -> Result<(), OutputError> {
         let summary = &mut self.summary;
         summary.blocks += 1;
         if row.verified {
@@ -108,9 +109,7 @@ impl Report {
         summary.gas_used += row.gas_used;
         summary.ms += row.ms;
         if self.json {
-            let mut out = io::stdout().lock();
-            serde_json::to_writer(&mut out, row)?;
-            return writeln!(out).and_then(|()| out.flush());
+            return print_json(row);
         }
         self.table.add_row([
             row.number.map_or_else(|| row.file.clone(), |number| number.to_string()),
@@ -129,27 +128,23 @@ impl Report {
     }
 
     /// Prints the end. Whether every block verified.
-    pub(super) fn finish(mut self) -> io::Result<bool> {
+    pub(super) fn finish(mut self) -> Result<bool, OutputError> {
         let summary = &mut self.summary;
         if summary.ms > 0.0 {
             summary.mgas_per_s = (summary.gas_used as f64 / summary.ms).round() / 1e3;
         }
         summary.ms = summary.ms.round();
-        let mut out = io::stdout().lock();
         if self.json {
-            serde_json::to_writer(&mut out, &self.summary)?;
-            writeln!(out)?;
+            print_json(&self.summary)?;
         } else {
             let Summary { blocks, verified, failed, reassigned, reexecuted, txs, ms, mgas_per_s, .. } =
                 self.summary;
-            writeln!(out, "{}", self.table)?;
-            writeln!(
-                out,
-                "{verified} of {blocks} blocks verified, {failed} failed; {txs} transactions in {ms} ms \
-                 ({mgas_per_s} Mgas/s), {reexecuted} executed again, {reassigned} assignments reassigned"
-            )?;
+            print_line(format_args!(
+                "{}\n{verified} of {blocks} blocks verified, {failed} failed; {txs} transactions in {ms} ms \
+                 ({mgas_per_s} Mgas/s), {reexecuted} executed again, {reassigned} assignments reassigned",
+                self.table
+            ))?;
         }
-        out.flush()?;
         Ok(self.summary.failed == 0 && self.summary.blocks > 0)
     }
 }

@@ -19,6 +19,7 @@ use serde_json::json;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
+use super::console::{OutputError, print_json, print_line, tell};
 use super::report::{Report, Row};
 use super::run::complaint;
 use crate::input::ChainReader;
@@ -91,7 +92,7 @@ pub(super) async fn submit(args: SubmitArgs) -> anyhow::Result<Exit> {
             })?;
             let row = row(input, &reply);
             if let Some(error) = &row.error {
-                eprintln!("coordinator: {}", complaint(&row.file, row.number, error));
+                tell!("coordinator: {}", complaint(&row.file, row.number, error));
             }
             report.add(&row)?;
             if row.error.is_some() {
@@ -119,7 +120,7 @@ async fn accept(client: &mut BlocksClient<Channel>, args: &SubmitArgs) -> anyhow
             let settled = reply.settled.unwrap_or_default();
             if args.json {
                 let hash = hex::encode_prefixed(&reply.hash);
-                println!("{}", json!({ "number": reply.number, "hash": hash, "known": settled.known }));
+                print_json(&json!({ "number": reply.number, "hash": hash, "known": settled.known }))?;
             }
             if !settled.error.is_empty() {
                 return Err(told(&settled.error));
@@ -127,7 +128,7 @@ async fn accept(client: &mut BlocksClient<Channel>, args: &SubmitArgs) -> anyhow
             accepted += 1;
         }
     }
-    eprintln!("coordinator: {accepted} blocks are accepted");
+    tell!("coordinator: {accepted} blocks are accepted");
     Ok(Exit::Clean)
 }
 
@@ -192,15 +193,32 @@ pub(super) async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
             "state_root": root, "blocks": status.blocks, "reassigned": status.reassigned,
             "accepted": status.accepted, "parked": status.parked, "shards": shards,
         });
-        println!("{value}");
+        print_json(&value)?;
         return Ok(Exit::Clean);
     }
-    println!("chain {} at block {} ({hash}), epoch {}", status.chain_id, head.height, epoch.number);
+    print_status(&status, &head, hash, root)?;
+    Ok(Exit::Clean)
+}
+
+fn print_status(
+    status: &v1::StatusReply,
+    head: &v1::StateRef,
+    hash: B256,
+    root: Option<String>,
+) -> Result<(), OutputError> {
+    let epoch = status.epoch.unwrap_or_default();
+    print_line(format_args!(
+        "chain {} at block {} ({hash}), epoch {}",
+        status.chain_id, head.height, epoch.number
+    ))?;
     if let Some(root) = root {
-        println!("state root {root}");
+        print_line(format_args!("state root {root}"))?;
     }
-    println!("{} blocks committed, {} assignments reassigned", status.blocks, status.reassigned);
-    println!("{} blocks accepted and waiting, {} parked", status.accepted, status.parked);
+    print_line(format_args!(
+        "{} blocks committed, {} assignments reassigned",
+        status.blocks, status.reassigned
+    ))?;
+    print_line(format_args!("{} blocks accepted and waiting, {} parked", status.accepted, status.parked))?;
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header([
         "shard",
@@ -222,8 +240,7 @@ pub(super) async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
             shard.address.clone(),
         ]);
     }
-    println!("{table}");
-    Ok(Exit::Clean)
+    print_line(table)
 }
 
 fn shard_json(shard: &v1::ShardStatus) -> serde_json::Value {
