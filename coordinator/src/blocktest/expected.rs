@@ -35,9 +35,8 @@ pub enum Comparison {
 /// Compares the kind of a refusal with the classes that the suite expects, `|` between alternatives.
 #[must_use]
 pub fn compare_reason(expected: &str, found: Kind) -> Comparison {
-    let expected =
-        FORMER_CHOICES.iter().find(|(name, _)| *name == expected).map_or(expected, |(_, names)| names);
-    let classes: Vec<Option<&[Kind]>> = expected.split('|').map(|name| kinds_of(name.trim())).collect();
+    let classes: Vec<Option<&[Kind]>> =
+        names(expected).split('|').map(|name| kinds_of(name.trim())).collect();
     let known = || classes.iter().flatten().copied().flatten().copied();
     if known().any(|kind| kind == found) {
         return Comparison::Same;
@@ -54,6 +53,20 @@ pub fn compare_reason(expected: &str, found: Kind) -> Comparison {
         return Comparison::NotCompared("the transaction has a fault that is looked for earlier".into());
     }
     Comparison::Another
+}
+
+/// Whether the suite expects that a transaction of the block is at fault.
+#[must_use]
+pub(super) fn expects_a_transaction(expected: &str) -> bool {
+    names(expected)
+        .split('|')
+        .filter_map(|name| kinds_of(name.trim()))
+        .flatten()
+        .any(|kind| kind.is_of_transaction())
+}
+
+fn names(expected: &str) -> &str {
+    FORMER_CHOICES.iter().find(|(name, _)| *name == expected).map_or(expected, |(_, names)| names)
 }
 
 fn kinds_of(name: &str) -> Option<&'static [Kind]> {
@@ -110,8 +123,9 @@ const NO_OMMER: &[Kind] = &[Kind::OmmerRepeated, Kind::OmmerIsAncestor, Kind::Om
 /// What each class stands for.
 const CLASSES: &[(&str, &[Kind])] = &[
     // Blocks: place and header.
-    ("BlockException.UNKNOWN_PARENT", &[Kind::Parent]),
-    ("BlockException.UNKNOWN_PARENT_ZERO", &[Kind::Parent]),
+    // It may be an ommer's parent.
+    ("BlockException.UNKNOWN_PARENT", &[Kind::Parent, Kind::OmmerLineage]),
+    ("BlockException.UNKNOWN_PARENT_ZERO", &[Kind::Parent, Kind::OmmerLineage]),
     ("BlockException.INVALID_BLOCK_NUMBER", &[Kind::Number, Kind::Parent, Kind::Encoding]),
     ("BlockException.INVALID_BLOCK_TIMESTAMP_OLDER_THAN_PARENT", &[Kind::Timestamp]),
     ("BlockException.EXTRA_DATA_TOO_BIG", &[Kind::ExtraData]),
@@ -172,8 +186,11 @@ const CLASSES: &[(&str, &[Kind])] = &[
     ("BlockException.IMPORT_IMPOSSIBLE_PARIS_WRONG_POS", ANOTHER_FORK),
     ("BlockException.IMPORT_IMPOSSIBLE_PARIS_OVER_SHANGHAI", ANOTHER_FORK),
     ("BlockException.IMPORT_IMPOSSIBLE_SHANGHAI", ANOTHER_FORK),
-    // Such a block has a difficulty too, which is looked at first.
-    ("BlockException.IMPORT_IMPOSSIBLE_UNCLES_OVER_PARIS", &[Kind::Difficulty, Kind::OmmersAfterMerge]),
+    // Such a block has a difficulty too, or a hash of ommers that it does not have: both are looked at first.
+    (
+        "BlockException.IMPORT_IMPOSSIBLE_UNCLES_OVER_PARIS",
+        &[Kind::OmmersHash, Kind::Difficulty, Kind::OmmersAfterMerge],
+    ),
     ("BlockException.IMPORT_IMPOSSIBLE_DIFFICULTY_OVER_PARIS", &[Kind::Difficulty]),
     // Transactions: encoding and signature.
     ("TransactionException.ADDRESS_TOO_SHORT", TX_ENCODING),

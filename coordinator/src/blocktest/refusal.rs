@@ -170,7 +170,17 @@ impl RefusalKind {
             },
             Rejection::Block { field: "uncles", reason } => Self::of_ommer(reason),
             Rejection::Block { field, reason } => Self::of_field(field, reason),
+            #[allow(unreachable_patterns)]
+            other => Self::of_words(&other.to_string()),
         }
+    }
+
+    /// The kind of what has a message and no field.
+    fn of_words(reason: &str) -> Self {
+        if reason.starts_with("system contract ") || reason.starts_with("the system call ") {
+            return Self::SystemCall;
+        }
+        if reason.contains("deposit event") { Self::Deposits } else { Self::Other }
     }
 
     /// The kind of a header rule, by the field and, where a field has several, the message.
@@ -370,6 +380,18 @@ mod tests {
         ] {
             let rejection = Rejection::Transaction { index: TxIndex(0), reason: reason.into() };
             assert_eq!(RefusalKind::of(&rejection.into()), kind, "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_field_is_recognised_by_its_words() {
+        for (reason, kind) in [
+            ("system contract 0x0c15 has no code, and without it no block is valid", RefusalKind::SystemCall),
+            ("the system call to 0x0c15 fails: out of gas (EIP-7002)", RefusalKind::SystemCall),
+            ("transaction 3: log 0 is no well-formed deposit event: too short", RefusalKind::Deposits),
+            ("the moon is full", RefusalKind::Other),
+        ] {
+            assert_eq!(RefusalKind::of_words(reason), kind, "{reason}");
         }
     }
 

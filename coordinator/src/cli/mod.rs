@@ -6,6 +6,7 @@
 mod blocktest;
 mod cases;
 mod children;
+mod client;
 mod console;
 mod export;
 mod fleet;
@@ -17,6 +18,7 @@ mod report;
 mod run;
 mod serve;
 mod simulate;
+mod status;
 mod submit;
 mod take_over;
 mod timeline;
@@ -37,7 +39,8 @@ pub use parked::ParkedArgs;
 pub use run::RunArgs;
 pub use serve::ServeArgs;
 pub use simulate::SimulateArgs;
-pub use submit::{StatusArgs, SubmitArgs};
+pub use status::StatusArgs;
+pub use submit::SubmitArgs;
 
 /// Executes Ethereum blocks on a fleet of executor shards, with results equal to sequential
 /// execution whatever happens to the shards.
@@ -148,7 +151,7 @@ impl Cli {
                 Service::Blocktest(args) => blocktest::run(*args, telemetry).await,
                 Service::Serve(args) => serve::serve(*args).await,
                 Service::Submit(args) => submit::submit(args).await,
-                Service::Status(args) => submit::status(args).await,
+                Service::Status(args) => status::status(args).await,
                 Service::Parked(args) => parked::parked(args).await,
             }
         });

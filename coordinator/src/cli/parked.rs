@@ -8,8 +8,8 @@ use common::supervise::Exit;
 use proto::v1;
 use serde_json::json;
 
+use super::client::connect;
 use super::console::{print_json, print_line, tell};
-use super::submit::connect;
 
 /// Options of `coordinator parked`.
 #[derive(Debug, Clone, Args)]

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 use common::block::Block;
-use common::codec;
 use common::id::{Epoch, ShardId};
 use common::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
 use common::telemetry::TelemetryArgs;
@@ -22,13 +21,12 @@ use super::cases::{Case, Cases};
 use super::children::Children;
 use super::console::tell;
 use super::fleet::FleetArgs;
-use super::report::{Report, Row, millis};
+use super::report::{Report, Row, Status, millis};
 use super::timeline;
-use crate::execute::{BlockExecutor, Verified};
+use crate::execute::{BlockExecutor, Digests, Verified};
 use crate::fleet::{EventKind, Fleet, FleetOptions, KillDrill};
 use crate::ledger::Ledger;
 use crate::sequential::execute_and_verify;
-use crate::validate::Finished;
 
 /// How many shards a run has if nothing else is said.
 const SHARDS: u32 = 3;
@@ -409,18 +407,8 @@ fn fill(row: &mut Row, block: &Block, verified: &Verified) {
     row.reassigned = stats.reassigned;
     row.receipts_root = finished.rooted.then(|| block.header.receipts_root.to_string());
     row.state_root = state_root.map(|root| root.to_string());
-    row.receipts_digest = Some(receipts_digest(finished));
-    row.delta_digest = tip
-        .delta()
-        .and_then(|delta| {
-            codec::encode("changes", &(&delta.accounts, &delta.code), codec::MAX_PAYLOAD_BYTES).ok()
-        })
-        .map(|bytes| codec::payload_digest(&bytes).to_string());
-}
-
-/// A digest of every receipt's encoding, in order.
-fn receipts_digest(finished: &Finished) -> String {
-    let mut bytes = Vec::new();
-    alloy_rlp::encode_list(&finished.receipts, &mut bytes);
-    codec::payload_digest(&bytes).to_string()
+    let digests = Digests::of(finished, tip);
+    row.receipts_digest = Some(digests.receipts.to_string());
+    row.delta_digest = digests.delta.map(|digest| digest.to_string());
+    row.status = Status::Verified;
 }
