@@ -55,16 +55,6 @@ pub fn compare_reason(expected: &str, found: Kind) -> Comparison {
     Comparison::Another
 }
 
-/// Whether the suite expects that a transaction of the block is at fault.
-#[must_use]
-pub(super) fn expects_a_transaction(expected: &str) -> bool {
-    names(expected)
-        .split('|')
-        .filter_map(|name| kinds_of(name.trim()))
-        .flatten()
-        .any(|kind| kind.is_of_transaction())
-}
-
 fn names(expected: &str) -> &str {
     FORMER_CHOICES.iter().find(|(name, _)| *name == expected).map_or(expected, |(_, names)| names)
 }

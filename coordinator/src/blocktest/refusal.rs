@@ -150,6 +150,12 @@ impl RefusalKind {
         }
     }
 
+    /// Whether it is about a root of the block's content.
+    #[must_use]
+    pub fn is_of_content(self) -> bool {
+        matches!(self, Self::TransactionsRoot | Self::OmmersHash | Self::WithdrawalsRoot)
+    }
+
     /// Whether it is about one transaction of the block.
     #[must_use]
     pub fn is_of_transaction(self) -> bool {
