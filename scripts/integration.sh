@@ -7,7 +7,7 @@
 #   SHARDS_TEST_ALL=1 scripts/integration.sh      every plan on all recorded blocks, not on nine
 #
 # SHARDS_TEST_DATA names the folder of the recorded blocks (default: ../shared/data); tests that need
-# it are skipped where it is missing. SHARDS_BIN_DIR has tests use the binaries in that folder.
+# it are skipped where it is missing, with a word on standard error, and fail where CI=true. SHARDS_BIN_DIR has tests use the binaries in that folder.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)

@@ -1,5 +1,6 @@
 //! The `executor-shard` binary: parse, run, drain.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -15,7 +16,8 @@ fn main() -> ExitCode {
     match start(args) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("executor-shard: {error:#}");
+            // Nobody may read it any more; the exit code says it too.
+            let _ = writeln!(io::stderr(), "executor-shard: {error:#}");
             Exit::Failed.into()
         }
     }

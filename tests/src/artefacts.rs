@@ -60,8 +60,10 @@ pub(crate) fn profile_dir() -> Result<PathBuf> {
 
 /// The recorded mainnet blocks: in `SHARDS_TEST_DATA`, else beside the workspace. Where they are
 /// missing this says so; a test that needs them then returns.
-#[must_use]
-pub fn mainnet_dir() -> Option<PathBuf> {
+///
+/// # Errors
+/// When they are missing under CI.
+pub fn mainnet_dir() -> Result<Option<PathBuf>> {
     recorded("mainnet")
 }
 
@@ -69,38 +71,67 @@ pub fn mainnet_dir() -> Option<PathBuf> {
 /// says so.
 ///
 /// # Errors
-/// When the archive cannot be unpacked.
+/// When the archive cannot be unpacked, or is missing under CI.
 pub fn blockchain_tests() -> Result<Option<PathBuf>> {
-    let Some(archive) = recorded("blockchain-tests.tar.xz") else { return Ok(None) };
-    let folder = profile_dir()?.join("suite");
-    let whole = folder.join("whole");
-    if !whole.is_file() {
-        fs::create_dir_all(&folder)?;
-        let tar = Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(&folder).status();
-        let unpacked = tar.context("tar cannot be started; it is needed to unpack the suite")?;
-        if !unpacked.success() {
-            bail!("{} cannot be unpacked: tar ended with {unpacked}", archive.display());
-        }
-        fs::write(&whole, "")?;
-    }
-    Ok(Some(folder.join("BlockchainTests")))
+    Ok(unpacked("blockchain-tests.tar.xz", "suite")?.map(|folder| folder.join("BlockchainTests")))
 }
 
-/// Something of the recorded data, or a word that it is not there.
-fn recorded(name: &str) -> Option<PathBuf> {
+/// Ethereum's execution-spec-tests for Prague and Osaka, likewise.
+///
+/// # Errors
+/// As [`blockchain_tests`].
+pub fn execution_spec_tests() -> Result<Option<PathBuf>> {
+    Ok(unpacked("eest-prague-osaka.tar.xz", "suite-eest")?.map(|folder| folder.join("eest")))
+}
+
+/// An archive's content in a folder beside the test's binary. Two tests at once unpack it apart from each
+/// other; the first one's is kept.
+fn unpacked(archive: &str, name: &str) -> Result<Option<PathBuf>> {
+    let Some(archive) = recorded(archive)? else { return Ok(None) };
+    let parent = profile_dir()?;
+    let folder = parent.join(name);
+    if folder.join("whole").is_file() {
+        return Ok(Some(folder));
+    }
+    let new = tempfile::Builder::new().prefix(name).tempdir_in(&parent)?;
+    let tar = Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(new.path()).status();
+    let unpacked = tar.context("tar cannot be started; it is needed to unpack the suite")?;
+    if !unpacked.success() {
+        bail!("{} cannot be unpacked: tar ended with {unpacked}", archive.display());
+    }
+    fs::write(new.path().join("whole"), "")?;
+    // One that is not whole is of an earlier test that was ended.
+    if folder.exists() && !folder.join("whole").is_file() {
+        fs::remove_dir_all(&folder)?;
+    }
+    match fs::rename(new.path(), &folder) {
+        Ok(()) => drop(new.keep()),
+        Err(_) if folder.join("whole").is_file() => {}
+        Err(error) => return Err(error).with_context(|| format!("{} cannot be made", folder.display())),
+    }
+    Ok(Some(folder))
+}
+
+/// Something of the recorded data. Where it is missing, or a folder without content, that is a skip that
+/// a person sees, and an error under CI.
+fn recorded(name: &str) -> Result<Option<PathBuf>> {
     let data = env::var_os("SHARDS_TEST_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
     let path = data.join(name);
-    if path.exists() {
-        return Some(path);
+    let empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
+    if path.exists() && !empty {
+        return Ok(Some(path));
     }
-    // Not by a macro: what those print is shown of failing tests only. If it cannot be said, so be it.
-    let _ = writeln!(
-        std::io::stderr(),
-        "SKIPPED: {} is not there; set SHARDS_TEST_DATA to the folder that has {name}",
+    let said = format!(
+        "{} is not there or empty; set SHARDS_TEST_DATA to the folder that has {name}",
         path.display()
     );
-    None
+    if env::var("CI").is_ok_and(|value| value == "true") {
+        bail!("{said}; under CI a test without its data fails");
+    }
+    // Not by a macro: what those print is shown of failing tests only. If it cannot be said, so be it.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {said}");
+    Ok(None)
 }
 
 /// Every recorded block in `dir`, by number.

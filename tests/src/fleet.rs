@@ -270,12 +270,21 @@ fn serve_line(chain: &Chain, listen: &str, address_file: &Path, more: &[&str]) -
     line
 }
 
-/// Begins to submit a chain file to a URL.
+/// Begins to submit a chain file to a URL. The client does not wait for a coordinator that has gone.
 ///
 /// # Errors
 /// When the client cannot be started.
 pub fn submit_to(scene: &Scene, url: &str, file: &Path) -> Result<Process> {
-    let mut line = arguments(["submit", "--json", "--coordinator", url]);
+    submit_with(scene, url, file, &["--json", "--retry-for", "0"])
+}
+
+/// Begins to submit a chain file to a URL, with these options.
+///
+/// # Errors
+/// When the client cannot be started.
+pub fn submit_with(scene: &Scene, url: &str, file: &Path, options: &[&str]) -> Result<Process> {
+    let mut line = arguments(["submit", "--coordinator", url]);
+    line.extend(options.iter().map(OsString::from));
     line.push(file.into());
     Process::start(scene, "submit", Binary::Coordinator, line)
 }

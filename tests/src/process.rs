@@ -25,6 +25,8 @@ pub enum Signal {
     Stop,
     /// Lets a frozen one go on.
     Continue,
+    /// Ctrl-C.
+    Interrupt,
 }
 
 impl Signal {
@@ -34,6 +36,7 @@ impl Signal {
             Self::Kill => "-KILL",
             Self::Stop => "-STOP",
             Self::Continue => "-CONT",
+            Self::Interrupt => "-INT",
         }
     }
 }
@@ -97,22 +100,49 @@ impl Process {
         Self::spawn(scene, name, shell, arguments, &[])
     }
 
+    /// Starts a binary whose standard output is a pipe that nobody reads any more.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_unread<A: AsRef<OsStr>>(
+        scene: &Scene,
+        name: &str,
+        binary: Binary,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Self> {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        Self::spawn_onto(scene, name, Command::new(binary.path()?), arguments, &[], Some(writer.into()))
+    }
+
     fn spawn<A: AsRef<OsStr>>(
+        scene: &Scene,
+        name: &str,
+        command: Command,
+        arguments: impl IntoIterator<Item = A>,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        Self::spawn_onto(scene, name, command, arguments, environment, None)
+    }
+
+    fn spawn_onto<A: AsRef<OsStr>>(
         scene: &Scene,
         name: &str,
         mut command: Command,
         arguments: impl IntoIterator<Item = A>,
         environment: &[(&str, &str)],
+        output: Option<Stdio>,
     ) -> Result<Self> {
         let name = scene.fresh_name(name);
         let (stdout, stderr) = (scene.path(&format!("{name}.out")), scene.path(&format!("{name}.log")));
+        let file = File::create(&stdout)?;
         let mut child = command
             .args(arguments)
             .env_remove("SHARDS_LOG")
             .env_remove("EXECUTOR_SHARD_BIN")
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())
-            .stdout(File::create(&stdout)?)
+            .stdout(output.unwrap_or_else(|| file.into()))
             .stderr(File::create(&stderr)?)
             .spawn()
             .with_context(|| format!("{name} cannot be started"))?;

@@ -32,6 +32,12 @@ impl Report {
         Ok(report)
     }
 
+    /// How many blocks are committed, as the rows say.
+    #[must_use]
+    pub fn committed(&self) -> usize {
+        self.rows.iter().filter(|row| row["verified"] == true).count()
+    }
+
     /// A number of the summary.
     ///
     /// # Errors

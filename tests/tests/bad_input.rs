@@ -97,7 +97,7 @@ fn sender(fields: &mut Fields, index: usize) -> Result<&mut Fields> {
 
 #[test]
 fn files_that_cannot_be_read_are_named_before_anything_begins() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     scenario(|scene| {
         let good = recorded(&dir, 930_196);
         let packed = std::fs::read(&good)?;
@@ -124,7 +124,7 @@ fn files_that_cannot_be_read_are_named_before_anything_begins() -> Result<()> {
 
 #[test]
 fn json_that_is_cut_short_or_lacks_a_field_is_named_with_block_transaction_and_field() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     scenario(|scene| {
         let good = recorded(&dir, 15_537_394);
         let plain = Forged::from_recorded(scene, &good, |_| Ok(()))?;
@@ -158,7 +158,7 @@ fn json_that_is_cut_short_or_lacks_a_field_is_named_with_block_transaction_and_f
 
 #[test]
 fn a_sender_who_cannot_send_is_named_by_the_transactions_index() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     scenario(|scene| {
         for (number, index) in BLOCKS {
             let good = recorded(&dir, number);
@@ -186,7 +186,7 @@ fn a_sender_who_cannot_send_is_named_by_the_transactions_index() -> Result<()> {
 
 #[test]
 fn a_signature_that_does_not_fit_is_named_by_the_transactions_index() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     scenario(|scene| {
         for (number, index) in BLOCKS {
             let good = recorded(&dir, number);
@@ -211,7 +211,7 @@ fn a_signature_that_does_not_fit_is_named_by_the_transactions_index() -> Result<
 
 #[test]
 fn a_high_s_is_refused_from_homestead_on() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     scenario(|scene| {
         let (number, index) = BLOCKS[1];
         let high = Forged::from_recorded(scene, &recorded(&dir, number), |fields| {
@@ -226,7 +226,7 @@ fn a_high_s_is_refused_from_homestead_on() -> Result<()> {
 
 #[test]
 fn a_transaction_that_breaks_a_rule_of_its_block_is_named_by_its_index() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     scenario(|scene| {
         for (number, index) in BLOCKS {
             let good = recorded(&dir, number);
@@ -258,7 +258,7 @@ fn a_transaction_that_breaks_a_rule_of_its_block_is_named_by_its_index() -> Resu
 
 #[test]
 fn a_header_that_execution_does_not_confirm_is_named_by_field() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     scenario(|scene| {
         for (number, _) in BLOCKS {
             let good = recorded(&dir, number);
@@ -292,7 +292,7 @@ fn a_header_that_execution_does_not_confirm_is_named_by_field() -> Result<()> {
 
 #[test]
 fn a_body_that_is_not_the_headers_is_named_by_field() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     scenario(|scene| {
         let good = recorded(&dir, 15_537_394);
         let fewer = Forged::from_recorded(scene, &good, |fields| {
@@ -317,7 +317,7 @@ fn a_body_that_is_not_the_headers_is_named_by_field() -> Result<()> {
 
 #[test]
 fn a_block_that_is_refused_does_not_stop_the_others() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     scenario(|scene| {
         let (good, other) = (recorded(&dir, 930_196), recorded(&dir, 46_147));
         let poor = Forged::from_recorded(scene, &good, |fields| {

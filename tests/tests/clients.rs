@@ -8,10 +8,16 @@
 //! | a block with another one's header | a damaged body | refused; the right block is not condemned by it |
 //! | blocks under way, worst plan | SIGKILL of a shard | every block verified |
 //! | no coordinator | – | `submit` and `status` say so, with the address |
+//! | a client under way | SIGKILL of the coordinator, started again | it waits, says so, and every block is verified |
+//! | a client under way | another coordinator takes the directory over | the same |
+//! | a client that does not wait | SIGKILL of the coordinator | rows of what was answered, the rest is unknown, a summary |
+//! | blocks that are committed | a restart | known, and left out of the figures |
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use shard_tests::{
-    Binary, Chain, Coordinator, Process, Report, Scene, Shard, scenario, submit_to, wait_until, within,
+    Binary, Chain, Coordinator, Process, Report, Scene, Shard, scenario, submit_to, submit_with, wait_until,
+    within,
 };
 
 fn fleet(scene: &Scene, chain: &Chain, more: &[&str]) -> Result<(Coordinator, Vec<Shard>)> {
@@ -64,7 +70,7 @@ fn a_client_that_dies_leaves_the_chain_to_the_next() -> Result<()> {
         let (coordinator, _shards) = fleet(scene, &chain, &[])?;
         let mut client = begin(scene, &chain, &coordinator)?;
         client.kill()?;
-        let answered = Report::parse(&client.stdout()?)?.rows.len() as u64;
+        let answered = Report::parse(&client.stdout()?)?.committed() as u64;
         ensure!(coordinator.status()?.head >= answered, "what was answered is not there");
         coordinator.submit_all(scene, &chain)?;
         Ok(())
@@ -150,6 +156,123 @@ fn an_absent_coordinator_is_named_to_its_clients() -> Result<()> {
             ensure!(code == 1 && said.contains(&address), "{} ended with {code}: {said}", client.name());
             ensure!(client.stdout()?.is_empty(), "{} has printed something", client.name());
         }
+        Ok(())
+    })
+}
+
+/// A coordinator with a data directory, its shards, and a client under way that waits for it.
+fn durable(scene: &Scene, chain: &Chain) -> Result<(Coordinator, Vec<Shard>, Process, String)> {
+    let data = scene.path("data").display().to_string();
+    let (coordinator, shards) = fleet(scene, chain, &["--data-dir", &data])?;
+    let client = submit_with(scene, &coordinator.url(), &chain.rlp(), &["--json"])?;
+    wait_until(within(30), "the first blocks are answered", || {
+        Ok(Report::parse(&client.stdout()?)?.rows.len() >= 3)
+    })?;
+    Ok((coordinator, shards, client, data))
+}
+
+#[test]
+fn a_client_survives_the_death_and_restart_of_its_coordinator() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(40)?;
+        let (mut coordinator, _shards, mut client, data) = durable(scene, &chain)?;
+        coordinator.process.kill()?;
+        wait_until(within(20), "the client says that it waits", || {
+            Ok(client.stderr()?.contains("waiting for the coordinator"))
+        })?;
+        let again = Coordinator::start_at(scene, &chain, &coordinator.address, &["--data-dir", &data])?;
+        again.check_submitted(&chain, &mut client)?;
+        ensure!(client.stderr()?.contains("answers again"), "{}", client.stderr()?);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_client_survives_a_take_over() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(40)?;
+        let (mut coordinator, _shards, mut client, data) = durable(scene, &chain)?;
+        let more = ["--data-dir", data.as_str(), "--take-over"];
+        let next = Coordinator::start_at(scene, &chain, &coordinator.address, &more)?;
+        let code = coordinator.process.exit_code(within(15))?;
+        ensure!(code == 0, "the holder ended with {code}");
+        next.check_submitted(&chain, &mut client)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_client_does_not_know_is_unknown_and_what_it_was_answered_is_printed() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(40)?;
+        for json in [true, false] {
+            let (mut coordinator, _shards) = fleet(scene, &chain, &[])?;
+            let options = if json { &["--json", "--retry-for", "0"][..] } else { &["--retry-for", "0"] };
+            let mut client = submit_with(scene, &coordinator.url(), &chain.rlp(), options)?;
+            let begun = |client: &Process| Ok(client.stdout()?.lines().count() > 3);
+            wait_until(within(30), "the first blocks are answered", || begun(&client))?;
+            coordinator.process.kill()?;
+            let (code, said) = (client.exit_code(within(15))?, client.stderr()?);
+            ensure!(code == 1 && said.contains(": unknown: "), "{code}: {said}");
+            ensure!(!said.contains("not committed"), "{said}");
+            let printed = client.stdout()?;
+            let last = printed.lines().last().context("it printed nothing")?;
+            if !json {
+                ensure!(last.contains(" 1 unknown"), "{last}");
+                continue;
+            }
+            let report = Report::parse(&printed)?;
+            let row = report.rows.last().context("there are no rows")?;
+            ensure!(
+                row["status"] == "unknown" && row["verified"] == false && row["hash"].is_string(),
+                "{row}"
+            );
+            ensure!(report.total("unknown")? == 1 && report.total("failed")? == 0, "{last}");
+            ensure!(report.total("verified")? == report.committed() as u64, "{last}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn blocks_that_are_known_are_shown_so_and_count_in_no_figure() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(8)?;
+        let data = scene.path("data").display().to_string();
+        let (mut coordinator, _shards) = fleet(scene, &chain, &["--data-dir", &data])?;
+        let first = coordinator.submit_all(scene, &chain)?;
+        let again = coordinator.submit_all(scene, &chain)?;
+        coordinator.process.kill()?;
+        let next = Coordinator::start_at(scene, &chain, &coordinator.address, &["--data-dir", &data])?;
+        let later = next.submit_all(scene, &chain)?;
+        for row in &first.rows {
+            let executed = row["execution_ms"].as_f64().zip(row["recovery_ms"].as_f64());
+            ensure!(row["status"] == "verified" && row["known"] == false, "{row}");
+            ensure!(executed.is_some_and(|(execution, recovery)| execution > 0.0 && recovery > 0.0), "{row}");
+            ensure!(row["receipts_digest"].is_string() && row["delta_digest"].is_string(), "{row}");
+        }
+        for report in [&again, &later] {
+            for row in &report.rows {
+                ensure!(row["status"] == "known" && row["known"] == true, "{row}");
+                ensure!(row["ms"] == 0.0 && row["mgas_per_s"] == 0.0, "{row}");
+            }
+            let summary = report.summary.as_ref().context("no summary")?;
+            ensure!(summary["known"] == 8 && summary["mgas_per_s"] == 0.0, "{summary}");
+        }
+        // The roots are the same whoever answers, and those of an execution without any service.
+        let line = ["run", "--json", "--sequential", "--genesis"].map(std::ffi::OsString::from);
+        let line = line.into_iter().chain([chain.genesis().into(), chain.rlp().into()]);
+        let mut run = Process::start(scene, "run", Binary::Coordinator, line)?;
+        run.exit_code(within(30))?;
+        let sequential = Report::parse(&run.stdout()?)?;
+        let roots = |report: &Report| -> Vec<[Value; 2]> {
+            let root = |row: &Value| ["receipts_root", "state_root"].map(|field| row[field].clone());
+            report.rows.iter().map(root).collect()
+        };
+        for report in [&first, &again, &later] {
+            ensure!(roots(report) == roots(&sequential), "other roots: {:?}", report.rows.first());
+        }
+        ensure!(first.column("delta_digest")? == sequential.column("delta_digest")?, "other changes");
         Ok(())
     })
 }

@@ -153,7 +153,7 @@ fn a_killed_coordinator_goes_on_where_it_was_from_its_data_directory() -> Result
         let mut client = begin(scene, &chain, &coordinator)?;
         coordinator.process.kill()?;
         client.exit_code(within(15))?;
-        let answered = Report::parse(&client.stdout()?)?.rows.len() as u64;
+        let answered = Report::parse(&client.stdout()?)?.committed() as u64;
         let again = Coordinator::start_at(scene, &chain, &coordinator.address, &["--data-dir", &data])?;
         let head = again.status()?.head;
         // A block may be durable whose answer the client did not get any more.

@@ -60,7 +60,7 @@ fn event(timeline: &str, shard: u32, what: &str) -> Option<usize> {
 
 #[test]
 fn all_recorded_blocks_are_verified_on_shards_in_process_and_sequentially() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     let files = block_files(&dir)?;
     scenario(|scene| {
         for flags in [&["--shards", "2"][..], &["--in-process"], &["--sequential"]] {
@@ -77,7 +77,7 @@ fn all_recorded_blocks_are_verified_on_shards_in_process_and_sequentially() -> R
 
 #[test]
 fn a_shard_killed_while_it_holds_work_of_a_recorded_block_costs_nothing() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     let files = block_files(&dir)?;
     scenario(|scene| {
         let last = files.len();
@@ -227,14 +227,14 @@ fn of_interest(dir: &Path) -> Result<Vec<PathBuf>> {
 
 #[test]
 fn receipts_and_changes_depend_on_neither_the_shard_count_nor_an_honest_plan() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     let files = of_interest(&dir)?;
     scenario(|scene| check_digests(scene, &files, &["1", "2", "3", "5"], &["auto", "one", "each"]))
 }
 
 #[test]
 fn receipts_and_changes_do_not_depend_on_what_was_speculated() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     let files = of_interest(&dir)?;
     let plans = ["random:1", "random:2", "poison:1", "poison:2"];
     scenario(|scene| check_digests(scene, &files, &["1", "2", "3", "5"], &plans))
@@ -242,7 +242,7 @@ fn receipts_and_changes_do_not_depend_on_what_was_speculated() -> Result<()> {
 
 #[test]
 fn shard_processes_give_what_shards_in_process_give() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     let files = of_interest(&dir)?;
     scenario(|scene| {
         let (sequential, _) = run(scene, &files, files.len(), &["--sequential"])?;

@@ -170,7 +170,7 @@ fn losing_a_shard_while_everything_is_verified_costs_nothing_but_time() -> Resul
 
 #[test]
 fn a_false_balance_that_no_header_covers_is_caught() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     let block = [dir.join("12243999.json.gz")];
     scenario(|scene| {
         // Three parts of recovery, then sub-blocks.
@@ -193,7 +193,7 @@ fn a_false_balance_that_no_header_covers_is_caught() -> Result<()> {
 
 #[test]
 fn two_shards_of_which_one_lies_give_what_sequential_execution_gives() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     let blocks = ["12243999.json.gz", "9069000.json.gz", "16257471.json.gz"].map(|name| dir.join(name));
     scenario(|scene| {
         let liar = with_a_liar(scene, 2, "wrong@5+")?;
@@ -211,7 +211,7 @@ fn two_shards_of_which_one_lies_give_what_sequential_execution_gives() -> Result
 
 #[test]
 fn honest_shards_agree_about_everything() -> Result<()> {
-    let Some(dir) = mainnet_dir() else { return Ok(()) };
+    let Some(dir) = mainnet_dir()? else { return Ok(()) };
     let files = block_files(&dir)?;
     scenario(|scene| {
         for shards in ["2", "3"] {

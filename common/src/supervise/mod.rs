@@ -92,6 +92,9 @@ pub enum Exit {
     /// 3: asked to stop, but something had not ended when the grace period had (or a second signal
     /// came). Work may have been cut off.
     DrainedLate,
+    /// 141: the reader of standard output has gone, for example `head -1` after its line. What shells
+    /// see of a program that SIGPIPE ends (128 + 13).
+    OutputClosed,
 }
 
 impl Exit {
@@ -102,6 +105,7 @@ impl Exit {
             Self::Clean => 0,
             Self::Failed => 1,
             Self::DrainedLate => 3,
+            Self::OutputClosed => 141,
         }
     }
 }

@@ -227,7 +227,7 @@ impl Chain {
                 self.importer.ledger().end_accepted(&block.hash)?;
                 self.desk.committed(known);
             }
-            Ok(Some(imported)) => self.imported(outcome, &imported)?,
+            Ok(Some(imported)) => self.imported(outcome.imported(block, &imported), &imported)?,
             Err(ExecuteError::Fleet(error @ (FleetError::Ended | FleetError::Overloaded))) => {
                 return Err(error.into());
             }
@@ -263,9 +263,7 @@ impl Chain {
         Ok(())
     }
 
-    fn imported(&self, mut outcome: BlockOutcome, imported: &Imported) -> Result<(), ChainError> {
-        outcome.gas_used = imported.finished.gas_used.0;
-        outcome.stats = imported.stats;
+    fn imported(&self, outcome: BlockOutcome, imported: &Imported) -> Result<(), ChainError> {
         self.handle.count_reassigned(imported.stats.reassigned);
         let (kind, how) = match imported.place {
             Place::Head | Place::Executed => (EventKind::BlockCommitted, String::new()),

@@ -12,6 +12,6 @@ mod step_down;
 
 pub use chain::{Chain, ChainError, ChainHandle, ChainStatus, IntakeThread};
 pub use desk::{ParkedBlock, Ticket};
-pub use outcome::{Acceptance, BlockOutcome, ParkedError, SubmitError};
-pub use service::{MAX_BLOCK_PAYLOAD, blocks_service};
+pub use outcome::{Acceptance, BlockOutcome, ParkedError, Roots, SubmitError};
+pub use service::{MAX_BLOCK_PAYLOAD, RETRY, RETRY_STOPPING, blocks_service};
 pub use step_down::StepDown;

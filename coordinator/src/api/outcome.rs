@@ -4,7 +4,8 @@ use alloy_primitives::B256;
 use common::block::Block;
 use common::chain_spec::ChainSpec;
 
-use crate::execute::BlockStats;
+use crate::execute::{BlockStats, Digests};
+use crate::import::Imported;
 use crate::intake::Full;
 
 /// What became of a block.
@@ -30,6 +31,25 @@ pub struct BlockOutcome {
     pub stats: BlockStats,
     /// Whether it had been committed before.
     pub known: bool,
+    /// The roots that were checked.
+    pub roots: Option<Roots>,
+    /// What its execution gave, if it was executed by this process.
+    pub digests: Option<Digests>,
+}
+
+/// The roots of a block that was verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roots {
+    /// Of its receipts.
+    pub receipts: B256,
+    /// Of the state after it.
+    pub state: B256,
+}
+
+impl Roots {
+    fn of(block: &Block) -> Self {
+        Self { receipts: block.header.receipts_root, state: block.header.state_root }
+    }
 }
 
 impl BlockOutcome {
@@ -47,13 +67,28 @@ impl BlockOutcome {
             parked: false,
             stats: BlockStats::default(),
             known: false,
+            roots: None,
+            digests: None,
+        }
+    }
+
+    /// Of a block that was executed and verified.
+    #[must_use]
+    pub fn imported(self, block: &Block, imported: &Imported) -> Self {
+        Self {
+            gas_used: imported.finished.gas_used.0,
+            stats: imported.stats,
+            roots: Some(Roots::of(block)),
+            digests: Some(Digests::of(&imported.finished, &imported.tip)),
+            ..self
         }
     }
 
     /// Of a block that is on the chain, or beside it, already.
     #[must_use]
     pub fn known(block: &Block, spec: &ChainSpec) -> Self {
-        Self { known: true, gas_used: block.header.gas_used, ..Self::new(block, spec) }
+        let roots = Some(Roots::of(block));
+        Self { known: true, gas_used: block.header.gas_used, roots, ..Self::new(block, spec) }
     }
 
     /// The same, with a reason why it was refused.

@@ -10,6 +10,7 @@ use proto::v1;
 use proto::v1::blocks_server::{Blocks, BlocksServer};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::Stream;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::chain::ChainHandle;
@@ -20,6 +21,12 @@ use crate::fleet::{EventKind, Fleet, FleetEvent};
 
 /// The largest block that a client may submit, in bytes.
 pub const MAX_BLOCK_PAYLOAD: usize = MAX_BLOCK_BYTES;
+
+/// The metadata of a status that says why the same call may be made again, perhaps of another process.
+pub const RETRY: &str = "shardexec-retry";
+
+/// The coordinator is stopping: another one may go on.
+pub const RETRY_STOPPING: &str = "stopping";
 
 /// The service over a chain and its fleet.
 pub fn blocks_service(chain: ChainHandle, fleet: Fleet, step_down: StepDown) -> BlocksServer<impl Blocks> {
@@ -73,7 +80,11 @@ async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
 fn not_taken(error: SubmitError) -> Status {
     match error {
         SubmitError::Busy(_) | SubmitError::Flooded => Status::resource_exhausted(error.to_string()),
-        SubmitError::Stopping => Status::unavailable(error.to_string()),
+        SubmitError::Stopping => {
+            let mut status = Status::unavailable(error.to_string());
+            status.metadata_mut().insert(RETRY, MetadataValue::from_static(RETRY_STOPPING));
+            status
+        }
         SubmitError::Importing => Status::failed_precondition(error.to_string()),
     }
 }
@@ -245,7 +256,18 @@ fn reply(outcome: BlockOutcome) -> v1::BlockReply {
         reassigned: outcome.stats.reassigned,
         known: outcome.known,
         parked: outcome.parked,
+        receipts_root: bytes(outcome.roots.map(|roots| roots.receipts)).into(),
+        state_root: bytes(outcome.roots.map(|roots| roots.state)).into(),
+        receipts_digest: bytes(outcome.digests.map(|digests| digests.receipts)).into(),
+        delta_digest: bytes(outcome.digests.and_then(|digests| digests.delta)).into(),
+        recovery_ms: outcome.stats.recovery.as_secs_f64() * 1e3,
+        execution_ms: outcome.stats.execution.as_secs_f64() * 1e3,
     }
+}
+
+/// A hash as messages hold it, empty where there is none.
+fn bytes(hash: Option<B256>) -> Vec<u8> {
+    hash.map(|hash| hash.to_vec()).unwrap_or_default()
 }
 
 fn parked_message(block: ParkedBlock) -> v1::ParkedBlock {

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use alloy_consensus::Header;
+use alloy_consensus::proofs::{
+    calculate_ommers_root, calculate_transaction_root, calculate_withdrawals_root,
+};
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
 use alloy_rlp::Decodable;
 use common::account::AccountRecord;
@@ -11,9 +14,11 @@ use common::block::Block;
 use common::chain_spec::ChainSpec;
 use common::id::Height;
 
+use super::expected::{CompareReasons, Comparison, compare_reason};
 use super::importer::{ImportError, Importer};
 use super::model::{Case, CaseBlock, PlainAccount};
 use super::networks;
+use super::refusal::RefusalKind;
 use crate::import;
 use crate::input::StateBuilder;
 use crate::ledger::Origin;
@@ -38,6 +43,25 @@ pub struct CaseOutcome {
     pub blocks: u64,
     /// How long it took.
     pub elapsed: Duration,
+    /// How its refusals compare with those that the suite expects.
+    pub reasons: Reasons,
+}
+
+/// How the refusals of a case compare with those that the suite expects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reasons {
+    /// Refusals for the expected reason.
+    pub compared: u64,
+    /// Refusals whose reason cannot be compared, and why not.
+    pub not_compared: Vec<String>,
+}
+
+/// A case under way.
+struct Run<'a> {
+    case: &'a Case,
+    compare: CompareReasons,
+    blocks: u64,
+    reasons: Reasons,
 }
 
 /// Why a case ends early.
@@ -57,36 +81,131 @@ fn fail(reason: impl Into<String>) -> End {
 }
 
 /// Runs a case.
-pub fn run_case(case: &Case, importer: &mut import::Importer) -> CaseOutcome {
+pub fn run_case(case: &Case, importer: &mut import::Importer, compare: CompareReasons) -> CaseOutcome {
     let began = Instant::now();
-    let mut blocks = 0;
-    let verdict = match judge(case, importer, &mut blocks) {
+    let mut run = Run { case, compare, blocks: 0, reasons: Reasons::default() };
+    let verdict = match run.judge(importer) {
         Ok(()) => Verdict::Pass,
         Err(End::Fail(reason)) => Verdict::Fail(reason),
         Err(End::Skip(reason)) => Verdict::Skip(reason),
     };
-    CaseOutcome { verdict, blocks, elapsed: began.elapsed() }
+    let Run { blocks, reasons, .. } = run;
+    CaseOutcome { verdict, blocks, elapsed: began.elapsed(), reasons }
 }
 
-fn judge(case: &Case, importer: &mut import::Importer, blocks: &mut u64) -> Result<(), End> {
-    let network = case.network.as_deref().unwrap_or_default();
-    let spec = networks::chain_spec(network, case.config.as_ref()).map_err(End::Skip)?;
-    let header = genesis_header(case)?;
-    let state_root = header.state_root;
-    let mut importer = Importer::begin(origin(case, spec, header)?, importer)?;
-    let (_, root) = importer.head();
-    if root != state_root {
-        return Err(fail(format!("genesis: stateRoot is {state_root}, the accounts give {root}")));
+impl Run<'_> {
+    fn judge(&mut self, importer: &mut import::Importer) -> Result<(), End> {
+        let case = self.case;
+        let network = case.network.as_deref().unwrap_or_default();
+        let spec = networks::chain_spec(network, case.config.as_ref()).map_err(End::Skip)?;
+        let header = genesis_header(case)?;
+        let state_root = header.state_root;
+        let mut importer = Importer::begin(origin(case, spec, header)?, importer)?;
+        let (_, root) = importer.head();
+        if root != state_root {
+            return Err(fail(format!("genesis: stateRoot is {state_root}, the accounts give {root}")));
+        }
+        for (block, position) in case.blocks.iter().flatten().zip(1u64..) {
+            self.blocks += 1;
+            let at = |end| match end {
+                End::Fail(reason) => End::Fail(format!("block {position} of the case: {reason}")),
+                End::Skip(reason) => End::Skip(format!("block {position} of the case: {reason}")),
+            };
+            self.import(block, &mut importer).map_err(at)?;
+        }
+        check_end(case, &mut importer)
     }
-    for (block, position) in case.blocks.iter().flatten().zip(1u64..) {
-        *blocks += 1;
-        let at = |end| match end {
-            End::Fail(reason) => End::Fail(format!("block {position} of the case: {reason}")),
-            End::Skip(reason) => End::Skip(format!("block {position} of the case: {reason}")),
+
+    /// Imports a block. One that must be refused has to be, for the reason that the suite expects, and
+    /// must leave the chain as it was.
+    fn import(&mut self, block: &CaseBlock, importer: &mut Importer<'_>) -> Result<(), End> {
+        let Some(rlp) = &block.rlp else {
+            return Err(End::Skip("it is not given in its encoding".into()));
         };
-        import(case, block, &mut importer).map_err(at)?;
+        let before = importer.head();
+        match (importer.import(rlp), block.must_be_refused()) {
+            (Ok(()), None) => {
+                let stated = block.block_header.as_ref().and_then(|header| header.hash);
+                match Block::decode_exact(rlp).ok().map(|block| block.hash) {
+                    Some(hash) if stated.is_some_and(|stated| stated != hash) => {
+                        Err(fail(format!("blockHeader.hash is not the hash of rlp, which is {hash}")))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            (Ok(()), Some(reason)) => {
+                let seals = self.case.seal_engine.as_deref().is_some_and(|engine| engine != "NoProof");
+                if seals && block.expect_exception.is_none() {
+                    return Err(End::Skip(format!(
+                        "it may have to be refused for its seal, which is not checked ({reason})"
+                    )));
+                }
+                Err(fail(format!("accepted, but it must be refused: {reason}")))
+            }
+            (Err(ImportError::Refused { kind, reason }), Some(expected)) => {
+                if importer.head() != before {
+                    return Err(fail(format!("refused as it should be ({reason}), but the head has moved")));
+                }
+                if kind.is_of_content()
+                    && self.compare != CompareReasons::Off
+                    && compare_reason(expected, kind) == Comparison::Another
+                {
+                    return self.import_mended(rlp, expected, importer);
+                }
+                self.compare(expected, kind, &reason)
+            }
+            (Err(ImportError::Refused { reason, .. }), None) => Err(fail(format!("refused: {reason}"))),
+            (Err(ImportError::Fault(reason)), _) => {
+                Err(fail(format!("neither accepted nor refused: {reason}")))
+            }
+        }
     }
-    check_end(case, &mut importer)
+
+    /// The fillers of some suites leave what is at fault out of the header's roots, so that the block is refused
+    /// for that before anything else is looked at. With the right roots it must be refused for the fault.
+    fn import_mended(&mut self, rlp: &[u8], expected: &str, importer: &mut Importer<'_>) -> Result<(), End> {
+        let mut block =
+            Block::decode_exact(rlp).map_err(|error| fail(format!("it cannot be decoded: {error}")))?;
+        let header = &mut block.header;
+        header.transactions_root = calculate_transaction_root(&block.transactions);
+        header.ommers_hash = calculate_ommers_root(block.ommers.headers());
+        header.withdrawals_root = block.withdrawals.as_deref().map(calculate_withdrawals_root);
+        let mut mended = Vec::with_capacity(rlp.len());
+        block.encode(&mut mended);
+        let before = importer.head();
+        match importer.import(&mended) {
+            Err(ImportError::Refused { kind, reason }) if importer.head() == before => {
+                self.compare(expected, kind, &format!("with the right roots, {reason}"))
+            }
+            Ok(()) | Err(ImportError::Refused { .. }) => {
+                Err(fail(format!("with the right roots it is accepted, but it must be refused: {expected}")))
+            }
+            Err(ImportError::Fault(reason)) => {
+                Err(fail(format!("with the right roots, neither accepted nor refused: {reason}")))
+            }
+        }
+    }
+
+    /// Compares the reason of a refusal with the one that the suite expects.
+    fn compare(&mut self, expected: &str, kind: RefusalKind, reason: &str) -> Result<(), End> {
+        if self.compare == CompareReasons::Off {
+            return Ok(());
+        }
+        match compare_reason(expected, kind) {
+            Comparison::Same => self.reasons.compared += 1,
+            Comparison::NotCompared(why) => {
+                self.reasons.not_compared.push(format!("{why} (expected {expected}, refused: {reason})"));
+            }
+            Comparison::Another if self.compare == CompareReasons::Report => {
+                let text = format!("expected {expected}, refused as {kind:?}: {reason}");
+                self.reasons.not_compared.push(text);
+            }
+            Comparison::Another => {
+                return Err(fail(format!("refused for another reason than {expected}: {reason} ({kind:?})")));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Block 0 as both of its forms have it.
@@ -138,40 +257,6 @@ fn origin(case: &Case, spec: ChainSpec, header: Header) -> Result<Origin, End> {
         code,
         complete: true,
     })
-}
-
-/// Imports a block. One that must be refused has to be, and must leave the chain as it was.
-fn import(case: &Case, block: &CaseBlock, importer: &mut Importer<'_>) -> Result<(), End> {
-    let Some(rlp) = &block.rlp else {
-        return Err(End::Skip("it is not given in its encoding".into()));
-    };
-    let before = importer.head();
-    match (importer.import(rlp), block.must_be_refused()) {
-        (Ok(()), None) => {
-            let stated = block.block_header.as_ref().and_then(|header| header.hash);
-            match Block::decode_exact(rlp).ok().map(|block| block.hash) {
-                Some(hash) if stated.is_some_and(|stated| stated != hash) => {
-                    Err(fail(format!("blockHeader.hash is not the hash of rlp, which is {hash}")))
-                }
-                _ => Ok(()),
-            }
-        }
-        (Ok(()), Some(reason)) => {
-            let seals = case.seal_engine.as_deref().is_some_and(|engine| engine != "NoProof");
-            if seals && block.expect_exception.is_none() {
-                return Err(End::Skip(format!(
-                    "it may have to be refused for its seal, which is not checked ({reason})"
-                )));
-            }
-            Err(fail(format!("accepted, but it must be refused: {reason}")))
-        }
-        (Err(ImportError::Refused(_)), Some(_)) if importer.head() == before => Ok(()),
-        (Err(ImportError::Refused(reason)), Some(_)) => {
-            Err(fail(format!("refused as it should be ({reason}), but the head has moved")))
-        }
-        (Err(ImportError::Refused(reason)), None) => Err(fail(format!("refused: {reason}"))),
-        (Err(ImportError::Fault(reason)), _) => Err(fail(format!("neither accepted nor refused: {reason}"))),
-    }
 }
 
 fn check_end(case: &Case, importer: &mut Importer<'_>) -> Result<(), End> {

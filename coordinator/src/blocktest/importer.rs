@@ -10,6 +10,7 @@ use common::chain_spec::ChainSpec;
 use common::id::Height;
 use executor_shard::engine::StateView;
 
+use super::refusal::RefusalKind;
 use crate::execute::{BlockExecutor, ExecuteError};
 use crate::fleet::Fleet;
 use crate::import::{self, ForkChoice};
@@ -19,18 +20,19 @@ use crate::ledger::{Ledger, Origin};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
     /// The block breaks a rule.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{reason}")]
+    Refused {
+        /// Which one.
+        kind: RefusalKind,
+        /// In words.
+        reason: String,
+    },
     /// Nothing can be said of the block.
     #[error("{0}")]
     Fault(String),
 }
 
 impl ImportError {
-    fn refused(reason: impl ToString) -> Self {
-        Self::Refused(reason.to_string())
-    }
-
     fn fault(reason: impl ToString) -> Self {
         Self::Fault(reason.to_string())
     }
@@ -38,7 +40,10 @@ impl ImportError {
 
 impl From<ExecuteError> for ImportError {
     fn from(error: ExecuteError) -> Self {
-        if error.is_invalid_block() { Self::refused(error) } else { Self::fault(error) }
+        if !error.is_invalid_block() {
+            return Self::fault(error);
+        }
+        Self::Refused { kind: RefusalKind::of(&error), reason: error.to_string() }
     }
 }
 
@@ -83,7 +88,7 @@ impl<'a> Importer<'a> {
     /// # Errors
     /// [`ImportError`] with nothing changed.
     pub fn import(&mut self, rlp: &[u8]) -> Result<(), ImportError> {
-        let block = Block::decode_exact(rlp).map_err(ImportError::refused)?;
+        let block = Block::decode_exact(rlp).map_err(ExecuteError::from)?;
         self.importer.import(&block)?;
         Ok(())
     }

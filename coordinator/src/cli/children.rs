@@ -127,6 +127,8 @@ fn spawn(shard: ShardId, options: &ChildOptions) -> anyhow::Result<Child> {
         .args(["--threads", &options.threads.to_string(), PARENT_PIPE_FLAG])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
+        // Ctrl-C in a terminal is for this process, which stops its shards when it needs them no more.
+        .process_group(0)
         .kill_on_drop(true);
     if let Some(filter) = &options.telemetry.log {
         command.args(["--log", filter.as_str()]);

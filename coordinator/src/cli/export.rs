@@ -14,6 +14,7 @@ use common::id::Height;
 use common::supervise::Exit;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::console::{OutputError, print_line, tell};
 use super::import::head_of;
 use crate::input::write_block;
 use crate::ledger::{Ledger, LedgerOptions};
@@ -93,15 +94,19 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
             bail!("a chain is nothing to look at: name a file with --out FILE, or give it to a pipe");
         }
         let mut out = BufWriter::new(io::stdout().lock());
-        let bytes = write_all(&ledger, &range, &mut out, &bar)?;
-        out.flush().context("standard output cannot be written")?;
-        bytes
+        let written = write_all(&ledger, &range, &mut out, &bar);
+        let written = written.and_then(|bytes| Ok(out.flush().map(|()| bytes)?));
+        // The ledger does no I/O with pipes: a broken one is standard output.
+        written.map_err(|error| match error.downcast::<io::Error>() {
+            Ok(error) => OutputError::from(error).into(),
+            Err(error) => error,
+        })?
     } else {
         to_file(&ledger, &range, &args.out, &bar)?
     };
     bar.finish_and_clear();
     let (count, to) = (range.count(), range.to);
-    eprintln!("{count} blocks exported, up to block {to}: {bytes} bytes");
+    tell!("{count} blocks exported, up to block {to}: {bytes} bytes");
     Ok(Exit::Clean)
 }
 
@@ -177,10 +182,10 @@ pub(super) fn unwind(args: &UnwindArgs) -> anyhow::Result<Exit> {
     let tip = ledger.tip_at(to, hash)?.with_context(|| format!("the ledger does not hold block {to}"))?;
     ledger.commit(&tip)?;
     let (number, hash, root) = head_of(&ledger);
-    println!("head {number} {hash}");
+    print_line(format_args!("head {number} {hash}"))?;
     if let Some(root) = root {
-        println!("state root {root}");
+        print_line(format_args!("state root {root}"))?;
     }
-    eprintln!("{} blocks taken back", head.0 - to.0);
+    tell!("{} blocks taken back", head.0 - to.0);
     Ok(Exit::Clean)
 }

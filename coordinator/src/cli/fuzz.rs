@@ -1,6 +1,5 @@
 //! `coordinator fuzz`: the differential fuzzer on the command line.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -8,6 +7,7 @@ use clap::Args;
 use common::supervise::Exit;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::console::{print_json, print_line};
 use crate::fuzz::{Feature, Fork, FuzzOptions, FuzzSummary, Scope, fuzz};
 use crate::planner::Plan;
 
@@ -81,13 +81,11 @@ pub(super) fn run(args: &FuzzArgs) -> anyhow::Result<Exit> {
         })
     })?;
     bar.finish_and_clear();
-    let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", json(&summary))?;
+        print_json(&json(&summary))?;
     } else {
-        write!(out, "{}", text(&summary))?;
+        print_line(text(&summary).trim_end())?;
     }
-    out.flush()?;
     match summary.difference {
         None => Ok(Exit::Clean),
         Some(difference) => bail!("{difference}"),

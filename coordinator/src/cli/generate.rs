@@ -9,6 +9,7 @@ use clap::Args;
 use common::supervise::Exit;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::console::tell;
 use crate::generate::{ChainBuilder, GAS_LIMIT, Mix, TrafficOptions};
 use crate::input::write_block;
 
@@ -85,7 +86,7 @@ pub(super) fn generate(args: &GenerateArgs) -> anyhow::Result<Exit> {
     fs::rename(&genesis_part, out.join("genesis.json"))?;
     fs::rename(&chain_part, out.join("chain.rlp"))?;
     bar.finish_and_clear();
-    eprintln!(
+    tell!(
         "{}: {blocks} blocks, {transactions} transactions, {:.1} Mgas (mix {mix}, seed {seed})",
         out.join("chain.rlp").display(),
         gas as f64 / 1e6

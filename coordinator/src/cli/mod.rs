@@ -1,8 +1,13 @@
 //! The command line: one module a command, options grouped by concern.
 
+// They panic where the reader of a pipe has gone: see `console`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod blocktest;
 mod cases;
 mod children;
+mod client;
+mod console;
 mod export;
 mod fleet;
 mod fuzz;
@@ -13,6 +18,7 @@ mod report;
 mod run;
 mod serve;
 mod simulate;
+mod status;
 mod submit;
 mod take_over;
 mod timeline;
@@ -20,6 +26,8 @@ mod timeline;
 use clap::{Parser, Subcommand};
 use common::supervise::Exit;
 use common::telemetry::{self, TelemetryArgs};
+
+use console::{OutputError, tell};
 
 pub use blocktest::BlocktestArgs;
 pub use export::{ExportArgs, UnwindArgs};
@@ -31,7 +39,8 @@ pub use parked::ParkedArgs;
 pub use run::RunArgs;
 pub use serve::ServeArgs;
 pub use simulate::SimulateArgs;
-pub use submit::{StatusArgs, SubmitArgs};
+pub use status::StatusArgs;
+pub use submit::SubmitArgs;
 
 /// Executes Ethereum blocks on a fleet of executor shards, with results equal to sequential
 /// execution whatever happens to the shards.
@@ -39,7 +48,8 @@ pub use submit::{StatusArgs, SubmitArgs};
 /// Data goes to standard output, everything else to standard error.
 ///
 /// Exit codes: 0 everything verified or stopped cleanly, 1 something failed (the message says
-/// what), 2 bad command line, 3 stopped before everything was finished.
+/// what), 2 bad command line, 3 stopped before everything was finished, 141 the reader of standard
+/// output has gone.
 #[derive(Debug, Parser)]
 #[command(version, name = "coordinator")]
 pub struct Cli {
@@ -93,11 +103,20 @@ enum Service {
 }
 
 impl Cli {
-    /// Does what the command line says.
-    ///
-    /// # Errors
-    /// Whatever stopped it, to be told to the user.
-    pub fn run(self) -> anyhow::Result<Exit> {
+    /// Does what the command line says, and tells the user what stopped it, if something did.
+    #[must_use]
+    pub fn run(self) -> Exit {
+        match self.execute() {
+            Ok(exit) => exit,
+            Err(error) if OutputError::is_closed(&error) => Exit::OutputClosed,
+            Err(error) => {
+                tell!("coordinator: {error:#}");
+                Exit::Failed
+            }
+        }
+    }
+
+    fn execute(self) -> anyhow::Result<Exit> {
         // What happens in its fleet, a run tells by itself.
         let level = match self.command {
             Command::Serve(_) => "info",
@@ -132,7 +151,7 @@ impl Cli {
                 Service::Blocktest(args) => blocktest::run(*args, telemetry).await,
                 Service::Serve(args) => serve::serve(*args).await,
                 Service::Submit(args) => submit::submit(args).await,
-                Service::Status(args) => submit::status(args).await,
+                Service::Status(args) => status::status(args).await,
                 Service::Parked(args) => parked::parked(args).await,
             }
         });

@@ -8,7 +8,8 @@ use common::supervise::Exit;
 use proto::v1;
 use serde_json::json;
 
-use super::submit::connect;
+use super::client::connect;
+use super::console::{print_json, print_line, tell};
 
 /// Options of `coordinator parked`.
 #[derive(Debug, Clone, Args)]
@@ -55,12 +56,12 @@ pub(super) async fn parked(args: ParkedArgs) -> anyhow::Result<Exit> {
         ParkedCommand::Retry(OneBlock { coordinator, hash }) => {
             let request = v1::ParkedRequest { hash: hash.to_vec().into() };
             connect(&coordinator).await?.retry_parked(request).await.map_err(told)?;
-            eprintln!("coordinator: block {hash} is tried again");
+            tell!("coordinator: block {hash} is tried again");
         }
         ParkedCommand::Discard(OneBlock { coordinator, hash }) => {
             let request = v1::ParkedRequest { hash: hash.to_vec().into() };
             connect(&coordinator).await?.discard_parked(request).await.map_err(told)?;
-            eprintln!("coordinator: block {hash} is given up");
+            tell!("coordinator: block {hash} is given up");
         }
     }
     Ok(Exit::Clean)
@@ -81,12 +82,12 @@ async fn list(coordinator: &str, as_json: bool) -> anyhow::Result<()> {
                 "convicted": block.convicted, "reason": block.reason, "parked_at": block.parked_at,
                 "waiting": block.waiting,
             });
-            println!("{value}");
+            print_json(&value)?;
         }
         return Ok(());
     }
     if blocks.is_empty() {
-        eprintln!("coordinator: no block is parked");
+        tell!("coordinator: no block is parked");
         return Ok(());
     }
     let mut table = Table::new();
@@ -102,6 +103,5 @@ async fn list(coordinator: &str, as_json: bool) -> anyhow::Result<()> {
             block.reason.clone(),
         ]);
     }
-    println!("{table}");
-    Ok(())
+    Ok(print_line(table)?)
 }

@@ -1,11 +1,12 @@
 //! What a run prints: a table or JSON lines, and a summary.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
+
+use super::console::{OutputError, print_json, print_line};
 
 /// One block's row.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -18,6 +19,10 @@ pub(super) struct Row {
     pub(super) txs: usize,
     pub(super) gas_used: u64,
     pub(super) verified: bool,
+    /// What is known of it.
+    pub(super) status: Status,
+    /// Whether it had been committed before it was submitted: it was not executed now.
+    pub(super) known: bool,
     pub(super) load_ms: f64,
     pub(super) ms: f64,
     pub(super) mgas_per_s: f64,
@@ -37,6 +42,35 @@ pub(super) struct Row {
     pub(super) error: Option<String>,
 }
 
+/// What is known of a block.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Status {
+    /// Executed, and equal to its header.
+    Verified,
+    /// Committed before.
+    Known,
+    /// It waits for an operator.
+    Parked,
+    /// Refused, or not readable.
+    #[default]
+    Failed,
+    /// There was no answer.
+    Unknown,
+}
+
+impl Status {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Verified => "yes",
+            Self::Known => "known",
+            Self::Parked => "parked",
+            Self::Failed => "NO",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Milliseconds with microsecond precision.
 pub(super) fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
@@ -49,6 +83,10 @@ pub(super) struct Summary {
     blocks: u64,
     verified: u64,
     failed: u64,
+    /// Of those verified, committed before.
+    known: u64,
+    /// Without an answer.
+    unknown: u64,
     verified_sub_blocks: u64,
     reassigned: u64,
     reexecuted: u64,
@@ -56,12 +94,47 @@ pub(super) struct Summary {
     gas_used: u64,
     ms: f64,
     mgas_per_s: f64,
+    /// Of `txs` and `gas_used`, what was executed in `ms`.
+    #[serde(skip)]
+    executed: (u64, u64),
+}
+
+impl Summary {
+    /// In words, for a client.
+    fn of_submitted(&self) -> String {
+        let Self { blocks, verified, known, failed, unknown, ms, mgas_per_s, executed, .. } = self;
+        let (reexecuted, reassigned) = (self.reexecuted, self.reassigned);
+        let mut text = format!("{verified} of {blocks} blocks verified");
+        if *known > 0 {
+            text += &format!(", {known} of them committed before");
+        }
+        text += &format!(", {failed} failed");
+        if *unknown > 0 {
+            text += &format!(", {unknown} unknown");
+        }
+        text + &format!(
+            "; {} transactions executed in {ms} ms ({mgas_per_s} Mgas/s), {reexecuted} executed again, \
+             {reassigned} assignments reassigned",
+            executed.0
+        )
+    }
+}
+
+/// One row as a line: the columns of the table, all but the last, which is for errors.
+fn line(cells: [&str; COLUMNS.len()]) -> String {
+    let [number, fork, txs, gas, ms, rate, sub_blocks, reexecuted, reassigned, verified, _] = cells;
+    format!(
+        "{number:>10} {fork:<12} {txs:>6} {gas:>11} {ms:>9} {rate:>6} {sub_blocks:>10} {reexecuted:>11} \
+         {reassigned:>10} {verified}"
+    )
 }
 
 /// Collects rows and prints them.
 #[derive(Debug)]
 pub(super) struct Report {
     json: bool,
+    /// Whether rows are printed as they come; if not, as a table at the end.
+    streams: bool,
     table: Table,
     summary: Summary,
 }
@@ -89,17 +162,30 @@ impl Report {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        Self { json, table, summary: Summary { summary: true, ..Summary::default() } }
+        Self { json, streams: false, table, summary: Summary { summary: true, ..Summary::default() } }
+    }
+
+    /// A report whose rows are printed as they come, in JSON or not.
+    pub(super) fn streaming(json: bool) -> Self {
+        Self { streams: true, ..Self::new(json) }
     }
 
     /// Takes up a block's row; with `--json` it is printed at once.
-    pub(super) fn add(&mut self, row: &Row) -> io::Result<()> {
+    pub(super) fn add(&mut self, row: &Row) -> Result<(), OutputError> {
         let summary = &mut self.summary;
         summary.blocks += 1;
-        if row.verified {
-            summary.verified += 1;
-        } else {
-            summary.failed += 1;
+        match row.status {
+            Status::Verified => summary.verified += 1,
+            Status::Known => {
+                summary.verified += 1;
+                summary.known += 1;
+            }
+            Status::Failed | Status::Parked => summary.failed += 1,
+            Status::Unknown => summary.unknown += 1,
+        }
+        if row.status == Status::Verified {
+            summary.executed.0 += row.txs as u64;
+            summary.executed.1 += row.gas_used;
         }
         summary.verified_sub_blocks += u64::from(row.verified_sub_blocks);
         summary.reassigned += u64::from(row.reassigned);
@@ -108,11 +194,9 @@ impl Report {
         summary.gas_used += row.gas_used;
         summary.ms += row.ms;
         if self.json {
-            let mut out = io::stdout().lock();
-            serde_json::to_writer(&mut out, row)?;
-            return writeln!(out).and_then(|()| out.flush());
+            return print_json(row);
         }
-        self.table.add_row([
+        let cells = [
             row.number.map_or_else(|| row.file.clone(), |number| number.to_string()),
             row.fork.as_deref().unwrap_or("-").to_owned(),
             row.txs.to_string(),
@@ -122,34 +206,40 @@ impl Report {
             row.sub_blocks.to_string(),
             row.reexecuted.to_string(),
             row.reassigned.to_string(),
-            if row.verified { "yes" } else { "NO" }.to_owned(),
+            row.status.text().to_owned(),
             row.error.clone().unwrap_or_default(),
-        ]);
-        Ok(())
+        ];
+        if !self.streams {
+            self.table.add_row(cells);
+            return Ok(());
+        }
+        if summary.blocks == 1 {
+            print_line(line(COLUMNS))?;
+        }
+        // What is wrong with a block is told on standard error.
+        print_line(line(cells.each_ref().map(String::as_str)))
     }
 
     /// Prints the end. Whether every block verified.
-    pub(super) fn finish(mut self) -> io::Result<bool> {
+    pub(super) fn finish(mut self) -> Result<bool, OutputError> {
         let summary = &mut self.summary;
         if summary.ms > 0.0 {
-            summary.mgas_per_s = (summary.gas_used as f64 / summary.ms).round() / 1e3;
+            summary.mgas_per_s = (summary.executed.1 as f64 / summary.ms).round() / 1e3;
         }
         summary.ms = summary.ms.round();
-        let mut out = io::stdout().lock();
         if self.json {
-            serde_json::to_writer(&mut out, &self.summary)?;
-            writeln!(out)?;
+            print_json(&self.summary)?;
+        } else if self.streams {
+            print_line(self.summary.of_submitted())?;
         } else {
             let Summary { blocks, verified, failed, reassigned, reexecuted, txs, ms, mgas_per_s, .. } =
                 self.summary;
-            writeln!(out, "{}", self.table)?;
-            writeln!(
-                out,
-                "{verified} of {blocks} blocks verified, {failed} failed; {txs} transactions in {ms} ms \
-                 ({mgas_per_s} Mgas/s), {reexecuted} executed again, {reassigned} assignments reassigned"
-            )?;
+            print_line(format_args!(
+                "{}\n{verified} of {blocks} blocks verified, {failed} failed; {txs} transactions in {ms} ms \
+                 ({mgas_per_s} Mgas/s), {reexecuted} executed again, {reassigned} assignments reassigned",
+                self.table
+            ))?;
         }
-        out.flush()?;
-        Ok(self.summary.failed == 0 && self.summary.blocks > 0)
+        Ok(self.summary.failed + self.summary.unknown == 0 && self.summary.blocks > 0)
     }
 }

@@ -9,30 +9,33 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 use common::block::Block;
-use common::codec;
 use common::id::{Epoch, ShardId};
 use common::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
 use common::telemetry::TelemetryArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use net::wire::fleet_service;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::cases::{Case, Cases};
 use super::children::Children;
+use super::console::tell;
 use super::fleet::FleetArgs;
-use super::report::{Report, Row, millis};
+use super::report::{Report, Row, Status, millis};
 use super::timeline;
-use crate::execute::{BlockExecutor, Verified};
+use crate::execute::{BlockExecutor, Digests, Verified};
 use crate::fleet::{EventKind, Fleet, KillDrill};
 use crate::ledger::Ledger;
 use crate::sequential::execute_and_verify;
-use crate::validate::Finished;
 
 /// How many shards a run has if nothing else is said.
 const SHARDS: u32 = 3;
 
 /// How long shards may take to join and to hold the state before the first block.
 const JOIN_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long the block under way may take after a signal.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Options of `coordinator run`.
 #[derive(Debug, Clone, Args)]
@@ -119,18 +122,36 @@ pub(super) async fn run(args: RunArgs, telemetry: TelemetryArgs) -> anyhow::Resu
     } else {
         fleet_engine(&args, &telemetry, &supervisor.handle(), &bar).await?
     };
-    let task = Job { args, engine, cases, bar: bar.clone(), ordinal: 0, world: None };
-    let job = tokio::task::spawn_blocking(move || task.run());
+    let fleet = match &engine {
+        Engine::Fleet { fleet, .. } => Some(fleet.clone()),
+        Engine::Sequential => None,
+    };
+    // It is cancelled too when something critical ends, before that shows in a block.
+    let stop = supervisor.handle().shutdown_token().child_token();
+    let task = Job { args, engine, cases, bar, ordinal: 0, world: None, stop: stop.clone() };
+    let mut job = tokio::task::spawn_blocking(move || task.run());
     let exit = tokio::select! {
-        done = job => done.context("the run panicked")??,
-        outcome = supervisor.run_until_stopped(signals.next()) => match outcome {
-            Outcome::Stopped(reason) => {
-                bar.abandon();
-                eprintln!("coordinator: {reason}: stopped before every block was executed");
-                Exit::DrainedLate
+        done = &mut job => done.context("the run panicked")??,
+        outcome = supervisor.run_until_stopped(signals.next()) => {
+            stop.cancel();
+            if let Some(Err(error)) = fleet.map(|fleet| fleet.wait_no_longer()) {
+                tracing::debug!(%error, "the fleet has ended already");
             }
-            Outcome::Failed(failure) => bail!("{failure}"),
-        },
+            // The block under way is finished, and what is known is printed.
+            let done = tokio::select! {
+                done = &mut job => done.context("the run panicked")?.map(|_| ()),
+                _ = signals.next() => Ok(()),
+                () = tokio::time::sleep(STOP_WITHIN) => Ok(()),
+            };
+            match outcome {
+                Outcome::Failed(failure) => bail!("{failure}"),
+                Outcome::Stopped(reason) => {
+                    done?;
+                    tell!("coordinator: {reason}: stopped before every block was executed");
+                    Exit::DrainedLate
+                }
+            }
+        }
     };
     let drained = supervisor.drain(Duration::from_secs(5), signals.next()).await;
     Ok(if exit == Exit::Clean { drained.exit() } else { exit })
@@ -186,6 +207,8 @@ struct Job {
     ordinal: u64,
     /// What the fleet executes on.
     world: Option<Arc<Ledger>>,
+    /// Cancelled when it is to stop after the block under way.
+    stop: CancellationToken,
 }
 
 impl Job {
@@ -202,6 +225,9 @@ impl Job {
     fn blocks(&mut self, report: &mut Report) -> anyhow::Result<()> {
         let mut broken: Option<Arc<Ledger>> = None;
         while let Some(case) = self.cases.next() {
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
             self.ordinal += 1;
             let row = match case {
                 Ok(case) => {
@@ -209,7 +235,12 @@ impl Job {
                     if broken.as_ref().is_some_and(|ledger| Arc::ptr_eq(ledger, &case.ledger)) {
                         continue;
                     }
-                    let row = self.execute(&case)?;
+                    let row = match self.execute(&case) {
+                        // The fleet may have ended under the block: what that gives is no verdict.
+                        Ok(row) if row.error.is_some() && self.stop.is_cancelled() => return Ok(()),
+                        Err(_) if self.stop.is_cancelled() => return Ok(()),
+                        row => row?,
+                    };
                     if !row.verified {
                         broken = Some(case.ledger);
                     }
@@ -218,7 +249,7 @@ impl Job {
                 Err(unreadable) => unreadable_row(unreadable.file.display().to_string(), &unreadable.error),
             };
             if let Some(error) = &row.error {
-                self.bar.suspend(|| eprintln!("coordinator: {}", complaint(&row.file, row.number, error)));
+                self.bar.suspend(|| tell!("coordinator: {}", complaint(&row.file, row.number, error)));
             }
             report.add(&row)?;
             self.bar.inc(1);
@@ -376,18 +407,8 @@ fn fill(row: &mut Row, block: &Block, verified: &Verified) {
     row.reassigned = stats.reassigned;
     row.receipts_root = finished.rooted.then(|| block.header.receipts_root.to_string());
     row.state_root = state_root.map(|root| root.to_string());
-    row.receipts_digest = Some(receipts_digest(finished));
-    row.delta_digest = tip
-        .delta()
-        .and_then(|delta| {
-            codec::encode("changes", &(&delta.accounts, &delta.code), codec::MAX_PAYLOAD_BYTES).ok()
-        })
-        .map(|bytes| codec::payload_digest(&bytes).to_string());
-}
-
-/// A digest of every receipt's encoding, in order.
-fn receipts_digest(finished: &Finished) -> String {
-    let mut bytes = Vec::new();
-    alloy_rlp::encode_list(&finished.receipts, &mut bytes);
-    codec::payload_digest(&bytes).to_string()
+    let digests = Digests::of(finished, tip);
+    row.receipts_digest = Some(digests.receipts.to_string());
+    row.delta_digest = digests.delta.map(|digest| digest.to_string());
+    row.status = Status::Verified;
 }

@@ -78,8 +78,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub grace: u64,
 
-    /// Take the data directory over from a coordinator that has it: it is asked to step down, and ended
-    /// if it does not
+    /// Take the data directory over from the process that has it: a coordinator is asked to step down, an
+    /// import gets SIGTERM; what does not end in time gets SIGKILL
     #[arg(long, requires = "data_dir", help_heading = "Taking over")]
     pub take_over: bool,
 
@@ -199,7 +199,13 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("coordinator");
     // First the ledger: whoever holds it may have the address too.
-    let (ledger, epoch) = open(&args).await?;
+    let (ledger, epoch) = tokio::select! {
+        opened = open(&args) => opened?,
+        reason = stop_asked(&mut signals, &parent) => {
+            tracing::info!(%reason, "asked to stop before the data directory was open");
+            return Ok(Exit::Clean);
+        }
+    };
     let bound = Bound::bind(args.listen).await?;
     let held = Arc::downgrade(&ledger);
     let Service { fleet, chain, step_down } = start(&args, bound, (ledger, epoch), &supervisor.handle())?;

@@ -6,6 +6,7 @@ use clap::Args;
 use common::supervise::Exit;
 use serde_json::json;
 
+use super::console::{OutputError, print_json, print_line, tell};
 use crate::simulate::{Campaign, CampaignReport, FaultKind, simulate as simulate_one};
 
 /// Options of `coordinator simulate`.
@@ -35,42 +36,42 @@ pub struct SimulateArgs {
 /// Runs the histories and reports.
 pub(super) fn simulate(args: &SimulateArgs) -> anyhow::Result<Exit> {
     if args.trace {
-        return Ok(trace(args.seed));
+        return Ok(trace(args.seed)?);
     }
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let jobs = args.jobs.map_or(cores, NonZeroUsize::get);
     let report = Campaign { first: args.seed, seeds: args.seeds, jobs, stop_at_failure: false }.run();
     if args.json {
-        println!("{}", as_json(&report));
+        print_json(&as_json(&report))?;
     } else {
-        print!("{}", as_text(&report));
+        print_line(as_text(&report).trim_end())?;
     }
     for failure in &report.failures {
-        eprintln!("seed {} failed {}", failure.seed, failure.violation);
-        eprintln!("  replay it with: coordinator simulate --trace --seed {}", failure.seed);
+        tell!("seed {} failed {}", failure.seed, failure.violation);
+        tell!("  replay it with: coordinator simulate --trace --seed {}", failure.seed);
     }
     Ok(if report.violations == 0 { Exit::Clean } else { Exit::Failed })
 }
 
-fn trace(seed: u64) -> Exit {
+fn trace(seed: u64) -> Result<Exit, OutputError> {
     let history = simulate_one(seed, true);
     for line in &history.trace {
-        println!("{line}");
+        print_line(line)?;
     }
     let [committed, refused, parked] = history.endings;
-    println!(
+    print_line(format_args!(
         "seed {seed}: {} blocks, {} shards, {} faults, {} steps, {:?} of virtual time: {committed} committed, {refused} refused, {parked} parked",
         history.blocks,
         history.shards,
         history.faults.len(),
         history.steps,
         history.lasted
-    );
+    ))?;
     match history.violation {
-        None => Exit::Clean,
+        None => Ok(Exit::Clean),
         Some(violation) => {
-            println!("VIOLATION {violation}");
-            Exit::Failed
+            print_line(format_args!("VIOLATION {violation}"))?;
+            Ok(Exit::Failed)
         }
     }
 }

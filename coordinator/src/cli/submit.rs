@@ -1,33 +1,23 @@
-//! `coordinator submit` and `coordinator status`: the clients of a running service.
+//! `coordinator submit`: blocks from files to a running service.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use alloy_primitives::{B256, hex};
+use alloy_primitives::hex;
 use anyhow::bail;
 use clap::Args;
-use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use common::block::Block;
-use common::supervise::Exit;
-use net::channel;
-use net::limits::{MAX_MESSAGE_BYTES, PeerLimits};
+use common::supervise::{Exit, Signals, StopReason};
 use net::wire::chunks;
 use proto::v1;
-use proto::v1::blocks_client::BlocksClient;
 use serde_json::json;
-use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::Code;
 
-use super::report::{Report, Row};
+use super::client::{CallError, Client};
+use super::console::{print_json, tell};
+use super::report::{Report, Row, Status, millis};
 use super::run::complaint;
-use crate::input::ChainReader;
-
-/// How often a busy coordinator is asked again.
-const BUSY_TRIES: u32 = 100;
-
-/// How long to wait between those.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
+use crate::input::{ChainReader, InputError};
 
 /// Options of `coordinator submit`.
 #[derive(Debug, Clone, Args)]
@@ -44,90 +34,155 @@ pub struct SubmitArgs {
     #[arg(long)]
     pub no_wait: bool,
 
+    /// How long to wait for a coordinator that is busy, restarted or taken over; blocks without an answer
+    /// are submitted again
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub retry_for: u64,
+
     /// Print one JSON object a block, and a last one with "summary": true
     #[arg(long)]
     pub json: bool,
 }
 
-/// Options of `coordinator status`.
-#[derive(Debug, Clone, Args)]
-pub struct StatusArgs {
-    /// The coordinator's address
-    #[arg(long, value_name = "URL")]
-    pub coordinator: String,
-
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+/// A block that was read, and from where.
+struct Input<'a> {
+    file: &'a Path,
+    block: Block,
+    /// Reading and decoding it.
+    load: Duration,
 }
 
-pub(super) async fn connect(url: &str) -> anyhow::Result<BlocksClient<Channel>> {
-    let channel = channel::connect(url, &PeerLimits::default())
-        .await
-        .map_err(|error| anyhow::anyhow!("the coordinator does not answer: {error}"))?;
-    Ok(BlocksClient::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES))
+/// A block that could not be read.
+struct Unreadable<'a> {
+    file: &'a Path,
+    error: InputError,
 }
 
-/// Submits every block of the files, in order, and stops at the first that is refused.
+/// The blocks of the files, in order.
+fn blocks(files: &[PathBuf]) -> impl Iterator<Item = Result<Input<'_>, Unreadable<'_>>> {
+    files.iter().flat_map(|file| {
+        let (opened, failed) = match ChainReader::open(file) {
+            Ok(reader) => (Some(reader), None),
+            Err(error) => (None, Some(Err(Unreadable { file, error }))),
+        };
+        let mut reader = opened.into_iter().flatten();
+        let read = std::iter::from_fn(move || {
+            let began = Instant::now();
+            let next = reader.next()?;
+            let load = began.elapsed();
+            Some(next.map(|block| Input { file, block, load }).map_err(|error| Unreadable { file, error }))
+        });
+        failed.into_iter().chain(read)
+    })
+}
+
+/// Submits every block of the files, in order, and stops at the first that is not committed.
 pub(super) async fn submit(args: SubmitArgs) -> anyhow::Result<Exit> {
-    let mut client = connect(&args.coordinator).await?;
+    let mut signals = Signals::new()?;
+    let mut client = Client::connect(&args.coordinator, Duration::from_secs(args.retry_for)).await?;
     if args.no_wait {
         return accept(&mut client, &args).await;
     }
-    let mut report = Report::new(args.json);
-    'files: for input in &args.inputs {
-        for block in ChainReader::open(input)? {
-            let block = block?;
-            let number = block.header.number;
-            let chunks = encoded(&block);
-            let reply = patiently(&mut client, async |client| {
-                client.submit_block(tokio_stream::iter(chunks.clone())).await
-            });
-            let reply = reply.await.map_err(|error| {
-                let error = format!("not committed: {error:#}");
-                anyhow::anyhow!(complaint(&input.display().to_string(), Some(number), &error))
-            })?;
-            let row = row(input, &reply);
-            if let Some(error) = &row.error {
-                eprintln!("coordinator: {}", complaint(&row.file, row.number, error));
+    let mut report = Report::streaming(args.json);
+    let end = submit_all(&mut client, &args, &mut report, &mut signals).await;
+    // What is known by then is told, whatever ended it.
+    let verified = report.finish()?;
+    match end? {
+        Some(reason) => {
+            tell!("coordinator: {reason}: stopped before every block was submitted");
+            Ok(Exit::DrainedLate)
+        }
+        None => Ok(if verified { Exit::Clean } else { Exit::Failed }),
+    }
+}
+
+/// Submits the blocks; why it was asked to stop, if it was.
+async fn submit_all(
+    client: &mut Client,
+    args: &SubmitArgs,
+    report: &mut Report,
+    signals: &mut Signals,
+) -> anyhow::Result<Option<StopReason>> {
+    for input in blocks(&args.inputs) {
+        let input = match input {
+            Ok(input) => input,
+            Err(Unreadable { file, error }) => {
+                let (file, error) = (file.display().to_string(), error.to_string());
+                tell!("coordinator: {}", complaint(&file, None, &error));
+                report.add(&Row { file, error: Some(error), ..Row::default() })?;
+                break;
             }
-            report.add(&row)?;
-            if row.error.is_some() {
-                break 'files;
+        };
+        let chunks = encoded(&input.block);
+        let called =
+            client.call(async |blocks| blocks.submit_block(tokio_stream::iter(chunks.clone())).await);
+        let called = tokio::select! {
+            called = called => called,
+            reason = signals.next() => {
+                let (file, number) = (input.file.display().to_string(), Some(input.block.header.number));
+                let what = "unknown: submitted, and not waited for";
+                tell!("coordinator: {}", complaint(&file, number, what));
+                return Ok(Some(reason));
             }
+        };
+        let row = match called {
+            Ok(reply) => answered(&input, &reply),
+            Err(error) => unanswered(&input, &error),
+        };
+        if let Some(error) = &row.error {
+            tell!("coordinator: {}", complaint(&row.file, row.number, error));
+        }
+        report.add(&row)?;
+        if row.error.is_some() {
+            break;
         }
     }
-    Ok(if report.finish()? { Exit::Clean } else { Exit::Failed })
+    Ok(None)
 }
 
 /// Has every block of the files journaled, in order, and stops at the first that is not.
-async fn accept(client: &mut BlocksClient<Channel>, args: &SubmitArgs) -> anyhow::Result<Exit> {
-    let mut accepted = 0_u64;
-    for input in &args.inputs {
-        for block in ChainReader::open(input)? {
-            let block = block?;
-            let chunks = encoded(&block);
-            let told = |error: &str| {
-                anyhow::anyhow!(complaint(&input.display().to_string(), Some(block.header.number), error))
-            };
-            let reply = patiently(client, async |client| {
-                client.accept_block(tokio_stream::iter(chunks.clone())).await
-            });
-            let reply = reply.await.map_err(|error| told(&format!("not accepted: {error:#}")))?;
-            let settled = reply.settled.unwrap_or_default();
-            if args.json {
-                let hash = hex::encode_prefixed(&reply.hash);
-                println!("{}", json!({ "number": reply.number, "hash": hash, "known": settled.known }));
+async fn accept(client: &mut Client, args: &SubmitArgs) -> anyhow::Result<Exit> {
+    let (mut accepted, mut known) = (0_u64, 0_u64);
+    let mut end = Ok(());
+    for input in blocks(&args.inputs) {
+        let Input { file, block, .. } = match input {
+            Ok(input) => input,
+            Err(error) => {
+                end = Err(error.error.into());
+                break;
             }
-            if !settled.error.is_empty() {
-                return Err(told(&settled.error));
+        };
+        let chunks = encoded(&block);
+        let (number, hash) = (block.header.number, block.hash);
+        let reply =
+            client.call(async |blocks| blocks.accept_block(tokio_stream::iter(chunks.clone())).await).await;
+        let (settled, error) = match reply {
+            Ok(reply) => {
+                let settled = reply.settled.unwrap_or_default();
+                let error = (!settled.error.is_empty()).then(|| settled.error.clone());
+                (settled, error)
             }
-            accepted += 1;
+            Err(error) => (v1::BlockReply::default(), Some(Ending::of(&error).1)),
+        };
+        if args.json {
+            print_json(&json!({ "number": number, "hash": hash, "known": settled.known, "error": error }))?;
         }
+        if let Some(error) = error {
+            let told = complaint(&file.display().to_string(), Some(number), &error);
+            end = Err(anyhow::anyhow!(told));
+            break;
+        }
+        accepted += 1;
+        known += u64::from(settled.known);
     }
-    eprintln!("coordinator: {accepted} blocks are accepted");
+    if args.json {
+        let error = end.as_ref().err().map(|error| format!("{error:#}"));
+        print_json(&json!({ "summary": true, "accepted": accepted, "known": known, "error": error }))?;
+    }
+    tell!("coordinator: {accepted} blocks are accepted, {known} of them were committed before");
+    if let Err(error) = end {
+        bail!(error);
+    }
     Ok(Exit::Clean)
 }
 
@@ -137,99 +192,82 @@ fn encoded(block: &Block) -> Vec<v1::PayloadChunk> {
     chunks(bytes, None, None).collect()
 }
 
-/// Calls again while the coordinator is busy.
-async fn patiently<T>(
-    client: &mut BlocksClient<Channel>,
-    call: impl AsyncFn(&mut BlocksClient<Channel>) -> Result<Response<T>, Status>,
-) -> anyhow::Result<T> {
-    for _ in 0..BUSY_TRIES {
-        match call(client).await {
-            Ok(reply) => return Ok(reply.into_inner()),
-            Err(status) if status.code() == Code::ResourceExhausted => tokio::time::sleep(BUSY_PAUSE).await,
-            Err(status) => bail!("{}", status.message()),
+/// What is known of a block without a reply, and in words.
+struct Ending(Status, String);
+
+impl Ending {
+    fn of(error: &CallError) -> Self {
+        match error {
+            CallError::Lost { .. } => Self(
+                Status::Unknown,
+                format!(
+                    "unknown: {error}; if it was accepted, a coordinator that is started again goes on with \
+                     it: submit it again to learn more"
+                ),
+            ),
+            // The block is not at fault; the message says whether it stays accepted.
+            CallError::Answered(status) if status.code() == Code::Unavailable => {
+                Self(Status::Unknown, format!("unknown: {error}"))
+            }
+            CallError::Answered(_) => Self(Status::Failed, format!("not accepted: {error}")),
         }
     }
-    bail!("the coordinator stays busy; submit less at once")
 }
 
-fn row(input: &std::path::Path, reply: &v1::BlockReply) -> Row {
-    let error = (!reply.error.is_empty()).then(|| reply.error.clone());
+fn unanswered(input: &Input<'_>, error: &CallError) -> Row {
+    let Ending(status, error) = Ending::of(error);
     Row {
-        file: input.display().to_string(),
+        file: input.file.display().to_string(),
+        number: Some(input.block.header.number),
+        hash: Some(input.block.hash.to_string()),
+        txs: input.block.transactions.len(),
+        load_ms: millis(input.load),
+        status,
+        error: Some(error),
+        ..Row::default()
+    }
+}
+
+fn answered(input: &Input<'_>, reply: &v1::BlockReply) -> Row {
+    let error = (!reply.error.is_empty()).then(|| reply.error.clone());
+    let hash = |bytes: &[u8]| (!bytes.is_empty()).then(|| hex::encode_prefixed(bytes));
+    let rounded = |ms: f64| (ms * 1e3).round() / 1e3;
+    let row = Row {
+        file: input.file.display().to_string(),
         number: Some(reply.number),
         hash: Some(hex::encode_prefixed(&reply.hash)),
         fork: Some(reply.fork.clone().into()),
         txs: reply.transactions as usize,
         gas_used: reply.gas_used,
         verified: error.is_none(),
-        ms: (reply.ms * 1e3).round() / 1e3,
+        status: match (&error, reply.known, reply.parked) {
+            (None, true, _) => Status::Known,
+            (None, false, _) => Status::Verified,
+            (Some(_), _, true) => Status::Parked,
+            (Some(_), _, false) => Status::Failed,
+        },
+        known: reply.known,
+        load_ms: millis(input.load),
+        receipts_root: hash(&reply.receipts_root),
+        state_root: hash(&reply.state_root),
+        receipts_digest: hash(&reply.receipts_digest),
+        delta_digest: hash(&reply.delta_digest),
+        error,
+        ..Row::default()
+    };
+    if reply.known {
+        // It was executed for an earlier call, if at all by this process: its times are not this call's.
+        return row;
+    }
+    Row {
+        ms: rounded(reply.ms),
         mgas_per_s: (reply.gas_used as f64 / reply.ms.max(0.001)).round() / 1e3,
+        recovery_ms: rounded(reply.recovery_ms),
+        execution_ms: rounded(reply.execution_ms),
         sub_blocks: reply.sub_blocks,
         verified_sub_blocks: reply.verified_sub_blocks,
         reexecuted: reply.reexecuted,
         reassigned: reply.reassigned,
-        error,
-        ..Row::default()
+        ..row
     }
-}
-
-/// Shows how the coordinator and its shards are.
-pub(super) async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
-    let mut client = connect(&args.coordinator).await?;
-    let status = client
-        .status(v1::StatusRequest {})
-        .await
-        .map_err(|status| anyhow::anyhow!("the coordinator does not tell its status: {}", status.message()))?
-        .into_inner();
-    let head = status.head.clone().and_then(|head| head.state).unwrap_or_default();
-    let hash = B256::try_from(head.block_hash.as_ref()).unwrap_or_default();
-    let epoch = status.epoch.unwrap_or_default();
-    let root = (!status.state_root.is_empty()).then(|| hex::encode_prefixed(&status.state_root));
-    if args.json {
-        let shards: Vec<_> = status.shards.iter().map(shard_json).collect();
-        let value = json!({
-            "epoch": epoch.number, "chain_id": status.chain_id, "head": head.height, "head_hash": hash,
-            "state_root": root, "blocks": status.blocks, "reassigned": status.reassigned,
-            "accepted": status.accepted, "parked": status.parked, "shards": shards,
-        });
-        println!("{value}");
-        return Ok(Exit::Clean);
-    }
-    println!("chain {} at block {} ({hash}), epoch {}", status.chain_id, head.height, epoch.number);
-    if let Some(root) = root {
-        println!("state root {root}");
-    }
-    println!("{} blocks committed, {} assignments reassigned", status.blocks, status.reassigned);
-    println!("{} blocks accepted and waiting, {} parked", status.accepted, status.parked);
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header([
-        "shard",
-        "state",
-        "height",
-        "slots",
-        "outstanding",
-        "results",
-        "address",
-    ]);
-    for shard in &status.shards {
-        table.add_row([
-            shard.shard.to_string(),
-            shard.state.clone(),
-            shard.height.to_string(),
-            shard.slots.to_string(),
-            shard.outstanding.to_string(),
-            shard.results.to_string(),
-            shard.address.clone(),
-        ]);
-    }
-    println!("{table}");
-    Ok(Exit::Clean)
-}
-
-fn shard_json(shard: &v1::ShardStatus) -> serde_json::Value {
-    json!({
-        "shard": shard.shard, "incarnation": shard.incarnation, "state": shard.state, "synced": shard.synced,
-        "height": shard.height, "slots": shard.slots, "outstanding": shard.outstanding,
-        "results": shard.results, "address": shard.address, "quarantined": shard.quarantined,
-    })
 }

@@ -1,7 +1,8 @@
 //! `coordinator serve --take-over`: gets hold of a data directory that another coordinator has.
 //!
-//! The holder is asked to step down first. One that does not, because it hangs or is cut off, is ended;
-//! only a process that really has the database open is, whatever the note beside it says.
+//! The holder is asked to step down first: by its service, or, if it has none (an import), by SIGTERM. One
+//! that does not, because it hangs or is cut off, is ended by SIGKILL. Signals go only to processes that
+//! really have the database open, whatever the note beside it says.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -44,17 +45,28 @@ pub(super) async fn take_over<T: Send + 'static>(
     });
     match ask(holder.as_ref()).await {
         Ok(()) => tracing::info!(?patience, "asked the holder of the data directory to step down"),
-        Err(error) => tracing::warn!("the holder of the data directory cannot be asked: {error:#}"),
+        Err(error) => {
+            tracing::warn!("the holder of the data directory cannot be asked to step down: {error:#}");
+            let database = folder.join(FILE);
+            // An import, for one, serves nobody, and ends in good order when it is told to.
+            match tokio::task::spawn_blocking(move || signal_holders(&database, Signal::TERM)).await? {
+                Ok(processes) => {
+                    tracing::info!(?processes, ?patience, "sent SIGTERM to the holder: waiting for it")
+                }
+                Err(error) => tracing::warn!(?patience, "waiting for the holder to end: {error:#}"),
+            }
+        }
     }
     if let Some(opened) = wait_open(&open, patience).await? {
         return Ok(opened);
     }
     let folder = folder.to_owned();
-    let ended = match tokio::task::spawn_blocking(move || end_holders(&folder.join(FILE))).await? {
-        Ok(ended) => ended,
-        // It may have gone by itself at the last moment.
-        Err(error) => return try_open(&open).await?.ok_or(error),
-    };
+    let ended =
+        match tokio::task::spawn_blocking(move || signal_holders(&folder.join(FILE), Signal::KILL)).await? {
+            Ok(ended) => ended,
+            // It may have gone by itself at the last moment.
+            Err(error) => return try_open(&open).await?.ok_or(error),
+        };
     tracing::warn!(processes = ?ended, "the holder did not step down: it was ended");
     wait_open(&open, GONE_WITHIN).await?.context(
         "the holder was ended and its lock is still held; is the directory shared with another machine?",
@@ -101,8 +113,8 @@ async fn ask(holder: Option<&Holder>) -> anyhow::Result<()> {
     tokio::time::timeout(ANSWER_WITHIN, asked).await.context("it does not answer")?
 }
 
-/// Ends the processes that have the database open.
-fn end_holders(database: &Path) -> anyhow::Result<Vec<u32>> {
+/// Sends a signal to the processes that have the database open.
+fn signal_holders(database: &Path, signal: Signal) -> anyhow::Result<Vec<u32>> {
     let holders = holders_of(database)?;
     if holders.is_empty() {
         bail!(
@@ -112,7 +124,7 @@ fn end_holders(database: &Path) -> anyhow::Result<Vec<u32>> {
     }
     for pid in &holders {
         let process = i32::try_from(*pid).ok().and_then(Pid::from_raw).context("not a process id")?;
-        kill_process(process, Signal::KILL).with_context(|| format!("process {pid} cannot be ended"))?;
+        kill_process(process, signal).with_context(|| format!("process {pid} cannot be signalled"))?;
     }
     Ok(holders)
 }
@@ -144,11 +156,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("held");
         fs::write(&file, "").unwrap();
-        assert!(end_holders(&file).is_err(), "nobody has it");
+        assert!(signal_holders(&file, Signal::KILL).is_err(), "nobody has it");
         let held = fs::File::open(&file).unwrap();
         assert_eq!(holders_of(&file).unwrap(), Vec::<u32>::new(), "this process is not looked at");
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(held)).spawn().unwrap();
-        assert_eq!(end_holders(&file).unwrap(), vec![child.id()]);
+        assert_eq!(signal_holders(&file, Signal::KILL).unwrap(), vec![child.id()]);
         assert!(!child.wait().unwrap().success());
     }
 }

@@ -5,6 +5,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use super::console::tell;
 use crate::fleet::{EventKind, FleetEvent};
 
 /// Prints events until `stop`. `all` shows the quiet ones too.
@@ -21,10 +22,10 @@ pub(super) async fn tell(
         };
         match event {
             Ok(event) if all || is_loud(event.kind) => {
-                bar.suspend(|| eprintln!("{}", line(&event)));
+                bar.suspend(|| tell!("{}", line(&event)));
             }
             Ok(_) => {}
-            Err(RecvError::Lagged(missed)) => bar.suspend(|| eprintln!("({missed} events are not shown)")),
+            Err(RecvError::Lagged(missed)) => bar.suspend(|| tell!("({missed} events are not shown)")),
             Err(RecvError::Closed) => return Ok(()),
         }
     }

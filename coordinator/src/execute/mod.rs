@@ -4,6 +4,7 @@
 //! against the block's header before it counts; what no header field covers (the state behind a
 //! stand-alone pre-state) rests on the shards' engine, and on the share of work that is verified.
 
+mod digests;
 mod fraction;
 mod referee;
 mod rounds;
@@ -29,6 +30,7 @@ use crate::validate::{Finished, Rejection, ValidateError, Validator, execute_tru
 use referee::Referee;
 use rounds::{RoundClient, RoundError};
 
+pub use digests::Digests;
 pub use fraction::{NotAFraction, VerifyFraction};
 
 /// How blocks are executed.

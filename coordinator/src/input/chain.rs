@@ -49,10 +49,13 @@ impl ChainReader {
         self.source.length()
     }
 
-    /// The next block, or nothing at the end of the file.
+    /// The next block, or nothing at the end of the file. A file without any block is an error.
     fn read_block(&mut self) -> Result<Option<Block>, InputError> {
         let mut bytes = Vec::new();
         if self.source.append(1, &mut bytes)? == 0 {
+            if self.ordinal == 0 {
+                return Err(InputError::Empty { file: self.source.file().into() });
+            }
             return Ok(None);
         }
         self.ordinal += 1;
@@ -241,8 +244,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_has_no_blocks() {
-        assert!(matches!(read(&[]), (blocks, None) if blocks.is_empty()));
+    fn a_file_without_blocks_is_an_error_that_names_it() {
+        for bytes in [Vec::new(), gzip(&[])] {
+            let (blocks, error) = read(&bytes);
+            assert!(blocks.is_empty());
+            assert!(matches!(error, Some(InputError::Empty { .. })), "{error:?}");
+        }
     }
 
     #[test]

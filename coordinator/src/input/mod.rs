@@ -102,6 +102,12 @@ pub enum InputError {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// The file ends before its first block.
+    #[error("{}: the file holds no blocks; check how it was written", file.display())]
+    Empty {
+        /// The file.
+        file: PathBuf,
+    },
     /// The content is of no known kind.
     #[error(
         "{}: {found}; expected a JSON object with block and prestate, or blocks as `geth export` writes them, \

@@ -37,7 +37,7 @@ const EXCUSES: [&str; 2] = ["no shard", PARKED];
 
 /// What a command says when it is interrupted.
 const INTERRUPTIONS: [&str; 4] = [
-    "not committed: ",
+    "unknown: ",
     "not accepted: ",
     "the coordinator does not answer: ",
     "the coordinator does not tell its status: ",
@@ -185,8 +185,8 @@ impl Client {
         } else {
             self.parts += 1;
             match self.parts % 3 {
-                0 => (Task::Accept, &["submit", "--no-wait", "--json"][..], None),
-                _ => (Task::Submit, &["submit", "--json"][..], None),
+                0 => (Task::Accept, &["submit", "--no-wait", "--retry-for", "0", "--json"][..], None),
+                _ => (Task::Submit, &["submit", "--retry-for", "0", "--json"][..], None),
             }
         };
         let count = if task == Task::Accept { JOURNALED_PART } else { PART };
@@ -206,6 +206,7 @@ impl Client {
     fn answered(&mut self, part: &mut Part, row: &Value) -> Result<()> {
         match part.task {
             Task::Submit if row.get("summary").is_none() => self.block_answered(part, row),
+            Task::Accept if row.get("summary").is_some() || !row["error"].is_null() => Ok(()),
             Task::Accept => {
                 self.accepted += 1;
                 let block = self.accepted as u64;
@@ -219,6 +220,10 @@ impl Client {
 
     fn block_answered(&mut self, part: &mut Part, row: &Value) -> Result<()> {
         if let Ok(error) = text(row, "error") {
+            if row["status"] == "unknown" {
+                part.excuse = error.strip_prefix("unknown: ").map(str::to_owned);
+                return Ok(());
+            }
             ensure!(EXCUSES.iter().any(|excuse| error.contains(excuse)), "a block was refused: {row}");
             if error.contains(PARKED) {
                 self.parked = Some(text(row, "hash")?);

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::children::Children;
+use super::console::tell;
 use super::fleet::{self, Crew, FleetArgs};
 use super::run::complaint;
 use super::serve::open_ledger;
@@ -118,7 +119,7 @@ pub(super) async fn import(args: ImportArgs, telemetry: TelemetryArgs) -> anyhow
                 (Outcome::Failed(failure), _) => bail!("{failure}"),
                 (Outcome::Stopped(_), Some(done)) => done,
                 (Outcome::Stopped(reason), None) => {
-                    eprintln!("coordinator: {reason}: ended at once; what was reported is durable");
+                    tell!("coordinator: {reason}: ended at once; what was reported is durable");
                     Ok(Exit::DrainedLate)
                 }
             }
@@ -207,7 +208,7 @@ impl Job {
         match end {
             End::Complete => Ok(Exit::Clean),
             End::Stopped => {
-                eprintln!("coordinator: stopped before every block was imported; import again to go on");
+                tell!("coordinator: stopped before every block was imported; import again to go on");
                 Ok(Exit::DrainedLate)
             }
             End::Failed(error) => Err(error),

@@ -1,12 +1,12 @@
 //! What an import tells: a progress bar on a terminal, a line for each durable block, the end.
 
-use std::io::{self, Write};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::super::console::{OutputError, print_json, print_line};
 use super::super::report::millis;
 use super::head_of;
 use crate::api::ChainHandle;
@@ -77,7 +77,7 @@ pub(super) struct Tally {
     gas: u64,
     reassigned: u64,
     reexecuted: u64,
-    broken: Option<io::Error>,
+    broken: Option<OutputError>,
 }
 
 impl Tally {
@@ -141,7 +141,7 @@ impl Tally {
             aside: durable.place == Place::Aside,
             taken_back: if let Place::Reorganised(back) = durable.place { back } else { 0 },
         };
-        if let Err(error) = print(&row) {
+        if let Err(error) = print_json(&row) {
             self.broken = Some(error);
             self.stop.cancel();
         }
@@ -153,7 +153,7 @@ impl Tally {
     }
 
     /// Why blocks could not be told of, if so.
-    pub(super) fn broken(&mut self) -> Option<io::Error> {
+    pub(super) fn broken(&mut self) -> Option<OutputError> {
         self.broken.take()
     }
 
@@ -163,7 +163,7 @@ impl Tally {
     }
 
     /// Tells the end: where the chain is now, and what was done.
-    pub(super) fn finish(&self, ledger: &Ledger, error: Option<String>) -> io::Result<()> {
+    pub(super) fn finish(&self, ledger: &Ledger, error: Option<String>) -> Result<(), OutputError> {
         self.bar.finish_and_clear();
         let elapsed_s = rounded(self.began.elapsed().as_secs_f64());
         let (blocks_per_s, mgas_per_s) = self.rates();
@@ -186,34 +186,23 @@ impl Tally {
             error,
         };
         if self.json {
-            return print(&summary);
+            return print_json(&summary);
         }
-        let mut out = io::stdout().lock();
-        writeln!(out, "head {head} {}", summary.hash)?;
+        print_line(format_args!("head {head} {}", summary.hash))?;
         if let Some(root) = &summary.state_root {
-            writeln!(out, "state root {root}")?;
+            print_line(format_args!("state root {root}"))?;
         }
-        writeln!(
-            out,
+        print_line(format_args!(
             "{imported} blocks imported, {known} known already; {} transactions, {:.1} Mgas in {elapsed_s} s \
              ({} blocks/s, {} Mgas/s)",
             self.txs,
             self.gas as f64 / 1e6,
             summary.blocks_per_s,
             summary.mgas_per_s
-        )?;
-        out.flush()
+        ))
     }
 }
 
 fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
-}
-
-/// One line, out of this process's hands when this returns.
-fn print(value: &impl Serialize) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, value)?;
-    writeln!(out)?;
-    out.flush()
 }

@@ -1,10 +1,11 @@
 //! `coordinator blocktest`: Ethereum's BlockchainTests through the real path.
 
+mod tally;
+
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -15,22 +16,32 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use indicatif::{ProgressBar, ProgressStyle};
 use net::wire::fleet_service;
 use regex::Regex;
-use serde::Serialize;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::children::Children;
+use super::console::{OutputError, tell};
 use super::fleet::FleetArgs;
-use super::report::millis;
-use crate::blocktest::{CaseOutcome, Entry, FileError, Verdict, idle_importer, read_file, run_case};
+use crate::blocktest::{
+    CaseOutcome, CompareReasons, Entry, FileError, Reasons, Verdict, idle_importer, read_file, run_case,
+};
 use crate::execute::BlockExecutor;
 use crate::fleet::Fleet;
 use crate::import::Importer;
+use tally::Tally;
 
 /// Shards, if the command line does not say.
 const SHARDS: u32 = 2;
 
 /// Files that are read and decoded ahead of the one that is run.
 const FILES_AHEAD: usize = 8;
+
+/// How long the case under way may take after it is asked to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the last line may take to be printed.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Options of `coordinator blocktest`.
 #[derive(Debug, Clone, Args)]
@@ -50,6 +61,11 @@ pub struct BlocktestArgs {
     /// Only cases whose FILE::NAME matches
     #[arg(long, value_name = "REGEX")]
     pub filter: Option<Regex>,
+
+    /// What follows when a block is refused for another reason than the suite expects: the case fails
+    /// (strict), it is only counted and shown (report), or reasons are not compared (off)
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = CompareReasons::Strict)]
+    pub reasons: CompareReasons,
 
     /// Print one JSON object a case, and a last one with "summary": true
     #[arg(long)]
@@ -71,23 +87,60 @@ pub(super) async fn run(args: BlocktestArgs, telemetry: TelemetryArgs) -> anyhow
     let routes = Routes::new(fleet_service(fleet.endpoint()));
     let children = crew.start(&fleet, bound, routes, &supervisor.handle())?;
     let options = args.fleet.execute_options();
-    let importer = idle_importer(fleet.clone(), BlockExecutor::new(fleet, options))?;
-    let bar = progress(files.len());
-    let job = Job { args, importer, _children: children, report: Report::default(), bar: bar.clone() };
-    let job = tokio::task::spawn_blocking(move || job.run(files));
-    let exit = tokio::select! {
-        done = job => done.context("the run panicked")??,
-        outcome = supervisor.run_until_stopped(signals.next()) => match outcome {
-            Outcome::Stopped(reason) => {
-                bar.abandon();
-                eprintln!("coordinator: {reason}: stopped before every case was run");
-                Exit::DrainedLate
-            }
-            Outcome::Failed(failure) => bail!("{failure}"),
-        },
+    let importer = idle_importer(fleet.clone(), BlockExecutor::new(fleet.clone(), options))?;
+    let tally = Tally::new(files.len(), progress(files.len()), args.json, args.verbose);
+    // It is cancelled too when something critical ends, before that shows in a case.
+    let stop = supervisor.handle().shutdown_token().child_token();
+    let job = Job { args, importer, _children: children, tally: tally.clone(), stop: stop.clone() };
+    let mut worker = tokio::task::spawn_blocking(move || job.run(files));
+    let outcome = tokio::select! {
+        done = &mut worker => {
+            done.context("the run panicked")??;
+            None
+        }
+        outcome = supervisor.run_until_stopped(signals.next()) => Some(outcome),
+    };
+    if outcome.is_some() {
+        stop.cancel();
+        wait_for_the_case(&mut worker, &fleet, &mut signals).await?;
+    }
+    let stopped = outcome.is_some();
+    let told = tokio::task::spawn_blocking(move || tally.finish(stopped));
+    // Whoever reads slowly gets the time; whoever asks to stop does not wait for the reader.
+    let limit = if stopped { TOLD_WITHIN } else { Duration::MAX };
+    let counts = match tokio::time::timeout(limit, told).await {
+        Ok(counts) => counts.context("the run panicked")??,
+        Err(_) => bail!("standard output is blocked: the last line could not be printed"),
     };
     let drained = supervisor.drain(Duration::from_secs(5), signals.next()).await;
-    Ok(if exit == Exit::Clean { drained.exit() } else { exit })
+    match outcome {
+        Some(Outcome::Failed(failure)) => bail!("{failure}"),
+        _ if counts.any_failed() => Ok(Exit::Failed),
+        Some(Outcome::Stopped(reason)) => {
+            tell!("coordinator: {reason}: stopped before every case was run");
+            Ok(Exit::DrainedLate)
+        }
+        None if counts.is_empty() => bail!("no case was chosen; look at --fork and --filter"),
+        None => Ok(drained.exit()),
+    }
+}
+
+/// Waits, once it is asked to stop, until the case under way has ended; not for long, and not past a
+/// second signal.
+async fn wait_for_the_case(
+    worker: &mut JoinHandle<anyhow::Result<()>>,
+    fleet: &Fleet,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    // An error says that the fleet has gone, and the case with it.
+    if let Err(error) = fleet.wait_no_longer() {
+        tracing::debug!(%error, "the fleet has ended already");
+    }
+    tokio::select! {
+        done = worker => done.context("the run panicked")?,
+        _ = signals.next() => Ok(()),
+        () = tokio::time::sleep(STOP_WITHIN) => Ok(()),
+    }
 }
 
 /// Every JSON file that is named or lies in a named folder, each folder's in order of path.
@@ -141,141 +194,83 @@ struct Job {
     importer: Importer,
     /// Held so that they live as long as the run.
     _children: Option<Children>,
-    report: Report,
-    bar: ProgressBar,
-}
-
-/// What has been counted so far.
-#[derive(Debug, Default, Serialize)]
-struct Report {
-    summary: bool,
-    passed: u64,
-    failed: u64,
-    skipped: u64,
-    blocks: u64,
-    elapsed_ms: f64,
-}
-
-/// One case's line.
-#[derive(Debug, Serialize)]
-struct Line<'a> {
-    file: std::borrow::Cow<'a, str>,
-    case: &'a str,
-    network: &'a str,
-    result: &'static str,
-    reason: Option<&'a str>,
-    blocks: u64,
-    ms: f64,
+    tally: Tally,
+    stop: CancellationToken,
 }
 
 impl Job {
-    fn run(mut self, files: Vec<PathBuf>) -> anyhow::Result<Exit> {
-        let began = Instant::now();
+    /// Runs the files until all are run, it is asked to stop, or nobody reads what it prints.
+    fn run(mut self, files: Vec<PathBuf>) -> anyhow::Result<()> {
         let (read, ready) = bounded::<ReadFile>(FILES_AHEAD);
         std::thread::scope(|scope| {
             std::thread::Builder::new()
                 .name("blocktest-reader".into())
                 .spawn_scoped(scope, move || read_ahead(files, &read))
                 .context("the reader's thread cannot be started")?;
-            self.all(&ready)
-        })?;
-        self.report.elapsed_ms = millis(began.elapsed());
-        self.finish()
+            // The receiver ends with this call: the reader waits for a place in the queue, or sees that it
+            // has gone. The scope waits for the reader.
+            self.all(ready)
+        })
     }
 
-    fn all(&mut self, ready: &Receiver<ReadFile>) -> anyhow::Result<()> {
+    fn all(&mut self, ready: Receiver<ReadFile>) -> anyhow::Result<()> {
         for (file, entries) in ready {
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
             match entries {
                 Ok(entries) => {
+                    let mut entries = entries;
+                    entries.retain(|(name, entry)| self.is_wanted(&file, name, entry));
+                    self.tally.begin_file(entries.len());
                     for (name, entry) in entries {
+                        if self.stop.is_cancelled() {
+                            return Ok(());
+                        }
                         self.entry(&file, &name, &entry)?;
                     }
                 }
                 Err(error) => {
-                    let reason = error.to_string();
-                    self.tell(&file, "", "", &outcome(Verdict::Fail(reason)))?;
+                    self.tally.begin_file(1);
+                    self.tally.add(&file, "", "", &outcome(Verdict::Fail(error.to_string())))?;
                 }
             }
-            self.bar.inc(1);
+            self.tally.end_file();
         }
         Ok(())
     }
 
-    /// Runs one entry of a file, if it is wanted.
-    fn entry(&mut self, file: &Path, name: &str, entry: &Entry) -> anyhow::Result<()> {
-        let network = match entry {
-            Entry::Case(case) => case.network.as_deref().unwrap_or_default(),
-            Entry::Skip(_) | Entry::Broken(_) => "",
-        };
-        let of_fork = |fork: &String| network.eq_ignore_ascii_case(fork);
+    /// Whether the options choose this entry.
+    fn is_wanted(&self, file: &Path, name: &str, entry: &Entry) -> bool {
+        let of_fork = |fork: &String| network(entry).eq_ignore_ascii_case(fork);
         let matches = |filter: &Regex| filter.is_match(&format!("{}::{name}", file.display()));
-        if !self.args.fork.as_ref().is_none_or(of_fork) || !self.args.filter.as_ref().is_none_or(matches) {
-            return Ok(());
-        }
+        self.args.fork.as_ref().is_none_or(of_fork) && self.args.filter.as_ref().is_none_or(matches)
+    }
+
+    /// Runs one entry of a file.
+    fn entry(&mut self, file: &Path, name: &str, entry: &Entry) -> Result<(), OutputError> {
         let outcome = match entry {
-            Entry::Case(case) => run_case(case, &mut self.importer),
+            Entry::Case(case) => run_case(case, &mut self.importer, self.args.reasons),
             Entry::Skip(reason) => outcome(Verdict::Skip(reason.clone())),
             Entry::Broken(reason) => outcome(Verdict::Fail(reason.clone())),
         };
-        self.tell(file, name, network, &outcome)
+        // The fleet may have ended under the case: what it says then is no verdict.
+        if self.stop.is_cancelled() && matches!(outcome.verdict, Verdict::Fail(_)) {
+            return self.tally.not_run(file, name, network(entry));
+        }
+        self.tally.add(file, name, network(entry), &outcome)
     }
+}
 
-    /// Counts a case and prints its line.
-    fn tell(&mut self, file: &Path, case: &str, network: &str, outcome: &CaseOutcome) -> anyhow::Result<()> {
-        let report = &mut self.report;
-        report.blocks += outcome.blocks;
-        let (count, result, reason) = match &outcome.verdict {
-            Verdict::Pass => (&mut report.passed, "pass", None),
-            Verdict::Fail(reason) => (&mut report.failed, "fail", Some(reason.as_str())),
-            Verdict::Skip(reason) => (&mut report.skipped, "skipped", Some(reason.as_str())),
-        };
-        *count += 1;
-        self.bar.set_message(format!(
-            "{} passed, {} failed, {} skipped",
-            report.passed, report.failed, report.skipped
-        ));
-        let (blocks, ms) = (outcome.blocks, millis(outcome.elapsed));
-        let line = Line { file: file.to_string_lossy(), case, network, result, reason, blocks, ms };
-        let quiet = reason.is_none() && !self.args.verbose && io::stdout().is_terminal();
-        if self.args.json {
-            return print(&serde_json::to_string(&line)?);
-        }
-        if quiet {
-            return Ok(());
-        }
-        let text = match reason {
-            Some(reason) => format!("{result:<7} {}::{case}: {reason}", line.file),
-            None => format!("{result:<7} {}::{case}", line.file),
-        };
-        self.bar.suspend(|| print(&text))
-    }
-
-    /// Prints the end. A run without a single case proves nothing, and fails.
-    fn finish(mut self) -> anyhow::Result<Exit> {
-        self.bar.finish_and_clear();
-        let report = &mut self.report;
-        report.summary = true;
-        if self.args.json {
-            print(&serde_json::to_string(report)?)?;
-        } else {
-            print(&format!(
-                "{} passed, {} failed, {} skipped; {} blocks in {:.1} s",
-                report.passed,
-                report.failed,
-                report.skipped,
-                report.blocks,
-                report.elapsed_ms / 1e3
-            ))?;
-        }
-        if report.passed + report.failed + report.skipped == 0 {
-            bail!("no case was chosen; look at --fork and --filter");
-        }
-        Ok(if report.failed == 0 { Exit::Clean } else { Exit::Failed })
+fn network(entry: &Entry) -> &str {
+    match entry {
+        Entry::Case(case) => case.network.as_deref().unwrap_or_default(),
+        Entry::Skip(_) | Entry::Broken(_) => "",
     }
 }
 
 fn outcome(verdict: Verdict) -> CaseOutcome {
-    CaseOutcome { verdict, blocks: 0, elapsed: Duration::ZERO }
+    CaseOutcome { verdict, blocks: 0, elapsed: Duration::ZERO, reasons: Reasons::default() }
 }
 
 /// Reads the files in order until all are read or nobody takes them any more.
@@ -286,10 +281,4 @@ fn read_ahead(files: Vec<PathBuf>, read: &Sender<ReadFile>) {
             return;
         }
     }
-}
-
-fn print(line: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
-    Ok(out.flush()?)
 }

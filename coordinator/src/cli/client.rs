@@ -1,0 +1,165 @@
+//! Calls of a client to a coordinator that may be busy, restarted, or taken over meanwhile.
+//!
+//! Every call here may be made again: submitting a block is idempotent by its hash.
+
+use std::error::Error as _;
+use std::time::{Duration, Instant};
+
+use common::supervise::Backoff;
+use net::channel;
+use net::limits::{MAX_MESSAGE_BYTES, PeerLimits};
+use proto::v1::blocks_client::BlocksClient;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+
+use super::console::tell;
+use crate::api::{RETRY, RETRY_STOPPING};
+
+/// The pause before a call is made again; it doubles up to the second figure.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// How long the first contact is tried, if the limit is not shorter: a wrong address is more likely than a
+/// restart.
+const FIRST_CONTACT: Duration = Duration::from_secs(5);
+
+/// A coordinator may be busy for so long before that is worth a message.
+const BUSY_QUIETLY: Duration = Duration::from_secs(2);
+
+/// Connects once, for commands that ask a single question.
+pub(super) async fn connect(url: &str) -> anyhow::Result<BlocksClient<Channel>> {
+    let channel = channel::connect(url, &PeerLimits::default())
+        .await
+        .map_err(|error| anyhow::anyhow!("the coordinator does not answer: {error}"))?;
+    Ok(BlocksClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+/// Why a call has no result.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    /// The coordinator's answer.
+    #[error("{}", .0.message())]
+    Answered(Box<Status>),
+    /// There was no answer within the limit.
+    #[error("no answer for {:.1} s ({reason})", waited.as_secs_f64())]
+    Lost {
+        /// How long it was waited for.
+        waited: Duration,
+        /// What the last try came to.
+        reason: String,
+    },
+}
+
+/// A client that waits for its coordinator, within a limit.
+#[derive(Debug)]
+pub(super) struct Client {
+    blocks: BlocksClient<Channel>,
+    patience: Duration,
+    backoff: Backoff,
+}
+
+impl Client {
+    /// Connects. `patience` is how long later calls wait for a coordinator that has gone.
+    pub(super) async fn connect(url: &str, patience: Duration) -> anyhow::Result<Self> {
+        let backoff = Backoff::new(PAUSE.0, PAUSE.1)?;
+        let (began, limit) = (Instant::now(), patience.min(FIRST_CONTACT));
+        let mut tries = 0;
+        loop {
+            match connect(url).await {
+                Ok(blocks) => return Ok(Self { blocks, patience, backoff }),
+                Err(error) if began.elapsed() >= limit => return Err(error),
+                Err(error) if tries == 0 => {
+                    tell!("coordinator: {error}; trying again for {} s", limit.as_secs());
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(backoff.delay(tries)).await;
+            tries += 1;
+        }
+    }
+
+    /// Makes a call, again and again while the coordinator is busy or away, and says so.
+    pub(super) async fn call<T>(
+        &mut self,
+        call: impl AsyncFn(&mut BlocksClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Result<T, CallError> {
+        let mut trouble: Option<Instant> = None;
+        let (mut tries, mut told) = (0, false);
+        loop {
+            let status = match call(&mut self.blocks).await {
+                Ok(reply) => {
+                    if let Some(since) = trouble.filter(|_| told) {
+                        let seconds = since.elapsed().as_secs_f64();
+                        tell!("coordinator: the coordinator answers again, after {seconds:.1} s");
+                    }
+                    return Ok(reply.into_inner());
+                }
+                Err(status) => status,
+            };
+            let Some(passing) = Passing::of(&status) else {
+                return Err(CallError::Answered(Box::new(status)));
+            };
+            let waited = trouble.get_or_insert_with(Instant::now).elapsed();
+            if waited >= self.patience {
+                return Err(CallError::Lost { waited, reason: passing.reason });
+            }
+            if !told && (!passing.busy || waited >= BUSY_QUIETLY) {
+                told = true;
+                let (reason, limit) = (&passing.reason, self.patience.as_secs());
+                tell!("coordinator: waiting for the coordinator, {limit} s at most: {reason}");
+            }
+            let pause = self.backoff.delay(tries).min(self.patience.saturating_sub(waited));
+            tokio::time::sleep(pause).await;
+            tries += 1;
+        }
+    }
+}
+
+/// Why a call that failed may succeed when it is made again.
+#[derive(Debug)]
+struct Passing {
+    /// The coordinator answers, and has no place for the block at the moment.
+    busy: bool,
+    reason: String,
+}
+
+impl Passing {
+    /// None where the status is the answer.
+    fn of(status: &Status) -> Option<Self> {
+        let stopping = status.metadata().get(RETRY).is_some_and(|value| value == RETRY_STOPPING);
+        let busy = status.code() == Code::ResourceExhausted;
+        // What the other side answers has no cause on this side: a broken connection has.
+        let mut cause = status.source();
+        if !stopping && !busy && cause.is_none() {
+            return None;
+        }
+        let mut reason = status.message().to_owned();
+        while let Some(error) = cause {
+            reason = error.to_string();
+            cause = error.source();
+        }
+        Some(Self { busy, reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::metadata::MetadataValue;
+
+    use super::*;
+
+    #[test]
+    fn only_a_busy_or_stopping_coordinator_and_a_broken_connection_are_tried_again() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let broken = Passing::of(&Status::from_error(Box::new(refused)));
+        assert!(broken.is_some_and(|passing| !passing.busy && passing.reason.contains("refused")));
+        assert!(Passing::of(&Status::resource_exhausted("full")).is_some_and(|passing| passing.busy));
+        let mut stopping = Status::unavailable("stopping");
+        stopping.metadata_mut().insert(RETRY, MetadataValue::from_static(RETRY_STOPPING));
+        assert!(Passing::of(&stopping).is_some_and(|passing| !passing.busy));
+        for answer in [Status::unavailable("there is no shard"), Status::invalid_argument("not RLP")] {
+            assert!(Passing::of(&answer).is_none(), "{answer}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `coordinator status`: how a running service is.
+
+use alloy_primitives::{B256, hex};
+use clap::Args;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use common::supervise::Exit;
+use proto::v1;
+use serde_json::json;
+
+use super::client::connect;
+use super::console::{OutputError, print_json, print_line};
+
+/// Options of `coordinator status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// The coordinator's address
+    #[arg(long, value_name = "URL")]
+    pub coordinator: String,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Shows how the coordinator and its shards are.
+pub(super) async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
+    let mut client = connect(&args.coordinator).await?;
+    let status = client
+        .status(v1::StatusRequest {})
+        .await
+        .map_err(|status| anyhow::anyhow!("the coordinator does not tell its status: {}", status.message()))?
+        .into_inner();
+    let head = status.head.clone().and_then(|head| head.state).unwrap_or_default();
+    let hash = B256::try_from(head.block_hash.as_ref()).unwrap_or_default();
+    let epoch = status.epoch.unwrap_or_default();
+    let root = (!status.state_root.is_empty()).then(|| hex::encode_prefixed(&status.state_root));
+    if args.json {
+        let shards: Vec<_> = status.shards.iter().map(shard_json).collect();
+        let value = json!({
+            "epoch": epoch.number, "chain_id": status.chain_id, "head": head.height, "head_hash": hash,
+            "state_root": root, "blocks": status.blocks, "reassigned": status.reassigned,
+            "accepted": status.accepted, "parked": status.parked, "shards": shards,
+        });
+        print_json(&value)?;
+        return Ok(Exit::Clean);
+    }
+    print_status(&status, &head, hash, root)?;
+    Ok(Exit::Clean)
+}
+
+fn print_status(
+    status: &v1::StatusReply,
+    head: &v1::StateRef,
+    hash: B256,
+    root: Option<String>,
+) -> Result<(), OutputError> {
+    let epoch = status.epoch.unwrap_or_default();
+    print_line(format_args!(
+        "chain {} at block {} ({hash}), epoch {}",
+        status.chain_id, head.height, epoch.number
+    ))?;
+    if let Some(root) = root {
+        print_line(format_args!("state root {root}"))?;
+    }
+    print_line(format_args!(
+        "{} blocks committed, {} assignments reassigned",
+        status.blocks, status.reassigned
+    ))?;
+    print_line(format_args!("{} blocks accepted and waiting, {} parked", status.accepted, status.parked))?;
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_header([
+        "shard",
+        "state",
+        "height",
+        "slots",
+        "outstanding",
+        "results",
+        "address",
+    ]);
+    for shard in &status.shards {
+        table.add_row([
+            shard.shard.to_string(),
+            shard.state.clone(),
+            shard.height.to_string(),
+            shard.slots.to_string(),
+            shard.outstanding.to_string(),
+            shard.results.to_string(),
+            shard.address.clone(),
+        ]);
+    }
+    print_line(table)
+}
+
+fn shard_json(shard: &v1::ShardStatus) -> serde_json::Value {
+    json!({
+        "shard": shard.shard, "incarnation": shard.incarnation, "state": shard.state, "synced": shard.synced,
+        "height": shard.height, "slots": shard.slots, "outstanding": shard.outstanding,
+        "results": shard.results, "address": shard.address, "quarantined": shard.quarantined,
+    })
+}
