@@ -6,6 +6,7 @@ use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use common::account::Account;
 use common::block::Transaction;
 
+use super::coverage::Feature;
 use super::draw::Draw;
 use super::fork::Fork;
 use super::transaction::{Drawn, Plain, Stage};
@@ -105,7 +106,8 @@ impl Stage<'_> {
             }
             _ => self.legacy(&signer, plain),
         };
-        Some(Drawn { transaction: transaction?, sender: signer.address, features: Vec::new() })
+        let features = if matches!(fault, F::Cover) { vec![Feature::Uncovered] } else { Vec::new() };
+        Some(Drawn { transaction: transaction?, sender: signer.address, features })
     }
 
     /// A plain transfer whose sender has less than the most that it may spend (gas limit times the
@@ -147,7 +149,13 @@ impl Stage<'_> {
     }
 
     /// A transaction of a type that a later fork brings.
-    fn too_new(&self, draw: &mut Draw, signer: &Signer, plain: Plain, callee: Address) -> Option<Transaction> {
+    fn too_new(
+        &self,
+        draw: &mut Draw,
+        signer: &Signer,
+        plain: Plain,
+        callee: Address,
+    ) -> Option<Transaction> {
         let later = [Fork::Berlin, Fork::London, Fork::Cancun, Fork::Prague];
         let later: Vec<usize> = (0..4).filter(|place| later.get(*place) > Some(&self.fork)).collect();
         let Plain { nonce, price, gas, to, value, input, chain_id, .. } = plain.clone();

@@ -72,7 +72,8 @@ struct Richer<'a> {
 impl StateView for Richer<'_> {
     fn account(&self, address: &Address) -> Result<Option<Account>, StateError> {
         let account = self.state.account(address)?;
-        let enrich = |account: Account| Account { balance: account.balance.saturating_add(self.more), ..account };
+        let enrich =
+            |account: Account| Account { balance: account.balance.saturating_add(self.more), ..account };
         Ok(account.map(enrich))
     }
 

@@ -225,7 +225,12 @@ impl Stage<'_> {
         self.seal(signer, TxLegacy { chain_id, nonce, gas_price: price, gas_limit: gas, to, value, input })
     }
 
-    pub(super) fn fee_market(&self, signer: &Signer, plain: Plain, access_list: AccessList) -> Option<Transaction> {
+    pub(super) fn fee_market(
+        &self,
+        signer: &Signer,
+        plain: Plain,
+        access_list: AccessList,
+    ) -> Option<Transaction> {
         let Plain { nonce, price, tip, gas, to, value, input, chain_id } = plain;
         self.seal(
             signer,

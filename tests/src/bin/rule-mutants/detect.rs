@@ -49,6 +49,8 @@ pub(crate) struct Detectors {
     list: Vec<Detector>,
     coordinator: PathBuf,
     tree: PathBuf,
+    /// Detectors that take longer than this are left out.
+    most: Duration,
 }
 
 /// How a run ended.
@@ -90,7 +92,8 @@ impl Detectors {
         if arguments.more_seeds > arguments.seeds {
             add("fuzzer", fuzz(1 + arguments.seeds, arguments.more_seeds - arguments.seeds), fuzz_report);
         }
-        Self { list, coordinator, tree }
+        let most = arguments.within.map_or(Duration::MAX, Duration::from_secs_f64);
+        Self { list, coordinator, tree, most }
     }
 
     /// Runs all of them without a mistake: they must pass, and the time that they take is the measure of
@@ -105,6 +108,7 @@ impl Detectors {
             detector.usual = began.elapsed();
             eprintln!("{:>7.1} s  {line}", detector.usual.as_secs_f64());
         }
+        list.retain(|detector| detector.usual <= self.most);
         Ok(Self { list, ..self })
     }
 

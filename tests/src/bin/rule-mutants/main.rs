@@ -40,6 +40,10 @@ struct Arguments {
     #[arg(long, value_name = "PATH")]
     suite: Vec<PathBuf>,
 
+    /// Leave out detectors that take longer than this without a mistake
+    #[arg(long, value_name = "S")]
+    within: Option<f64>,
+
     /// A further detector: a shell command that fails if it finds something. COORDINATOR is the path of
     /// the binary
     #[arg(long, value_name = "COMMAND")]
