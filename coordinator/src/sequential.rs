@@ -27,6 +27,7 @@ use executor_shard::engine::{StateError, StateView};
 use revm::database::states::bundle_state::BundleRetention;
 use revm::database::{BundleState, State};
 use revm::database_interface::DatabaseCommitExt;
+use revm::primitives::hardfork::SpecId;
 use revm::state::{AccountInfo, Bytecode};
 use revm::{Database, DatabaseRef};
 
@@ -95,7 +96,8 @@ pub fn execute_from<V: StateView>(
     source: &mut dyn TransactionSource,
     rule: CreationRule,
 ) -> Result<Finished, ValidateError> {
-    let base = &PlainState { view: base, fault: RefCell::default() };
+    let fork = spec.evm_env(&block.header).cfg_env.spec;
+    let base = &PlainState { view: base, fork, fault: RefCell::default() };
     let outcome = execute_on(block, spec, base, source, rule);
     // What was answered wrongly for want of a disk is no verdict.
     match base.fault.take() {
@@ -273,6 +275,8 @@ fn account(info: &AccountInfo) -> Account {
 #[derive(Debug)]
 struct PlainState<'a, V> {
     view: &'a V,
+    /// Decides what code means.
+    fork: SpecId,
     /// The first thing that could not be read.
     fault: RefCell<Option<StateError>>,
 }
@@ -301,7 +305,7 @@ impl<V: StateView> DatabaseRef for &PlainState<'_, V> {
     }
 
     fn code_by_hash_ref(&self, hash: B256) -> Result<Bytecode, Infallible> {
-        Ok(self.known(self.view.code(&hash)))
+        Ok(self.known(self.view.code(&hash)).under(self.fork))
     }
 
     fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, Infallible> {

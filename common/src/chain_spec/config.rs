@@ -2,6 +2,7 @@
 
 use alloy_genesis::ChainConfig;
 use alloy_hardforks::EthereumHardfork;
+use alloy_primitives::Address;
 
 use super::{Activation, ChainSpec, ChainSpecError, Schedule};
 
@@ -35,16 +36,36 @@ impl ChainSpec {
             terminal_total_difficulty: config.terminal_total_difficulty,
             forks,
             blobs,
-            deposit_contract: config.deposit_contract_address,
+            deposit_contract: deposit_contract(config),
         })
     }
+}
+
+/// Fields that other clients know and that change no rule, among those that hold objects.
+const HARMLESS_OBJECTS: [&str; 2] = ["checkpoint", "discovery"];
+
+/// Fields of other clients that change rules without being a fork or an engine (Besu, Quorum).
+const RULE_CHANGES: [&str; 8] = [
+    "contractSizeLimit",
+    "ecCurve",
+    "evmStackSize",
+    "fixedBaseFee",
+    "isQuorum",
+    "maxCodeSize",
+    "txnSizeLimit",
+    "zeroBaseFee",
+];
+
+/// As geth has it: where the genesis names no deposit contract, it is the zero address.
+fn deposit_contract(config: &ChainConfig) -> Option<Address> {
+    config.deposit_contract_address.or_else(|| config.prague_time.map(|_| Address::ZERO))
 }
 
 /// Refuses what cannot be executed faithfully.
 fn check_supported(config: &ChainConfig) -> Result<(), ChainSpecError> {
     for (field, present) in [("clique", config.clique.is_some()), ("parlia", config.parlia.is_some())] {
         if present {
-            return Err(ChainSpecError::OtherEngine { field });
+            return Err(ChainSpecError::OtherEngine { field: field.into() });
         }
     }
     if config.bogota_time.is_some() {
@@ -57,22 +78,29 @@ fn check_supported(config: &ChainConfig) -> Result<(), ChainSpecError> {
             reason: "Constantinople without Petersburg (EIP-1283) cannot be executed; mainnet never had it",
         });
     }
-    if config.eip155_block.is_some()
-        && config.eip158_block.is_some()
-        && config.eip155_block != config.eip158_block
-    {
+    if config.eip155_block != config.eip158_block {
         return Err(ChainSpecError::Unsupported {
             field: "eip155Block",
-            reason: "EIP-155 and EIP-158 must begin at the same block (Spurious Dragon)",
+            reason: "must be the same as eip158Block: EIP-155 and EIP-158 begin together (Spurious Dragon), \
+                     one of them alone cannot be executed",
         });
     }
-    for field in config.extra_fields.keys() {
-        // Known to every client and without rules: the hash of the EIP-150 block, and whether the
-        // merge has passed.
-        let fork = (field.ends_with("Block") || field.ends_with("Time")) && field != "eip150HashBlock";
-        if fork {
-            return Err(ChainSpecError::UnknownFork { field: field.clone() });
-        }
+    config.extra_fields.iter().try_for_each(|(field, value)| check_extra(field, value))
+}
+
+/// A field that the library does not know. geth ignores such fields; here those that would change a
+/// rule are refused.
+fn check_extra(field: &str, value: &serde_json::Value) -> Result<(), ChainSpecError> {
+    // Absent, in other words.
+    if value.is_null() {
+        return Ok(());
+    }
+    if field.ends_with("Block") || field.ends_with("Time") {
+        return Err(ChainSpecError::UnknownFork { field: field.into() });
+    }
+    let object = value.is_object() && !HARMLESS_OBJECTS.contains(&field);
+    if object || RULE_CHANGES.contains(&field) {
+        return Err(ChainSpecError::OtherEngine { field: field.into() });
     }
     Ok(())
 }
@@ -84,9 +112,10 @@ fn scheduled(config: &ChainConfig, fork: EthereumHardfork) -> Option<Activation>
     match fork {
         F::Frontier => Some(Activation::Block(0)),
         F::Homestead => block(config.homestead_block),
-        F::Dao => block(config.dao_fork_block.filter(|_| config.dao_fork_support)),
+        F::Dao if config.dao_fork_support => block(config.dao_fork_block),
+        F::Dao => config.dao_fork_block.map(Activation::Refused),
         F::Tangerine => block(config.eip150_block),
-        F::SpuriousDragon => block(config.eip158_block.or(config.eip155_block)),
+        F::SpuriousDragon => block(config.eip158_block),
         F::Byzantium => block(config.byzantium_block),
         F::Constantinople => block(config.constantinople_block),
         // geth: without a block of its own it comes with Constantinople.
@@ -100,7 +129,8 @@ fn scheduled(config: &ChainConfig, fork: EthereumHardfork) -> Option<Activation>
         F::Paris => match config.terminal_total_difficulty {
             Some(difficulty) if difficulty.is_zero() => Some(Activation::Block(0)),
             Some(_) => Some(Activation::Merge),
-            None => block(config.merge_netsplit_block),
+            // mergeNetsplitBlock only tells networks apart: without a total difficulty no chain merges.
+            None => None,
         },
         F::Shanghai => time(config.shanghai_time),
         F::Cancun => time(config.cancun_time),
@@ -121,7 +151,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use alloy_consensus::Header;
-    use alloy_hardforks::EthereumHardforks;
+    use alloy_evm::eth::spec::EthExecutorSpec;
+    use alloy_hardforks::{EthereumHardforks, ForkCondition};
     use alloy_primitives::U256;
 
     fn config(json: &str) -> ChainConfig {
@@ -177,5 +208,108 @@ mod tests {
         assert_eq!(spec.blob_params(99), None);
         assert_eq!(spec.blob_params(100).unwrap().max_blob_count, 6);
         assert_eq!(spec.blob_params(200).unwrap().max_blob_count, 9);
+    }
+
+    fn refusal(json: &str) -> ChainSpecError {
+        ChainSpec::from_config(&config(json)).unwrap_err()
+    }
+
+    #[test]
+    fn amsterdam_is_refused_whenever_it_begins() {
+        let json = r#"{"chainId": 5, ALL_TO_LONDON, "terminalTotalDifficulty": 0, "shanghaiTime": 0, "cancunTime": 0,
+            "pragueTime": 0, "osakaTime": 0, "amsterdamTime": 9999999999}"#;
+        assert!(matches!(refusal(json), ChainSpecError::Unsupported { field: "amsterdamTime", .. }));
+    }
+
+    #[test]
+    fn other_engines_are_refused_by_name() {
+        for (field, value) in [
+            ("clique", r#"{"period": 1, "epoch": 2}"#),
+            ("ibft2", r#"{"blockperiodseconds": 2}"#),
+            ("qbft", "{}"),
+            ("aura", "{}"),
+            ("istanbul", r#"{"epoch": 30000, "policy": 0}"#),
+            ("optimism", r#"{"eip1559Elasticity": 6}"#),
+            ("somethingNew", "{}"),
+            ("contractSizeLimit", "2147483647"),
+            ("zeroBaseFee", "true"),
+        ] {
+            let error = refusal(&format!(r#"{{"chainId": 5, "{field}": {value}}}"#));
+            assert!(error.to_string().contains(&format!("config.{field}: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn fields_that_change_no_rule_are_passed_over() {
+        let json = r#"{"chainId": 5, "ethash": {}, "ewasmBlock": null, "aura": null, "clique": null,
+            "eip150Hash": "0x0000000000000000000000000000000000000000000000000000000000000000",
+            "terminalTotalDifficultyPassed": true, "discovery": {"bootnodes": []}, "comment": "text"}"#;
+        ChainSpec::from_config(&config(json)).unwrap();
+    }
+
+    #[test]
+    fn eip_155_and_eip_158_begin_together_or_are_refused() {
+        let begin = r#"{"chainId": 5, "homesteadBlock": 0, "eip150Block": 0"#;
+        for rest in
+            [r#", "eip155Block": 0}"#, r#", "eip158Block": 0}"#, r#", "eip155Block": 1, "eip158Block": 2}"#]
+        {
+            let error = refusal(&format!("{begin}{rest}"));
+            assert!(
+                matches!(error, ChainSpecError::Unsupported { field: "eip155Block", .. }),
+                "{rest}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_netsplit_block_without_a_total_difficulty_is_no_merge() {
+        let json = r#"{"chainId": 5, ALL_TO_LONDON, "mergeNetsplitBlock": 0}"#;
+        let spec = ChainSpec::from_config(&config(json)).unwrap();
+        let header = Header { number: 1, difficulty: U256::from(131_072), ..Default::default() };
+        assert!(!spec.at(&header).is_paris_active_at_block(1));
+        assert!(!spec.after(U256::MAX).is_paris_active_at_block(1));
+    }
+
+    #[test]
+    fn a_chain_that_does_not_support_the_dao_fork_refuses_it() {
+        let json = r#"{"chainId": 5, "homesteadBlock": 0, "daoForkBlock": 5, "daoForkSupport": SUPPORT}"#;
+        let of = |support| ChainSpec::from_config(&config(&json.replace("SUPPORT", support))).unwrap();
+        let header = Header::default();
+        let (pro, contra) = (of("true"), of("false"));
+        assert_eq!(pro.at(&header).ethereum_fork_activation(EthereumHardfork::Dao), ForkCondition::Block(5));
+        assert_eq!(pro.at(&header).dao_fork_refused_at(), None);
+        assert_eq!(contra.at(&header).ethereum_fork_activation(EthereumHardfork::Dao), ForkCondition::Never);
+        assert_eq!(contra.at(&header).dao_fork_refused_at(), Some(5));
+        // Not to say it is to refuse it.
+        let unsaid =
+            ChainSpec::from_config(&config(r#"{"chainId": 5, "homesteadBlock": 0, "daoForkBlock": 5}"#));
+        assert_eq!(unsaid.unwrap(), contra);
+    }
+
+    #[test]
+    fn the_dao_fork_has_its_place_among_the_forks() {
+        for json in [
+            r#"{"chainId": 5, "daoForkBlock": 5, "daoForkSupport": true}"#,
+            r#"{"chainId": 5, "homesteadBlock": 9, "daoForkBlock": 5}"#,
+            r#"{"chainId": 5, "homesteadBlock": 0, "daoForkBlock": 5, "eip150Block": 4}"#,
+        ] {
+            let error = refusal(json);
+            assert!(
+                matches!(error, ChainSpecError::Missing { .. } | ChainSpecError::OutOfOrder { .. }),
+                "{json}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_deposit_contract_is_the_named_one_or_the_zero_address() {
+        let prague = r#"{"chainId": 5, ALL_TO_LONDON, "terminalTotalDifficulty": 0, "shanghaiTime": 0, "cancunTime": 0, "pragueTime": 0 NAMED}"#;
+        let of = |named: &str| {
+            let spec = ChainSpec::from_config(&config(&prague.replace("NAMED", named))).unwrap();
+            spec.at(&Header::default()).deposit_contract_address()
+        };
+        assert_eq!(of(""), Some(Address::ZERO));
+        let named = r#", "depositContractAddress": "0x00000000219ab540356cbb839cbe05303d7705fa""#;
+        assert_eq!(of(named), Some(alloy_eips::eip6110::MAINNET_DEPOSIT_CONTRACT_ADDRESS));
     }
 }

@@ -36,6 +36,9 @@ pub enum Activation {
     Time(u64),
     /// When the total difficulty is reached (the Merge): seen by a block's zero difficulty.
     Merge,
+    /// Never, and from this block number on the chain refuses the blocks of those that take the fork.
+    /// Only the DAO fork can be refused (EIP-779).
+    Refused(u64),
 }
 
 /// What a chain specification is composed from.
@@ -117,10 +120,13 @@ pub enum ChainSpecError {
         field: String,
     },
     /// A consensus engine whose block rules are not Ethereum's.
-    #[error("config.{field}: chains of this consensus engine have other block rewards and are not supported")]
+    #[error(
+        "config.{field}: this consensus engine, or extension, has block rules of its own, which this build does \
+         not have; only chains of ethash and of the beacon chain are supported"
+    )]
     OtherEngine {
         /// The field's name.
-        field: &'static str,
+        field: String,
     },
     /// A fork builds on one that is not scheduled.
     #[error("config schedules {later} without {earlier}, which it builds on")]
@@ -206,6 +212,7 @@ impl ChainSpec {
         blobs.sort_by_key(|step| step.from);
         let terminal_total_difficulty = terminal_total_difficulty.unwrap_or(U256::MAX);
         let spec = Self { chain_id, terminal_total_difficulty, forks, blobs, deposit_contract };
+        spec.check_known()?;
         spec.check_order()?;
         spec.check_complete()?;
         spec.check_blobs()?;
@@ -220,6 +227,27 @@ impl ChainSpec {
             .map(|(_, activation)| *activation)
     }
 
+    /// Forks whose blocks cannot be verified here, and what only the DAO fork can be.
+    fn check_known(&self) -> Result<(), ChainSpecError> {
+        if self.activation(EthereumHardfork::Amsterdam).is_some() {
+            return Err(ChainSpecError::Unsupported {
+                field: "amsterdamTime",
+                reason: "block access lists (EIP-7928) cannot be verified yet; remove it",
+            });
+        }
+        let refused = |(position, activation): &(u8, Activation)| {
+            let fork = EthereumHardfork::VARIANTS.get(usize::from(*position));
+            matches!(activation, Activation::Refused(_)) && fork != Some(&EthereumHardfork::Dao)
+        };
+        if self.forks.iter().any(refused) {
+            return Err(ChainSpecError::Unsupported {
+                field: "daoForkSupport",
+                reason: "only the DAO fork can be refused",
+            });
+        }
+        Ok(())
+    }
+
     /// Block-numbered forks precede the Merge, and among themselves the numbers do not fall; nor
     /// do the timestamps after it.
     fn check_order(&self) -> Result<(), ChainSpecError> {
@@ -229,12 +257,9 @@ impl ChainSpec {
                 continue;
             };
             // A petersburgBlock at constantinopleBlock's place, and the difficulty bombs, have no
-            // rules of their own that could be out of order; the DAO fork may be anywhere.
-            if matches!(fork, EthereumHardfork::Dao) {
-                continue;
-            }
+            // rules of their own that could be out of order.
             let (at, timed) = match activation {
-                Activation::Block(number) => (*number, false),
+                Activation::Block(number) | Activation::Refused(number) => (*number, false),
                 Activation::Time(time) => (*time, true),
                 Activation::Merge => continue,
             };
@@ -267,6 +292,9 @@ impl ChainSpec {
             F::Prague,
             F::Osaka,
         ];
+        if let (Some(_), None) = (self.activation(F::Dao), self.activation(F::Homestead)) {
+            return Err(ChainSpecError::Missing { later: F::Dao, earlier: F::Homestead });
+        }
         let mut missing: Option<EthereumHardfork> = None;
         for fork in LADDER {
             match (self.activation(fork), missing) {
@@ -366,13 +394,24 @@ pub struct ActiveSpec<'a> {
     merged: bool,
 }
 
+impl ActiveSpec<'_> {
+    /// The block from which on the chain refuses the DAO fork, if it does.
+    #[must_use]
+    pub fn dao_fork_refused_at(&self) -> Option<u64> {
+        match self.spec.activation(EthereumHardfork::Dao) {
+            Some(Activation::Refused(number)) => Some(number),
+            _ => None,
+        }
+    }
+}
+
 impl EthereumHardforks for ActiveSpec<'_> {
     fn ethereum_fork_activation(&self, fork: EthereumHardfork) -> ForkCondition {
         match self.spec.activation(fork) {
             Some(Activation::Block(number)) => ForkCondition::Block(number),
             Some(Activation::Time(time)) => ForkCondition::Timestamp(time),
             Some(Activation::Merge) if self.merged => ForkCondition::ZERO_BLOCK,
-            Some(Activation::Merge) | None => ForkCondition::Never,
+            Some(Activation::Merge | Activation::Refused(_)) | None => ForkCondition::Never,
         }
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use alloy_primitives::map::AddressSet;
 use common::account::AccountWrite;
 use common::work::{Effects, Executed, ReadSet, TxOutcome};
-use revm::state::Bytecode;
+use executor_shard::engine::Code;
+use revm::primitives::hardfork::SpecId;
 
 macro_rules! features {
     ($($(#[doc = $text:literal])+ $name:ident),+ $(,)?) => {
@@ -139,10 +140,8 @@ impl Coverage {
                 AccountWrite::Update { .. } => {}
             }
         }
-        let delegations = writes
-            .code
-            .iter()
-            .filter(|(_, code)| Bytecode::new_raw_checked(code.clone()).is_ok_and(|code| code.is_eip7702()));
+        let delegations =
+            writes.code.iter().filter(|(_, code)| Code::new(code.clone()).under(SpecId::PRAGUE).is_eip7702());
         self.count(Feature::Delegations, delegations.count() as u64);
     }
 

@@ -7,15 +7,14 @@ use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use alloy_trie::root::{state_root_unsorted, storage_root_unhashed};
 use alloy_trie::{EMPTY_ROOT_HASH, TrieAccount};
 use common::account::{Account, AccountDelta, AccountRecord};
-use executor_shard::engine::{MemoryState, StateError, StateView, bytecode};
-use revm::state::Bytecode;
+use executor_shard::engine::{Code, MemoryState, StateError, StateView};
 
 /// A whole state.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mirror {
     accounts: BTreeMap<Address, Account>,
     slots: BTreeMap<(Address, U256), U256>,
-    code: BTreeMap<B256, Bytecode>,
+    code: BTreeMap<B256, Code>,
     ancestors: BTreeMap<u64, B256>,
 }
 
@@ -26,7 +25,7 @@ impl Mirror {
     }
 
     pub(super) fn add_code(&mut self, code: &[(B256, Bytes)]) {
-        self.code.extend(code.iter().map(|(hash, code)| (*hash, bytecode(code.clone()))));
+        self.code.extend(code.iter().map(|(hash, code)| (*hash, Code::new(code.clone()))));
     }
 
     pub(super) fn has_code(&self, hash: &B256) -> bool {
@@ -99,9 +98,9 @@ impl StateView for Mirror {
         Ok(self.slots.get(&(*address, *slot)).copied().unwrap_or_default())
     }
 
-    fn code(&self, hash: &B256) -> Result<Bytecode, StateError> {
+    fn code(&self, hash: &B256) -> Result<Code, StateError> {
         if *hash == KECCAK256_EMPTY {
-            return Ok(Bytecode::default());
+            return Ok(Code::default());
         }
         self.code.get(hash).cloned().ok_or(StateError::MissingCode(*hash))
     }

@@ -7,9 +7,9 @@ use common::id::Height;
 use std::path::Path;
 
 use alloy_consensus::Header;
-use alloy_consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
+use alloy_consensus::constants::EMPTY_WITHDRAWALS;
 use alloy_eips::eip7685::EMPTY_REQUESTS_HASH;
-use alloy_primitives::{B64, B256, Bytes};
+use alloy_primitives::{B64, B256, Bytes, U64};
 use alloy_trie::TrieAccount;
 use alloy_trie::root::{state_root_unhashed, storage_root_unhashed};
 use common::account::AccountRecord;
@@ -64,7 +64,7 @@ pub enum GenesisError {
 }
 
 /// The fields that geth insists on, whose absence the library would take for a zero, or the chain
-/// id of mainnet.
+/// id of mainnet; and those of the header that the library leaves out.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Required {
@@ -75,6 +75,8 @@ struct Required {
     _difficulty: IgnoredAny,
     #[serde(rename = "alloc")]
     _alloc: IgnoredAny,
+    /// Which the library does not know at all.
+    gas_used: Option<U64>,
 }
 
 #[derive(Deserialize)]
@@ -89,9 +91,10 @@ struct RequiredConfig {
 /// [`InputError`] naming the file and, where it applies, the field.
 pub fn read_genesis(path: &Path) -> Result<Genesis, InputError> {
     let content = Source::open(path)?.read_all(MAX_INPUT_BYTES)?;
-    let Required { config: RequiredConfig { _chain_id }, .. } = from_bytes(path, &content)?;
+    let Required { config: RequiredConfig { _chain_id }, gas_used, .. } = from_bytes(path, &content)?;
     let genesis: alloy_genesis::Genesis = from_bytes(path, &content)?;
-    genesis_from_parts(&genesis).map_err(|source| InputError::Genesis { file: path.into(), source })
+    let gas_used = gas_used.map_or(0, |gas| gas.to());
+    compose(&genesis, gas_used).map_err(|source| InputError::Genesis { file: path.into(), source })
 }
 
 /// Composes block 0 and its state.
@@ -102,6 +105,10 @@ pub fn read_genesis(path: &Path) -> Result<Genesis, InputError> {
 /// # Errors
 /// [`GenesisError`] if this cannot be the beginning of a chain.
 pub fn genesis_from_parts(genesis: &alloy_genesis::Genesis) -> Result<Genesis, GenesisError> {
+    compose(genesis, 0)
+}
+
+fn compose(genesis: &alloy_genesis::Genesis, gas_used: u64) -> Result<Genesis, GenesisError> {
     let spec = ChainSpec::from_config(&genesis.config)?;
     if let Some(number) = genesis.number.filter(|number| *number > 0) {
         return Err(GenesisError::Number { number });
@@ -112,7 +119,7 @@ pub fn genesis_from_parts(genesis: &alloy_genesis::Genesis) -> Result<Genesis, G
         state.add(*address, account.balance, account.nonce.unwrap_or_default(), account.code.clone(), slots);
     }
     let (accounts, code) = state.finish();
-    let header = header(genesis, state_root(&accounts))?;
+    let header = Header { gas_used, ..header(genesis, state_root(&accounts))? };
     let hash = header.hash_slow();
     Ok(Genesis { spec, header, hash, accounts, code })
 }
@@ -166,11 +173,6 @@ fn header(genesis: &alloy_genesis::Genesis, state_root: B256) -> Result<Header, 
     }
     if active(config.prague_time) {
         header.requests_hash = Some(EMPTY_REQUESTS_HASH);
-    }
-    if active(config.amsterdam_time) {
-        // An empty list hashes alike, whatever it is a list of.
-        header.block_access_list_hash = Some(EMPTY_OMMER_ROOT_HASH);
-        header.slot_number = Some(genesis.slot_number.unwrap_or_default());
     }
     Ok(header)
 }
@@ -296,7 +298,6 @@ mod tests {
         assert_eq!(header.parent_beacon_block_root, Some(B256::ZERO));
         let sha256 = b256!("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         assert_eq!(header.requests_hash, Some(sha256));
-        assert_eq!((header.block_access_list_hash, header.slot_number), (None, None));
         assert_eq!(header.nonce, B64::from(0x42u64));
         assert_eq!(hash, header.hash_slow());
     }
@@ -329,14 +330,15 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_block_access_list_hashes_like_any_empty_list() {
-        assert_eq!(EMPTY_OMMER_ROOT_HASH, keccak256([0xc0]));
-        let mut json = modern();
-        json["config"]["osakaTime"] = json!(0);
-        json["config"]["amsterdamTime"] = json!(0);
-        let header = read(&json).unwrap().header;
-        assert_eq!(header.block_access_list_hash, Some(EMPTY_OMMER_ROOT_HASH));
-        assert_eq!(header.slot_number, Some(0));
+    fn the_gas_used_that_a_genesis_states_is_in_its_header() {
+        assert_eq!(read(&small()).unwrap().header.gas_used, 0);
+        for stated in [json!("0x5208"), json!("21000"), json!(21_000)] {
+            let mut json = small();
+            json["gasUsed"] = stated;
+            let genesis = read(&json).unwrap();
+            assert_eq!(genesis.header.gas_used, 21_000);
+            assert_eq!(genesis.hash, genesis.header.hash_slow());
+        }
     }
 
     #[test]

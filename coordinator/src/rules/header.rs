@@ -60,6 +60,12 @@ fn check_extra_data(header: &Header, active: ActiveSpec<'_>) -> Result<(), Rejec
         let reason = format!("is {}, must be \"dao-hard-fork\" (EIP-779)", header.extra_data);
         return Err(broken("extraData", reason));
     }
+    if let Some(fork) = active.dao_fork_refused_at()
+        && (fork..fork.saturating_add(DAO_EXTRA_RANGE)).contains(&header.number)
+        && header.extra_data.as_ref() == DAO_EXTRA_DATA
+    {
+        return Err(broken("extraData", "is \"dao-hard-fork\", but this chain refuses that fork (EIP-779)"));
+    }
     Ok(())
 }
 

@@ -33,7 +33,7 @@ pub(super) fn before_transactions<V: StateView>(
     if active.ethereum_fork_activation(EthereumHardfork::Dao).transitions_at_block(header.number) {
         drain_the_dao(&mut layers)?;
     }
-    let mut evm = EthEvmBuilder::new(BlockDb::new(layers), env).build();
+    let mut evm = EthEvmBuilder::new(BlockDb::new(layers, env.cfg_env.spec), env).build();
     let mut caller = SystemCaller::new(active);
     // At the genesis block there is no parent to tell of, and both calls see to that themselves.
     caller.apply_blockhashes_contract_call(header.parent_hash, &mut evm).map_err(system_call)?;
@@ -72,7 +72,7 @@ pub(super) fn after_transactions<V: StateView>(
         if !deposits.is_empty() {
             requests.push_request_with_type(eip6110::DEPOSIT_REQUEST_TYPE, deposits);
         }
-        let mut evm = EthEvmBuilder::new(BlockDb::new(layers), env).build();
+        let mut evm = EthEvmBuilder::new(BlockDb::new(layers, env.cfg_env.spec), env).build();
         SystemCaller::new(active)
             .append_post_execution_changes(&mut evm, &mut requests)
             .map_err(system_call)?;

@@ -3,6 +3,7 @@
 
 use alloy_primitives::map::AddressMap;
 use alloy_primitives::{Address, B256, U256};
+use revm::primitives::hardfork::SpecId;
 use revm::state::{Account as EvmAccount, AccountInfo, Bytecode};
 use revm::{Database, DatabaseCommit};
 
@@ -15,13 +16,14 @@ use super::view::{StateError, StateView};
 #[derive(Debug)]
 pub struct BlockDb<V> {
     view: Layered<V>,
+    spec: SpecId,
 }
 
 impl<V> BlockDb<V> {
-    /// Wraps a view.
+    /// Wraps a view. `spec` decides what code means.
     #[must_use]
-    pub fn new(view: Layered<V>) -> Self {
-        Self { view }
+    pub fn new(view: Layered<V>, spec: SpecId) -> Self {
+        Self { view, spec }
     }
 
     /// Gives the view back, with what was committed.
@@ -39,7 +41,7 @@ impl<V: StateView> Database for BlockDb<V> {
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, StateError> {
-        self.view.code(&code_hash)
+        Ok(self.view.code(&code_hash)?.under(self.spec))
     }
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, StateError> {

@@ -64,7 +64,7 @@ impl<V: StateView> Executor<V> {
         let rules = CommitRules::of(&env);
         let spec = env.cfg_env.spec;
         let net_gas = net_gas::is_wanted(&env);
-        let db = RecordingDb::new(Layered { overlay, base });
+        let db = RecordingDb::new(Layered { overlay, base }, spec);
         let context: MainnetContext<RecordingDb<Layered<V>>> = MainnetContext::new(db, spec);
         let EvmEnv { block_env, cfg_env } = env;
         let context: MainnetContext<RecordingDb<Layered<V>>> =

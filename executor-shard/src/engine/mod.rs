@@ -6,6 +6,7 @@
 //! transaction encodings alloy's.
 
 mod block_db;
+mod code;
 mod evm;
 mod execute;
 mod net_gas;
@@ -17,12 +18,13 @@ mod state;
 mod view;
 
 pub use block_db::BlockDb;
+pub use code::Code;
 pub use execute::{CommitRules, Executor};
 pub use overlay::{Layered, Overlay, OverlayAccount};
 pub use poison::Poisoned;
 pub use recover::recover_sender;
 pub use state::{ANCESTORS_KEPT, MemoryState, StoredAccount};
-pub use view::{StateError, StateView, bytecode};
+pub use view::{StateError, StateView};
 
 /// The engine's version: results of different engines must not be mixed in one block.
 pub const ENGINE_VERSION: &str = concat!("revm-43/", env!("CARGO_PKG_VERSION"));

@@ -6,9 +6,9 @@
 use alloy_primitives::map::{AddressMap, B256Map, HashMap};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use common::account::{Account, AccountDelta, AccountWrite, SlotValue, WriteSet};
-use revm::state::Bytecode;
 
-use super::view::{StateError, StateView, bytecode};
+use super::code::Code;
+use super::view::{StateError, StateView};
 
 /// One account as the overlay has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct OverlayAccount {
 #[derive(Debug, Clone, Default)]
 pub struct Overlay {
     accounts: AddressMap<OverlayAccount>,
-    code: B256Map<Bytecode>,
+    code: B256Map<Code>,
 }
 
 impl Overlay {
@@ -68,13 +68,13 @@ impl Overlay {
     /// Takes up code by its hash.
     pub fn add_code(&mut self, code: &[(B256, Bytes)]) {
         for (hash, bytes) in code {
-            self.code.entry(*hash).or_insert_with(|| bytecode(bytes.clone()));
+            self.code.entry(*hash).or_insert_with(|| Code::new(bytes.clone()));
         }
     }
 
     /// Code that was written, by its hash.
     #[must_use]
-    pub fn code(&self, hash: &B256) -> Option<&Bytecode> {
+    pub fn code(&self, hash: &B256) -> Option<&Code> {
         self.code.get(hash)
     }
 
@@ -153,7 +153,7 @@ impl Overlay {
         let mut code: Vec<(B256, Bytes)> = changes
             .iter()
             .filter_map(|delta| delta.account.map(|account| account.code_hash))
-            .filter_map(|hash| self.code.get(&hash).map(|code| (hash, code.original_bytes())))
+            .filter_map(|hash| self.code.get(&hash).map(|code| (hash, code.bytes())))
             .collect();
         code.sort_unstable_by_key(|(hash, _)| *hash);
         code.dedup_by_key(|(hash, _)| *hash);
@@ -215,7 +215,7 @@ impl<V: StateView> StateView for Layered<V> {
         self.base.slot(address, slot)
     }
 
-    fn code(&self, hash: &B256) -> Result<Bytecode, StateError> {
+    fn code(&self, hash: &B256) -> Result<Code, StateError> {
         match self.overlay.code.get(hash) {
             Some(code) => Ok(code.clone()),
             None => self.base.code(hash),

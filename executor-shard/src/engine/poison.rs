@@ -3,8 +3,8 @@
 
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use common::account::Account;
-use revm::state::Bytecode;
 
+use super::code::Code;
 use super::view::{StateError, StateView};
 
 /// One key in this many is wrong.
@@ -65,7 +65,7 @@ impl<V: StateView> StateView for Poisoned<V> {
         })
     }
 
-    fn code(&self, hash: &B256) -> Result<Bytecode, StateError> {
+    fn code(&self, hash: &B256) -> Result<Code, StateError> {
         self.inner.code(hash)
     }
 

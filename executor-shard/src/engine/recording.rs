@@ -8,6 +8,7 @@ use alloy_primitives::{Address, B256, U256};
 use common::account::{Account, SlotValue};
 use common::work::{AccountReads, ReadSet};
 use revm::Database;
+use revm::primitives::hardfork::SpecId;
 use revm::state::{AccountInfo, Bytecode};
 
 use super::view::{StateError, StateView};
@@ -17,13 +18,15 @@ use super::view::{StateError, StateView};
 pub(super) struct RecordingDb<V> {
     /// The view that answers.
     pub(super) view: V,
+    /// Decides what code means.
+    spec: SpecId,
     reads: ReadSet,
     positions: AddressMap<usize>,
 }
 
 impl<V> RecordingDb<V> {
-    pub(super) fn new(view: V) -> Self {
-        Self { view, reads: ReadSet::default(), positions: AddressMap::default() }
+    pub(super) fn new(view: V, spec: SpecId) -> Self {
+        Self { view, spec, reads: ReadSet::default(), positions: AddressMap::default() }
     }
 
     /// The reads since the last call.
@@ -76,7 +79,7 @@ impl<V: StateView> Database for RecordingDb<V> {
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, StateError> {
-        self.view.code(&code_hash)
+        Ok(self.view.code(&code_hash)?.under(self.spec))
     }
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, StateError> {

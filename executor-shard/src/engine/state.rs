@@ -9,9 +9,9 @@ use alloy_primitives::map::{AddressMap, B256Map, HashMap};
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
 use common::account::{Account, AccountDelta, AccountRecord};
 use common::digest::ContentDigest;
-use revm::state::Bytecode;
 
-use super::view::{StateError, StateView, bytecode};
+use super::code::Code;
+use super::view::{StateError, StateView};
 
 /// How many ancestors are kept: the 256 that BLOCKHASH can see (Yellow Paper, section 9.4.2), and
 /// as many again as a chain may be unwound by.
@@ -30,7 +30,7 @@ pub struct StoredAccount {
 #[derive(Debug, Clone, Default)]
 pub struct MemoryState {
     accounts: AddressMap<StoredAccount>,
-    code: B256Map<Bytecode>,
+    code: B256Map<Code>,
     ancestors: BTreeMap<u64, B256>,
     digest: ContentDigest,
 }
@@ -60,7 +60,7 @@ impl MemoryState {
     }
 
     /// All code, in no particular order.
-    pub fn code_entries(&self) -> impl Iterator<Item = (&B256, &Bytecode)> {
+    pub fn code_entries(&self) -> impl Iterator<Item = (&B256, &Code)> {
         self.code.iter()
     }
 
@@ -90,7 +90,7 @@ impl MemoryState {
 
     /// Adds code under its hash.
     pub fn insert_code(&mut self, hash: B256, code: Bytes) {
-        self.code.entry(hash).or_insert_with(|| bytecode(code));
+        self.code.entry(hash).or_insert_with(|| Code::new(code));
     }
 
     /// Adds the hash of an ancestor; those that nobody can need any more are dropped.
@@ -150,9 +150,9 @@ impl StateView for MemoryState {
         Ok(stored.and_then(|stored| stored.storage.get(slot)).copied().unwrap_or_default())
     }
 
-    fn code(&self, hash: &B256) -> Result<Bytecode, StateError> {
+    fn code(&self, hash: &B256) -> Result<Code, StateError> {
         if *hash == KECCAK256_EMPTY {
-            return Ok(Bytecode::default());
+            return Ok(Code::default());
         }
         self.code.get(hash).cloned().ok_or(StateError::MissingCode(*hash))
     }

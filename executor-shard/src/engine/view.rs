@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_primitives::{Address, B256, U256};
 use common::account::Account;
-use revm::state::Bytecode;
+
+use super::code::Code;
 
 /// Why a state view cannot answer: the holder is broken, not the transaction.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +41,7 @@ pub trait StateView: std::fmt::Debug {
     ///
     /// # Errors
     /// [`StateError::MissingCode`] when the holder does not have it.
-    fn code(&self, hash: &B256) -> Result<Bytecode, StateError>;
+    fn code(&self, hash: &B256) -> Result<Code, StateError>;
 
     /// The hash of an ancestor; zero if it is not among the 256 that BLOCKHASH sees.
     ///
@@ -67,7 +68,7 @@ macro_rules! delegate {
                 (**self).slot(address, slot)
             }
 
-            fn code(&self, hash: &B256) -> Result<Bytecode, StateError> {
+            fn code(&self, hash: &B256) -> Result<Code, StateError> {
                 (**self).code(hash)
             }
 
@@ -85,22 +86,3 @@ macro_rules! delegate {
 delegate!(impl<V: StateView + ?Sized> StateView for &V);
 delegate!(impl<V: StateView + ?Sized> StateView for Arc<V>);
 delegate!(impl<V: StateView + ?Sized> StateView for Box<V>);
-
-/// Code as the EVM runs it. Bytes that begin like a delegation (EIP-7702) but are none are
-/// ordinary code, deployed before EIP-3541 forbade them.
-#[must_use]
-pub fn bytecode(bytes: Bytes) -> Bytecode {
-    Bytecode::new_raw_checked(bytes.clone()).unwrap_or_else(|_| Bytecode::new_legacy(bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn malformed_delegations_are_ordinary_code() {
-        let code = bytecode(Bytes::from_static(&[0xef, 0x01, 0x00, 0x01]));
-        assert_eq!(code.eip7702_address(), None);
-        assert_eq!(code.original_byte_slice(), &[0xef, 0x01, 0x00, 0x01]);
-    }
-}

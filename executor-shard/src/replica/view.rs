@@ -5,9 +5,8 @@ use std::sync::Arc;
 use alloy_primitives::{Address, B256, U256};
 use common::account::{Account, AccountDelta, Delta, SlotValue};
 use common::digest::ContentDigest;
-use revm::state::Bytecode;
 
-use crate::engine::{MemoryState, Overlay, StateError, StateView};
+use crate::engine::{Code, MemoryState, Overlay, StateError, StateView};
 use crate::store::DiskState;
 
 /// Layers above the base before it is copied to fold them: only a slot that is stuck for as many
@@ -236,7 +235,7 @@ impl StateView for ReplicaView {
         self.base.view().slot(address, slot)
     }
 
-    fn code(&self, hash: &B256) -> Result<Bytecode, StateError> {
+    fn code(&self, hash: &B256) -> Result<Code, StateError> {
         match self.layers.iter().find_map(|layer| layer.overlay.code(hash)) {
             Some(code) => Ok(code.clone()),
             None => self.base.view().code(hash),

@@ -9,7 +9,8 @@ use std::sync::{PoisonError, RwLock};
 use alloy_primitives::{Address, B256, U256};
 use common::account::{Account, AccountDelta};
 use quick_cache::sync::Cache;
-use revm::state::Bytecode;
+
+use crate::engine::Code;
 
 /// Contracts whose code is kept ready to run, at most: about 100 MiB of the largest ones.
 const CODES: usize = 2048;
@@ -25,7 +26,7 @@ pub struct StateCache {
     newest: RwLock<u64>,
     accounts: Cache<Address, Since<Option<Account>>>,
     slots: Cache<(Address, U256), Since<U256>>,
-    code: Cache<B256, Bytecode>,
+    code: Cache<B256, Code>,
 }
 
 impl StateCache {
@@ -81,7 +82,7 @@ impl StateCache {
         self.slots.get(&(*address, *slot)).filter(|(since, _)| *since <= version).map(|(_, value)| value)
     }
 
-    pub(super) fn code(&self, hash: &B256) -> Option<Bytecode> {
+    pub(super) fn code(&self, hash: &B256) -> Option<Code> {
         self.code.get(hash)
     }
 
@@ -99,7 +100,7 @@ impl StateCache {
         }
     }
 
-    pub(super) fn fill_code(&self, hash: &B256, code: Bytecode) {
+    pub(super) fn fill_code(&self, hash: &B256, code: Code) {
         self.code.insert(*hash, code);
     }
 }

@@ -6,14 +6,13 @@ use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use common::account::{Account, AccountRecord, SlotValue};
 use common::message::SnapshotChunk;
 use redb::{ReadOnlyTable, ReadTransaction};
-use revm::state::Bytecode;
 
 use super::cache::StateCache;
 use super::{
     ACCOUNT_BYTES, ACCOUNTS, ANCESTORS, CODE, SLOTS, decode_account, decode_slot, joined, slot_key,
     slot_range, storage_error,
 };
-use crate::engine::{StateError, StateView, bytecode};
+use crate::engine::{Code, StateError, StateView};
 
 /// What a slot takes in a chunk.
 const SLOT_SIZE: usize = 66;
@@ -251,15 +250,15 @@ impl StateView for DiskState {
         Ok(value)
     }
 
-    fn code(&self, hash: &B256) -> Result<Bytecode, StateError> {
+    fn code(&self, hash: &B256) -> Result<Code, StateError> {
         if *hash == KECCAK256_EMPTY {
-            return Ok(Bytecode::default());
+            return Ok(Code::default());
         }
         if let Some(code) = self.cache.code(hash) {
             return Ok(code);
         }
         let found = self.code.get(&hash.0).map_err(storage_error)?.ok_or(StateError::MissingCode(*hash))?;
-        let code = bytecode(Bytes::copy_from_slice(found.value()));
+        let code = Code::new(Bytes::copy_from_slice(found.value()));
         self.cache.fill_code(hash, code.clone());
         Ok(code)
     }
