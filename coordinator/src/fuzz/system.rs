@@ -10,9 +10,8 @@ use common::chain_spec::ChainSpec;
 use common::codec::{self, MAX_PAYLOAD_BYTES};
 use common::id::{Height, StateRef, TxIndex};
 use common::work::{TxOutcome, WorkKind, WorkOutput, WorkSpec};
-use executor_shard::engine::{MemoryState, StateError, StateView, recover_sender};
+use executor_shard::engine::{Code, MemoryState, StateError, StateView, recover_sender};
 use executor_shard::sub_block::{self, Progress};
-use revm::state::Bytecode;
 
 use super::coverage::{Coverage, Feature};
 use super::draw::Draw;
@@ -81,7 +80,7 @@ impl StateView for Richer<'_> {
         self.state.slot(address, slot)
     }
 
-    fn code(&self, hash: &B256) -> Result<Bytecode, StateError> {
+    fn code(&self, hash: &B256) -> Result<Code, StateError> {
         self.state.code(hash)
     }
 

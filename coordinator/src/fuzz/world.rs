@@ -207,6 +207,15 @@ impl World {
         if draw.one_in(4) {
             self.add_account(numbered(0xbe, 1), 5, 0, vec![]);
         }
+        if draw.one_in(3) {
+            // A delegation from Prague on, ordinary code before.
+            let target = draw.pick(&self.contracts);
+            let code = [&[0xef, 0x01, 0x00], target.as_slice()].concat();
+            let address = numbered(0xef, 0);
+            self.add_contract(address, 3, code.into(), vec![]);
+            self.names.addresses.push(address);
+            self.names.callees.push(address);
+        }
         let balance = U256::MAX - U256::from(draw.pick(&[0u64, 1, 3, 2_000]));
         let account = Account { balance, ..Account::default() };
         self.records.push(AccountRecord { address: self.brimful, account, storage: vec![] });
