@@ -358,3 +358,6 @@ pub fn overlay_of(prelude: &Prelude) -> Overlay {
     }
     overlay
 }
+
+#[cfg(test)]
+mod tests;
