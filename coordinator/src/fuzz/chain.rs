@@ -203,7 +203,7 @@ impl<'a> Chain<'a> {
 
     /// Whether it was the drafter that refused the block: alloy-evm alone does not.
     fn blobs_refuse(&self, baseline: &Verdict) -> bool {
-        baseline.as_ref().is_err_and(|error| error.to_string().contains("too many blobs"))
+        baseline.as_ref().is_err_and(|error| error.to_string().contains(compare::TOO_MANY_BLOBS))
     }
 
     /// The plans of one block, each with draws of its own: the same whatever other plans there are.

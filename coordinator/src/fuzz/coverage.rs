@@ -50,6 +50,8 @@ features! {
     SetCode,
     /// transactions left out of their block because they would have been invalid
     LeftOut,
+    /// transfers whose senders hold what they spend, but not the most that they may spend
+    Uncovered,
     /// transactions with really recovered signatures
     Recovered,
     /// results that failed or reverted

@@ -10,7 +10,7 @@ use common::block::{Block, Ommers, Transaction};
 use common::chain_spec::ChainSpec;
 use common::id::TxIndex;
 
-use super::compare::Verdict;
+use super::compare::{TOO_MANY_BLOBS, Verdict};
 use super::coverage::{Coverage, Feature};
 use super::draw::Draw;
 use super::fork::Fork;
@@ -65,7 +65,7 @@ impl<'a> Drafter<'a> {
             85..97 => draw.between(25, 60),
             _ => draw.between(60, 200),
         } as usize;
-        let spoil_at = draw.one_in(10).then(|| draw.below(wanted as u64) as usize);
+        let spoil_at = draw.one_in(8).then(|| draw.below(wanted as u64) as usize);
         let blobs = spec.blob_params(stage.header.timestamp);
         Self {
             stage,
@@ -133,7 +133,7 @@ impl TransactionSource for Drafter<'_> {
         if blob_gas > left {
             // alloy-evm does not add the blobs of a block up: the rule stands here (EIP-4844).
             let index = TxIndex(u32::try_from(index).unwrap_or(u32::MAX));
-            return Err(Rejection::Transaction { index, reason: "too many blobs in the block".into() });
+            return Err(Rejection::Transaction { index, reason: TOO_MANY_BLOBS.into() });
         }
         self.blob_gas += blob_gas;
         if index > self.reached {

@@ -17,6 +17,7 @@ mod compare;
 mod coverage;
 mod draft;
 mod draw;
+mod fault;
 mod fork;
 mod mirror;
 mod program;

@@ -106,8 +106,12 @@ impl Grammar<'_> {
         }
         let runtime = match draw.below(12) {
             0 => Vec::new(),
-            // Refused from London on (EIP-3541).
+            // Refused from London on (EIP-3541). With 20 bytes it has the form of a delegation.
             1 => [&[0xef, 0x01, 0x00], [0xc0; 19].as_slice()].concat(),
+            2 => {
+                let target = draw.pick(&self.names.callees);
+                [&[0xef, 0x01, 0x00], target.as_slice()].concat()
+            }
             _ => child.finish(),
         };
         creation_code(&runtime, |asm| {

@@ -3,13 +3,14 @@
 
 use std::sync::atomic::AtomicBool;
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
+use common::account::Account;
 use common::block::{Block, BlockPayload, ShardBlock};
 use common::chain_spec::ChainSpec;
 use common::codec::{self, MAX_PAYLOAD_BYTES};
 use common::id::{Gas, Height, StateRef, TxIndex};
 use common::work::{TxOutcome, WorkKind, WorkOutput, WorkSpec};
-use executor_shard::engine::{MemoryState, StateError, recover_sender};
+use executor_shard::engine::{Code, MemoryState, StateError, StateView, recover_sender};
 use executor_shard::sub_block::{self, Progress};
 
 use super::coverage::{Coverage, Feature};
@@ -46,10 +47,50 @@ enum Fate {
     Arrives,
     /// It arrives over the wire.
     Wired,
-    /// It was made on another base.
+    /// It was made on an earlier base.
     Behind,
+    /// It was made on a base where accounts have more: on another branch, say.
+    Richer,
     /// It never arrives.
     Lost,
+}
+
+/// How often what becomes of results; some more are lost besides.
+const FATES: [(u64, Fate); 4] = [(12, Fate::Arrives), (3, Fate::Wired), (2, Fate::Behind), (2, Fate::Richer)];
+
+/// By how much accounts are richer: more than a fuzzed transaction's gas costs.
+const RICHER_BY: u64 = 1 << 50;
+
+/// A state in which every account that exists has more.
+#[derive(Debug)]
+struct Richer<'a> {
+    state: &'a MemoryState,
+    more: U256,
+}
+
+impl StateView for Richer<'_> {
+    fn account(&self, address: &Address) -> Result<Option<Account>, StateError> {
+        let account = self.state.account(address)?;
+        let enrich =
+            |account: Account| Account { balance: account.balance.saturating_add(self.more), ..account };
+        Ok(account.map(enrich))
+    }
+
+    fn slot(&self, address: &Address, slot: &U256) -> Result<U256, StateError> {
+        self.state.slot(address, slot)
+    }
+
+    fn code(&self, hash: &B256) -> Result<Code, StateError> {
+        self.state.code(hash)
+    }
+
+    fn block_hash(&self, number: u64) -> Result<B256, StateError> {
+        self.state.block_hash(number)
+    }
+
+    fn any_slot(&self, address: &Address, counts: &dyn Fn(&U256) -> bool) -> Result<bool, StateError> {
+        self.state.any_slot(address, counts)
+    }
 }
 
 impl Case<'_> {
@@ -81,7 +122,7 @@ impl Case<'_> {
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; count];
         let mut arrived = vec![false; count];
         for indices in sub_blocks {
-            let fate = draw.weighted(&[(12, Fate::Arrives), (3, Fate::Wired), (2, Fate::Behind)], Fate::Lost);
+            let fate = draw.weighted(&FATES, Fate::Lost);
             let fate = if draw.one_in(12) { Fate::Lost } else { fate };
             if let Some(output) = self.speculate(&shard_block, &indices, fate)? {
                 self.deliver(output, &mut outcomes, coverage);
@@ -128,10 +169,11 @@ impl Case<'_> {
             kind: WorkKind::Execute { senders, poison: self.plan.poison() },
             indices: indices.to_vec(),
         };
-        let view = match fate {
+        let view: Box<dyn StateView + '_> = match fate {
             Fate::Lost => return Ok(None),
-            Fate::Behind => self.behind,
-            Fate::Arrives | Fate::Wired => self.base,
+            Fate::Behind => Box::new(self.behind),
+            Fate::Richer => Box::new(Richer { state: self.base, more: U256::from(RICHER_BY) }),
+            Fate::Arrives | Fate::Wired => Box::new(self.base),
         };
         let result = sub_block::run(&work, block, self.spec, Some(view), &AtomicBool::new(false), &Unwatched);
         // A failure of a shard is no result: what it had is executed again.

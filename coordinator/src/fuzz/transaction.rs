@@ -1,4 +1,5 @@
-//! Draws transactions: of every type that the fork has, mostly valid, at times wrong on purpose.
+//! Draws transactions that are valid as far as can be seen, of every type that the fork has. Those that
+//! are wrong on purpose are in `fault`.
 
 use alloy_consensus::transaction::RlpEcdsaEncodableTx;
 use alloy_consensus::{
@@ -36,36 +37,22 @@ pub(super) struct Drawn {
     pub(super) features: Vec<Feature>,
 }
 
-/// The ways in which a transaction is wrong.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    NonceTooHigh,
-    NonceTooLow,
-    Balance,
-    Gas,
-    IntrinsicGas,
-    Fee,
-    ChainId,
-    Type,
-    SenderHasCode,
-}
-
 /// A transaction before it has a type.
 #[derive(Debug, Clone)]
-struct Plain {
-    nonce: u64,
+pub(super) struct Plain {
+    pub(super) nonce: u64,
     /// The most it pays for a unit of gas, and the tip in it.
-    price: u128,
-    tip: u128,
-    gas: u64,
-    to: TxKind,
-    value: U256,
-    input: Bytes,
-    chain_id: u64,
+    pub(super) price: u128,
+    pub(super) tip: u128,
+    pub(super) gas: u64,
+    pub(super) to: TxKind,
+    pub(super) value: U256,
+    pub(super) input: Bytes,
+    pub(super) chain_id: u64,
 }
 
 impl Stage<'_> {
-    fn base_fee(&self) -> u128 {
+    pub(super) fn base_fee(&self) -> u128 {
         u128::from(self.header.base_fee_per_gas.unwrap_or_default())
     }
 
@@ -77,68 +64,8 @@ impl Stage<'_> {
         Some(Drawn { transaction, sender: signer.address, features })
     }
 
-    /// Draws a transaction that cannot be part of the block, or hardly.
-    pub(super) fn spoil(&self, draw: &mut Draw, look: Look<'_>) -> Option<Drawn> {
-        use Fault as F;
-        let (mut signer, account) = self.sender(draw, look);
-        let (mut plain, _) = self.plain(draw, &account);
-        let fault = draw.weighted(
-            &[
-                (3, F::NonceTooHigh),
-                (3, F::NonceTooLow),
-                (4, F::Balance),
-                (6, F::Gas),
-                (2, F::IntrinsicGas),
-                (u64::from(self.fork >= Fork::London), F::Fee),
-                (1, F::ChainId),
-                (u64::from(self.fork < Fork::London), F::Type),
-                (u64::from(!self.signed), F::SenderHasCode),
-            ],
-            F::NonceTooHigh,
-        );
-        match fault {
-            F::NonceTooHigh => plain.nonce += draw.between(1, 2),
-            F::NonceTooLow => plain.nonce = plain.nonce.saturating_sub(1),
-            F::Balance => plain.value = account.balance.saturating_add(U256::from(draw.below(2))),
-            // Up to the block's limit: too much only together with what precedes it.
-            F::Gas => plain.gas = self.header.gas_limit.saturating_add(draw.below(2)),
-            F::IntrinsicGas => plain.gas = 20_999,
-            F::Fee => (plain.price, plain.tip) = (self.base_fee().saturating_sub(1), 0),
-            F::ChainId => plain.chain_id += 1,
-            F::SenderHasCode => signer.address = draw.pick(&self.world.contracts),
-            F::Type => {}
-        }
-        if matches!(fault, F::SenderHasCode) {
-            plain.nonce = look(signer.address).unwrap_or_default().nonce;
-        }
-        let transaction = match fault {
-            F::Type => {
-                let Plain { nonce, price, gas, to, value, input, chain_id, .. } = plain;
-                self.seal(
-                    &signer,
-                    TxEip1559 {
-                        chain_id,
-                        nonce,
-                        gas_limit: gas,
-                        max_fee_per_gas: price,
-                        max_priority_fee_per_gas: 0,
-                        to,
-                        value,
-                        access_list: AccessList::default(),
-                        input,
-                    },
-                )
-            }
-            F::Fee | F::ChainId if self.fork >= Fork::London => {
-                self.fee_market(&signer, plain, AccessList::default())
-            }
-            _ => self.legacy(&signer, plain),
-        };
-        Some(Drawn { transaction: transaction?, sender: signer.address, features: Vec::new() })
-    }
-
     /// Someone who has funds, mostly.
-    fn sender(&self, draw: &mut Draw, look: Look<'_>) -> (Signer, Account) {
+    pub(super) fn sender(&self, draw: &mut Draw, look: Look<'_>) -> (Signer, Account) {
         let mut found = (Signer::default(), Account::default());
         for _ in 0..4 {
             let signer = if draw.one_in(3) {
@@ -156,7 +83,7 @@ impl Stage<'_> {
         found
     }
 
-    fn plain(&self, draw: &mut Draw, account: &Account) -> (Plain, Vec<Feature>) {
+    pub(super) fn plain(&self, draw: &mut Draw, account: &Account) -> (Plain, Vec<Feature>) {
         let mut features = Vec::new();
         let base_fee = self.base_fee();
         let tip = draw.pick(&[0u128, 0, 1, 3, 1_000]);
@@ -192,8 +119,12 @@ impl Stage<'_> {
         (plain, features)
     }
 
-    /// Who receives a transfer: signers, so that credits are spent again; the beneficiary; anyone.
+    /// Who receives a transfer: signers, so that credits are spent again; the beneficiary; anyone; an
+    /// account that cannot take much more.
     fn recipient(&self, draw: &mut Draw) -> Address {
+        if draw.one_in(16) {
+            return self.world.brimful;
+        }
         match draw.below(6) {
             0 | 1 => draw.pick(&self.world.signers).address,
             2 => self.header.beneficiary,
@@ -288,13 +219,18 @@ impl Stage<'_> {
         AccessList(items.collect())
     }
 
-    fn legacy(&self, signer: &Signer, plain: Plain) -> Option<Transaction> {
+    pub(super) fn legacy(&self, signer: &Signer, plain: Plain) -> Option<Transaction> {
         let Plain { nonce, price, gas, to, value, input, chain_id, .. } = plain;
         let chain_id = (self.fork >= Fork::SpuriousDragon).then_some(chain_id);
         self.seal(signer, TxLegacy { chain_id, nonce, gas_price: price, gas_limit: gas, to, value, input })
     }
 
-    fn fee_market(&self, signer: &Signer, plain: Plain, access_list: AccessList) -> Option<Transaction> {
+    pub(super) fn fee_market(
+        &self,
+        signer: &Signer,
+        plain: Plain,
+        access_list: AccessList,
+    ) -> Option<Transaction> {
         let Plain { nonce, price, tip, gas, to, value, input, chain_id } = plain;
         self.seal(
             signer,
@@ -313,9 +249,22 @@ impl Stage<'_> {
     }
 
     fn blob(&self, draw: &mut Draw, signer: &Signer, plain: Plain, to: Address) -> Option<Transaction> {
-        let Plain { nonce, price, tip, gas, value, input, chain_id, .. } = plain;
         // Version 1 (EIP-4844) stands in the first byte.
         let versioned = |n: u64| B256::from((U256::from(1) << 248) | U256::from(n));
+        let hashes = (0..draw.between(1, 3)).map(versioned).collect();
+        let most = draw.pick(&[1_000_000u128, 1_000_000, 1_000_000, 1]);
+        self.with_blobs(signer, plain, to, hashes, most)
+    }
+
+    pub(super) fn with_blobs(
+        &self,
+        signer: &Signer,
+        plain: Plain,
+        to: Address,
+        blob_versioned_hashes: Vec<B256>,
+        max_fee_per_blob_gas: u128,
+    ) -> Option<Transaction> {
+        let Plain { nonce, price, tip, gas, value, input, chain_id, .. } = plain;
         self.seal(
             signer,
             TxEip4844 {
@@ -327,8 +276,8 @@ impl Stage<'_> {
                 to,
                 value,
                 access_list: AccessList::default(),
-                blob_versioned_hashes: (0..draw.between(1, 3)).map(versioned).collect(),
-                max_fee_per_blob_gas: draw.pick(&[1_000_000u128, 1_000_000, 1_000_000, 1]),
+                blob_versioned_hashes,
+                max_fee_per_blob_gas,
                 input,
             },
         )
@@ -342,19 +291,29 @@ impl Stage<'_> {
         to: Address,
         look: Look<'_>,
     ) -> Option<Transaction> {
+        let list = (0..draw.between(1, 3)).filter_map(|_| self.authorization(draw, signer.address, look));
+        let list = list.collect();
+        let to = if draw.one_in(2) { draw.pick(&self.world.signers).address } else { to };
+        self.with_authorizations(signer, plain, to, list)
+    }
+
+    pub(super) fn with_authorizations(
+        &self,
+        signer: &Signer,
+        plain: Plain,
+        to: Address,
+        authorization_list: Vec<SignedAuthorization>,
+    ) -> Option<Transaction> {
         let Plain { nonce, price, tip, gas, value, input, chain_id, .. } = plain;
-        let count = draw.between(1, 3);
-        let authorization_list =
-            (0..count).filter_map(|_| self.authorization(draw, signer.address, look)).collect();
         self.seal(
             signer,
             TxEip7702 {
                 chain_id,
                 nonce,
-                gas_limit: gas + 25_000 * count,
+                gas_limit: gas + 25_000 * authorization_list.len() as u64,
                 max_fee_per_gas: price,
                 max_priority_fee_per_gas: tip,
-                to: if draw.one_in(2) { draw.pick(&self.world.signers).address } else { to },
+                to,
                 value,
                 access_list: AccessList::default(),
                 authorization_list,
@@ -388,7 +347,7 @@ impl Stage<'_> {
     }
 
     /// Signs, or puts a signature there that nobody will look at.
-    fn seal<T>(&self, signer: &Signer, transaction: T) -> Option<Transaction>
+    pub(super) fn seal<T>(&self, signer: &Signer, transaction: T) -> Option<Transaction>
     where
         T: SignableTransaction<Signature> + RlpEcdsaEncodableTx,
         EthereumTypedTransaction<TxEip4844>: From<T>,

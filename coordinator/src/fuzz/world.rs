@@ -51,6 +51,8 @@ pub(super) struct World {
     pub(super) contracts: Vec<Address>,
     /// Who may be a beneficiary.
     pub(super) beneficiaries: Vec<Address>,
+    /// Can take only a few wei more: its balance is just below 2²⁵⁶.
+    pub(super) brimful: Address,
     pub(super) names: Names,
     /// The accounts with their storage.
     pub(super) records: Vec<AccountRecord>,
@@ -64,7 +66,7 @@ pub(super) struct World {
 impl World {
     /// Draws a pre-state.
     pub(super) fn new(fork: Fork, draw: &mut Draw) -> Self {
-        let mut world = Self { signers: ALL_SIGNERS.clone(), ..Self::default() };
+        let mut world = Self { signers: ALL_SIGNERS.clone(), brimful: numbered(0xff, 0), ..Self::default() };
         world.names.first_block = draw.pick(&[1u64, 5, 200, 300, 1_000]);
         world.ancestors = (world.names.first_block.saturating_sub(300)..world.names.first_block)
             .map(|number| (number, keccak256(number.to_be_bytes())))
@@ -205,6 +207,18 @@ impl World {
         if draw.one_in(4) {
             self.add_account(numbered(0xbe, 1), 5, 0, vec![]);
         }
+        if draw.one_in(3) {
+            // A delegation from Prague on, ordinary code before.
+            let target = draw.pick(&self.contracts);
+            let code = [&[0xef, 0x01, 0x00], target.as_slice()].concat();
+            let address = numbered(0xef, 0);
+            self.add_contract(address, 3, code.into(), vec![]);
+            self.names.addresses.push(address);
+            self.names.callees.push(address);
+        }
+        let balance = U256::MAX - U256::from(draw.pick(&[0u64, 1, 3, 2_000]));
+        let account = Account { balance, ..Account::default() };
+        self.records.push(AccountRecord { address: self.brimful, account, storage: vec![] });
         let created: Vec<Address> =
             self.names.callees.iter().filter(|address| !self.contracts.contains(address)).copied().collect();
         for address in created {

@@ -9,6 +9,8 @@ use common::block::Ommers;
 use super::*;
 use crate::blocktest::networks::chain_spec;
 
+mod edges;
+
 /// A chain in the making: every block keeps the rules of its network.
 struct Chain {
     spec: ChainSpec,

@@ -5,30 +5,29 @@ use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, KECCAK256_EMPTY};
 use common::account::Account;
 use common::block::Transaction;
-use common::work::{AccountReads, Effects, ReadSet, Transfer, TxOutcome};
+use common::work::{AccountReads, Effects, Executed, ReadSet, Transfer};
 use executor_shard::engine::{StateError, StateView};
 
-/// Whether `outcome` is what sequential execution of `transaction` gives on `view`.
+/// Whether `executed` is what sequential execution of `transaction` gives on `view`.
 pub(super) fn is_valid<V: StateView>(
     view: &V,
     transaction: &Transaction,
     sender: Address,
-    outcome: &TxOutcome,
+    executed: &Executed,
 ) -> Result<bool, StateError> {
-    match outcome {
-        TxOutcome::Invalid { reads, .. } => reads_hold(view, reads),
-        TxOutcome::Executed(executed) if executed.gas_used.0 > transaction.gas_limit() => Ok(false),
-        TxOutcome::Executed(executed) => match &executed.effects {
-            Effects::Exact { reads, .. } => reads_hold(view, reads),
-            Effects::Transfer(transfer) => {
-                // What the transaction itself says is not taken from a shard.
-                let its_own = transfer.sender == sender
-                    && transaction.to() == Some(transfer.recipient)
-                    && transaction.value() == transfer.credit
-                    && transfer.recipient != sender;
-                Ok(its_own && transfer_holds(view, transfer)?)
-            }
-        },
+    if executed.gas_used.0 > transaction.gas_limit() {
+        return Ok(false);
+    }
+    match &executed.effects {
+        Effects::Exact { reads, .. } => reads_hold(view, reads),
+        Effects::Transfer(transfer) => {
+            // What the transaction itself says is not taken from a shard.
+            let its_own = transfer.sender == sender
+                && transaction.to() == Some(transfer.recipient)
+                && transaction.value() == transfer.credit
+                && transfer.recipient != sender;
+            Ok(its_own && transfer_holds(view, transfer)?)
+        }
     }
 }
 
@@ -113,6 +112,62 @@ mod tests {
     fn a_transfer_needs_the_required_balance_and_not_only_what_it_spends() {
         assert!(transfer_holds(&state(100, 3), &transfer()).unwrap());
         assert!(!transfer_holds(&state(99, 3), &transfer()).unwrap());
+    }
+
+    #[test]
+    fn a_transfer_whose_sender_does_not_exist_is_stale() {
+        let transfer = Transfer { nonce: 0, required: U256::ZERO, debit: U256::ZERO, ..transfer() };
+        assert!(!transfer_holds(&MemoryState::default(), &transfer).unwrap());
+    }
+
+    #[test]
+    fn a_transfer_that_spends_more_than_there_is_is_refused_whatever_it_says_it_requires() {
+        let lie = Transfer { required: U256::from(1), debit: U256::from(101), ..transfer() };
+        assert!(!transfer_holds(&state(100, 3), &lie).unwrap());
+    }
+
+    #[test]
+    fn a_transfer_needs_its_senders_code() {
+        let delegated = Transfer { code_hash: B256::repeat_byte(7), ..transfer() };
+        assert!(!transfer_holds(&state(100, 3), &delegated).unwrap());
+    }
+
+    const OTHER: Address = Address::repeat_byte(9);
+
+    #[test]
+    fn what_a_transaction_says_itself_is_not_taken_from_a_shard() {
+        use alloy_consensus::{SignableTransaction, TxLegacy};
+        use alloy_primitives::{Signature, TxKind};
+        use common::id::Gas;
+        let legacy = |to| TxLegacy {
+            nonce: 3,
+            gas_limit: 21_000,
+            to: TxKind::Call(to),
+            value: U256::from(10),
+            ..TxLegacy::default()
+        };
+        let signed = |to| legacy(to).into_signed(Signature::new(U256::from(1), U256::from(1), false)).into();
+        let told = |to, gas, transfer| {
+            let executed = Executed {
+                success: true,
+                gas_used: Gas(gas),
+                regular_gas: Gas(gas),
+                state_gas: Gas(0),
+                logs: vec![],
+                fee: None,
+                effects: Effects::Transfer(transfer),
+            };
+            let mut state = state(100, 3);
+            let account = Account { balance: U256::from(100), nonce: 3, ..Default::default() };
+            state.insert(AccountRecord { address: OTHER, account, storage: vec![] });
+            is_valid(&state, &signed(to), SENDER, &executed).unwrap()
+        };
+        assert!(told(RECIPIENT, 21_000, transfer()));
+        assert!(!told(RECIPIENT, 21_001, transfer()));
+        assert!(!told(RECIPIENT, 21_000, Transfer { sender: OTHER, ..transfer() }));
+        assert!(!told(RECIPIENT, 21_000, Transfer { recipient: OTHER, ..transfer() }));
+        assert!(!told(RECIPIENT, 21_000, Transfer { credit: U256::from(11), ..transfer() }));
+        assert!(!told(SENDER, 21_000, Transfer { recipient: SENDER, ..transfer() }));
     }
 
     #[test]

@@ -70,3 +70,86 @@ fn short(bytes: &[u8]) -> String {
     let ones: u32 = bytes.iter().map(|byte| byte.count_ones()).sum();
     format!("a bloom with {ones} bits and hash {digest}")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::blocktest::networks::chain_spec;
+    use alloy_consensus::Header;
+    use alloy_eips::eip7685::Requests;
+    use alloy_primitives::Bloom;
+    use common::block::Ommers;
+    use common::id::Gas;
+
+    /// An empty block of `network`, and what its execution gives.
+    fn case(network: &str) -> (ChainSpec, Block, Finished) {
+        let spec = chain_spec(network, None).unwrap();
+        let (cancun, prague) = (spec.blob_params(0).is_some(), network == "Prague");
+        let finished = Finished {
+            receipts: vec![],
+            rooted: true,
+            gas_used: Gas(7),
+            blob_gas_used: Gas(1 << 17),
+            bloom: Bloom::repeat_byte(1),
+            requests: prague.then(Requests::default),
+            changes: vec![],
+            code: vec![],
+            reexecuted: 0,
+        };
+        let header = Header {
+            gas_used: 7,
+            receipts_root: calculate_receipt_root::<alloy_consensus::ReceiptEnvelope>(&[]),
+            logs_bloom: Bloom::repeat_byte(1),
+            blob_gas_used: cancun.then_some(1 << 17),
+            requests_hash: prague.then(|| Requests::default().requests_hash()),
+            state_root: B256::repeat_byte(9),
+            ..Header::default()
+        };
+        (spec, Block::new(header, vec![], Ommers::Headers(vec![]), None), finished)
+    }
+
+    /// The field that is named when the header is changed in this way.
+    fn refused_for(network: &str, change: impl FnOnce(&mut Header)) -> &'static str {
+        let (spec, mut block, finished) = case(network);
+        change(&mut block.header);
+        match verify_header(&block, &spec, &finished, Some(B256::repeat_byte(9))) {
+            Err(Rejection::Header { field, .. }) => field,
+            _ => "nothing",
+        }
+    }
+
+    #[test]
+    fn every_field_that_execution_determines_is_compared() {
+        assert_eq!(refused_for("Prague", |_| ()), "nothing");
+        assert_eq!(refused_for("Prague", |header| header.gas_used = 8), "gasUsed");
+        assert_eq!(refused_for("Prague", |header| header.receipts_root = B256::ZERO), "receiptsRoot");
+        assert_eq!(refused_for("Prague", |header| header.logs_bloom = Bloom::ZERO), "logsBloom");
+        assert_eq!(refused_for("Prague", |header| header.blob_gas_used = Some(0)), "blobGasUsed");
+        assert_eq!(refused_for("Prague", |header| header.blob_gas_used = None), "blobGasUsed");
+        assert_eq!(refused_for("Prague", |header| header.requests_hash = Some(B256::ZERO)), "requestsHash");
+        assert_eq!(refused_for("Prague", |header| header.requests_hash = None), "requestsHash");
+        assert_eq!(refused_for("Prague", |header| header.state_root = B256::ZERO), "stateRoot");
+    }
+
+    #[test]
+    fn fields_that_the_fork_does_not_have_must_be_absent() {
+        assert_eq!(refused_for("Shanghai", |header| header.blob_gas_used = Some(0)), "blobGasUsed");
+        assert_eq!(refused_for("Cancun", |header| header.requests_hash = Some(B256::ZERO)), "requestsHash");
+    }
+
+    #[test]
+    fn receipts_that_lack_state_roots_are_not_compared() {
+        let (spec, block, finished) = case("Frontier");
+        let partial = Finished { rooted: false, receipts: vec![receipt()], ..finished };
+        assert_eq!(verify_header(&block, &spec, &partial, None), Ok(()));
+        let whole = Finished { rooted: true, ..partial };
+        assert!(verify_header(&block, &spec, &whole, None).is_err());
+    }
+
+    fn receipt() -> alloy_consensus::ReceiptEnvelope {
+        use alloy_consensus::{Eip658Value, Receipt, TxType};
+        let receipt = Receipt { status: Eip658Value::Eip658(true), cumulative_gas_used: 7, logs: vec![] };
+        alloy_consensus::ReceiptEnvelope::from_typed(TxType::Legacy, receipt.with_bloom())
+    }
+}

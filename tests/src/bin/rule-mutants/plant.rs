@@ -1,0 +1,242 @@
+//! Copies the tree, puts every mistake into it behind its switch, and builds it once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::table::Mutant;
+
+/// The variable that turns a mistake on, by its number.
+pub(crate) const SWITCH: &str = "RULE_MUTANT";
+
+/// The crate that holds the switch: all others depend on it.
+const SWITCH_CRATE: &str = "common";
+
+/// The crates that mistakes are planted in, or that use those: what they are built with. Their tests
+/// are the first detectors.
+const CRATES: [&str; 3] = ["common", "executor-shard", "coordinator"];
+
+/// What was built.
+#[derive(Debug, Clone)]
+pub(crate) struct Built {
+    /// The unit tests: crate and binary.
+    pub(crate) tests: Vec<(String, PathBuf)>,
+    /// The `coordinator` binary.
+    pub(crate) coordinator: PathBuf,
+    /// Where the tree is.
+    pub(crate) tree: PathBuf,
+}
+
+/// The module that is added to [`SWITCH_CRATE`].
+fn switch_module() -> String {
+    format!(
+        "//! Which mistake is made: added by `rule-mutants`.\n\
+         use std::sync::LazyLock;\n\
+         static ON: LazyLock<Option<u32>> = LazyLock::new(|| std::env::var(\"{SWITCH}\").ok()?.parse().ok());\n\
+         /// Whether this mistake is made.\n\
+         #[must_use]\npub fn on(number: u32) -> bool {{ *ON == Some(number) }}\n"
+    )
+}
+
+/// Brings the copy of the tree in line with the tree, with all mistakes in it. Files that do not change
+/// keep their times, so that cargo does not build them again.
+pub(crate) fn plant(root: &Path, tree: &Path, mutants: &[Mutant]) -> Result<()> {
+    let mut by_file: BTreeMap<&str, Vec<&Mutant>> = BTreeMap::new();
+    for mutant in mutants {
+        by_file.entry(&mutant.file).or_default().push(mutant);
+    }
+    let listed = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root)
+        .output()
+        .context("git cannot be started; it lists the files of the tree")?;
+    ensure!(listed.status.success(), "git cannot list the files of {}", root.display());
+    let listed = String::from_utf8(listed.stdout).context("a file's name is not UTF-8")?;
+    for name in listed.split_terminator('\0') {
+        let Ok(mut bytes) = fs::read(root.join(name)) else { continue };
+        if let Some(mutants) = by_file.remove(name) {
+            let text = String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8"))?;
+            bytes = rewrite(&text, name, &mutants)?.into_bytes();
+        }
+        if name == format!("{SWITCH_CRATE}/src/lib.rs") {
+            bytes.extend_from_slice(b"\n/// Switches of mistakes.\npub mod mutant_switch;\n");
+        }
+        update(&tree.join(name), &bytes)?;
+    }
+    if let Some((file, _)) = by_file.first_key_value() {
+        bail!("{file} is not in the tree: mend tests/mutants/rules");
+    }
+    update(&tree.join(SWITCH_CRATE).join("src/mutant_switch.rs"), switch_module().as_bytes())
+}
+
+fn update(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|known| known == bytes) {
+        return Ok(());
+    }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// A place in a file, and the mistakes that are made there: number and replacement.
+type Site<'a> = (Range<usize>, Vec<(usize, &'a str)>);
+
+/// A file's text with the mistakes in it.
+fn rewrite(text: &str, file: &str, mutants: &[&Mutant]) -> Result<String> {
+    let mut sites: Vec<Site<'_>> = Vec::new();
+    for mutant in mutants {
+        let number = mutant.number;
+        let range = locate(text, mutant).with_context(|| format!("[{}] in {file}", mutant.name))?;
+        match sites.iter_mut().find(|(known, _)| *known == range) {
+            Some((_, mistakes)) => mistakes.push((number, &mutant.with)),
+            None => sites.push((range, vec![(number, &mutant.with)])),
+        }
+    }
+    // The outer ones first.
+    sites.sort_by_key(|(range, _)| (range.start, std::cmp::Reverse(range.end)));
+    let path = if file.starts_with(SWITCH_CRATE) { "crate" } else { "::common" };
+    render(text, 0..text.len(), &sites, path)
+}
+
+/// The text of `range`, with the sites in it.
+fn render(text: &str, range: Range<usize>, sites: &[Site<'_>], path: &str) -> Result<String> {
+    let mut out = String::new();
+    let mut at = range.start;
+    let mut rest = sites;
+    while let Some(((site, mistakes), later)) = rest.split_first() {
+        let inner = later.iter().take_while(|(other, _)| other.start < site.end).count();
+        let (inside, outside) = later.split_at(inner);
+        ensure!(site.end <= range.end, "two mistakes overlap: {:?}", text.get(site.clone()));
+        out += text.get(at..site.start).unwrap_or_default();
+        // A loop is a statement, and no semicolon follows it.
+        let is_loop = text.get(site.clone()).is_some_and(|code| code.starts_with("for "));
+        out += if is_loop { "" } else { "(" };
+        for (number, replacement) in mistakes {
+            out += &format!("if {path}::mutant_switch::on({number}) {{ {replacement} }} else ");
+        }
+        out += &format!("{{ {} }}", render(text, site.clone(), inside, path)?);
+        out += if is_loop { "" } else { ")" };
+        at = site.end;
+        rest = outside;
+    }
+    out += text.get(at..range.end).unwrap_or_default();
+    Ok(out)
+}
+
+/// Where a mistake's expression is: exactly once.
+fn locate(text: &str, mutant: &Mutant) -> Result<Range<usize>> {
+    let whole = match &mutant.within {
+        None => 0..text.len(),
+        Some(within) => once(text, within)?,
+    };
+    let inside = text.get(whole.clone()).unwrap_or_default();
+    let found = once(inside, &mutant.find)?;
+    Ok(whole.start + found.start..whole.start + found.end)
+}
+
+/// Where `wanted` is in `text`, white space apart.
+fn once(text: &str, wanted: &str) -> Result<Range<usize>> {
+    let dense: Vec<(usize, char)> = text.char_indices().filter(|(_, char)| !char.is_whitespace()).collect();
+    let wanted_dense: Vec<char> = wanted.chars().filter(|char| !char.is_whitespace()).collect();
+    let mut found = dense
+        .windows(wanted_dense.len().max(1))
+        .filter(|window| window.iter().map(|(_, char)| char).eq(&wanted_dense))
+        .filter_map(|window| Some(window.first()?.0..window.last().map(|(at, char)| at + char.len_utf8())?));
+    match (found.next(), found.next()) {
+        (Some(range), None) => Ok(range),
+        (None, _) => bail!("`{wanted}` is not there any more: mend tests/mutants/rules"),
+        (Some(_), Some(_)) => bail!("`{wanted}` is there more than once: add a line `in` that is there once"),
+    }
+}
+
+/// Builds the tests and the binary, with less optimisation than a release has.
+pub(crate) fn build(tree: &Path, target: &Path) -> Result<Built> {
+    let cargo = |arguments: &[&str]| {
+        let mut command = Command::new("cargo");
+        command.args(arguments).args([
+            "--locked",
+            "--release",
+            "--message-format",
+            "json-render-diagnostics",
+        ]);
+        for name in CRATES {
+            command.args(["--config", &format!("profile.release.package.{name}.opt-level=1")]);
+            command.args(["--config", &format!("profile.release.package.{name}.debug=0")]);
+        }
+        command.env("CARGO_TARGET_DIR", target).current_dir(tree).stderr(Stdio::inherit());
+        let output = command.output().context("cargo cannot be started")?;
+        ensure!(output.status.success(), "the tree does not build with the mistakes in it; see above");
+        executables(&output.stdout)
+    };
+    let mut packages = Vec::new();
+    for name in CRATES {
+        packages.extend(["-p", name]);
+    }
+    let tests = cargo(&[&["test", "--no-run", "--lib"], packages.as_slice()].concat())?;
+    let binaries = cargo(&["build", "-p", "coordinator", "--bin", "coordinator"])?;
+    let coordinator = binaries.into_iter().find(|(name, _)| name == "coordinator");
+    let (_, coordinator) = coordinator.context("cargo built no coordinator")?;
+    Ok(Built { tests, coordinator, tree: tree.to_path_buf() })
+}
+
+/// The executables that cargo names, with the names of their targets.
+fn executables(messages: &[u8]) -> Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    for line in String::from_utf8_lossy(messages).lines() {
+        let message: Value = serde_json::from_str(line).context("cargo's message is no JSON")?;
+        let name = message.pointer("/target/name").and_then(Value::as_str);
+        if let (Some(name), Some(path)) = (name, message.get("executable").and_then(Value::as_str)) {
+            found.push((name.to_owned(), PathBuf::from(path)));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn mutant(number: usize, within: Option<&str>, find: &str, with: &str) -> Mutant {
+        let (find, with) = (find.to_owned(), with.to_owned());
+        Mutant { number, within: within.map(Into::into), find, with, ..Mutant::default() }
+    }
+
+    #[test]
+    fn a_mistake_stands_behind_its_switch_and_the_rest_stays() {
+        let text = "if a &&\n    b == c { d }";
+        let planted = rewrite(text, "a.rs", &[&mutant(7, None, "b==c", "true")]).unwrap();
+        assert_eq!(
+            planted,
+            "if a &&\n    (if ::common::mutant_switch::on(7) { true } else { b == c }) { d }"
+        );
+    }
+
+    #[test]
+    fn mistakes_may_be_at_one_place_and_inside_each_other() {
+        let (outer, again, inner) = (
+            mutant(1, None, "f(x > 1)", "0"),
+            mutant(2, None, "f(x > 1)", "1"),
+            mutant(3, None, "x > 1", "true"),
+        );
+        let planted = rewrite("f(x > 1)", "common/a.rs", &[&outer, &again, &inner]).unwrap();
+        let on = |number| format!("if crate::mutant_switch::on({number})");
+        let inner = format!("f(({} {{ true }} else {{ x > 1 }}))", on(3));
+        assert_eq!(planted, format!("({} {{ 0 }} else {} {{ 1 }} else {{ {inner} }})", on(1), on(2)));
+    }
+
+    #[test]
+    fn what_is_not_there_exactly_once_is_refused() {
+        let refused =
+            |mutant: Mutant| format!("{:#}", rewrite("x > 1; g(x > 1)", "a.rs", &[&mutant]).unwrap_err());
+        assert!(refused(mutant(0, None, "y > 1", "true")).contains("not there any more"));
+        assert!(refused(mutant(0, None, "x > 1", "true")).contains("more than once"));
+        assert!(rewrite("x > 1; g(x > 1)", "a.rs", &[&mutant(0, Some("g(x > 1)"), "x > 1", "true")]).is_ok());
+    }
+}
