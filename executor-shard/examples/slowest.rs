@@ -11,10 +11,9 @@ use alloy_consensus::{SignableTransaction, TxLegacy};
 use alloy_evm::EvmEnv;
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, Signature, U256, hex, keccak256};
 use common::account::Account;
-use executor_shard::engine::{Executor, Overlay, StateError, StateView, bytecode};
+use executor_shard::engine::{Code, Executor, Overlay, StateError, StateView};
 use revm::context::{BlockEnv, CfgEnv};
 use revm::primitives::hardfork::SpecId;
-use revm::state::Bytecode;
 
 /// The gas of each transaction where nothing else is said.
 const GAS: u64 = 20_000_000;
@@ -41,8 +40,8 @@ impl StateView for State {
         Ok(U256::ZERO)
     }
 
-    fn code(&self, _: &B256) -> Result<Bytecode, StateError> {
-        Ok(bytecode(self.code.clone()))
+    fn code(&self, _: &B256) -> Result<Code, StateError> {
+        Ok(Code::new(self.code.clone()))
     }
 
     fn block_hash(&self, _: u64) -> Result<B256, StateError> {
@@ -198,7 +197,7 @@ fn main() {
             "BN254 multiplication",
             spec,
             precompile(7),
-            pairing(1)[..64].iter().copied().chain([0xff; 32]).collect(),
+            pairing(1).into_iter().take(64).chain([0xff; 32]).collect(),
             GAS,
         );
     }
