@@ -54,14 +54,16 @@ class Result:
         self.counts["runs that the sequential baseline declined"] += referee.declined
 
 
-def schedules() -> list[Schedule]:
-    """Chains of one fork, and chains that pass from one to the next or to a much later one."""
+def schedules(seed: int) -> list[Schedule]:
+    """Chains of each fork, then chains that pass to the next fork or a later one, as the seed shuffles them."""
     single = [Schedule.only(fork) for fork in FORKS]
     pairs = [Schedule.switch(a, b, BLOCKS_PER_CHAIN // 2) for a, b in itertools.pairwise(FORKS)]
     leaps = [("frontier", "byzantium"), ("byzantium", "berlin"), ("istanbul", "london")]
     leaps += [("london", "paris"), ("london", "shanghai"), ("paris", "prague"), ("shanghai", "osaka")]
     far = [Schedule.switch(fork_named(a), fork_named(b), BLOCKS_PER_CHAIN // 2) for a, b in leaps]
-    return single + pairs + far
+    passing = pairs + far
+    Random(seed).shuffle(passing)
+    return single + passing
 
 
 def random_job(options: Options, seed: int, schedule: Schedule) -> Result:
@@ -132,7 +134,7 @@ def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, Job]]:
             yield name, partial(hand_made_job, seed=seed, name=name)
     if arguments.cases_only:
         return
-    chains = schedules()
+    chains = schedules(seed)
     for number in range(-(-arguments.blocks // BLOCKS_PER_CHAIN)):
         schedule = chains[number % len(chains)]
         if arguments.only in str(schedule):
