@@ -55,7 +55,7 @@ class Result:
 
 
 def schedules(seed: int) -> list[Schedule]:
-    """Chains of each fork, then chains that pass to the next fork or a later one, as the seed shuffles them."""
+    """Chains of each fork, then chains that pass from one to another, as the seed shuffles them."""
     single = [Schedule.only(fork) for fork in FORKS]
     pairs = [Schedule.switch(a, b, BLOCKS_PER_CHAIN // 2) for a, b in itertools.pairwise(FORKS)]
     leaps = [("frontier", "byzantium"), ("byzantium", "berlin"), ("istanbul", "london")]
