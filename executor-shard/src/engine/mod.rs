@@ -6,6 +6,7 @@
 //! transaction encodings alloy's.
 
 mod block_db;
+mod charge;
 mod code;
 mod evm;
 mod execute;
