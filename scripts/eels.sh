@@ -27,7 +27,7 @@ skip() {
 }
 
 target=$(cargo metadata --format-version 1 --no-deps --offline 2>/dev/null |
-    sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+    sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p') || target=
 target=${target:-$root/target}
 home=$target/eels
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All checks: format, lints, every test, and cargo-deny where it is installed.
+# All checks: format, lints, every test, EELS as a second oracle where Python is there, and cargo-deny
+# where it is installed.
 # One build profile (release) throughout: the EVM is too slow to test without optimisation.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -43,6 +44,9 @@ cargo build --locked --release --bins
 
 step "tests"
 cargo test --locked --release --workspace
+
+step "EELS, the independent referee (skipped without Python 3.11)"
+scripts/eels.sh
 
 if command -v cargo-deny >/dev/null 2>&1; then
     step "cargo deny"

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from .build import build
 from .cases import all_cases
 from .chain import Chain
-from .forks import FORKS, Schedule, fork as fork_named
+from .forks import FORKS, Schedule
+from .forks import fork as fork_named
 from .invalid import mutate, mutations
 from .random_blocks import Maker
 from .referee import Case, Referee, Way, ways
@@ -45,15 +48,22 @@ class Result:
         self.counts.update(other.counts)
         self.disagreements += other.disagreements
 
+    def count_runs(self, referee: Referee) -> None:
+        """Counts what a referee has done."""
+        self.counts["runs of the binary"] += referee.runs
+        self.counts["runs that the sequential baseline declined"] += referee.declined
 
-def schedules() -> list[Schedule]:
-    """Chains of one fork, and chains that pass from one to the next or to a much later one."""
+
+def schedules(seed: int) -> list[Schedule]:
+    """Chains of each fork, then chains that pass from one to another, as the seed shuffles them."""
     single = [Schedule.only(fork) for fork in FORKS]
-    pairs = [Schedule.switch(a, b, BLOCKS_PER_CHAIN // 2) for a, b in zip(FORKS, FORKS[1:])]
+    pairs = [Schedule.switch(a, b, BLOCKS_PER_CHAIN // 2) for a, b in itertools.pairwise(FORKS)]
     leaps = [("frontier", "byzantium"), ("byzantium", "berlin"), ("istanbul", "london")]
     leaps += [("london", "paris"), ("london", "shanghai"), ("paris", "prague"), ("shanghai", "osaka")]
     far = [Schedule.switch(fork_named(a), fork_named(b), BLOCKS_PER_CHAIN // 2) for a, b in leaps]
-    return single + pairs + far
+    passing = pairs + far
+    Random(seed).shuffle(passing)
+    return single + passing
 
 
 def random_job(options: Options, seed: int, schedule: Schedule) -> Result:
@@ -82,7 +92,7 @@ def random_job(options: Options, seed: int, schedule: Schedule) -> Result:
         variant = Case(f"{name} {mutation}", genesis, (*blocks, (encoded, verdict)))
         result.disagreements += referee.check(variant, _some(ways(seed), random, options))
         result.counts["random blocks, " + ("valid" if verdict.valid else "invalid")] += 1
-    result.counts["runs of the binary"] += referee.runs
+    result.count_runs(referee)
     return result
 
 
@@ -97,7 +107,7 @@ def hand_made_job(options: Options, seed: int, name: str) -> Result:
     if case.overruled:
         result.counts["hand-made cases where EELS lacks a rule"] += 1
     result.counts["hand-made blocks"] += len(case.blocks)
-    result.counts["runs of the binary"] += referee.runs
+    result.count_runs(referee)
     return result
 
 
@@ -110,21 +120,26 @@ def _some(all_ways: list[Way], random: Random, options: Options) -> list[Way]:
     return [random.choice(runs), random.choice(imports)]
 
 
-def jobs(arguments: argparse.Namespace) -> Iterator[tuple[object, ...]]:
-    """The work, as functions with their arguments after the options."""
+Job = Callable[[Options], Result]
+
+
+def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, Job]]:
+    """The work: what each job is called, and the job itself."""
+    seed: int = arguments.seed
     if not arguments.random_only:
         names = [name for name in all_cases() if arguments.only in name]
-        if arguments.cases < len(names):
-            names = Random(arguments.seed).sample(names, arguments.cases)
+        if arguments.cases is not None and arguments.cases < len(names):
+            names = Random(seed).sample(names, arguments.cases)
         for name in names:
-            yield hand_made_job, arguments.seed, name
+            yield name, partial(hand_made_job, seed=seed, name=name)
     if arguments.cases_only:
         return
-    chains = schedules()
+    chains = schedules(seed)
     for number in range(-(-arguments.blocks // BLOCKS_PER_CHAIN)):
         schedule = chains[number % len(chains)]
         if arguments.only in str(schedule):
-            yield random_job, arguments.seed + number // len(chains), schedule
+            own = seed + number // len(chains)
+            yield f"random {schedule} seed {own}", partial(random_job, seed=own, schedule=schedule)
 
 
 def main() -> int:
@@ -135,7 +150,7 @@ def main() -> int:
     began = time.monotonic()
     total = Result()
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        pending = {pool.submit(job, options, *rest): rest[-1] for job, *rest in jobs(arguments)}  # type: ignore[operator]
+        pending = {pool.submit(job, options): name for name, job in jobs(arguments)}
         for done in as_completed(pending):
             try:
                 result = done.result()
@@ -154,16 +169,23 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/eels.sh", description=__doc__)
     parser.add_argument("--binary", type=Path, required=True, help="the coordinator to check")
-    parser.add_argument("--blocks", type=int, default=360, help="how many random blocks, at least")
-    parser.add_argument("--cases", type=int, default=10**6, help="how many hand-made cases, drawn by the seed")
+    parser.add_argument("--blocks", type=int, help="how many random blocks, at least (360; in a soak 5,400)")
+    parser.add_argument(
+        "--cases", type=int, help="how many hand-made cases, drawn by the seed (160; in a soak all)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the first round of random chains")
     parser.add_argument("--soak", action="store_true", help="check every case in every way")
     parser.add_argument("--jobs", type=int, default=2, help="processes that generate and check")
-    parser.add_argument("--only", default="", help="only cases and chains with this in their name")
+    parser.add_argument("--only", default="", help="only cases and chains with this text in their names")
     parser.add_argument("--cases-only", action="store_true", help="no random chains")
     parser.add_argument("--random-only", action="store_true", help="no hand-made cases")
     parser.add_argument("--folder", type=Path, help="where the files of failed cases are kept")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.blocks is None:
+        arguments.blocks = 5_400 if arguments.soak else 360
+    if arguments.cases is None and not arguments.soak and not arguments.cases_only:
+        arguments.cases = 160
+    return arguments
 
 
 if __name__ == "__main__":

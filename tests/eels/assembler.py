@@ -13,6 +13,10 @@ def op(*names: str) -> bytes:
     return bytes(int(Ops[name].value) for name in names)
 
 
+# What leaves all the gas there is on the stack.
+ALL_GAS = op("GAS")
+
+
 def push(value: int, size: int | None = None) -> bytes:
     """PUSHn of a number, in as few bytes as it needs or in `size` of them."""
     size = size or max(1, (value.bit_length() + 7) // 8)
@@ -67,7 +71,7 @@ def call(
     target: Word,
     *,
     kind: str = "CALL",
-    gas: Word = op("GAS"),
+    gas: Word = ALL_GAS,
     value: Word = 0,
     data: tuple[Word, Word] = (0, 0),
     result: tuple[Word, Word] = (0, 0),

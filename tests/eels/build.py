@@ -113,7 +113,9 @@ def _place(chain: Chain, number: int, draft: Draft) -> tuple[Fork, int]:
             floor = max(floor, step.time)
     time = max(time, floor)
     fork = chain.schedule.at(number, time).fork
-    assert fork == chain.schedule.at(number, GENESIS_TIME + number * WINDOW).fork, "a draft's step leaves its window"
+    assert fork == chain.schedule.at(number, GENESIS_TIME + number * WINDOW).fork, (
+        "a draft's step leaves its window"
+    )
     return fork, time
 
 
@@ -156,7 +158,7 @@ def difficulty(chain: Chain, fork: Fork, number: int, time: int) -> Uint:
     arguments: list[Any] = [Uint(number), U256(time), parent.timestamp, parent.difficulty]
     if fork.since("byzantium"):
         arguments.append(parent.ommers_hash != keccak256(rlp.encode([])))
-    return fork.rules.calculate_block_difficulty(*arguments)  # type: ignore[no-any-return]
+    return fork.rules.calculate_block_difficulty(*arguments)
 
 
 def _extra_data(chain: Chain, number: int, draft: Draft) -> bytes:
@@ -166,9 +168,7 @@ def _extra_data(chain: Chain, number: int, draft: Draft) -> bytes:
     return draft.extra_data
 
 
-def _execute(
-    chain: Chain, fork: Fork, draft: Draft, known: dict[str, Any], items: list[Item]
-) -> Any:
+def _execute(chain: Chain, fork: Fork, draft: Draft, known: dict[str, Any], items: list[Item]) -> Any:
     """Has EELS execute the block. Collects the items of its transactions."""
     values = {
         **known,
@@ -208,8 +208,7 @@ def decode_item(fork: Fork, item: Item) -> Any:
 def _withdrawals(fork: Fork, draft: Draft) -> tuple[Any, ...]:
     make: Callable[..., Any] = fork.blocks.Withdrawal
     return tuple(
-        make(U64(w.index), U64(w.validator), Bytes20(w.address), U256(w.amount))
-        for w in draft.withdrawals
+        make(U64(w.index), U64(w.validator), Bytes20(w.address), U256(w.amount)) for w in draft.withdrawals
     )
 
 

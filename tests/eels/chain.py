@@ -197,7 +197,7 @@ def explain(error: BaseException) -> str:
 def _number_and_time(block: bytes) -> tuple[int, int]:
     """What a block says of its place, zero where it can't be decoded."""
     try:
-        header: Any = rlp.decode(block)[0]  # type: ignore[index]
+        header: Any = rlp.decode(block)[0]
         return int.from_bytes(header[8], "big"), int.from_bytes(header[11], "big")
     except (RLPException, IndexError, TypeError):
         return 0, 0

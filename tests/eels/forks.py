@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 from ethereum.fork_criteria import ByBlockNumber
@@ -94,7 +93,7 @@ class Fork:
         """The most blobs that a block may have, 0 before Cancun."""
         return _BLOBS[self.name][1] if self.since("cancun") else 0
 
-    def _module(self, path: str) -> ModuleType:
+    def _module(self, path: str) -> Any:
         return import_module(f"ethereum.forks.{self.name}{path}")
 
     @cached_property
@@ -103,7 +102,7 @@ class Fork:
         module = self._module(".fork")
         _ = self.gas
         if hasattr(module, "validate_proof_of_work"):
-            setattr(module, "validate_proof_of_work", lambda header: None)
+            module.validate_proof_of_work = lambda header: None
         return module
 
     @cached_property
@@ -151,7 +150,7 @@ class Fork:
         module = self._module(".vm.gas")
         if self.since("cancun"):
             earlier = FORKS[NAMES.index("cancun") : self.position + 1]
-            setattr(module, "Header", tuple(other.blocks.Header for other in earlier))
+            module.Header = tuple(other.blocks.Header for other in earlier)
         return module
 
     def __str__(self) -> str:
@@ -217,7 +216,7 @@ class Schedule:
         """Tells EELS where the forks begin whose first blocks have rules of their own."""
         for name in ("dao_fork", "london"):
             first = next((step.number for step in self.steps if step.fork.name == name), 0)
-            setattr(fork(name).rules, "FORK_CRITERIA", ByBlockNumber(first))
+            fork(name).rules.FORK_CRITERIA = ByBlockNumber(first)
 
     def first_block(self, name: str) -> int | None:
         """The first block with the rules of that fork."""

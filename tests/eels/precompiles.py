@@ -43,7 +43,7 @@ def input_of(random: Random, number: int) -> bytes:
     if number == 1:
         return ecrecover(random)
     if number == 5:
-        return modexp(*(random.choice((0, 1, 2, 31, 32, 33)) for _ in range(3)), random)
+        return modexp(random)
     if number == 6:
         return bn128_point(random) + bn128_point(random)
     if number == 7:
@@ -70,8 +70,9 @@ def ecrecover(random: Random) -> bytes:
     return digest + word(v) + word(r) + word(s)
 
 
-def modexp(base: int, exponent: int, modulus: int, random: Random) -> bytes:
-    """Random numbers of these lengths."""
+def modexp(random: Random) -> bytes:
+    """Random numbers of lengths around nothing and around a word."""
+    base, exponent, modulus = (random.choice((0, 1, 2, 31, 32, 33)) for _ in range(3))
     lengths = word(base) + word(exponent) + word(modulus)
     return lengths + random.randbytes(base + exponent + modulus)
 

@@ -24,7 +24,20 @@ _ENVIRONMENT = (
     ("shanghai", ("PUSH0",)),
     ("cancun", ("BLOBBASEFEE",)),
 )
-_BINARY = ("ADD", "MUL", "SUB", "DIV", "SDIV", "MOD", "SMOD", "SIGNEXTEND", "LT", "GT", "SLT", "SGT")
+_BINARY: tuple[str, ...] = (
+    "ADD",
+    "MUL",
+    "SUB",
+    "DIV",
+    "SDIV",
+    "MOD",
+    "SMOD",
+    "SIGNEXTEND",
+    "LT",
+    "GT",
+    "SLT",
+    "SGT",
+)
 _BINARY += ("EQ", "AND", "OR", "XOR", "BYTE", "EXP")
 _EDGES = (0, 1, 2, 31, 32, 255, 256, 2**64, 2**128, 2**255 - 1, 2**255, 2**256 - 1)
 
@@ -37,9 +50,7 @@ class Programs:
         self.fork = fork
         # What programs call, look at and send to.
         self.targets = targets
-        self._environment = [
-            name for since, names in _ENVIRONMENT if fork.since(since) for name in names
-        ]
+        self._environment = [name for since, names in _ENVIRONMENT if fork.since(since) for name in names]
 
     def program(self, most: int = 8) -> bytes:
         """A program of up to that many pieces, with an end."""

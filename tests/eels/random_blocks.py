@@ -206,19 +206,21 @@ class Maker:
 
     def _access(self) -> tuple[tuple[bytes, tuple[bytes, ...]], ...]:
         def slots() -> tuple[bytes, ...]:
-            return tuple(self.random.randrange(6).to_bytes(32, "big") for _ in range(self.random.randrange(3)))
+            return tuple(
+                self.random.randrange(6).to_bytes(32, "big") for _ in range(self.random.randrange(3))
+            )
 
         return tuple((self.random.choice(self.targets), slots()) for _ in range(self.random.randrange(4)))
 
     def _authorizations(self, chain: Chain, tx: Tx) -> tuple[Authorization, ...]:
         """Authorizations of which most hold, some repeatedly, and some break one rule each."""
         random = self.random
-        made = []
+        made: list[Authorization] = []
         for _ in range(random.randint(1, 4)):
             authority = random.choice((*AUTHORITIES, *AUTHORITIES, tx.sender, *SENDERS[:2]))
             nonce = int(chain.account(authority.address).nonce)
             nonce += 1 if authority == tx.sender else 0
-            nonce += sum(1 for a in made if a.authority == authority)
+            nonce += [a.authority for a in made].count(authority)
             target = random.choice((*self.targets, authority.address, AUTHORITIES[0].address, bytes(20)))
             plain = Authorization(authority, target, nonce)
             made.append(random.choice((plain, plain, plain, self._broken(plain))))
@@ -249,10 +251,14 @@ class Maker:
         draw = random.randrange(4)
         if draw == 0:
             data = random.randbytes(random.choice((0, 55, 56, 56, 56)))
-            return tx.but(to=system.WITHDRAWAL_REQUESTS, data=data, value=random.choice((0, 1, 1, 100)), gas=300_000)
+            return tx.but(
+                to=system.WITHDRAWAL_REQUESTS, data=data, value=random.choice((0, 1, 1, 100)), gas=300_000
+            )
         if draw == 1:
             data = random.randbytes(random.choice((0, 95, 96, 96, 96)))
-            return tx.but(to=system.CONSOLIDATION_REQUESTS, data=data, value=random.choice((0, 1, 1, 100)), gas=300_000)
+            return tx.but(
+                to=system.CONSOLIDATION_REQUESTS, data=data, value=random.choice((0, 1, 1, 100)), gas=300_000
+            )
         if draw == 2:
             data = random.choice((deposit_event(random.getrandbits(64)), DEPOSIT_TOPIC))
             topic = DEPOSIT_TOPIC if len(data) == 576 else bytes(32)
@@ -296,9 +302,7 @@ def next_base_fee(chain: Chain) -> int:
     if not hasattr(parent, "base_fee_per_gas"):
         return 10**9
     limit = parent.gas_limit
-    fee = chain.fork.rules.calculate_base_fee_per_gas(
-        limit, limit, parent.gas_used, parent.base_fee_per_gas
-    )
+    fee = chain.fork.rules.calculate_base_fee_per_gas(limit, limit, parent.gas_used, parent.base_fee_per_gas)
     return int(fee)
 
 

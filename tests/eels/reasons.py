@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 
 # What the binary says of an encoding that it cannot read.
-_UNREADABLE = r"cannot be decoded|bytes follow|is absent|is present|expected a JSON|inside entry|not valid RLP"
+_UNREADABLE = (
+    r"cannot be decoded|bytes follow|is absent|is present|expected a JSON|inside entry|not valid RLP"
+)
 _BODY = r"header field (transactionsRoot|sha3Uncles|withdrawalsRoot)"
 _FUNDS = r"lack of funds|overflow payment|cannot be decoded"
 _GAS = r"gas cost .* exceeds the gas limit|gas floor .* exceeds|exceeds the .* left|more than the block"
@@ -57,7 +59,10 @@ _TABLE = tuple(
         (r"InvalidBlobVersionedHash", r"blob version"),
         (r"TransactionTypeContractCreation|no target", r"create|cannot be decoded"),
         (r"EmptyAuthorizationList", r"empty authorization list"),
-        (r"TransactionTypeError", r"not supported|cannot be decoded|blob gas .* exceeds the 0 left|is active"),
+        (
+            r"TransactionTypeError",
+            r"not supported|cannot be decoded|blob gas .* exceeds the 0 left|is active",
+        ),
         (r"System contract .* does not contain code", r"[Ss]ystem contract|no code|code"),
         (r"System contract .* call failed", r"[Ss]ystem c|failed"),
         (r"deposit", r"deposit"),

@@ -55,7 +55,7 @@ class Authorization:
 
     def item(self) -> list[Any]:
         """As RLP."""
-        content = [Uint(self.chain_id), self.address, Uint(self.nonce)]
+        content: list[Any] = [Uint(self.chain_id), self.address, Uint(self.nonce)]
         parity, r, s = self.signature or self.authority.sign(keccak256(b"\x05" + rlp.encode(content)))
         return [*content, Uint(parity), Uint(r), Uint(s)]
 

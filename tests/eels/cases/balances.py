@@ -77,7 +77,9 @@ def many_withdrawals(stage: Stage) -> None:
 def vast_fee(stage: Stage, fee: int) -> None:
     """A fee that exceeds 64 bits counts in the balance that is needed."""
     stage.account(HOLDER.address, balance=2**200)
-    transactions = [stage.tx(sender=HOLDER, kind=FEE_MARKET, price=fee, tip=tip, gas=21_000) for tip in (0, fee)]
+    transactions = [
+        stage.tx(sender=HOLDER, kind=FEE_MARKET, price=fee, tip=tip, gas=21_000) for tip in (0, fee)
+    ]
     stage.attempt(*transactions)
 
 

@@ -60,7 +60,9 @@ def excess_of_the_genesis(stage: Stage, excess: int) -> None:
 def fee_exactly(stage: Stage, short: int) -> None:
     """What is offered for blob gas is just enough, or one wei too little."""
     stage.world.excess_blob_gas = 60_000_000
-    fee = int(stage.fork.gas.calculate_blob_gas_price(stage.fork.gas.calculate_excess_blob_gas(stage.chain.head)))
+    fee = int(
+        stage.fork.gas.calculate_blob_gas_price(stage.fork.gas.calculate_excess_blob_gas(stage.chain.head))
+    )
     stage.attempt(_tx(stage, 1, blob_price=fee - short))
 
 
@@ -94,7 +96,9 @@ def same_blob_twice(stage: Stage) -> None:
 @case("cancun")
 def hashes_in_calls(stage: Stage) -> None:
     """The hashes are there for every index, and zero beyond the last."""
-    code = b"".join(sstore(n, push(index) + op("BLOBHASH")) for n, index in enumerate((0, 1, 2, 6, 2**64, 2**256 - 1)))
+    code = b"".join(
+        sstore(n, push(index) + op("BLOBHASH")) for n, index in enumerate((0, 1, 2, 6, 2**64, 2**256 - 1))
+    )
     stage.account(CONTRACT, nonce=1, code=code)
     stage.attempt(_tx(stage, 2, to=CONTRACT), stage.tx(CONTRACT))
 

@@ -39,7 +39,7 @@ def _grow(stage: Stage, chain: Chain, count: int, step: int = 12) -> Verdict:
 
 
 @case(parts=((3, 2), (3, 3), (2, 3), (1, 4), (5, 6)))
-def side_branch(stage: Stage, parts: tuple[int, int]) -> None | Verdict:
+def side_branch(stage: Stage, parts: tuple[int, int]) -> Verdict | None:
     """A branch of as many blocks, after the other one: it must become the chain only if it is longer.
 
     Its blocks are slower, so that before the Merge a branch needs to have more of them.
@@ -110,7 +110,15 @@ def branches_over_a_switch(stage: Stage) -> Verdict:
     return _heavier((main, first), (side, second))
 
 
-for _before, _after in (("homestead", "tangerine_whistle"), ("byzantium", "istanbul"), ("istanbul", "berlin")):
-    on_schedule(branches_over_a_switch, "branches_over_a_switch", Schedule.switch(fork(_before), fork(_after), 3))
+for _before, _after in (
+    ("homestead", "tangerine_whistle"),
+    ("byzantium", "istanbul"),
+    ("istanbul", "berlin"),
+):
+    on_schedule(
+        branches_over_a_switch, "branches_over_a_switch", Schedule.switch(fork(_before), fork(_after), 3)
+    )
 for _before, _after in (("shanghai", "cancun"), ("cancun", "prague"), ("prague", "osaka"), ("bpo1", "bpo2")):
-    on_schedule(branches_over_a_switch, "branches_over_a_switch", Schedule.switch(fork(_before), fork(_after), 3))
+    on_schedule(
+        branches_over_a_switch, "branches_over_a_switch", Schedule.switch(fork(_before), fork(_after), 3)
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..assembler import address, call, create, op, push, sload, sstore, words
 from ..transactions import SECP256K1N, SET_CODE, Account, Authorization, Tx, create_address
 from .registry import OTHER, RICH, TARGET, Stage, case
@@ -32,7 +34,7 @@ def _then_look(stage: Stage, *authorizations: Authorization) -> None:
 
 
 _N = 2**64 - 1
-_BAD = {
+_BAD: dict[str, Any] = {
     "nonce too high": {"nonce": 1},
     "nonce at its end": {"nonce": _N},
     "nonce one below its end": {"nonce": _N - 1},
@@ -58,8 +60,7 @@ _BAD = {
 def authorization(stage: Stage, how: str) -> None:
     """One tuple, alone and beside a right one of another account."""
     _world(stage)
-    fields = {"nonce": 0, **_BAD[how]}
-    mine = Authorization(ALICE, CODE, **fields)  # type: ignore[arg-type]
+    mine = Authorization(ALICE, CODE, **{"nonce": 0, **_BAD[how]})
     _then_look(stage, mine)
     stage.attempt(_tx(stage, mine, Authorization(BOB, CODE, 0), to=BOB.address))
 
@@ -110,7 +111,10 @@ def sender_authorizes_itself(stage: Stage) -> None:
 def one_account_many_tuples(stage: Stage) -> None:
     """The last tuple that counts decides; each one counts for the nonce."""
     _world(stage)
-    tuples = [Authorization(ALICE, to, n) for n, to in ((0, CODE), (0, TARGET), (1, TARGET), (2, CODE), (4, bytes(20)))]
+    tuples = [
+        Authorization(ALICE, to, n)
+        for n, to in ((0, CODE), (0, TARGET), (1, TARGET), (2, CODE), (4, bytes(20)))
+    ]
     _then_look(stage, *tuples)
 
 
@@ -119,7 +123,9 @@ def cleared(stage: Stage) -> None:
     """The null address clears the code, and the account may be used as before."""
     _world(stage)
     stage.attempt(_tx(stage, Authorization(ALICE, CODE, 0)), stage.tx(ALICE.address))
-    stage.attempt(_tx(stage, Authorization(ALICE, bytes(20), 1)), stage.tx(PROXY), stage.tx(ALICE.address, value=1))
+    stage.attempt(
+        _tx(stage, Authorization(ALICE, bytes(20), 1)), stage.tx(PROXY), stage.tx(ALICE.address, value=1)
+    )
     stage.attempt(stage.tx(sender=ALICE, nonce=2, value=1), stage.tx(PROXY))
 
 
@@ -130,7 +136,9 @@ def set_and_cleared_in_one_transaction(stage: Stage) -> None:
     _then_look(stage, Authorization(ALICE, CODE, 0), Authorization(ALICE, bytes(20), 1))
 
 
-@case("prague", code=(b"\0", b"\xfe", b"\xef\x01\x00" + b"\x51" * 20, b"\xef\x01\x00" + b"\x51" * 19, b"\xef"))
+@case(
+    "prague", code=(b"\0", b"\xfe", b"\xef\x01\x00" + b"\x51" * 20, b"\xef\x01\x00" + b"\x51" * 19, b"\xef")
+)
 def authority_with_code(stage: Stage, code: bytes) -> None:
     """Only an account without code, or with a delegation, can delegate."""
     stage.account(CODE, nonce=1, code=_COUNTING)
@@ -242,5 +250,14 @@ def maker_is_delegated(stage: Stage) -> None:
 def code_of_the_form_of_a_delegation_cannot_be_deployed(stage: Stage, length: int) -> None:
     """EIP-3541 stands in the way."""
     code = (b"\xef\x01\x00" + CODE + b"\0")[:length]
-    stage.attempt(stage.tx(b"", data=push(int.from_bytes(code, "big"), 32) + push(0) + op("MSTORE")
-                           + push(length) + push(32 - length) + op("RETURN")))
+    stage.attempt(
+        stage.tx(
+            b"",
+            data=push(int.from_bytes(code, "big"), 32)
+            + push(0)
+            + op("MSTORE")
+            + push(length)
+            + push(32 - length)
+            + op("RETURN"),
+        )
+    )

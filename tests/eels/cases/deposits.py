@@ -91,5 +91,3 @@ def reverted(stage: Stage) -> None:
 def before_prague(stage: Stage) -> None:
     """Before Prague such an event is like any other."""
     _with_event(stage, b"malformed")
-
-

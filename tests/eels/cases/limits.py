@@ -104,7 +104,9 @@ def floor_of_the_data(stage: Stage, data: bytes) -> None:
     """EIP-7623: execution above and below the floor, with refunds."""
     code = b"".join(push(0) + push(n) + op("SSTORE") for n in range(4))
     stage.account(CONTRACT, nonce=1, code=code, storage={0: 1, 1: 1, 2: 1})
-    stage.attempt(*(stage.tx(CONTRACT, data=data, gas=gas) for gas in (_least_gas(stage, data) + 50_000, 90_000)))
+    stage.attempt(
+        *(stage.tx(CONTRACT, data=data, gas=gas) for gas in (_least_gas(stage, data) + 50_000, 90_000))
+    )
     tuples = (Authorization(Account.named("floor"), CONTRACT, 0),)
     stage.attempt(stage.tx(CONTRACT, data=data, kind=SET_CODE, authorizations=tuples, gas=200_000))
 
@@ -139,7 +141,10 @@ def size_of_a_block(stage: Stage, above: int) -> None:
         stage.nonces.next.clear()
         sizes = [1_000_000] * 8 + [last]
         # Zeros cost 10 gas each, which the cap of a transaction allows up to 1.6 MB.
-        return [stage.tx(sender=s, data=bytes(n), gas=21_000 + 10 * n + 50_000) for s, n in zip(senders, sizes)]
+        return [
+            stage.tx(sender=s, data=bytes(n), gas=21_000 + 10 * n + 50_000)
+            for s, n in zip(senders, sizes, strict=True)
+        ]
 
     draft = Draft(transactions(300_000))  # type: ignore[arg-type]
     rest = target - len(build(stage.chain.copy(), draft).encoded)
@@ -154,5 +159,3 @@ def bytes_after_a_transaction(stage: Stage, extra: bytes) -> None:
     subject = Subject(stage.chain, stage.chain, built)
     subject.block[1].append(rlp.decode(extra))
     stage.judge(encode(subject.block))
-
-

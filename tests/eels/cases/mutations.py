@@ -89,4 +89,3 @@ def _register() -> None:
 
 
 _register()
-

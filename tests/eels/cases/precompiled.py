@@ -29,13 +29,15 @@ def _ask(stage: Stage, number: int, *inputs: bytes, gas: int = 15_000_000) -> No
     code += push(1) + op("SSTORE")
     code += answer(2) if stage.fork.since("byzantium") else sstore(2, push(0) + op("MLOAD"))
     stage.world.gas_limit = 120_000_000
-    contracts = [bytes([0x51 + index]) * 20 for index in range(len(inputs))]
+    contracts = {bytes([0x51 + index]) * 20: data for index, data in enumerate(inputs)}
     for where in contracts:
         stage.account(where, nonce=1, code=code)
     each = gas + 1_000_000
-    stage.attempt(*(stage.tx(where, data=data, gas=each) for where, data in zip(contracts, inputs)))
+    stage.attempt(*(stage.tx(where, data=data, gas=each) for where, data in contracts.items()))
     # The contract itself as the target of a transaction.
-    stage.attempt(stage.tx(target, data=inputs[0], gas=each, value=1), stage.tx(target, gas=100_000, sender=OTHER))
+    stage.attempt(
+        stage.tx(target, data=inputs[0], gas=each, value=1), stage.tx(target, gas=100_000, sender=OTHER)
+    )
 
 
 @case()
@@ -108,20 +110,35 @@ def modexp_size(stage: Stage, size: int) -> None:
 
 
 _G1 = word(1) + word(2)
-_POINTS = (_G1, bytes(64), word(1) + word(BN128_P - 2), word(1) + word(3), word(BN128_P) + word(0))
+_POINTS: tuple[bytes, ...] = (
+    _G1,
+    bytes(64),
+    word(1) + word(BN128_P - 2),
+    word(1) + word(3),
+    word(BN128_P) + word(0),
+)
 _POINTS += (word(BN128_P + 1) + word(2), word(0) + word(BN128_P), word(2**256 - 1) * 2)
 
 
 @case("byzantium")
 def bn128_add(stage: Stage) -> None:
     """Points on the curve, beside it, and beyond the field."""
-    _ask(stage, 6, *(_G1 + point for point in _POINTS), _G1, b"", _G1 + _G1[:63], _G1 * 2 + b"\1", gas=100_000)
+    _ask(
+        stage, 6, *(_G1 + point for point in _POINTS), _G1, b"", _G1 + _G1[:63], _G1 * 2 + b"\1", gas=100_000
+    )
 
 
 @case("byzantium")
 def bn128_mul(stage: Stage) -> None:
     """Scalars of every size, and points that are none."""
-    scalars = (0, 1, 2, 2**255, 2**256 - 1, 21888242871839275222246405745257275088548364400416034343698204186575808495617)
+    scalars = (
+        0,
+        1,
+        2,
+        2**255,
+        2**256 - 1,
+        21888242871839275222246405745257275088548364400416034343698204186575808495617,
+    )
     inputs = [_G1 + word(scalar) for scalar in scalars]
     _ask(stage, 7, *inputs, *(point + word(3) for point in _POINTS), _G1, b"", _G1[:40], gas=100_000)
 
@@ -144,7 +161,12 @@ def bn128_pairing(stage: Stage, kind: str) -> None:
     inputs = {
         "empty": (b"", bytes(192), bytes(191), bytes(193), bytes(64) + _G2, _G1 + bytes(128)),
         "good": (_G1 + _G2 + negative + _G2, _G1 + _G2),
-        "bad": (_G1 + _G2[:-1] + b"\0", word(1) + word(3) + _G2, _G1 + word(BN128_P) * 4, _G1 + _G2[32:] + word(1)),
+        "bad": (
+            _G1 + _G2[:-1] + b"\0",
+            word(1) + word(3) + _G2,
+            _G1 + word(BN128_P) * 4,
+            _G1 + _G2[32:] + word(1),
+        ),
     }
     _ask(stage, 8, *inputs[kind], gas=1_000_000)
 
@@ -263,7 +285,11 @@ def p256(stage: Stage) -> None:
         return digest + word(r) + word(s) + word(x) + word(y)
 
     good = encode(r, s, point.x, point.y)
-    bad = [encode(0, s, point.x, point.y), encode(r, 0, point.x, point.y), encode(P256_N, s, point.x, point.y)]
+    bad = [
+        encode(0, s, point.x, point.y),
+        encode(r, 0, point.x, point.y),
+        encode(P256_N, s, point.x, point.y),
+    ]
     bad += [encode(r, P256_N, point.x, point.y), encode(r, P256_N - s, point.x, point.y), encode(r, s, 0, 0)]
     bad += [encode(r, s, point.x, point.y ^ 1), encode(r, s, P256_P, point.y), encode(r, s, point.x, P256_P)]
     _ask(stage, 0x100, good, *bad, good[:-1], good + b"\0", b"", gas=100_000)

@@ -20,7 +20,16 @@ RICH = Account.named("rich")
 OTHER = Account.named("other")
 TARGET = b"\xaa" * 20
 
-_MODULES = ("mutations", "deposits", "systems", "state", "balances", "delegation", "blobs", "limits")
+_MODULES: tuple[str, ...] = (
+    "mutations",
+    "deposits",
+    "systems",
+    "state",
+    "balances",
+    "delegation",
+    "blobs",
+    "limits",
+)
 _MODULES += ("precompiled", "transitions", "branches", "overruled")
 
 
@@ -148,4 +157,3 @@ def all_cases() -> dict[str, HandMade]:
     for module in _MODULES:
         import_module(f"{__package__}.{module}")
     return {made.name: made for made in _ALL}
-

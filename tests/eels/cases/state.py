@@ -11,7 +11,14 @@ CONTRACT = b"\x51" * 20
 SECOND = b"\x52" * 20
 RIPEMD = bytes(19) + b"\3"
 DELEGATION_LIKE = b"\xef\x01\x00" + b"\x53" * 20
-_ODD_CODES = (b"\xef", b"\xef\x00", b"\xef\x00\x01\x01\x00\x04", b"\xef\x01", DELEGATION_LIKE[:22], DELEGATION_LIKE)
+_ODD_CODES = (
+    b"\xef",
+    b"\xef\x00",
+    b"\xef\x00\x01\x01\x00\x04",
+    b"\xef\x01",
+    DELEGATION_LIKE[:22],
+    DELEGATION_LIKE,
+)
 _LOOKS = ("EXTCODESIZE", "EXTCODEHASH", "BALANCE")
 
 
@@ -92,7 +99,9 @@ def _empty_account(stage: Stage, where: bytes) -> None:
 @case(value=(0, 1))
 def touch(stage: Stage, value: int) -> None:
     """EIP-161: empty accounts that are touched vanish, from Spurious Dragon on."""
-    stage.account(CONTRACT, nonce=1, balance=9, code=call(address(TARGET), value=value, gas=10_000) + op("POP"))
+    stage.account(
+        CONTRACT, nonce=1, balance=9, code=call(address(TARGET), value=value, gas=10_000) + op("POP")
+    )
     _empty_account(stage, SECOND)
     stage.attempt(stage.tx(CONTRACT), stage.tx(SECOND), stage.tx(b"\x98" * 20, value=value))
     stage.attempt(stage.tx(RIPEMD), coinbase=b"\x97" * 20)
@@ -240,7 +249,6 @@ def stack(stage: Stage, size: int) -> None:
     stage.attempt(stage.tx(CONTRACT, gas=200_000), stage.tx(SECOND, gas=200_000))
 
 
-
 @case()
 def stores_of_every_kind(stage: Stage) -> None:
     """Each original value with every sequence of three values: costs and refunds."""
@@ -257,7 +265,9 @@ def stores_of_every_kind(stage: Stage) -> None:
 def store_with_little_gas(stage: Stage, left: int) -> None:
     """EIP-2200: with 2,300 gas or less no store succeeds."""
     stage.account(CONTRACT, nonce=1, code=sstore(0, 1), storage={0: 1})
-    stage.account(SECOND, nonce=1, code=sstore(1, call(address(CONTRACT), gas=left + 6)) + sstore(2, op("GAS")))
+    stage.account(
+        SECOND, nonce=1, code=sstore(1, call(address(CONTRACT), gas=left + 6)) + sstore(2, op("GAS"))
+    )
     stage.attempt(stage.tx(SECOND), stage.tx(SECOND))
 
 
@@ -333,7 +343,9 @@ def warm_accounts(stage: Stage) -> None:
 def transient_storage(stage: Stage) -> None:
     """EIP-1153: it lives as long as a transaction, and falls with a call that fails."""
     code = sstore(0, push(1) + op("TLOAD")) + words(1, 5) + op("TSTORE")
-    code += sstore(1, call(address(SECOND), kind="DELEGATECALL", gas=50_000)) + sstore(2, push(1) + op("TLOAD"))
+    code += sstore(1, call(address(SECOND), kind="DELEGATECALL", gas=50_000)) + sstore(
+        2, push(1) + op("TLOAD")
+    )
     stage.account(CONTRACT, nonce=1, code=code)
     stage.account(SECOND, nonce=1, code=words(1, 6) + op("TSTORE") + push(0) + push(0) + op("REVERT"))
     stage.attempt(stage.tx(CONTRACT), stage.tx(CONTRACT))

@@ -172,7 +172,9 @@ def beacon_root_is_read(stage: Stage) -> None:
     time = 10_012
     reader = stage.account(b"\x65" * 20, nonce=1, code=_reader(system.BEACON_ROOTS))
     wanted = time.to_bytes(32, "big")
-    stage.attempt(stage.tx(reader, data=wanted), stage.tx(reader, data=(time - 1).to_bytes(32, "big")), step=12)
+    stage.attempt(
+        stage.tx(reader, data=wanted), stage.tx(reader, data=(time - 1).to_bytes(32, "big")), step=12
+    )
     stage.attempt(stage.tx(reader, data=wanted), beacon_root=b"\x99" * 32)
 
 
@@ -207,5 +209,3 @@ def requests_in_order(stage: Stage) -> None:
         stage.tx(system.WITHDRAWAL_REQUESTS, data=bytes(56), value=1),
         stage.tx(system.CONSOLIDATION_REQUESTS, data=b"\1" * 96, value=1),
     )
-
-

@@ -86,9 +86,13 @@ def dao_balances_move(stage: Stage) -> None:
     stage.account(DAO_REFUND, balance=7)
     child = bytes.fromhex("304a554a310c7e546dfe434669c62820b7d83490")
     stage.account(child, balance=10**20)
-    stage.account(CONTRACT, nonce=1, code=looking(stage.fork, DAO_ACCOUNT) + sstore(9, op("CALLER", "BALANCE")))
+    stage.account(
+        CONTRACT, nonce=1, code=looking(stage.fork, DAO_ACCOUNT) + sstore(9, op("CALLER", "BALANCE"))
+    )
     for _ in range(5):
-        stage.attempt(stage.tx(CONTRACT, gas=500_000), stage.tx(DAO_ACCOUNT, value=3), stage.tx(DAO_REFUND, value=1))
+        stage.attempt(
+            stage.tx(CONTRACT, gas=500_000), stage.tx(DAO_ACCOUNT, value=3), stage.tx(DAO_REFUND, value=1)
+        )
 
 
 def dao_without_accounts(stage: Stage) -> None:
