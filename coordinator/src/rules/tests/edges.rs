@@ -189,3 +189,18 @@ fn more_ancestors_than_ommers_may_look_back_to_do_not_help() {
     let refused = chain.check(&chain.next(vec![ommer])).unwrap_err().to_string();
     assert!(refused.contains("does not descend"), "{refused}");
 }
+
+#[test]
+fn a_chain_that_refuses_the_dao_fork_refuses_its_mark_in_ten_blocks() {
+    let mut chain = Chain::of("Homestead");
+    let config = r#"{"chainId": 1, "homesteadBlock": 0, "daoForkBlock": 5, "daoForkSupport": false}"#;
+    chain.spec = ChainSpec::from_config(&serde_json::from_str(config).unwrap()).unwrap();
+    let mark = |header: &mut Header| header.extra_data = Bytes::from_static(b"dao-hard-fork");
+    assert_eq!(chain.with(mark), Ok(()));
+    chain.push(chain.next(vec![]));
+    for number in 5..15 {
+        assert_eq!(chain.refused_for(mark), "extraData", "{number}");
+        chain.push(chain.next(vec![]));
+    }
+    assert_eq!(chain.with(mark), Ok(()));
+}
