@@ -29,7 +29,7 @@ fn mainnet_files() -> Vec<PathBuf> {
             "{said}; under CI that is a failure"
         );
         // Not by a macro: what those print is shown of failing tests only.
-        drop(writeln!(std::io::stderr(), "SKIPPED: {said}"));
+        std::io::stderr().write_all(format!("SKIPPED: {said}\n").as_bytes()).unwrap();
     }
     files
 }
