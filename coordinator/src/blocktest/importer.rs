@@ -38,7 +38,9 @@ impl ImportError {
 
 impl From<ExecuteError> for ImportError {
     fn from(error: ExecuteError) -> Self {
-        if error.is_invalid_block() { Self::refused(error) } else { Self::fault(error) }
+        // In a suite, a block whose parent was refused or never given has to be refused too.
+        let refused = error.is_invalid_block() || error.is_unknown_parent();
+        if refused { Self::refused(error) } else { Self::fault(error) }
     }
 }
 

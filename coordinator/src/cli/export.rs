@@ -175,7 +175,7 @@ pub(super) fn unwind(args: &UnwindArgs) -> anyhow::Result<Exit> {
     }
     let hash = ledger.hash_at(to)?.with_context(|| format!("the ledger has no hash of block {to}"))?;
     let tip = ledger.tip_at(to, hash)?.with_context(|| format!("the ledger does not hold block {to}"))?;
-    ledger.commit(&tip)?;
+    ledger.unwind(&tip)?;
     let (number, hash, root) = head_of(&ledger);
     println!("head {number} {hash}");
     if let Some(root) = root {

@@ -180,25 +180,27 @@ impl Importer {
         Ok(Imported { place: Place::Executed, tip, finished, stats })
     }
 
-    /// The state that the block is executed on.
+    /// The state that the block is executed on. A parent that is not known is no fault of the block's; one
+    /// whose number does not fit is.
     fn parent(&self, block: &Block, head: &Arc<Tip>) -> Result<Arc<Tip>, ExecuteError> {
-        if block.header.parent_hash == head.summary().state.block_hash {
+        let hash = block.header.parent_hash;
+        let unknown = || LedgerError::UnknownParent {
+            number: block.header.number,
+            hash: block.hash,
+            parent: hash,
+            head: head.summary().state.height,
+        };
+        if hash == head.summary().state.block_hash {
             head.check_next(block)?;
             return Ok(Arc::clone(head));
         }
-        let below = block.header.number.checked_sub(1).map(Height);
-        let found = match below {
-            Some(height) => self.ledger.tip_at(height, block.header.parent_hash)?,
-            None => None,
-        };
-        match found {
-            Some(parent) => {
-                parent.check_next(block)?;
-                Ok(parent)
-            }
-            // Says where the head is, and what the block asks for.
-            None => head.check_next(block).map(|()| Arc::clone(head)).map_err(ExecuteError::from),
+        let height = self.ledger.height_of(&hash)?.ok_or_else(unknown)?;
+        if Some(block.header.number) != height.0.checked_add(1) {
+            head.check_next(block)?;
         }
+        let parent = self.ledger.tip_at(height, hash)?.ok_or_else(unknown)?;
+        parent.check_next(block)?;
+        Ok(parent)
     }
 
     /// Moves the fleet.
@@ -211,7 +213,10 @@ impl Importer {
         let Verified { tip, finished, stats, .. } = verified;
         let forward = parent.summary() == head.summary();
         if !forward && !self.prefers(&tip, head) {
-            self.ledger.keep_aside(&tip);
+            if let Err(error) = self.ledger.keep_aside(&tip) {
+                self.lead(parent.way_back())?;
+                return Err(error.into());
+            }
             self.lead(parent.way_back())?;
             return Ok(Imported { place: Place::Aside, tip, finished, stats });
         }
