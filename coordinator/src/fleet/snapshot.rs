@@ -4,6 +4,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::account::Delta;
 use common::endpoint::{PeerError, SnapshotStream};
 use common::message::{SnapshotHeader, SnapshotPart, SnapshotRequest, StateSummary};
 use executor_shard::engine::{ANCESTORS_KEPT, StateError};
@@ -29,7 +30,7 @@ const TURN_WITHIN: Duration = Duration::from_secs(60);
 /// About how many bytes one chunk holds.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// The largest delta that travels as one part; where there is a larger one, a whole state is sent.
+/// The largest delta that travels as one part; a larger one is split.
 const MAX_DELTA: usize = MAX_MESSAGE_BYTES / 2;
 
 /// How often a chunk is sent, at most: 16 MiB/s for each stream.
@@ -117,17 +118,31 @@ async fn send_deltas(
     let end = way.last().map_or(held.state, |last| last.to);
     let on = route.iter().position(|delta| delta.from == end);
     way.extend(on.and_then(|on| route.get(on..)).into_iter().flatten().cloned());
-    let too_large = way.iter().any(|delta| delta.weight() > MAX_DELTA);
-    if too_large || (way.is_empty() && held.state != head.state) {
+    if way.is_empty() && held.state != head.state {
         return Ok(Sent::NotKnown);
     }
     for delta in way {
-        if !send(parts, Ok(SnapshotPart::Delta(delta))).await {
+        if !send_delta(parts, delta).await {
             return Ok(Sent::All);
         }
     }
     send(parts, Ok(SnapshotPart::End)).await;
     Ok(Sent::All)
+}
+
+/// Sends a delta, in parts if it is large. False if the reader did not take it.
+async fn send_delta(parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>, delta: Arc<Delta>) -> bool {
+    if delta.weight() <= MAX_DELTA {
+        return send(parts, Ok(SnapshotPart::Delta(delta))).await;
+    }
+    let mut pieces = delta.split(MAX_DELTA).into_iter().map(Arc::new).peekable();
+    while let Some(piece) = pieces.next() {
+        let part = if pieces.peek().is_some() { SnapshotPart::DeltaPart } else { SnapshotPart::Delta };
+        if !send(parts, Ok(part(piece))).await {
+            return false;
+        }
+    }
+    true
 }
 
 /// Sends the ledger's newest state, until the end or the reader's.
@@ -178,5 +193,49 @@ async fn send(
             tracing::warn!("a snapshot's reader is too slow and was given up");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use alloy_primitives::{Address, B256, U256};
+    use common::account::{AccountDelta, SlotValue};
+    use common::id::{Height, StateRef, WorldId};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_delta_larger_than_a_message_is_sent_in_parts_that_join_to_it() {
+        let state = StateRef { world: WorldId::default(), height: Height(1), block_hash: B256::ZERO };
+        let slot = |slot: usize| SlotValue { slot: U256::from(slot), value: U256::from(1) };
+        let storage: Vec<SlotValue> = (0..3 * MAX_DELTA / 66).map(slot).collect();
+        let account = AccountDelta { address: Address::ZERO, account: None, wiped: true, storage };
+        let (accounts, code) = (vec![account], Vec::new());
+        let delta = Arc::new(Delta { from: state, to: state, accounts, code, digest: U256::from(1) });
+        let (parts, mut received) = mpsc::channel(1);
+        let sent = Arc::clone(&delta);
+        let sender = tokio::spawn(async move { send_delta(&parts, sent).await });
+        let mut joined: Option<Delta> = None;
+        let mut ended = false;
+        while let Some(part) = received.recv().await {
+            assert!(!ended, "a part follows the last one");
+            let part = match part.unwrap() {
+                SnapshotPart::DeltaPart(part) => part,
+                SnapshotPart::Delta(last) => {
+                    ended = true;
+                    last
+                }
+                other => panic!("{other:?}"),
+            };
+            assert!(part.weight() <= MAX_DELTA);
+            let part = Arc::unwrap_or_clone(part);
+            match &mut joined {
+                Some(begun) => assert!(begun.append(part)),
+                None => joined = Some(part),
+            }
+        }
+        assert!(ended && sender.await.unwrap());
+        assert_eq!(joined, Some(delta.as_ref().clone()));
     }
 }
