@@ -16,6 +16,7 @@ mod simulate;
 mod submit;
 mod take_over;
 mod timeline;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use common::supervise::Exit;
@@ -32,6 +33,7 @@ pub use run::RunArgs;
 pub use serve::ServeArgs;
 pub use simulate::SimulateArgs;
 pub use submit::{StatusArgs, SubmitArgs};
+pub use verify::VerifyArgs;
 
 /// Executes Ethereum blocks on a fleet of executor shards, with results equal to sequential
 /// execution whatever happens to the shards.
@@ -65,6 +67,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Take the newest blocks of a data directory back
     Unwind(UnwindArgs),
+    /// Check everything in a data directory: blocks, receipts, state, journal
+    Verify(VerifyArgs),
     /// Submit blocks to a running coordinator
     Submit(SubmitArgs),
     /// Show how a running coordinator and its shards are
@@ -110,6 +114,7 @@ impl Cli {
             Command::Generate(args) => return generate::generate(&args),
             Command::Export(args) => return export::export(&args),
             Command::Unwind(args) => return export::unwind(&args),
+            Command::Verify(args) => return verify::verify(&args),
             Command::Fuzz(args) => return fuzz::run(&args),
             Command::Simulate(args) => return simulate::simulate(&args),
             Command::Run(args) => Service::Run(args),

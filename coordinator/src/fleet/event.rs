@@ -32,6 +32,8 @@ pub enum EventKind {
     BlockRefused,
     /// A block waits for an operator: it kills, or seems to kill, whoever executes it.
     BlockParked,
+    /// Shards are waited for, and why they do not come.
+    Waiting,
     /// Something that an operator has to look at.
     Alarm,
 }
@@ -50,6 +52,7 @@ impl fmt::Display for EventKind {
             Self::BlockAside => "block_aside",
             Self::BlockRefused => "block_refused",
             Self::BlockParked => "block_parked",
+            Self::Waiting => "waiting",
             Self::Alarm => "alarm",
         })
     }
@@ -83,6 +86,7 @@ pub(super) fn publish(
         EventKind::Alarm | EventKind::BlockParked => {
             tracing::error!(event = %kind, shard = number, block, "{text}")
         }
+        EventKind::Waiting => tracing::warn!(event = %kind, shard = number, block, "{text}"),
         EventKind::Reassigned | EventKind::BlockCommitted => {
             tracing::debug!(event = %kind, shard = number, block, "{text}");
         }

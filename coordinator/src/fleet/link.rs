@@ -75,6 +75,8 @@ pub(super) struct Link {
     /// After a failed sync, not before then.
     pub(super) sync_at: Duration,
     pub(super) sync_failures: u32,
+    /// Why the last sync failed, if it did.
+    pub(super) trouble: Option<String>,
     /// Heartbeats in a row that say something else than `state`.
     pub(super) mismatches: u32,
     pub(super) draining: bool,

@@ -8,7 +8,7 @@ use common::account::Delta;
 use common::endpoint::{PeerError, SnapshotStream};
 use common::message::{SnapshotHeader, SnapshotPart, SnapshotRequest, StateSummary};
 use executor_shard::engine::{ANCESTORS_KEPT, StateError};
-use executor_shard::replica::Base;
+use executor_shard::replica::{Base, SnapshotSum};
 use executor_shard::store::Cursor;
 use net::bounded::BoundedExecutor;
 use net::limits::MAX_MESSAGE_BYTES;
@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{FleetError, Shared};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError};
 
 /// Streams at once, at most.
 const STREAMS: usize = 2;
@@ -81,8 +81,15 @@ impl Snapshots {
                 send(&parts, Err(busy)).await;
                 return Ok(());
             };
-            if let Err(error) = send_all(&ledger, &blocking, &parts).await {
-                send(&parts, Err(error)).await;
+            match send_all(&ledger, &blocking, &parts).await {
+                Ok(()) => {}
+                Err(Unsent::Peer(error)) => {
+                    send(&parts, Err(error)).await;
+                }
+                Err(Unsent::Damaged(error)) => {
+                    send(&parts, Err(PeerError::Unreachable(error.to_string()))).await;
+                    shared.give_up(error.to_string());
+                }
             }
             Ok(())
         });
@@ -145,15 +152,29 @@ async fn send_delta(parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>, delta
     true
 }
 
-/// Sends the ledger's newest state, until the end or the reader's.
+/// Why a whole state was not sent.
+enum Unsent {
+    Peer(PeerError),
+    /// What the ledger holds is not what it should be: no reader can ever take it.
+    Damaged(LedgerError),
+}
+
+impl From<PeerError> for Unsent {
+    fn from(error: PeerError) -> Self {
+        Self::Peer(error)
+    }
+}
+
+/// Sends the ledger's newest state, until the end or the reader's. What is sent is summed up here too: a
+/// reader that finds another digest could not say whose fault it is.
 async fn send_all(
     ledger: &Ledger,
     blocking: &BoundedExecutor,
     parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>,
-) -> Result<(), PeerError> {
+) -> Result<(), Unsent> {
     let tip = ledger.head();
     let Base::Disk(state) = tip.view().base() else {
-        return Err(PeerError::Unreachable("the ledger's state cannot be streamed".into()));
+        return Err(PeerError::Unreachable("the ledger's state cannot be streamed".into()).into());
     };
     let unreadable = |error: StateError| PeerError::Unreachable(error.to_string());
     let reader = Arc::clone(state);
@@ -162,12 +183,18 @@ async fn send_all(
     if !send(parts, Ok(SnapshotPart::Header(Box::new(header)))).await {
         return Ok(());
     }
+    let mut sum = SnapshotSum::default();
     let mut cursor = Some(Cursor::START);
     while let Some(from) = cursor {
         let began = Instant::now();
         let reader = Arc::clone(state);
-        let (chunk, next) =
-            blocking.run(move || reader.chunk(from, CHUNK_BYTES)).await?.map_err(unreadable)?;
+        let cut = move || {
+            let (chunk, next) = reader.chunk(from, CHUNK_BYTES)?;
+            sum.add(&chunk);
+            Ok((chunk, next, sum))
+        };
+        let (chunk, next, so_far) = blocking.run(cut).await?.map_err(unreadable)?;
+        sum = so_far;
         let cutting = began.elapsed();
         if !send(parts, Ok(SnapshotPart::Chunk(chunk))).await {
             return Ok(());
@@ -177,6 +204,14 @@ async fn send_all(
             // The stream leaves the machine to those who execute blocks for most of the time.
             tokio::time::sleep(CHUNK_EVERY.saturating_sub(began.elapsed()).max(cutting * PAUSE)).await;
         }
+    }
+    let (found, expected) = (sum.digest(), tip.summary().digest);
+    if found != expected {
+        let what = format!("the state after block {}", tip.summary().state.height);
+        let reason = format!(
+            "its content digest is {found:#x}, it should be {expected:#x}; `coordinator verify` names what is wrong"
+        );
+        return Err(Unsent::Damaged(LedgerError::Damaged { what, reason }));
     }
     send(parts, Ok(SnapshotPart::End)).await;
     Ok(())

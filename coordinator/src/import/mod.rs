@@ -8,18 +8,18 @@ mod pipeline;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use alloy_primitives::U256;
+use alloy_primitives::{Address, U256};
 use common::block::Block;
 use common::chain_spec::ChainSpec;
 use common::id::{Height, ShardId};
-use executor_shard::engine::StateError;
+use executor_shard::engine::{StateError, recover_sender};
 
 use crate::execute::{BlockExecutor, BlockStats, ExecuteError, Verified};
 use crate::fleet::{Fleet, FleetError};
-use crate::ledger::{Ledger, LedgerError, Tip};
+use crate::ledger::{AuditedView, Ledger, LedgerError, Tip};
 use crate::schedule::StrikeRecord;
 use crate::sequential::execute_and_verify;
-use crate::validate::Finished;
+use crate::validate::{Finished, execute_trusted};
 
 pub use pipeline::{Durable, ImportCount, ImportEnd, ImportStop};
 
@@ -40,11 +40,30 @@ impl From<BlockExecutor> for Engine {
 
 impl Engine {
     fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
-        match self {
+        let executed = match self {
             Self::Shards(executor) => executor.execute(block, spec, parent, Vec::new()),
             Self::Sequential => execute_and_verify(block, spec, parent),
+        };
+        match executed {
+            Err(error @ (ExecuteError::Rejected(_) | ExecuteError::State(_))) => {
+                Err(damage_behind(block, spec, parent).unwrap_or(error))
+            }
+            executed => executed,
         }
     }
+}
+
+/// Before a block is refused for what its execution came to: whether the state that it was executed on is
+/// the one that the parent's root covers. If not, the ledger is damaged and the block is not at fault.
+fn damage_behind(block: &Block, spec: &ChainSpec, parent: &Tip) -> Option<ExecuteError> {
+    let view = AuditedView::of(parent)?;
+    let fork = spec.evm_env(&block.header).cfg_env.spec;
+    let senders = block.transactions.iter().map(|transaction| recover_sender(transaction, fork));
+    // A signature that is bad is so on every state.
+    let senders: Vec<Address> = senders.collect::<Result<_, _>>().ok()?;
+    // How it ends is known already; what it reads counts.
+    let _ = execute_trusted(block, spec, &senders, &view, parent.intermediate_roots());
+    view.into_damage().map(ExecuteError::from)
 }
 
 /// Which of two branches is the chain.

@@ -7,10 +7,15 @@
 mod accepted;
 #[cfg(test)]
 mod accepted_tests;
+mod audit;
 mod branch;
 mod commit;
+#[cfg(test)]
+mod damage_tests;
 mod fence;
 mod holder;
+#[cfg(test)]
+mod large_tests;
 mod nodes;
 mod open;
 mod pieces;
@@ -23,6 +28,7 @@ mod side_tests;
 mod tests;
 mod tip;
 pub mod trie;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,11 +50,13 @@ use records::Records;
 use side::SideIndex;
 
 pub use accepted::{AcceptedBlock, AcceptedRecord, Parked};
+pub use audit::AuditedView;
 pub use fence::{Fence, MemoryFence};
 pub use holder::Holder;
 pub use open::{FILE, LedgerOptions};
 pub use root::state_root;
 pub use tip::{Draft, IntermediateRoots, Tip};
+pub use verify::{Counts, Finding, VerifyReport};
 
 /// What a world begins with.
 #[derive(Debug, Clone)]
