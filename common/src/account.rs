@@ -118,6 +118,69 @@ impl Delta {
         let code = self.code.iter().map(|(_, code)| 40 + code.len());
         accounts.chain(code).sum()
     }
+
+    /// The delta in parts of about `weight` bytes, which [`Delta::append`] joins again. The parts of one
+    /// account follow each other; only its first part can say that its storage is wiped.
+    #[must_use]
+    pub fn split(&self, weight: usize) -> Vec<Self> {
+        let empty = || Self {
+            from: self.from,
+            to: self.to,
+            accounts: Vec::new(),
+            code: Vec::new(),
+            digest: self.digest,
+        };
+        let slots = (weight.saturating_sub(110) / 66).max(1);
+        let (mut parts, mut part, mut size) = (Vec::new(), empty(), 0_usize);
+        let mut full = |part: &mut Self, size: &mut usize, more: usize| {
+            if *size > 0 && size.saturating_add(more) > weight {
+                parts.push(std::mem::replace(part, empty()));
+                *size = 0;
+            }
+            *size = size.saturating_add(more);
+        };
+        for (hash, code) in &self.code {
+            full(&mut part, &mut size, 40 + code.len());
+            part.code.push((*hash, code.clone()));
+        }
+        for account in &self.accounts {
+            let mut first = true;
+            // An account without slots is a part too.
+            let mut rest = account.storage.as_slice();
+            while first || !rest.is_empty() {
+                let (storage, others) = rest.split_at(rest.len().min(slots));
+                full(&mut part, &mut size, 110 + storage.len() * 66);
+                let wiped = account.wiped && first;
+                part.accounts.push(AccountDelta { wiped, storage: storage.to_vec(), ..account.bare() });
+                (rest, first) = (others, false);
+            }
+        }
+        parts.push(part);
+        parts
+    }
+
+    /// Adds the part that follows. False if it is of another delta.
+    #[must_use]
+    pub fn append(&mut self, part: Self) -> bool {
+        if (self.from, self.to, self.digest) != (part.from, part.to, part.digest) {
+            return false;
+        }
+        self.code.extend(part.code);
+        for account in part.accounts {
+            match self.accounts.last_mut().filter(|last| last.address == account.address) {
+                Some(last) => last.storage.extend(account.storage),
+                None => self.accounts.push(account),
+            }
+        }
+        true
+    }
+}
+
+impl AccountDelta {
+    /// The change without its slots.
+    fn bare(&self) -> Self {
+        Self { address: self.address, account: self.account, wiped: self.wiped, storage: Vec::new() }
+    }
 }
 
 /// One account of a whole state, with its storage, as snapshots and pre-states list them.
@@ -129,4 +192,68 @@ pub struct AccountRecord {
     pub account: Account,
     /// Part or all of its non-zero slots.
     pub storage: Vec<SlotValue>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn state() -> StateRef {
+        StateRef {
+            world: crate::id::WorldId::default(),
+            height: crate::id::Height(1),
+            block_hash: B256::ZERO,
+        }
+    }
+
+    fn delta(accounts: &[(usize, bool)], code: usize) -> Delta {
+        let of = |(number, (slots, wiped)): (u8, &(usize, bool))| AccountDelta {
+            address: Address::repeat_byte(number),
+            account: (slots % 3 > 0).then(Account::default),
+            wiped: *wiped,
+            storage: (0..*slots)
+                .map(|slot| SlotValue { slot: U256::from(slot), value: U256::from(slot + 1) })
+                .collect(),
+        };
+        Delta {
+            from: state(),
+            to: state(),
+            accounts: (0..).zip(accounts).map(of).collect(),
+            code: (0..code)
+                .map(|number| (B256::repeat_byte(number as u8), Bytes::from(vec![1; 50])))
+                .collect(),
+            digest: U256::from(7),
+        }
+    }
+
+    proptest! {
+        // Law: the parts of a delta, joined in their order, are the delta, and no part is much larger
+        // than was asked for.
+        #[test]
+        fn a_delta_that_was_split_is_joined_to_the_same(
+            accounts in prop::collection::vec((0_usize..40, any::<bool>()), 0..8),
+            code in 0_usize..4,
+            weight in 1_usize..4000,
+        ) {
+            let whole = delta(&accounts, code);
+            let parts = whole.split(weight);
+            for part in &parts {
+                prop_assert!(part.weight() <= weight.max(110 + 66));
+            }
+            let mut parts = parts.into_iter();
+            let mut joined = parts.next().unwrap_or_else(|| delta(&[], 0));
+            for part in parts {
+                prop_assert!(joined.append(part));
+            }
+            prop_assert_eq!(joined, whole);
+        }
+    }
+
+    #[test]
+    fn parts_of_different_deltas_are_not_joined() {
+        let mut one = delta(&[(1, false)], 0);
+        let other = Delta { digest: U256::from(8), ..one.clone() };
+        assert!(!one.append(other));
+    }
 }

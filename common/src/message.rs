@@ -182,6 +182,9 @@ pub enum SnapshotPart {
     Chunk(SnapshotChunk),
     /// The last: all has been sent.
     End,
+    /// A part of a delta that is too large for one message; further parts follow, and the last of them is
+    /// a [`SnapshotPart::Delta`].
+    DeltaPart(Arc<Delta>),
 }
 
 /// Why a shard does not take a command.

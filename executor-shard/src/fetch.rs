@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::account::Delta;
 use common::endpoint::{CoordinatorEndpoint, PeerError, SnapshotStream};
 use common::id::{Incarnation, ShardId, StateRef};
 use common::message::{SnapshotHeader, SnapshotPart, SnapshotRequest, StateSummary};
@@ -29,9 +30,12 @@ pub(crate) async fn fetch_state(
 ) -> Result<StateSummary, PeerError> {
     let request = SnapshotRequest { shard, incarnation, state: target, held: replica.summary() };
     let mut parts = coordinator.snapshot(request).await?;
+    let mut begun: Option<Delta> = None;
     loop {
         match next(&mut parts).await? {
-            SnapshotPart::Delta(delta) => {
+            SnapshotPart::DeltaPart(part) => begun = Some(joined(begun.take(), part)?),
+            SnapshotPart::Delta(last) => {
+                let delta = Arc::new(joined(begun.take(), last)?);
                 let replica = Arc::clone(replica);
                 let applied = blocking.run(move || replica.apply(&delta)).await?;
                 applied.map_err(|error| PeerError::Protocol(error.to_string()))?;
@@ -50,6 +54,16 @@ pub(crate) async fn fetch_state(
     }
 }
 
+/// A delta, or the first parts of one, with the part that has come.
+fn joined(begun: Option<Delta>, part: Arc<Delta>) -> Result<Delta, PeerError> {
+    let part = Arc::unwrap_or_clone(part);
+    let Some(mut delta) = begun else { return Ok(part) };
+    if delta.append(part) {
+        return Ok(delta);
+    }
+    Err(PeerError::Protocol("parts of different deltas follow each other".into()))
+}
+
 async fn whole_state(
     mut parts: SnapshotStream,
     replica: &Arc<Replica>,
@@ -64,7 +78,7 @@ async fn whole_state(
         let chunk = match next(&mut parts).await? {
             SnapshotPart::Chunk(chunk) => chunk,
             SnapshotPart::End => break,
-            SnapshotPart::Header(_) | SnapshotPart::Delta(_) => {
+            SnapshotPart::Header(_) | SnapshotPart::Delta(_) | SnapshotPart::DeltaPart(_) => {
                 return Err(PeerError::Protocol("a snapshot has chunks and an end".into()));
             }
         };

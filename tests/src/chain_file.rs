@@ -11,6 +11,8 @@ use anyhow::{Context, Result, ensure};
 /// A field of a header, by its place in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderField {
+    /// The block before.
+    ParentHash = 0,
     /// The state after the block.
     StateRoot = 3,
     /// What the transactions hash to.

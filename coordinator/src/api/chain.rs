@@ -8,8 +8,9 @@ use common::block::Block;
 use crossbeam_channel::{Receiver, bounded};
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Desk, LOOK, ParkedBlock, Submissions, Ticket, unix_now};
+use super::desk::{Desk, LOOK, Submissions, Ticket, unix_now};
 use super::outcome::{BlockOutcome, ParkedError, SubmitError};
+use super::parked::ParkedBlock;
 use crate::execute::ExecuteError;
 use crate::fleet::{EventKind, FleetError};
 use crate::import::{Imported, Importer, Place, is_fatal};
@@ -224,7 +225,7 @@ impl Chain {
         match self.importer.import(block) {
             Ok(None) => {
                 let known = BlockOutcome::known(block, self.importer.ledger().spec());
-                self.importer.ledger().end_accepted(&block.hash)?;
+                self.importer.ledger().end_accepted([&block.hash])?;
                 self.desk.committed(known);
             }
             Ok(Some(imported)) => self.imported(outcome.imported(block, &imported), &imported)?,
@@ -244,20 +245,21 @@ impl Chain {
                 outcome = outcome.failed(format!("{error}; it stays accepted, and is tried again"));
                 self.desk.postponed(Some(&outcome), &block.hash);
             }
-            Err(error) if !error.is_invalid_block() && !error.is_out_of_reach() => {
-                // Nobody knows whose fault that is: the block is not lost over it.
+            Err(error) if error.is_unknown_parent() => {
+                tracing::info!(block = number, hash = %block.hash, %error, "an accepted block waits for its parent");
+                self.desk.orphaned(&outcome, &error.to_string())?;
+            }
+            Err(error) if !error.is_invalid_block() => {
+                // Whose fault that is, is not known: the block is not lost over it.
                 let reason = error.to_string();
                 let parked = Parked { index: None, convicted: false, reason: reason.clone(), at: unix_now() };
                 self.desk.park(&block.hash, parked)?;
                 announce_parked(&self.importer, number, block.hash, &reason);
             }
             Err(error) => {
-                let refused = error.is_invalid_block();
-                let kind = if refused { EventKind::BlockRefused } else { EventKind::Alarm };
+                let kind = EventKind::BlockRefused;
                 self.importer.fleet().announce(kind, Some(number), error.to_string());
-                outcome = outcome.failed(error.to_string());
-                outcome.refused = refused;
-                self.desk.refused(&outcome)?;
+                self.desk.refused(&outcome.refused(error.to_string()))?;
             }
         }
         Ok(())
@@ -272,11 +274,6 @@ impl Chain {
         };
         let text = format!("{} transactions, {} gas{how}", outcome.transactions, outcome.gas_used);
         self.importer.fleet().announce(kind, Some(outcome.number), text);
-        if imported.place == Place::Aside && !self.desk.is_awaited(&outcome.hash) {
-            // Branches are in memory only. One that nobody waits for is submitted again after a restart by
-            // whoever needs it; one that others wait for stays in the journal.
-            self.importer.ledger().end_accepted(&outcome.hash)?;
-        }
         self.desk.committed(outcome);
         Ok(())
     }

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::outcome::{Acceptance, BlockOutcome, ParkedError, SubmitError};
+use super::outcome::{Acceptance, BlockOutcome, SubmitError};
 use crate::intake::{Candidate, Intake, IntakeLimits, Offer, Sequence, Start};
 use crate::ledger::{Ledger, LedgerError, Parked};
 
@@ -48,29 +48,20 @@ pub struct Ticket {
     pub outcome: oneshot::Receiver<BlockOutcome>,
 }
 
-/// A parked block.
-#[derive(Debug, Clone)]
-pub struct ParkedBlock {
-    /// Its number.
-    pub number: u64,
-    /// Its hash.
-    pub hash: B256,
-    /// Why.
-    pub parked: Parked,
-    /// Accepted blocks that wait for it.
-    pub waiting: usize,
-}
-
+/// What the desk keeps of blocks and clients.
 #[derive(Debug, Default)]
-struct State {
-    intake: Intake,
-    blocks: HashMap<B256, Arc<Block>>,
-    parked: HashMap<B256, Parked>,
+pub(super) struct State {
+    pub(super) intake: Intake,
+    pub(super) blocks: HashMap<B256, Arc<Block>>,
+    pub(super) parked: HashMap<B256, Parked>,
     waiters: HashMap<B256, Vec<oneshot::Sender<BlockOutcome>>>,
     /// Blocks that could not be executed, and whose clients have all been told.
     quiet: HashSet<B256>,
     remembered: HashMap<B256, BlockOutcome>,
     order: VecDeque<B256>,
+    /// Blocks that were refused as invalid, with the reason, so that what follows them is refused too.
+    invalid: HashMap<B256, String>,
+    invalid_order: VecDeque<B256>,
 }
 
 impl State {
@@ -82,7 +73,7 @@ impl State {
         }
     }
 
-    fn forget(&mut self, hash: &B256) {
+    pub(super) fn forget(&mut self, hash: &B256) {
         self.blocks.remove(hash);
         self.parked.remove(hash);
         self.quiet.remove(hash);
@@ -94,6 +85,17 @@ impl State {
         while self.order.len() > REMEMBERED {
             if let Some(oldest) = self.order.pop_front() {
                 self.remembered.remove(&oldest);
+            }
+        }
+    }
+
+    fn remember_invalid(&mut self, hash: B256, reason: String) {
+        if self.invalid.insert(hash, reason).is_none() {
+            self.invalid_order.push_back(hash);
+        }
+        while self.invalid_order.len() > REMEMBERED {
+            if let Some(oldest) = self.invalid_order.pop_front() {
+                self.invalid.remove(&oldest);
             }
         }
     }
@@ -111,7 +113,7 @@ impl State {
 /// The desk. The chain thread and clients' calls share it.
 #[derive(Debug)]
 pub(super) struct Desk {
-    ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
     queue: Sender<Submission>,
     started: Instant,
     state: Mutex<State>,
@@ -143,13 +145,19 @@ impl Desk {
         for accepted in ledger.accepted()? {
             let (block, record) = (accepted.block, accepted.record);
             if is_known(&ledger, &block)? {
-                ledger.end_accepted(&block.hash)?;
+                ledger.end_accepted([&block.hash])?;
                 continue;
             }
             starts.insert(block.hash, record.starts);
             state.intake.restore(candidate(&block), Sequence(record.sequence), record.parked.is_some());
             state.parked.extend(record.parked.map(|parked| (block.hash, parked)));
             state.blocks.insert(block.hash, Arc::new(block));
+        }
+        // What cannot be executed is not what ends coordinators: its starts are not counted.
+        for (hash, parent) in state.intake.unparented() {
+            if ledger.height_of(&parent)?.is_none() {
+                state.intake.orphaned(&hash);
+            }
         }
         let mut desk = Self {
             ledger,
@@ -187,7 +195,7 @@ impl Desk {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -196,7 +204,7 @@ impl Desk {
         self.started.elapsed()
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         // One word is enough.
         let _ = self.work.try_send(());
     }
@@ -282,8 +290,25 @@ impl Desk {
                 remembered.map_or_else(known, |outcome| BlockOutcome { known: true, ..outcome }),
             ));
         }
-        let wrong = block.check_body().err();
-        Ok(wrong.map(|error| BlockOutcome::new(block, self.ledger.spec()).refused(error.to_string())))
+        let outcome = || BlockOutcome::new(block, self.ledger.spec());
+        if let Err(error) = block.check_body() {
+            return Ok(Some(outcome().refused(error.to_string())));
+        }
+        let parent = block.header.parent_hash;
+        let invalid = self.state().invalid.get(&parent).cloned();
+        if let Some(reason) = invalid {
+            let reason = behind_invalid(&parent, &reason);
+            self.state().remember_invalid(block.hash, reason.clone());
+            return Ok(Some(outcome().refused(reason)));
+        }
+        let (head, reach) = (self.ledger.head().summary().state.height.0, self.ledger.reach());
+        if head.saturating_sub(block.header.number.saturating_sub(1)) > reach {
+            let reason = format!(
+                "its parent is more than {reach} blocks below the head, block {head}: nothing can be executed there any more"
+            );
+            return Ok(Some(outcome().failed(reason)));
+        }
+        Ok(None)
     }
 
     fn acknowledge(
@@ -304,9 +329,12 @@ impl Desk {
             let reason = "it has ended without being committed; submit it again to learn why".to_owned();
             return settled(BlockOutcome::new(block, self.ledger.spec()).failed(reason));
         }
-        // Somebody waits for it now: no more pauses.
+        // A client waits for it now: no more pauses, and an orphan that holds it up is looked at again.
         if state.quiet.remove(&block.hash) {
             state.intake.again(&block.hash, Duration::ZERO);
+        }
+        if let Some(orphan) = state.intake.waits_for_orphan(&block.hash) {
+            state.intake.again(&orphan, Duration::ZERO);
         }
         let waiters = state.waiters.entry(block.hash).or_default();
         waiters.retain(|waiter| !waiter.is_closed());
@@ -338,13 +366,51 @@ impl Desk {
         }
     }
 
-    /// The block has ended without becoming the chain's.
+    /// The block is invalid, and so is every block that follows it.
     pub(super) fn refused(&self, outcome: &BlockOutcome) -> Result<(), LedgerError> {
-        self.ledger.end_accepted(&outcome.hash)?;
+        let descendants = self.state().intake.descendants(&outcome.hash);
+        self.ledger.end_accepted(std::iter::once(&outcome.hash).chain(&descendants))?;
+        let reason = outcome.error.clone().unwrap_or_default();
         let mut state = self.state();
         state.intake.ended(&outcome.hash);
         state.forget(&outcome.hash);
         state.tell(outcome);
+        for hash in descendants {
+            let Some(block) = state.blocks.get(&hash).cloned() else { continue };
+            let reason = behind_invalid(&outcome.hash, &reason);
+            state.intake.ended(&hash);
+            state.forget(&hash);
+            state.tell(&BlockOutcome::new(&block, self.ledger.spec()).refused(reason.clone()));
+            state.remember_invalid(hash, reason);
+        }
+        state.remember_invalid(outcome.hash, reason);
+        Ok(())
+    }
+
+    /// The block's parent is not known. It stays accepted and waits for the parent, or is parked if too
+    /// many blocks wait so.
+    pub(super) fn orphaned(&self, outcome: &BlockOutcome, reason: &str) -> Result<(), LedgerError> {
+        let parent = self.state().blocks.get(&outcome.hash).map(|block| block.header.parent_hash);
+        let invalid = parent.and_then(|parent| {
+            let why = self.state().invalid.get(&parent).cloned()?;
+            Some(behind_invalid(&parent, &why))
+        });
+        if let Some(reason) = invalid {
+            // The parent was refused while this block was on its way into the journal.
+            return self.refused(&outcome.clone().refused(reason));
+        }
+        if !self.state().intake.orphaned(&outcome.hash) {
+            let reason = format!("{reason}; then retry this block, or discard it");
+            let parked = Parked { index: None, convicted: false, reason, at: unix_now() };
+            return self.park(&outcome.hash, parked);
+        }
+        let mut state = self.state();
+        state.tell(&outcome.clone().failed(format!("{reason}; it stays accepted, and waits for its parent")));
+        for hash in state.intake.descendants(&outcome.hash) {
+            let Some(block) = state.blocks.get(&hash).cloned() else { continue };
+            let text = format!("it stays accepted, and waits for block {}: {reason}", outcome.hash);
+            state.tell(&BlockOutcome::new(&block, self.ledger.spec()).failed(text));
+        }
         Ok(())
     }
 
@@ -378,70 +444,10 @@ impl Desk {
         Ok(())
     }
 
-    /// Whether accepted blocks wait for this one.
-    pub(super) fn is_awaited(&self, hash: &B256) -> bool {
-        !self.state().intake.descendants(hash).is_empty()
-    }
-
-    /// The parked blocks.
-    pub(super) fn parked(&self) -> Vec<ParkedBlock> {
-        let state = self.state();
-        let mut parked: Vec<ParkedBlock> = state
-            .parked
-            .iter()
-            .map(|(hash, parked)| ParkedBlock {
-                number: state.blocks.get(hash).map_or(0, |block| block.header.number),
-                hash: *hash,
-                parked: parked.clone(),
-                waiting: state.intake.descendants(hash).len(),
-            })
-            .collect();
-        parked.sort_by_key(|parked| (parked.number, parked.hash));
-        parked
-    }
-
     /// How many blocks are accepted and wait, and how many are parked.
     pub(super) fn counts(&self) -> (usize, usize) {
         let state = self.state();
         (state.intake.open().0, state.parked.len())
-    }
-
-    /// A parked block is tried again, in its old place: durable when this returns.
-    pub(super) fn retry(&self, hash: &B256) -> Result<(), ParkedError> {
-        self.change_parked(hash, |ledger| {
-            ledger.change_accepted(hash, |record| {
-                record.parked = None;
-                record.starts = 0;
-            })
-        })?;
-        let mut state = self.state();
-        state.parked.remove(hash);
-        state.intake.retry(hash);
-        drop(state);
-        self.wake();
-        Ok(())
-    }
-
-    /// A parked block is given up: durable when this returns. Its descendants are tried, and refused.
-    pub(super) fn discard(&self, hash: &B256) -> Result<(), ParkedError> {
-        self.change_parked(hash, |ledger| ledger.discard_accepted(hash))?;
-        let mut state = self.state();
-        state.intake.ended(hash);
-        state.forget(hash);
-        drop(state);
-        self.wake();
-        Ok(())
-    }
-
-    fn change_parked(
-        &self,
-        hash: &B256,
-        change: impl FnOnce(&Ledger) -> Result<(), LedgerError>,
-    ) -> Result<(), ParkedError> {
-        if !self.state().parked.contains_key(hash) {
-            return Err(ParkedError::NotParked(*hash));
-        }
-        change(&self.ledger).map_err(|error| ParkedError::Ledger(error.to_string()))
     }
 
     /// Whoever waits is told that this process is stopping, by the end of its channel.
@@ -454,6 +460,11 @@ impl Desk {
         let Some(hash) = &self.counted else { return Ok(()) };
         self.ledger.change_accepted(hash, |record| record.starts = record.starts.saturating_sub(1))
     }
+}
+
+/// Why a block is refused that follows an invalid one.
+fn behind_invalid(ancestor: &B256, reason: &str) -> String {
+    format!("it follows block {ancestor}, which was refused: {reason}")
 }
 
 fn candidate(block: &Block) -> Candidate {

@@ -7,11 +7,13 @@
 mod chain;
 mod desk;
 mod outcome;
+mod parked;
 mod service;
 mod step_down;
 
 pub use chain::{Chain, ChainError, ChainHandle, ChainStatus, IntakeThread};
-pub use desk::{ParkedBlock, Ticket};
+pub use desk::Ticket;
 pub use outcome::{Acceptance, BlockOutcome, ParkedError, Roots, SubmitError};
+pub use parked::ParkedBlock;
 pub use service::{MAX_BLOCK_PAYLOAD, RETRY, RETRY_STOPPING, blocks_service};
 pub use step_down::StepDown;

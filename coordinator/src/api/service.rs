@@ -14,8 +14,9 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::chain::ChainHandle;
-use super::desk::{ParkedBlock, Ticket};
+use super::desk::Ticket;
 use super::outcome::{Acceptance, BlockOutcome, ParkedError, SubmitError};
+use super::parked::ParkedBlock;
 use super::step_down::StepDown;
 use crate::fleet::{EventKind, Fleet, FleetEvent};
 

@@ -40,7 +40,8 @@ impl ImportError {
 
 impl From<ExecuteError> for ImportError {
     fn from(error: ExecuteError) -> Self {
-        if !error.is_invalid_block() {
+        // In a suite, a block whose parent was refused or never given has to be refused too.
+        if !error.is_invalid_block() && !error.is_unknown_parent() {
             return Self::fault(error);
         }
         Self::Refused { kind: RefusalKind::of(&error), reason: error.to_string() }

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
+use alloy_primitives::B256;
 use anyhow::{Context, bail};
 use clap::Args;
 use common::block::{Block, Ommers};
@@ -17,7 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::console::{OutputError, print_line, tell};
 use super::import::head_of;
 use crate::input::write_block;
-use crate::ledger::{Ledger, LedgerOptions};
+use crate::ledger::{Ledger, LedgerError, LedgerOptions};
 
 /// Standard output, where a file is asked for.
 const STDOUT: &str = "-";
@@ -136,8 +137,13 @@ fn write_file(ledger: &Ledger, range: &Range, part: &Path, bar: &ProgressBar) ->
 
 fn write_all(ledger: &Ledger, range: &Range, out: &mut impl Write, bar: &ProgressBar) -> anyhow::Result<u64> {
     let mut bytes = 0;
+    let mut parent = match range.from.checked_sub(1) {
+        Some(below) => ledger.hash_at(Height(below))?,
+        None => None,
+    };
     for number in range.from..=range.to {
-        let rlp = block_rlp(ledger, Height(number))?;
+        let rlp = block_rlp(ledger, Height(number), parent)?;
+        parent = ledger.hash_at(Height(number))?;
         bytes += rlp.len() as u64;
         out.write_all(&rlp).context("the chain cannot be written")?;
         bar.inc(1);
@@ -145,11 +151,29 @@ fn write_all(ledger: &Ledger, range: &Range, out: &mut impl Write, bar: &Progres
     Ok(bytes)
 }
 
-/// A block as it was imported; the first one is known by its header, and has nothing else.
-fn block_rlp(ledger: &Ledger, height: Height) -> anyhow::Result<Vec<u8>> {
+/// Whether the bytes are those of the block, and it follows the one before it.
+fn check(height: Height, hash: B256, parent: Option<B256>, rlp: &[u8]) -> Result<(), LedgerError> {
+    let damaged = |reason: String| LedgerError::Damaged { what: format!("block {height} ({hash})"), reason };
+    let block = Block::decode_exact(rlp).map_err(|error| damaged(error.to_string()))?;
+    if block.hash != hash {
+        return Err(damaged(format!("its bytes have hash {}", block.hash)));
+    }
+    block.check_body().map_err(|error| damaged(error.to_string()))?;
+    match parent.filter(|parent| *parent != block.header.parent_hash) {
+        None => Ok(()),
+        Some(parent) => {
+            Err(damaged(format!("its parent is {}, block {parent} is before it", block.header.parent_hash)))
+        }
+    }
+}
+
+/// A block as it was imported, checked against its hash; the first one is known by its header, and has
+/// nothing else.
+fn block_rlp(ledger: &Ledger, height: Height, parent: Option<B256>) -> anyhow::Result<Vec<u8>> {
     let hash =
         ledger.hash_at(height)?.with_context(|| format!("the ledger has no hash of block {height}"))?;
     if let Some(rlp) = ledger.block_rlp(&hash)? {
+        check(height, hash, parent, &rlp)?;
         return Ok(rlp);
     }
     let header = ledger
@@ -180,7 +204,7 @@ pub(super) fn unwind(args: &UnwindArgs) -> anyhow::Result<Exit> {
     }
     let hash = ledger.hash_at(to)?.with_context(|| format!("the ledger has no hash of block {to}"))?;
     let tip = ledger.tip_at(to, hash)?.with_context(|| format!("the ledger does not hold block {to}"))?;
-    ledger.commit(&tip)?;
+    ledger.unwind(&tip)?;
     let (number, hash, root) = head_of(&ledger);
     print_line(format_args!("head {number} {hash}"))?;
     if let Some(root) = root {

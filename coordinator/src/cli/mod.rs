@@ -22,6 +22,7 @@ mod status;
 mod submit;
 mod take_over;
 mod timeline;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use common::supervise::Exit;
@@ -41,6 +42,7 @@ pub use serve::ServeArgs;
 pub use simulate::SimulateArgs;
 pub use status::StatusArgs;
 pub use submit::SubmitArgs;
+pub use verify::VerifyArgs;
 
 /// Executes Ethereum blocks on a fleet of executor shards, with results equal to sequential
 /// execution whatever happens to the shards.
@@ -75,6 +77,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Take the newest blocks of a data directory back
     Unwind(UnwindArgs),
+    /// Check everything in a data directory: blocks, receipts, state, journal
+    Verify(VerifyArgs),
     /// Submit blocks to a running coordinator
     Submit(SubmitArgs),
     /// Show how a running coordinator and its shards are
@@ -129,6 +133,7 @@ impl Cli {
             Command::Generate(args) => return generate::generate(&args),
             Command::Export(args) => return export::export(&args),
             Command::Unwind(args) => return export::unwind(&args),
+            Command::Verify(args) => return verify::verify(&args),
             Command::Fuzz(args) => return fuzz::run(&args),
             Command::Simulate(args) => return simulate::simulate(&args),
             Command::Run(args) => Service::Run(args),

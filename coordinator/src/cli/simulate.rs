@@ -58,9 +58,9 @@ fn trace(seed: u64) -> Result<Exit, OutputError> {
     for line in &history.trace {
         print_line(line)?;
     }
-    let [committed, refused, parked] = history.endings;
+    let [committed, aside, refused, parked] = history.endings;
     print_line(format_args!(
-        "seed {seed}: {} blocks, {} shards, {} faults, {} steps, {:?} of virtual time: {committed} committed, {refused} refused, {parked} parked",
+        "seed {seed}: {} blocks, {} shards, {} faults, {} steps, {:?} of virtual time: {committed} committed, {aside} side blocks, {refused} refused, {parked} parked",
         history.blocks,
         history.shards,
         history.faults.len(),
@@ -81,7 +81,7 @@ fn per_second(report: &CampaignReport) -> f64 {
 }
 
 fn as_json(report: &CampaignReport) -> serde_json::Value {
-    let [committed, refused, parked] = report.endings;
+    let [committed, aside, refused, parked] = report.endings;
     let faults: serde_json::Map<_, _> =
         report.faults.iter().map(|(kind, count)| (kind.name().to_owned(), json!(count))).collect();
     let transitions: serde_json::Map<_, _> = report
@@ -98,6 +98,7 @@ fn as_json(report: &CampaignReport) -> serde_json::Value {
         "virtual_seconds": report.virtual_time.as_secs_f64(),
         "blocks": report.blocks,
         "committed": committed,
+        "side_blocks": aside,
         "refused": refused,
         "parked": parked,
         "convictions": report.counters.convictions,
@@ -111,7 +112,7 @@ fn as_json(report: &CampaignReport) -> serde_json::Value {
 }
 
 fn as_text(report: &CampaignReport) -> String {
-    let [committed, refused, parked] = report.endings;
+    let [committed, aside, refused, parked] = report.endings;
     let injected: u64 = report.faults.values().sum();
     let each = |sum: u64| sum as f64 / report.histories.max(1) as f64;
     let counters = report.counters;
@@ -125,7 +126,7 @@ fn as_text(report: &CampaignReport) -> String {
         report.violations
     );
     text += &format!(
-        "blocks: {} submitted, {committed} committed, {refused} refused, {parked} parked ({} convictions)\n",
+        "blocks: {} submitted, {committed} committed, {aside} side blocks, {refused} refused, {parked} parked ({} convictions)\n",
         report.blocks, counters.convictions
     );
     text += &format!(

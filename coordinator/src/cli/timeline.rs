@@ -32,7 +32,14 @@ pub(super) async fn tell(
 }
 
 fn is_loud(kind: EventKind) -> bool {
-    matches!(kind, EventKind::ShardLost | EventKind::Drill | EventKind::Alarm | EventKind::BlockRefused)
+    matches!(
+        kind,
+        EventKind::ShardLost
+            | EventKind::Drill
+            | EventKind::Waiting
+            | EventKind::Alarm
+            | EventKind::BlockRefused
+    )
 }
 
 /// One event as a line.
@@ -53,6 +60,7 @@ fn line(event: &FleetEvent) -> String {
         EventKind::BlockAside => "block kept aside",
         EventKind::BlockRefused => "refused:",
         EventKind::BlockParked => "PARKED:",
+        EventKind::Waiting => "WAITING:",
         EventKind::Alarm => "ALARM:",
     };
     format!("[{seconds:9.4} s]{block}{shard} {what} {}", event.text)

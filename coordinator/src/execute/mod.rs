@@ -141,10 +141,10 @@ impl ExecuteError {
         matches!(self, Self::NoShard(_) | Self::Local(_) | Self::Round(_) | Self::Fleet(_))
     }
 
-    /// Whether this coordinator can never execute the block, whose fault that may be.
+    /// Whether the block's parent is not known, so that nothing can be said of the block.
     #[must_use]
-    pub fn is_out_of_reach(&self) -> bool {
-        matches!(self, Self::Ledger(LedgerError::TooFarBack { .. }) | Self::Size(_) | Self::Unsupported(_))
+    pub fn is_unknown_parent(&self) -> bool {
+        matches!(self, Self::Ledger(LedgerError::UnknownParent { .. }))
     }
 
     /// Whether the block itself is at fault, so that it is refused for good.

@@ -19,6 +19,7 @@ use super::event::{EventKind, publish};
 use super::link::{LINK_QUEUE, Link, LinkCommand, LinkId, run_link};
 use super::obey::work_item;
 use super::round::{Abandoned, Drill, OpenRound, RoundEvent, RoundRequest};
+use super::waiting::Waiting;
 use super::{FleetError, ShardView, Shared};
 use crate::schedule::{Command, Event, Fault, LossCause, Scheduler, StrikeRecord};
 
@@ -88,6 +89,7 @@ pub(super) struct Driver {
     pub(super) rounds: HashMap<RoundId, OpenRound>,
     target: Option<StateSummary>,
     waiting: Vec<Waiter>,
+    pub(super) waiting_for: Waiting,
     links_made: u64,
 }
 
@@ -95,12 +97,25 @@ impl Driver {
     pub(super) fn new(shared: Arc<Shared>, messages: Receiver<Message>) -> Self {
         let scheduler = Scheduler::new(shared.epoch, shared.options.schedule, Duration::ZERO);
         let (links, rounds) = (HashMap::new(), HashMap::new());
-        Self { shared, messages, scheduler, links, rounds, target: None, waiting: Vec::new(), links_made: 0 }
+        Self {
+            shared,
+            messages,
+            scheduler,
+            links,
+            rounds,
+            target: None,
+            waiting: Vec::new(),
+            waiting_for: Waiting::default(),
+            links_made: 0,
+        }
     }
 
     /// Runs until `stop`, which is noticed within a tick.
     pub(super) fn run(mut self, stop: &CancellationToken) -> Result<(), FleetError> {
         while !stop.is_cancelled() {
+            if let Some(damage) = self.shared.damage.get() {
+                return Err(FleetError::Damaged(damage.clone()));
+            }
             let wait = self.scheduler.next_deadline().saturating_sub(self.shared.now());
             match self.messages.recv_timeout(wait) {
                 Ok(message) => self.take(message),
@@ -162,6 +177,7 @@ impl Driver {
                 let _ = reply.send(self.views());
             }
             Message::WhenReady { wanted, until, reply } => {
+                self.waiting_for.ask(wanted, until);
                 self.waiting.push(Waiter { wanted, until, reply });
                 self.check_waiting();
             }
@@ -207,6 +223,7 @@ impl Driver {
         for shard in due {
             self.sync(shard);
         }
+        self.say_what_is_waited_for(now);
     }
 
     fn by_id(&mut self, id: LinkId) -> Option<&mut Link> {
@@ -291,6 +308,7 @@ impl Driver {
             syncing: false,
             sync_at: Duration::ZERO,
             sync_failures: 0,
+            trouble: None,
             mismatches: 0,
             draining: false,
             results: 0,
@@ -430,6 +448,7 @@ impl Driver {
             Ok(held) => {
                 let fresh = link.state.replace(held).is_none();
                 link.sync_failures = 0;
+                link.trouble = None;
                 link.mismatches = 0;
                 self.handle(now, Event::State { shard, incarnation, state: Some(held.state) });
                 if target == Some(held) {
@@ -449,6 +468,7 @@ impl Driver {
                 link.sync_failures = link.sync_failures.saturating_add(1);
                 link.sync_at = now + SYNC_PAUSE * link.sync_failures.min(50);
                 tracing::warn!(shard = shard.0, reason, "a shard did not reach the state");
+                link.trouble = Some(reason);
                 self.handle(now, Event::State { shard, incarnation, state: None });
             }
         }
@@ -488,9 +508,20 @@ impl Driver {
         publish(&self.shared, EventKind::Alarm, Some(shard), None, text);
     }
 
+    /// Whether the shard holds the current state and takes work.
+    pub(super) fn is_ready(&self, link: &Link) -> bool {
+        link.state.is_some() && link.state == self.target && !link.draining
+    }
+
+    pub(super) fn ready_shards(&self) -> usize {
+        self.links.values().filter(|link| self.is_ready(link)).count()
+    }
+
     fn check_waiting(&mut self) {
-        let Some(target) = self.target else { return };
-        let ready = self.links.values().filter(|link| link.state == Some(target) && !link.draining).count();
+        if self.target.is_none() {
+            return;
+        }
+        let ready = self.ready_shards();
         self.waiting.retain(|waiter| {
             let done = ready >= waiter.wanted;
             if done {

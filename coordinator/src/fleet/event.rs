@@ -34,6 +34,8 @@ pub enum EventKind {
     BlockRefused,
     /// A block waits for an operator: it kills, or seems to kill, whoever executes it.
     BlockParked,
+    /// Shards are waited for, and why they do not come.
+    Waiting,
     /// Something that an operator has to look at.
     Alarm,
 }
@@ -53,6 +55,7 @@ impl fmt::Display for EventKind {
             Self::BlockAside => "block_aside",
             Self::BlockRefused => "block_refused",
             Self::BlockParked => "block_parked",
+            Self::Waiting => "waiting",
             Self::Alarm => "alarm",
         })
     }
@@ -86,6 +89,7 @@ pub(super) fn publish(
         EventKind::Alarm | EventKind::BlockParked => {
             tracing::error!(event = %kind, shard = number, block, "{text}")
         }
+        EventKind::Waiting => tracing::warn!(event = %kind, shard = number, block, "{text}"),
         EventKind::Reassigned | EventKind::BlockCommitted => {
             tracing::debug!(event = %kind, shard = number, block, "{text}");
         }

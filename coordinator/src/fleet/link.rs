@@ -11,6 +11,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::account::Delta;
 use common::block::BlockPayload;
+use common::codec::MAX_PAYLOAD_BYTES;
 use common::endpoint::{PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
 use common::message::{Refusal, Register, StateSummary};
@@ -32,6 +33,9 @@ pub(super) const LINK_QUEUE: usize = 4096;
 
 /// Blocks that the shard is known to have.
 const BLOCKS_REMEMBERED: usize = 8;
+
+/// The largest delta that is sent as one payload, in bytes, with room for its encoding.
+const MAX_DELTA: usize = MAX_PAYLOAD_BYTES / 2;
 
 /// How long to find out whether a process still listens, when its link has ended.
 const PROBE_WITHIN: Duration = Duration::from_millis(200);
@@ -74,6 +78,8 @@ pub(super) struct Link {
     /// After a failed sync, not before then.
     pub(super) sync_at: Duration,
     pub(super) sync_failures: u32,
+    /// Why the last sync failed, if it did.
+    pub(super) trouble: Option<String>,
     /// Heartbeats in a row that say something else than `state`.
     pub(super) mismatches: u32,
     pub(super) draining: bool,
@@ -207,6 +213,13 @@ async fn serve(
             }
             LinkCommand::Drain => {
                 calls.spawn(drain(Arc::clone(&endpoint), shared.epoch));
+            }
+            // Too large for one payload: the shard fetches it in parts.
+            LinkCommand::Advance(delta) if delta.weight() > MAX_DELTA => {
+                let target = StateSummary { state: delta.to, digest: delta.digest };
+                let call = endpoint.sync(shared.epoch, target);
+                let answer = tokio::select! { error = &mut gone => return error, answer = call => answer };
+                reached(shared, id, answer);
             }
             LinkCommand::Advance(delta) => {
                 let call = endpoint.put_delta(shared.epoch, delta);

@@ -11,9 +11,10 @@ mod link;
 mod obey;
 mod round;
 mod snapshot;
+mod waiting;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
@@ -76,6 +77,9 @@ pub enum FleetError {
     /// The driver has ended.
     #[error("the fleet's driver has ended; the process is stopping")]
     Ended,
+    /// The state that shards are to hold is damaged at its source.
+    #[error("{0}")]
+    Damaged(String),
     /// Not enough shards in time.
     #[error("after {waited:?} {ready} of {wanted} shards hold the state; look at their logs")]
     NotReady {
@@ -135,16 +139,28 @@ struct Shared {
     /// The deltas that shards were told of since they were to hold the ledger's head.
     route: Mutex<Vec<Arc<Delta>>>,
     events: broadcast::Sender<FleetEvent>,
+    /// What is damaged about the ledger, if that was found.
+    damage: OnceLock<String>,
     supervisor: SupervisorHandle,
 }
 
 impl Shared {
+    /// The ledger is damaged: the fleet ends, and the process with it.
+    fn give_up(&self, damage: String) {
+        tracing::error!(damage, "the fleet ends");
+        // The first damage is told.
+        let _ = self.damage.set(damage);
+    }
+
     /// Time since the fleet started: the scheduler's clock.
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
     fn send(&self, message: Message) -> Result<(), FleetError> {
+        if let Some(damage) = self.damage.get() {
+            return Err(FleetError::Damaged(damage.clone()));
+        }
         self.driver.try_send(message).map_err(|error| match error {
             TrySendError::Full(_) => FleetError::Overloaded,
             TrySendError::Disconnected(_) => FleetError::Ended,
@@ -209,6 +225,7 @@ impl Fleet {
             ledger: RwLock::default(),
             route: Mutex::default(),
             events,
+            damage: OnceLock::new(),
             supervisor: supervisor.clone(),
         });
         let machine = Driver::new(Arc::clone(&shared), messages);

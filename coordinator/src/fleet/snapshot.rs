@@ -4,10 +4,11 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::account::Delta;
 use common::endpoint::{PeerError, SnapshotStream};
 use common::message::{SnapshotHeader, SnapshotPart, SnapshotRequest, StateSummary};
 use executor_shard::engine::{ANCESTORS_KEPT, StateError};
-use executor_shard::replica::Base;
+use executor_shard::replica::{Base, SnapshotSum};
 use executor_shard::store::Cursor;
 use net::bounded::BoundedExecutor;
 use net::limits::MAX_MESSAGE_BYTES;
@@ -15,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{FleetError, Shared};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError};
 
 /// Streams at once, at most.
 const STREAMS: usize = 2;
@@ -29,7 +30,7 @@ const TURN_WITHIN: Duration = Duration::from_secs(60);
 /// About how many bytes one chunk holds.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// The largest delta that travels as one part; where there is a larger one, a whole state is sent.
+/// The largest delta that travels as one part; a larger one is split.
 const MAX_DELTA: usize = MAX_MESSAGE_BYTES / 2;
 
 /// How often a chunk is sent, at most: 16 MiB/s for each stream.
@@ -80,8 +81,15 @@ impl Snapshots {
                 send(&parts, Err(busy)).await;
                 return Ok(());
             };
-            if let Err(error) = send_all(&ledger, &blocking, &parts).await {
-                send(&parts, Err(error)).await;
+            match send_all(&ledger, &blocking, &parts).await {
+                Ok(()) => {}
+                Err(Unsent::Peer(error)) => {
+                    send(&parts, Err(error)).await;
+                }
+                Err(Unsent::Damaged(error)) => {
+                    send(&parts, Err(PeerError::Unreachable(error.to_string()))).await;
+                    shared.give_up(error.to_string());
+                }
             }
             Ok(())
         });
@@ -117,12 +125,11 @@ async fn send_deltas(
     let end = way.last().map_or(held.state, |last| last.to);
     let on = route.iter().position(|delta| delta.from == end);
     way.extend(on.and_then(|on| route.get(on..)).into_iter().flatten().cloned());
-    let too_large = way.iter().any(|delta| delta.weight() > MAX_DELTA);
-    if too_large || (way.is_empty() && held.state != head.state) {
+    if way.is_empty() && held.state != head.state {
         return Ok(Sent::NotKnown);
     }
     for delta in way {
-        if !send(parts, Ok(SnapshotPart::Delta(delta))).await {
+        if !send_delta(parts, delta).await {
             return Ok(Sent::All);
         }
     }
@@ -130,15 +137,44 @@ async fn send_deltas(
     Ok(Sent::All)
 }
 
-/// Sends the ledger's newest state, until the end or the reader's.
+/// Sends a delta, in parts if it is large. False if the reader did not take it.
+async fn send_delta(parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>, delta: Arc<Delta>) -> bool {
+    if delta.weight() <= MAX_DELTA {
+        return send(parts, Ok(SnapshotPart::Delta(delta))).await;
+    }
+    let mut pieces = delta.split(MAX_DELTA).into_iter().map(Arc::new).peekable();
+    while let Some(piece) = pieces.next() {
+        let part = if pieces.peek().is_some() { SnapshotPart::DeltaPart } else { SnapshotPart::Delta };
+        if !send(parts, Ok(part(piece))).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// Why a whole state was not sent.
+enum Unsent {
+    Peer(PeerError),
+    /// What the ledger holds is not what it should be: no reader can ever take it.
+    Damaged(LedgerError),
+}
+
+impl From<PeerError> for Unsent {
+    fn from(error: PeerError) -> Self {
+        Self::Peer(error)
+    }
+}
+
+/// Sends the ledger's newest state, until the end or the reader's. What is sent is summed up here too: a
+/// reader that finds another digest could not say whose fault it is.
 async fn send_all(
     ledger: &Ledger,
     blocking: &BoundedExecutor,
     parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>,
-) -> Result<(), PeerError> {
+) -> Result<(), Unsent> {
     let tip = ledger.head();
     let Base::Disk(state) = tip.view().base() else {
-        return Err(PeerError::Unreachable("the ledger's state cannot be streamed".into()));
+        return Err(PeerError::Unreachable("the ledger's state cannot be streamed".into()).into());
     };
     let unreadable = |error: StateError| PeerError::Unreachable(error.to_string());
     let reader = Arc::clone(state);
@@ -147,12 +183,18 @@ async fn send_all(
     if !send(parts, Ok(SnapshotPart::Header(Box::new(header)))).await {
         return Ok(());
     }
+    let mut sum = SnapshotSum::default();
     let mut cursor = Some(Cursor::START);
     while let Some(from) = cursor {
         let began = Instant::now();
         let reader = Arc::clone(state);
-        let (chunk, next) =
-            blocking.run(move || reader.chunk(from, CHUNK_BYTES)).await?.map_err(unreadable)?;
+        let cut = move || {
+            let (chunk, next) = reader.chunk(from, CHUNK_BYTES)?;
+            sum.add(&chunk);
+            Ok((chunk, next, sum))
+        };
+        let (chunk, next, so_far) = blocking.run(cut).await?.map_err(unreadable)?;
+        sum = so_far;
         let cutting = began.elapsed();
         if !send(parts, Ok(SnapshotPart::Chunk(chunk))).await {
             return Ok(());
@@ -162,6 +204,14 @@ async fn send_all(
             // The stream leaves the machine to those who execute blocks for most of the time.
             tokio::time::sleep(CHUNK_EVERY.saturating_sub(began.elapsed()).max(cutting * PAUSE)).await;
         }
+    }
+    let (found, expected) = (sum.digest(), tip.summary().digest);
+    if found != expected {
+        let what = format!("the state after block {}", tip.summary().state.height);
+        let reason = format!(
+            "its content digest is {found:#x}, it should be {expected:#x}; `coordinator verify` names what is wrong"
+        );
+        return Err(Unsent::Damaged(LedgerError::Damaged { what, reason }));
     }
     send(parts, Ok(SnapshotPart::End)).await;
     Ok(())
@@ -178,5 +228,49 @@ async fn send(
             tracing::warn!("a snapshot's reader is too slow and was given up");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use alloy_primitives::{Address, B256, U256};
+    use common::account::{AccountDelta, SlotValue};
+    use common::id::{Height, StateRef, WorldId};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_delta_larger_than_a_message_is_sent_in_parts_that_join_to_it() {
+        let state = StateRef { world: WorldId::default(), height: Height(1), block_hash: B256::ZERO };
+        let slot = |slot: usize| SlotValue { slot: U256::from(slot), value: U256::from(1) };
+        let storage: Vec<SlotValue> = (0..3 * MAX_DELTA / 66).map(slot).collect();
+        let account = AccountDelta { address: Address::ZERO, account: None, wiped: true, storage };
+        let (accounts, code) = (vec![account], Vec::new());
+        let delta = Arc::new(Delta { from: state, to: state, accounts, code, digest: U256::from(1) });
+        let (parts, mut received) = mpsc::channel(1);
+        let sent = Arc::clone(&delta);
+        let sender = tokio::spawn(async move { send_delta(&parts, sent).await });
+        let mut joined: Option<Delta> = None;
+        let mut ended = false;
+        while let Some(part) = received.recv().await {
+            assert!(!ended, "a part follows the last one");
+            let part = match part.unwrap() {
+                SnapshotPart::DeltaPart(part) => part,
+                SnapshotPart::Delta(last) => {
+                    ended = true;
+                    last
+                }
+                other => panic!("{other:?}"),
+            };
+            assert!(part.weight() <= MAX_DELTA);
+            let part = Arc::unwrap_or_clone(part);
+            match &mut joined {
+                Some(begun) => assert!(begun.append(part)),
+                None => joined = Some(part),
+            }
+        }
+        assert!(ended && sender.await.unwrap());
+        assert_eq!(joined, Some(delta.as_ref().clone()));
     }
 }

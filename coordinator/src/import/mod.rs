@@ -8,18 +8,18 @@ mod pipeline;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use alloy_primitives::U256;
+use alloy_primitives::{Address, U256};
 use common::block::Block;
 use common::chain_spec::ChainSpec;
 use common::id::{Height, ShardId};
-use executor_shard::engine::StateError;
+use executor_shard::engine::{StateError, recover_sender};
 
 use crate::execute::{BlockExecutor, BlockStats, ExecuteError, Verified};
 use crate::fleet::{Fleet, FleetError};
-use crate::ledger::{Ledger, LedgerError, Tip};
+use crate::ledger::{AuditedView, Ledger, LedgerError, Tip};
 use crate::schedule::StrikeRecord;
 use crate::sequential::execute_and_verify;
-use crate::validate::Finished;
+use crate::validate::{Finished, execute_trusted};
 
 pub use pipeline::{Durable, ImportCount, ImportEnd, ImportStop};
 
@@ -40,11 +40,30 @@ impl From<BlockExecutor> for Engine {
 
 impl Engine {
     fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
-        match self {
+        let executed = match self {
             Self::Shards(executor) => executor.execute(block, spec, parent, Vec::new()),
             Self::Sequential => execute_and_verify(block, spec, parent),
+        };
+        match executed {
+            Err(error @ (ExecuteError::Rejected(_) | ExecuteError::State(_))) => {
+                Err(damage_behind(block, spec, parent).unwrap_or(error))
+            }
+            executed => executed,
         }
     }
+}
+
+/// Before a block is refused for what its execution came to: whether the state that it was executed on is
+/// the one that the parent's root covers. If not, the ledger is damaged and the block is not at fault.
+fn damage_behind(block: &Block, spec: &ChainSpec, parent: &Tip) -> Option<ExecuteError> {
+    let view = AuditedView::of(parent)?;
+    let fork = spec.evm_env(&block.header).cfg_env.spec;
+    let senders = block.transactions.iter().map(|transaction| recover_sender(transaction, fork));
+    // A signature that is bad is so on every state.
+    let senders: Vec<Address> = senders.collect::<Result<_, _>>().ok()?;
+    // How it ends is known already; what it reads counts.
+    let _ = execute_trusted(block, spec, &senders, &view, parent.intermediate_roots());
+    view.into_damage().map(ExecuteError::from)
 }
 
 /// Which of two branches is the chain.
@@ -180,25 +199,27 @@ impl Importer {
         Ok(Imported { place: Place::Executed, tip, finished, stats })
     }
 
-    /// The state that the block is executed on.
+    /// The state that the block is executed on. A parent that is not known is no fault of the block's; one
+    /// whose number does not fit is.
     fn parent(&self, block: &Block, head: &Arc<Tip>) -> Result<Arc<Tip>, ExecuteError> {
-        if block.header.parent_hash == head.summary().state.block_hash {
+        let hash = block.header.parent_hash;
+        let unknown = || LedgerError::UnknownParent {
+            number: block.header.number,
+            hash: block.hash,
+            parent: hash,
+            head: head.summary().state.height,
+        };
+        if hash == head.summary().state.block_hash {
             head.check_next(block)?;
             return Ok(Arc::clone(head));
         }
-        let below = block.header.number.checked_sub(1).map(Height);
-        let found = match below {
-            Some(height) => self.ledger.tip_at(height, block.header.parent_hash)?,
-            None => None,
-        };
-        match found {
-            Some(parent) => {
-                parent.check_next(block)?;
-                Ok(parent)
-            }
-            // Says where the head is, and what the block asks for.
-            None => head.check_next(block).map(|()| Arc::clone(head)).map_err(ExecuteError::from),
+        let height = self.ledger.height_of(&hash)?.ok_or_else(unknown)?;
+        if Some(block.header.number) != height.0.checked_add(1) {
+            head.check_next(block)?;
         }
+        let parent = self.ledger.tip_at(height, hash)?.ok_or_else(unknown)?;
+        parent.check_next(block)?;
+        Ok(parent)
     }
 
     /// Moves the fleet.
@@ -211,7 +232,10 @@ impl Importer {
         let Verified { tip, finished, stats, .. } = verified;
         let forward = parent.summary() == head.summary();
         if !forward && !self.prefers(&tip, head) {
-            self.ledger.keep_aside(&tip);
+            if let Err(error) = self.ledger.keep_aside(&tip) {
+                self.lead(parent.way_back())?;
+                return Err(error.into());
+            }
             self.lead(parent.way_back())?;
             return Ok(Imported { place: Place::Aside, tip, finished, stats });
         }

@@ -4,10 +4,11 @@
 //! them as one transaction, so a slow disk makes groups larger, not blocks slower. A block is
 //! reported when it is durable, never before.
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use common::block::Block;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 
 use super::{Imported, Importer, Place};
 use crate::execute::ExecuteError;
@@ -15,6 +16,9 @@ use crate::ledger::{Ledger, LedgerError, Tip};
 
 /// Executed blocks that wait to be made durable, at most.
 const QUEUE: usize = 16;
+
+/// How long a thread waits before it looks again whether it must stop.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// How a block went that is durable now.
 pub type Durable = Imported;
@@ -58,14 +62,78 @@ pub enum ImportStop<E> {
     Commit(LedgerError),
 }
 
+/// How far the committer is: a count, which cannot overflow as a queue of messages could.
+#[derive(Debug, Default)]
+struct Progress {
+    state: Mutex<Reported>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Reported {
+    /// Blocks that are durable and were reported.
+    blocks: u64,
+    /// Whether the committer has ended: nothing more will be reported.
+    ended: bool,
+}
+
+impl Progress {
+    fn state(&self) -> MutexGuard<'_, Reported> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add_one(&self) {
+        self.state().blocks += 1;
+        self.changed.notify_all();
+    }
+
+    fn end(&self) {
+        self.state().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until so many blocks were reported. False if they will not be, because the committer has
+    /// ended, or `stop` says so.
+    fn reach(&self, blocks: u64, stop: &dyn Fn() -> bool) -> bool {
+        let mut state = self.state();
+        loop {
+            if state.blocks >= blocks {
+                return true;
+            }
+            if state.ended || stop() {
+                return false;
+            }
+            let waited = self.changed.wait_timeout(state, LOOK);
+            state = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state);
+        }
+    }
+}
+
+/// Says that the committer has ended, however it ends.
+struct EndOf<'p>(&'p Progress);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// The executing side of a pipeline.
 struct Pipeline<'a> {
     importer: &'a mut Importer,
     executed: Sender<Imported>,
-    /// Of each group that is durable.
-    done: Receiver<()>,
-    waiting: u64,
+    progress: &'a Progress,
+    /// Blocks that were given to the committer.
+    given: u64,
     tip: Arc<Tip>,
+}
+
+/// What became of a block on the executing side.
+enum Next {
+    Known,
+    Executed(Box<Imported>),
+    /// The import ends: the committer has ended and says why, or it was asked to stop.
+    Ends,
 }
 
 impl Importer {
@@ -80,16 +148,18 @@ impl Importer {
     ) -> ImportEnd<E> {
         let ledger = Arc::clone(self.ledger());
         let (executed, queue) = bounded(QUEUE);
-        // Never full: no more can be reported than wait.
-        let (tell, done) = bounded(QUEUE * 2);
+        let progress = Progress::default();
         let tip = ledger.head();
         let mut count = ImportCount::default();
         let imported = &mut count.imported;
         let (ended, committed) = std::thread::scope(|scope| {
             let named = std::thread::Builder::new().name("committer".into());
-            let committer =
-                named.spawn_scoped(scope, move || commit_all(&ledger, &queue, &tell, report, imported));
-            let mut pipeline = Pipeline { importer: self, executed, done, waiting: 0, tip };
+            let progress = &progress;
+            let committer = named.spawn_scoped(scope, move || {
+                let _end = EndOf(progress);
+                commit_all(&ledger, &queue, progress, report, imported)
+            });
+            let mut pipeline = Pipeline { importer: self, executed, progress, given: 0, tip };
             let ended = pipeline.run(blocks, stop, &mut count.known);
             drop(pipeline);
             let committed = match committer {
@@ -120,26 +190,38 @@ impl Pipeline<'_> {
             }
             let block = block.map_err(ImportStop::Source)?;
             let (number, hash) = (block.header.number, block.hash);
-            let imported = self.next(&block).map_err(|error| ImportStop::Block { number, hash, error })?;
-            match imported {
-                None => *known += 1,
-                Some(imported) => {
-                    if self.executed.send(imported).is_err() {
-                        // The committer says why.
+            let next = self.next(&block, stop);
+            match next.map_err(|error| ImportStop::Block { number, hash, error })? {
+                Next::Known => *known += 1,
+                Next::Executed(imported) => {
+                    if !self.give(*imported) {
                         return Ok(());
                     }
-                    self.waiting += 1;
                 }
-            }
-            while self.done.try_recv().is_ok() {
-                self.waiting = self.waiting.saturating_sub(1);
+                Next::Ends => return Ok(()),
             }
             self.importer.keep_strikes().map_err(ImportStop::Commit)?;
         }
         Ok(())
     }
 
-    fn next(&mut self, block: &Block) -> Result<Option<Imported>, ExecuteError> {
+    /// Gives a block to the committer. False if that has ended, and says why.
+    fn give(&mut self, imported: Imported) -> bool {
+        let mut imported = imported;
+        loop {
+            match self.executed.send_timeout(imported, LOOK) {
+                Ok(()) => {
+                    self.given += 1;
+                    return true;
+                }
+                // The disk is slow. What was executed is given in any case: it is to be durable.
+                Err(SendTimeoutError::Timeout(back)) => imported = back,
+                Err(SendTimeoutError::Disconnected(_)) => return false,
+            }
+        }
+    }
+
+    fn next(&mut self, block: &Block, stop: &dyn Fn() -> bool) -> Result<Next, ExecuteError> {
         // The head's own tip has no layers to look through.
         let head = self.importer.ledger.head();
         if head.summary() == self.tip.summary() {
@@ -148,15 +230,15 @@ impl Pipeline<'_> {
         if block.header.parent_hash == self.tip.summary().state.block_hash {
             let imported = self.importer.execute_next(block, &self.tip)?;
             self.tip = Arc::clone(&imported.tip);
-            return Ok(Some(imported));
+            return Ok(Next::Executed(Box::new(imported)));
         }
         // Known already, or another branch: judged against the head, so all must be committed.
-        while self.waiting > 0 && self.done.recv().is_ok() {
-            self.waiting -= 1;
+        if !self.progress.reach(self.given, stop) {
+            return Ok(Next::Ends);
         }
         let imported = self.importer.import(block)?;
         self.tip = self.importer.ledger.head();
-        Ok(imported)
+        Ok(imported.map_or(Next::Known, |imported| Next::Executed(Box::new(imported))))
     }
 }
 
@@ -164,11 +246,16 @@ impl Pipeline<'_> {
 fn commit_all(
     ledger: &Ledger,
     queue: &Receiver<Imported>,
-    tell: &Sender<()>,
+    progress: &Progress,
     report: &mut (dyn FnMut(&Durable) + Send),
     count: &mut u64,
 ) -> Result<(), LedgerError> {
-    while let Ok(first) = queue.recv() {
+    loop {
+        let first = match queue.recv_timeout(LOOK) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
         let mut group = vec![first];
         group.extend(queue.try_iter().take(QUEUE - 1));
         // What `import` has committed or kept aside itself is here to be reported only.
@@ -182,9 +269,46 @@ fn commit_all(
             }
             *count += 1;
             report(imported);
-            // The executing side may have ended already.
-            let _ = tell.try_send(());
+            progress.add_one();
         }
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More blocks than any queue between the two sides holds.
+    const MANY: u64 = 1000;
+
+    #[test]
+    fn no_report_is_lost_however_late_the_executing_side_looks() {
+        let progress = Progress::default();
+        // Nothing is taken while the committer reports: a queue of messages would be full.
+        (0..MANY).for_each(|_| progress.add_one());
+        assert!(progress.reach(MANY, &|| false));
+    }
+
+    #[test]
+    fn the_executing_side_does_not_wait_for_a_committer_that_has_ended_or_when_asked_to_stop() {
+        let progress = Progress::default();
+        assert!(!progress.reach(1, &|| true));
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(EndOf(&progress)));
+            assert!(!progress.reach(1, &|| false));
+        });
+    }
+
+    #[test]
+    fn the_executing_side_is_woken_by_the_last_report() {
+        let progress = Progress::default();
+        std::thread::scope(|scope| {
+            let committer = scope.spawn(|| {
+                let _end = EndOf(&progress);
+                (0..MANY).for_each(|_| progress.add_one());
+            });
+            assert!(progress.reach(MANY, &|| false));
+            drop(committer);
+        });
+    }
 }

@@ -2,8 +2,10 @@
 //! knows no clock, no disk and no client, and never sees a block's content.
 //!
 //! A block is *reserved* until it is journaled, then *waits* until its parent has ended and it is its
-//! turn, is *under way* while it is executed, and ends: committed, refused or discarded. One that kills
-//! whoever runs it is *parked* instead: it and its descendants wait for an operator, all others go on.
+//! turn, is *under way* while it is executed, and ends: committed, kept as a side block, refused or
+//! discarded. One that kills whoever runs it is *parked* instead: it and its descendants wait for an
+//! operator, all others go on. One whose parent is not known is an *orphan*: it waits until the parent
+//! is submitted and has ended.
 
 #[cfg(test)]
 mod tests;
@@ -30,11 +32,13 @@ pub struct IntakeLimits {
     pub bytes: usize,
     /// Parked blocks: with so many no further block is taken.
     pub parked: usize,
+    /// Orphans: so many wait for their parents, further ones are parked.
+    pub orphans: usize,
 }
 
 impl Default for IntakeLimits {
     fn default() -> Self {
-        Self { open: 64, bytes: 256 << 20, parked: 1024 }
+        Self { open: 64, bytes: 256 << 20, parked: 1024, orphans: 32 }
     }
 }
 
@@ -81,6 +85,18 @@ pub enum Full {
         /// How many of them wait for a parked block.
         behind: usize,
     },
+    /// Too many wait, for parents that were not submitted.
+    #[error(
+        "{open} blocks are waiting already, {behind} of them because block {parent} was not submitted; submit that one first"
+    )]
+    BehindOrphan {
+        /// How many.
+        open: usize,
+        /// How many of them are orphans, or wait for one.
+        behind: usize,
+        /// The parent of one of the orphans.
+        parent: B256,
+    },
     /// Too many are parked.
     #[error("{parked} blocks are parked; retry or discard some, see `coordinator parked list`")]
     Parked {
@@ -101,8 +117,12 @@ pub enum Start {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Reserved,
-    Waiting { not_before: Duration },
+    Waiting {
+        not_before: Duration,
+    },
     UnderWay,
+    /// Its parent is not known.
+    Orphan,
     Parked,
 }
 
@@ -160,19 +180,37 @@ impl Intake {
         if self.parked().count() >= self.limits.parked {
             return Err(Full::Parked { parked: self.limits.parked });
         }
-        if open >= self.limits.open || bytes.saturating_add(block.bytes) > self.limits.bytes {
-            let behind = self.entries.iter().filter(|(_, entry)| self.is_behind_parked(entry)).count();
-            return Err(if behind > 0 {
-                Full::BehindParked { open, behind }
-            } else {
-                Full::Open { open, bytes }
-            });
+        // What an orphan waits for has room of its own, or the orphans could wait for ever.
+        let room = if self.orphan_of(&block.hash).is_some() { 2 } else { 1 };
+        let limits = (self.limits.open.saturating_mul(room), self.limits.bytes.saturating_mul(room));
+        if open >= limits.0 || bytes.saturating_add(block.bytes) > limits.1 {
+            return Err(self.full(open, bytes));
         }
         let sequence = Sequence(self.next);
         self.next = self.next.saturating_add(1);
         let Candidate { hash, parent, bytes } = block;
+        // Its children are orphans no more: they wait for it.
+        for entry in self.entries.values_mut() {
+            if entry.parent == hash && entry.standing == Standing::Orphan {
+                entry.standing = Standing::Waiting { not_before: Duration::ZERO };
+            }
+        }
         self.entries.insert(hash, Entry { sequence, parent, bytes, standing: Standing::Reserved });
         Ok(Offer::Fresh(sequence))
+    }
+
+    /// Why there is no place for a block.
+    fn full(&self, open: usize, bytes: usize) -> Full {
+        let behind = self.entries.values().filter(|entry| self.is_behind_parked(entry)).count();
+        if behind > 0 {
+            return Full::BehindParked { open, behind };
+        }
+        let roots = self.entries.keys().filter_map(|hash| self.waits_for_orphan(hash));
+        let mut parents = roots.filter_map(|root| self.entries.get(&root)).map(|root| root.parent);
+        match parents.next() {
+            Some(parent) => Full::BehindOrphan { open, behind: parents.count() + 1, parent },
+            None => Full::Open { open, bytes },
+        }
     }
 
     /// The block is in the journal.
@@ -212,9 +250,52 @@ impl Intake {
         }
     }
 
-    /// The block has ended: committed, refused, or discarded. False if it was not there.
+    /// The block has ended: committed, kept as a side block, refused, or discarded. False if it was not
+    /// there.
     pub fn ended(&mut self, hash: &B256) -> bool {
         self.entries.remove(hash).is_some()
+    }
+
+    /// The block's parent is not known: it waits until that is accepted and has ended. False if it is not
+    /// there, or too many wait so already: then it must be parked.
+    pub fn orphaned(&mut self, hash: &B256) -> bool {
+        let others = self.entries.iter().filter(|(other, _)| *other != hash);
+        let orphans = others.filter(|(_, entry)| entry.standing == Standing::Orphan).count();
+        let Some(entry) = self.entries.get(hash) else { return false };
+        // It may have been accepted meanwhile.
+        let standing = if self.entries.contains_key(&entry.parent) {
+            Standing::Waiting { not_before: Duration::ZERO }
+        } else if orphans < self.limits.orphans {
+            Standing::Orphan
+        } else {
+            return false;
+        };
+        if let Some(entry) = self.entries.get_mut(hash) {
+            entry.standing = standing;
+        }
+        true
+    }
+
+    /// The orphan that a block waits for, or the block itself if it is one.
+    #[must_use]
+    pub fn waits_for_orphan(&self, hash: &B256) -> Option<B256> {
+        let is_orphan =
+            |hash: &B256| self.entries.get(hash).is_some_and(|entry| entry.standing == Standing::Orphan);
+        if is_orphan(hash) {
+            return Some(*hash);
+        }
+        self.ancestors(self.entries.get(hash)?).find(is_orphan)
+    }
+
+    /// The orphans, with the parents that they wait for.
+    pub fn orphans(&self) -> impl Iterator<Item = (B256, B256)> + '_ {
+        let orphans = self.entries.iter().filter(|(_, entry)| entry.standing == Standing::Orphan);
+        orphans.map(|(hash, entry)| (*hash, entry.parent))
+    }
+
+    /// An orphan that waits for this block.
+    fn orphan_of(&self, parent: &B256) -> Option<B256> {
+        self.orphans().find(|(_, missing)| missing == parent).map(|(hash, _)| hash)
     }
 
     /// The block waits for an operator. False if it is not there.
@@ -233,6 +314,21 @@ impl Intake {
             }
             None => false,
         }
+    }
+
+    /// The blocks that wait and whose parents are not among those that have not ended, in order of
+    /// acceptance.
+    #[must_use]
+    pub fn unparented(&self) -> Vec<(B256, B256)> {
+        let waits = |entry: &Entry| matches!(entry.standing, Standing::Waiting { .. });
+        let mut found: Vec<(Sequence, B256, B256)> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| waits(entry) && !self.entries.contains_key(&entry.parent))
+            .map(|(hash, entry)| (entry.sequence, *hash, entry.parent))
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, hash, parent)| (hash, parent)).collect()
     }
 
     /// Whether the block is parked.

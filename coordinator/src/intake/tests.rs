@@ -92,7 +92,7 @@ fn a_block_that_could_not_be_executed_is_tried_again_later() {
 
 #[test]
 fn the_intake_is_bounded_in_blocks_and_in_bytes() {
-    let limits = IntakeLimits { open: 2, bytes: 1000, parked: 2 };
+    let limits = IntakeLimits { open: 2, bytes: 1000, parked: 2, orphans: 2 };
     let mut intake = Intake::new(limits);
     accept(&mut intake, 1, 0);
     accept(&mut intake, 2, 1);
@@ -119,6 +119,54 @@ fn a_block_that_was_first_at_too_many_starts_is_parked() {
     assert_eq!(intake.started(|_| MOST_STARTS), Some(Start::Park(hash(1), MOST_STARTS + 1)));
     // What is accepted afterwards comes after what was restored.
     assert_eq!(intake.offer(block(3, 0)), Ok(Offer::Fresh(Sequence(2))));
+}
+
+#[test]
+fn an_orphan_waits_until_its_parent_is_accepted_and_has_ended() {
+    let mut intake = Intake::default();
+    accept(&mut intake, 2, 1);
+    accept(&mut intake, 3, 2);
+    assert_eq!(intake.next(NOW), Some(hash(2)));
+    assert!(intake.orphaned(&hash(2)));
+    assert_eq!(intake.next(NOW), None);
+    assert_eq!(intake.waits_for_orphan(&hash(3)), Some(hash(2)));
+    assert_eq!(intake.open(), (2, 200));
+    accept(&mut intake, 1, 0);
+    assert_eq!(intake.next(NOW), Some(hash(1)));
+    intake.ended(&hash(1));
+    assert_eq!(intake.next(NOW), Some(hash(2)));
+    assert_eq!(intake.waits_for_orphan(&hash(3)), None);
+}
+
+#[test]
+fn what_an_orphan_waits_for_is_taken_although_the_intake_is_full() {
+    let limits = IntakeLimits { open: 2, bytes: 1000, parked: 2, orphans: 2 };
+    let mut intake = Intake::new(limits);
+    accept(&mut intake, 3, 2);
+    accept(&mut intake, 4, 3);
+    assert_eq!(intake.next(NOW), Some(hash(3)));
+    assert!(intake.orphaned(&hash(3)));
+    let full = Full::BehindOrphan { open: 2, behind: 2, parent: hash(2) };
+    assert_eq!(intake.offer(block(9, 0)), Err(full));
+    accept(&mut intake, 2, 1);
+    assert_eq!(intake.next(NOW), Some(hash(2)));
+    assert!(intake.orphaned(&hash(2)));
+    accept(&mut intake, 1, 0);
+    // Twice the bounds, and no more.
+    assert_eq!(intake.next(NOW), Some(hash(1)));
+    assert!(intake.orphaned(&hash(1)));
+    assert!(matches!(intake.offer(block(0, 7)), Err(Full::BehindOrphan { open: 4, .. })));
+}
+
+#[test]
+fn more_orphans_than_may_wait_have_to_be_parked() {
+    let limits = IntakeLimits { orphans: 1, ..IntakeLimits::default() };
+    let mut intake = Intake::new(limits);
+    accept(&mut intake, 3, 2);
+    accept(&mut intake, 5, 4);
+    assert!(intake.orphaned(&hash(3)) && intake.orphaned(&hash(3)));
+    assert!(!intake.orphaned(&hash(5)));
+    assert!(!intake.orphaned(&hash(7)));
 }
 
 proptest! {

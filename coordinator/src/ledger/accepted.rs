@@ -129,6 +129,8 @@ impl Ledger {
             if block.hash != hash {
                 return Err(damaged(&what, format!("its bytes are those of {}", block.hash)));
             }
+            // It was checked before it was accepted.
+            block.check_body().map_err(|error| damaged(&what, error))?;
             found.push(AcceptedBlock { block, record });
         }
         found.sort_by_key(|accepted| accepted.record.sequence);
@@ -151,13 +153,15 @@ impl Ledger {
         })
     }
 
-    /// An accepted block has ended without becoming the chain's. It is durable with the next commit: a
-    /// block that was refused is refused again.
+    /// Accepted blocks have ended without becoming the chain's: they were refused, or are known already.
+    /// That is durable with the next commit; until then they would end the same way again.
     ///
     /// # Errors
     /// [`LedgerError`]; nothing has changed.
-    pub fn end_accepted(&self, hash: &B256) -> Result<(), LedgerError> {
-        self.write_accepted(Durability::None, |accepted| accepted.end(hash))
+    pub fn end_accepted<'h>(&self, hashes: impl IntoIterator<Item = &'h B256>) -> Result<(), LedgerError> {
+        self.write_accepted(Durability::None, |accepted| {
+            hashes.into_iter().try_for_each(|hash| accepted.end(hash))
+        })
     }
 
     /// An operator has given an accepted block up: durable when this returns.

@@ -62,7 +62,7 @@ fn how_a_block_stands_is_durable_and_ends_with_it() {
     ];
     assert_eq!(records, expected);
     again.discard_accepted(&one.hash).unwrap();
-    again.end_accepted(&other.hash).unwrap();
+    again.end_accepted([&other.hash]).unwrap();
     assert!(again.accepted().unwrap().is_empty());
     // One that has ended does not come back.
     again.change_accepted(&one.hash, |record| record.parked = None).unwrap();

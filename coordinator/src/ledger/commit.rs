@@ -10,8 +10,8 @@ use redb::{Durability, ReadableDatabase};
 
 use super::accepted::AcceptedWriter;
 use super::nodes::{NodeWriter, Nodes, StoredNodes};
-use super::records::{BlockInfo, HeadRecord, JournalEntry, RecordWriter, Records, word};
-use super::side::SideBlock;
+use super::records::{BlockInfo, HeadRecord, NewEntry, RecordWriter, Records, word};
+use super::side::{SideBlock, SideWriter};
 use super::tip::{Step, Tip};
 use super::{Ledger, LedgerError};
 
@@ -23,6 +23,19 @@ impl Ledger {
     /// [`LedgerError::Outdated`] when the tip does not lead on from the head. Nothing has changed
     /// after an error.
     pub fn commit(&self, tip: &Arc<Tip>) -> Result<Arc<Tip>, LedgerError> {
+        self.write(tip, TakenBack::Kept)
+    }
+
+    /// Makes an earlier block the head, as an operator asks for it: what is taken back is forgotten, and
+    /// so are all side blocks above. It is executed again when it is imported again.
+    ///
+    /// # Errors
+    /// As [`Ledger::commit`].
+    pub fn unwind(&self, tip: &Arc<Tip>) -> Result<Arc<Tip>, LedgerError> {
+        self.write(tip, TakenBack::Forgotten)
+    }
+
+    fn write(&self, tip: &Arc<Tip>, taken_back: TakenBack) -> Result<Arc<Tip>, LedgerError> {
         // Those who ask for the head meanwhile need not wait.
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let head = self.head();
@@ -34,22 +47,29 @@ impl Ledger {
         self.check_term()?;
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
-        let mut removed = Vec::new();
-        {
+        let index = {
             let mut state = StateWriter::open(&transaction)?;
             let mut nodes = NodeWriter::open(&transaction)?;
             let mut records = RecordWriter::open(&transaction)?;
             let mut accepted = AcceptedWriter::open(&transaction)?;
+            let mut side = SideWriter::open(&transaction, self.side_index())?;
             let before = self.database.begin_read()?;
             for step in steps {
                 state.apply(&step.delta)?;
                 if let Some(changes) = &step.nodes {
                     nodes.apply(changes)?;
                 }
-                self.record(&mut records, &Records(&before), step, &mut removed)?;
+                let removed = self.record(&mut records, &Records(&before), step)?;
+                if let Some(block) = removed.filter(|_| taken_back == TakenBack::Kept) {
+                    side.insert(&block)?;
+                }
                 if let Some(block) = &step.block {
                     accepted.end(&block.hash)?;
+                    side.remove(&block.hash)?;
                 }
+            }
+            if taken_back == TakenBack::Forgotten {
+                side.remove_above(tip.summary.state.height)?;
             }
             records.head(&HeadRecord {
                 summary: tip.summary,
@@ -57,15 +77,13 @@ impl Ledger {
                 total_difficulty: word(tip.total_difficulty),
                 blocks: tip.blocks,
             })?;
-        }
+            side.index
+        };
         // Another one may have taken over while this was written.
         self.check_term()?;
         transaction.commit()?;
         let version = self.cache.advance(steps.iter().flat_map(|step| step.delta.accounts.iter()));
-        let mut side = self.side.lock().unwrap_or_else(PoisonError::into_inner);
-        removed.into_iter().for_each(|block| side.insert(block));
-        steps.iter().filter_map(|step| step.block.as_ref()).for_each(|block| side.remove(&block.hash));
-        drop(side);
+        self.set_side_index(index);
         let rebased = self.rebased(tip, version)?;
         *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&rebased);
         let took = began.elapsed();
@@ -73,30 +91,32 @@ impl Ledger {
         Ok(rebased)
     }
 
-    /// Blocks, receipts and journal as a step changes them.
+    /// Blocks, receipts and journal as a step changes them. Returns the block that it takes back.
     fn record(
         &self,
         records: &mut RecordWriter<'_>,
         before: &Records<'_>,
         step: &Step,
-        removed: &mut Vec<SideBlock>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<Option<SideBlock>, LedgerError> {
         let Some(added) = &step.block else {
             let (number, hash) = (step.delta.from.height.0, step.delta.from.block_hash);
-            if let (Some(rlp), Some(receipts), Some(entry)) =
-                (before.block(&hash)?, before.receipts(&hash)?, before.journal(number)?)
-            {
-                let parent = entry.redo.from.block_hash;
-                removed.push(SideBlock { hash, parent, rlp, receipts, delta: Arc::new(entry.redo) });
-            }
+            let removed = match (before.block(&hash)?, before.receipts(&hash)?) {
+                (Some(rlp), Some(receipts)) => {
+                    let (parent, delta) = (step.delta.to.block_hash, Arc::clone(&step.inverse));
+                    Some(SideBlock { hash, parent, rlp, receipts, delta })
+                }
+                _ => None,
+            };
             records.unlog(number)?;
-            return records.remove(&hash);
+            records.remove(&hash)?;
+            return Ok(removed);
         };
         let number = step.delta.to.height.0;
         let info = BlockInfo { number, total_difficulty: word(added.total_difficulty), blocks: added.blocks };
         records.add(&added.hash, &added.rlp, &info, &added.receipts)?;
-        let entry = JournalEntry { redo: step.delta.as_ref().clone(), undo: step.inverse.as_ref().clone() };
-        records.log(number, &entry, self.options.journal.max(self.options.unwind))
+        let entry = NewEntry { redo: &step.delta, undo: &step.inverse };
+        records.log(number, entry, self.reach())?;
+        Ok(None)
     }
 
     /// The tip on the newest version of the database, without steps.
@@ -112,6 +132,15 @@ impl Ledger {
             ..tip.clone()
         }))
     }
+}
+
+/// What becomes of blocks that a commit takes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TakenBack {
+    /// They are side blocks.
+    Kept,
+    /// They are removed.
+    Forgotten,
 }
 
 /// The steps of `tip` that are not in the database yet.

@@ -7,18 +7,28 @@
 mod accepted;
 #[cfg(test)]
 mod accepted_tests;
+mod audit;
+mod branch;
 mod commit;
+#[cfg(test)]
+mod damage_tests;
 mod fence;
 mod holder;
+#[cfg(test)]
+mod large_tests;
 mod nodes;
 mod open;
+mod pieces;
 mod records;
 mod root;
 mod side;
 #[cfg(test)]
+mod side_tests;
+#[cfg(test)]
 mod tests;
 mod tip;
 pub mod trie;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,14 +47,16 @@ use executor_shard::store::StateCache;
 use redb::{Database, ReadableDatabase};
 
 use records::Records;
-use side::SideBlocks;
+use side::SideIndex;
 
 pub use accepted::{AcceptedBlock, AcceptedRecord, Parked};
+pub use audit::AuditedView;
 pub use fence::{Fence, MemoryFence};
 pub use holder::Holder;
 pub use open::{FILE, LedgerOptions};
 pub use root::state_root;
 pub use tip::{Draft, IntermediateRoots, Tip};
+pub use verify::{Counts, Finding, VerifyReport};
 
 /// What a world begins with.
 #[derive(Debug, Clone)]
@@ -86,6 +98,21 @@ pub enum LedgerError {
         head: Height,
         /// The head's hash.
         head_hash: B256,
+    },
+    /// The block's parent is not known: neither on the chain nor kept beside it. That says nothing about
+    /// the block itself.
+    #[error(
+        "the parent {parent} of block {number} ({hash}) is neither on the chain nor a side block; submit or import it first (the head is block {head})"
+    )]
+    UnknownParent {
+        /// The block's number.
+        number: u64,
+        /// Its hash.
+        hash: B256,
+        /// Its parent's hash.
+        parent: B256,
+        /// The head's height.
+        head: Height,
     },
     /// A tip does not lead on from the head: another block was committed meanwhile.
     #[error("the state after {tip} does not lead on from the head {head}; execute the block again")]
@@ -224,7 +251,7 @@ pub struct Ledger {
     /// Held while a block is committed: one at a time.
     turn: Mutex<()>,
     head: Mutex<Arc<Tip>>,
-    side: Mutex<SideBlocks>,
+    side: Mutex<SideIndex>,
 }
 
 impl Ledger {
@@ -292,6 +319,12 @@ impl Ledger {
             return Err(LedgerError::Superseded { ours, newest });
         }
         Ok(())
+    }
+
+    /// How many blocks below the head a block's parent may lie.
+    #[must_use]
+    pub fn reach(&self) -> u64 {
+        self.options.journal.max(self.options.unwind)
     }
 
     /// The hash of the chain's block at a height, if it is there.

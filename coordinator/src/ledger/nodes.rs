@@ -81,10 +81,14 @@ impl Nodes {
         Err(LedgerError::Damaged { what: "the account trie".into(), reason })
     }
 
+    /// Where they are read.
+    pub(super) fn source(&self) -> NodeLayers<&StoredNodes> {
+        NodeLayers::new(self.newest_first.clone(), self.stored.as_ref())
+    }
+
     /// The root after `changes`, and the nodes that change with it.
     pub(super) fn update(&self, root: B256, changes: &[AccountDelta]) -> Result<Updated, TrieError> {
-        let source = NodeLayers::new(self.newest_first.clone(), self.stored.as_ref());
-        update_from(&source, root, changes)
+        update_from(&self.source(), root, changes)
     }
 }
 

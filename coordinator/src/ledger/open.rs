@@ -23,7 +23,7 @@ use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend};
 use super::fence::{Fence, FileFence, MemoryFence};
 use super::nodes::{NodeWriter, Nodes, StoredNodes};
 use super::records::{FORMAT, HeadRecord, Identity, RecordWriter, Records, word};
-use super::side::SideBlocks;
+use super::side::SideIndex;
 use super::{Ledger, LedgerError, Origin, Tip};
 
 /// The database's file in its folder.
@@ -201,7 +201,7 @@ impl Ledger {
             term: AtomicU64::new(0),
             turn: Mutex::default(),
             head: Mutex::new(Arc::new(tip.clone())),
-            side: Mutex::new(SideBlocks::default()),
+            side: Mutex::new(SideIndex::load(&transaction)?),
         };
         let at = head.summary.state;
         let place = ledger.place(&transaction, at.height, at.block_hash)?;

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
+use super::pieces::{self, MAX_VALUE_BYTES, PIECE_BYTES};
 use crate::schedule::StrikeRecord;
 
 /// The layout of the database. Another one is refused.
@@ -29,8 +30,11 @@ const BLOCK_INFO: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("
 /// Receipts of each block of the chain, by hash: an RLP list.
 const RECEIPTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("receipts");
 
-/// What the newest blocks changed, both ways, by number.
+/// What the newest blocks changed, both ways, by number: the first piece.
 const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
+
+/// The further pieces, by number and the piece's number.
+const JOURNAL_MORE: TableDefinition<'_, &[u8; 12], &[u8]> = TableDefinition::new("journal_more");
 
 /// The identity of a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,12 +68,27 @@ pub(super) struct BlockInfo {
 }
 
 /// What one block changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct JournalEntry {
     /// From its parent's state to its own.
     pub(super) redo: Delta,
     /// And back.
     pub(super) undo: Delta,
+}
+
+/// The same, to be written: it may be large, and is not copied for that.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct NewEntry<'d> {
+    pub(super) redo: &'d Delta,
+    pub(super) undo: &'d Delta,
+}
+
+fn journal_key(number: u64, piece: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    let (head, tail) = key.split_at_mut(8);
+    head.copy_from_slice(&number.to_be_bytes());
+    tail.copy_from_slice(&piece.to_be_bytes());
+    key
 }
 
 pub(super) fn damaged(what: &str, reason: impl std::fmt::Display) -> LedgerError {
@@ -78,6 +97,11 @@ pub(super) fn damaged(what: &str, reason: impl std::fmt::Display) -> LedgerError
 
 pub(super) fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, LedgerError> {
     Ok(codec::encode(what, value, codec::MAX_PAYLOAD_BYTES)?)
+}
+
+/// Encodes what may be cut into pieces.
+pub(super) fn encode_large<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, LedgerError> {
+    Ok(codec::encode(what, value, MAX_VALUE_BYTES)?)
 }
 
 pub(super) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, LedgerError> {
@@ -127,8 +151,36 @@ impl Records<'_> {
     }
 
     pub(super) fn journal(&self, number: u64) -> Result<Option<JournalEntry>, LedgerError> {
+        let Some(first) = self.0.open_table(JOURNAL)?.get(number)? else { return Ok(None) };
+        let what = format!("the journal's entry of block {number}");
+        let entry = |bytes: &[u8]| codec::decode("journal", bytes, MAX_VALUE_BYTES);
+        let decoded = match self.0.open_table(JOURNAL_MORE) {
+            Ok(more) => {
+                let (low, high) = (journal_key(number, 0), journal_key(number, u32::MAX));
+                let others = more.range::<&[u8; 12]>(&low..=&high)?.map(|entry| {
+                    let (key, piece) = entry?;
+                    let place = key.value().iter().skip(8).fold(0, |at, byte| (at << 8) | u32::from(*byte));
+                    Ok((place, piece.value().to_vec()))
+                });
+                entry(&pieces::join(&what, first.value(), others)?)
+            }
+            Err(TableError::TableDoesNotExist(_)) => entry(first.value()),
+            Err(error) => return Err(error.into()),
+        };
+        decoded.map(Some).map_err(|error| damaged(&what, error))
+    }
+
+    /// How many further pieces the journal has.
+    #[cfg(test)]
+    pub(super) fn journal_pieces(&self) -> Result<u64, LedgerError> {
+        use redb::ReadableTableMetadata as _;
+        Ok(self.0.open_table(JOURNAL_MORE)?.len()?)
+    }
+
+    /// The numbers of the blocks that the journal has, ascending.
+    pub(super) fn journaled(&self) -> Result<Vec<u64>, LedgerError> {
         let table = self.0.open_table(JOURNAL)?;
-        table.get(number)?.map(|bytes| decode("journal", bytes.value())).transpose()
+        table.range::<u64>(..)?.map(|entry| Ok(entry?.0.value())).collect()
     }
 }
 
@@ -140,6 +192,8 @@ pub(super) struct RecordWriter<'t> {
     info: Table<'t, &'static [u8; 32], &'static [u8]>,
     receipts: Table<'t, &'static [u8; 32], &'static [u8]>,
     journal: Table<'t, u64, &'static [u8]>,
+    more: Table<'t, &'static [u8; 12], &'static [u8]>,
+    piece: usize,
 }
 
 impl<'t> RecordWriter<'t> {
@@ -150,6 +204,8 @@ impl<'t> RecordWriter<'t> {
             info: transaction.open_table(BLOCK_INFO)?,
             receipts: transaction.open_table(RECEIPTS)?,
             journal: transaction.open_table(JOURNAL)?,
+            more: transaction.open_table(JOURNAL_MORE)?,
+            piece: PIECE_BYTES,
         })
     }
 
@@ -203,15 +259,24 @@ impl<'t> RecordWriter<'t> {
     }
 
     /// Adds a block's changes to the journal, which keeps the newest `keep`.
-    pub(super) fn log(&mut self, number: u64, entry: &JournalEntry, keep: u64) -> Result<(), LedgerError> {
-        self.journal.insert(number, encode("journal", entry)?.as_slice())?;
+    pub(super) fn log(&mut self, number: u64, entry: NewEntry<'_>, keep: u64) -> Result<(), LedgerError> {
+        self.unlog(number)?;
+        let bytes = encode_large("journal", &entry)?;
+        let (first, others) = pieces::cut(&bytes, self.piece);
+        self.journal.insert(number, first)?;
+        for (place, piece) in others {
+            self.more.insert(&journal_key(number, place), piece)?;
+        }
         let Some(oldest) = (number + 1).checked_sub(keep) else { return Ok(()) };
         self.journal.retain_in(..oldest, |_, _| false)?;
+        self.more.retain_in::<&[u8; 12], _>(..&journal_key(oldest, 0), |_, _| false)?;
         Ok(())
     }
 
     pub(super) fn unlog(&mut self, number: u64) -> Result<(), LedgerError> {
         self.journal.remove(number)?;
+        let (first, last) = (journal_key(number, 0), journal_key(number, u32::MAX));
+        self.more.retain_in::<&[u8; 12], _>(&first..=&last, |_, _| false)?;
         Ok(())
     }
 }

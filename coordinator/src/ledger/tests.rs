@@ -15,7 +15,7 @@ use redb::StorageBackend;
 
 use super::*;
 
-fn address(number: u64) -> Address {
+pub(super) fn address(number: u64) -> Address {
     Address::left_padding_from(&number.to_be_bytes())
 }
 
@@ -265,6 +265,8 @@ struct Platters {
     syncs: u64,
     /// The power goes at this sync: it and all that follows fail.
     cut_at: Option<u64>,
+    /// Syncs before what a test is about.
+    marked: u64,
 }
 
 impl Disk {
@@ -274,8 +276,23 @@ impl Disk {
         Self(Arc::new(Mutex::new(Platters { written: synced.clone(), synced, ..Default::default() })))
     }
 
-    fn syncs(&self) -> u64 {
+    pub(super) fn syncs(&self) -> u64 {
         self.0.lock().unwrap().syncs
+    }
+
+    /// A disk whose power goes at a sync.
+    pub(super) fn cut_at(sync: u64) -> Self {
+        Self(Arc::new(Mutex::new(Platters { cut_at: Some(sync), ..Default::default() })))
+    }
+
+    /// From here on a test is about what happens.
+    pub(super) fn mark(&self) {
+        let mut disk = self.0.lock().unwrap();
+        disk.marked = disk.syncs;
+    }
+
+    pub(super) fn marked(&self) -> u64 {
+        self.0.lock().unwrap().marked
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::id::{RoundId, ShardId, WorkId};
 
-use super::chain::{BlockNumber, Piece, block_hash, fold};
+use super::chain::{Block, BlockNumber, Piece, block_hash, fold};
 use super::coordinator::Run;
 use super::disk::{Ending, Fenced};
 use super::world::{Happening, World};
@@ -18,12 +18,36 @@ impl World {
         self.kill_coordinator(index, Duration::from_millis(20));
     }
 
-    /// Begins the next block, if none is under way.
+    /// Begins the next block, if none is under way. One whose parent is not known waits for it.
     pub(super) fn next_block(&mut self, index: usize) {
         let now = self.now;
-        let Some(coordinator) = self.coordinator(index) else { return };
-        let Some(block) = coordinator.intake.next(now).and_then(|hash| self.block_of(&hash)) else { return };
-        self.open_round(index, block, false, BTreeMap::new());
+        loop {
+            let Some(coordinator) = self.coordinator(index) else { return };
+            let Some(block) = coordinator.intake.next(now).and_then(|hash| self.block_of(&hash)) else {
+                return;
+            };
+            if let Some(base) = self.parent_state(block) {
+                self.lead(index, base);
+                return self.open_round(index, block, false, BTreeMap::new());
+            }
+            self.trace(|| format!("block {block} waits for its parent"));
+            let waits =
+                self.coordinator(index).is_some_and(|known| known.intake.orphaned(&block_hash(block)));
+            if !waits {
+                self.check.fail(now, "a block without a known parent cannot wait");
+                return;
+            }
+        }
+    }
+
+    /// Leads the shards to a state.
+    fn lead(&mut self, index: usize, base: (u64, u64)) {
+        let Some(known) = self.coordinator(index) else { return };
+        known.base = base;
+        let shards: Vec<ShardId> = known.links.keys().copied().collect();
+        for shard in shards {
+            self.sync(index, shard);
+        }
     }
 
     fn open_round(
@@ -37,7 +61,7 @@ impl World {
         let Some(content) = self.blocks.get(block) else { return };
         let (transactions, heavy) = (usize::from(content.transactions), content.heavy);
         let Some(coordinator) = self.coordinators.get_mut(index) else { return };
-        let (height, digest) = coordinator.head;
+        let (height, digest) = coordinator.base;
         let lots = &mut self.verification;
         let pieces = content.cut(block, height, execute, pieces).into_iter();
         let work: Vec<_> =
@@ -86,7 +110,7 @@ impl World {
         let now = self.now;
         let Some(known) = self.coordinator(index) else { return };
         let Some(run) = known.run.take_if(|run| run.round == round) else { return };
-        let (_, base) = known.head;
+        let (_, base) = known.base;
         let Some(block) = self.blocks.get(run.block).cloned() else { return };
         if !run.open.is_empty() {
             self.check.fail(now, "a round is finished while some of its work is open");
@@ -150,7 +174,7 @@ impl World {
         } else if content.invalid {
             self.end_block(index, block, Ending::Refused);
         } else if let Some(known) = self.coordinator(index) {
-            let digest = content.after(known.head.1);
+            let digest = content.after(known.base.1);
             self.begin_commit(index, block, digest);
         }
     }
@@ -163,53 +187,80 @@ impl World {
         }
     }
 
+    /// A valid block becomes the head, or a side block if its branch is not the heaviest.
     pub(super) fn commit(&mut self, index: usize, block: BlockNumber, digest: u64) {
         let now = self.now;
         let Some(known) = self.coordinator(index) else { return };
-        let (epoch, (height, _)) = (known.epoch, known.head);
-        let (before, former) = (self.disk.ending(block), self.disk.head.0);
-        let earlier = self.disk.pending().first().is_some_and(|(_, first)| *first != block);
-        match self.disk.end(epoch, block, Ending::Committed, Some((height + 1, digest))) {
+        let epoch = known.epoch;
+        let (before, parent) = (self.disk.ending(block), self.parent_state(block));
+        let height = parent.map_or(0, |(height, _)| height) + 1;
+        let heavier = self.weight(Some(block)) > self.weight(self.disk.head);
+        let ending = if heavier { Ending::Committed } else { Ending::Aside };
+        match self.disk.end(epoch, block, ending, Some((height, digest))) {
             Err(Fenced) => return self.stop_fenced(index),
-            Ok(()) => self.trace(|| format!("block {block} is committed at height {}", height + 1)),
+            Ok(()) => self.trace(|| format!("block {block} is at height {height}: {ending:?}")),
         }
         if epoch.number != self.disk.epoch {
             self.check.fail(now, format!("block {block} was committed under the older epoch {epoch}"));
         }
-        if before.is_some() || former != height || earlier {
-            self.check.fail(now, format!("block {block} was committed twice or out of order"));
+        if before.is_some() || parent.is_none() {
+            self.check.fail(now, format!("block {block} was committed twice, or before its parent"));
         }
         if self.ends_here(index) {
             return;
         }
-        let Some(known) = self.coordinator(index) else { return };
-        known.head = (height + 1, digest);
         self.block_ended(index, block);
-        let shards: Vec<ShardId> =
-            self.coordinator(index).map_or_else(Vec::new, |known| known.links.keys().copied().collect());
-        for shard in shards {
-            self.sync(index, shard);
-        }
+    }
+
+    /// The weight of a branch up to a block.
+    pub(super) fn weight(&self, block: Option<BlockNumber>) -> u64 {
+        self.branch(block).map(|block| block.weight).sum()
+    }
+
+    /// A block and its ancestors.
+    pub(super) fn branch(&self, newest: Option<BlockNumber>) -> impl Iterator<Item = &Block> {
+        let block = |number: BlockNumber| self.blocks.get(number);
+        std::iter::successors(newest.and_then(block), move |below| below.parent.and_then(block))
     }
 
     pub(super) fn end_block(&mut self, index: usize, block: BlockNumber, ending: Ending) {
-        let Some(known) = self.coordinator(index) else { return };
-        let epoch = known.epoch;
-        match self.disk.end(epoch, block, ending, None) {
-            Err(Fenced) => self.stop_fenced(index),
-            Ok(()) => {
-                self.trace(|| format!("block {block} has ended: {ending:?}"));
-                if !self.ends_here(index) {
-                    self.block_ended(index, block);
-                }
+        // What follows an invalid block is invalid and ends with it; what follows a parked one waits.
+        let behind = match ending {
+            Ending::Refused => self.descendants(index, block),
+            _ => Vec::new(),
+        };
+        for block in std::iter::once(block).chain(behind.iter().copied()) {
+            let Some(known) = self.coordinator(index) else { return };
+            let epoch = known.epoch;
+            if self.disk.end(epoch, block, ending, None) == Err(Fenced) {
+                return self.stop_fenced(index);
+            }
+            self.trace(|| format!("block {block} has ended: {ending:?}"));
+        }
+        if self.ends_here(index) {
+            return;
+        }
+        if let Some(known) = self.coordinator(index) {
+            for block in &behind {
+                known.intake.ended(&block_hash(*block));
             }
         }
+        self.block_ended(index, block);
+    }
+
+    /// The accepted blocks that follow a block, as the coordinator knows them.
+    fn descendants(&mut self, index: usize, block: BlockNumber) -> Vec<BlockNumber> {
+        let known = self.coordinator(index);
+        let hashes = known.map_or_else(Vec::new, |known| known.intake.descendants(&block_hash(block)));
+        hashes.iter().filter_map(|hash| self.block_of(hash)).collect()
     }
 
     fn block_ended(&mut self, index: usize, block: BlockNumber) {
+        let head = self.disk.head_state();
         let Some(known) = self.coordinator(index) else { return };
         known.committing = false;
         known.intake.ended(&block_hash(block));
+        self.lead(index, head);
         self.next_block(index);
     }
 }

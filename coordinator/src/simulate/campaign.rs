@@ -54,8 +54,8 @@ pub struct CampaignReport {
     pub faults: BTreeMap<FaultKind, u64>,
     /// Blocks submitted.
     pub blocks: u64,
-    /// Blocks committed, refused, parked.
-    pub endings: [u64; 3],
+    /// Blocks committed, kept as side blocks, refused, parked.
+    pub endings: [u64; 4],
     /// Happenings.
     pub steps: u64,
     /// Virtual time.

@@ -26,6 +26,10 @@ pub(super) struct Block {
     pub(super) killer: Option<u8>,
     /// A transaction that runs for seconds.
     pub(super) heavy: Option<u8>,
+    /// The block that it follows; none if it follows the origin.
+    pub(super) parent: Option<BlockNumber>,
+    /// What it adds to the weight of its branch.
+    pub(super) weight: u64,
     seed: u64,
 }
 
@@ -97,12 +101,29 @@ pub(super) fn state(height: u64, digest: u64) -> StateRef {
     StateRef { world: WorldId::default(), height: Height(height), block_hash: B256::from(hash) }
 }
 
+/// The blocks of a history. In two of three histories some of them are on branches.
+pub(super) fn draw(random: &mut Random) -> Vec<Block> {
+    let branches = !random.one_in(3);
+    let count = random.between(3, if branches { 6 } else { 5 }) as usize;
+    (0..count)
+        .map(|number| {
+            let before = number.checked_sub(1);
+            let elsewhere = branches && random.one_in(3);
+            // Any earlier block, or the origin.
+            let parent = if elsewhere { random.index(number + 1).checked_sub(1) } else { before };
+            Block::draw(random, parent)
+        })
+        .collect()
+}
+
 impl Block {
-    pub(super) fn draw(random: &mut Random) -> Self {
+    fn draw(random: &mut Random, parent: Option<BlockNumber>) -> Self {
         let transactions = random.between(3, 10) as u8;
         let killer = random.one_in(25).then(|| random.between(0, u64::from(transactions) - 1) as u8);
         let heavy = random.one_in(10).then(|| random.between(0, u64::from(transactions) - 1) as u8);
-        Self { transactions, invalid: random.one_in(12), killer, heavy, seed: random.next() }
+        let weight = random.between(1, 3);
+        let (invalid, seed) = (random.one_in(12), random.next());
+        Self { transactions, invalid, killer, heavy, parent, weight, seed }
     }
 
     /// Cuts it into about so many pieces.
@@ -157,8 +178,9 @@ pub(super) fn block_hash(block: BlockNumber) -> B256 {
 }
 
 /// A block as the intake knows it.
-pub(super) fn candidate(block: BlockNumber, parent: Option<BlockNumber>) -> Candidate {
-    Candidate { hash: block_hash(block), parent: parent.map(block_hash).unwrap_or_default(), bytes: 1 }
+pub(super) fn candidate(number: BlockNumber, blocks: &[Block]) -> Candidate {
+    let parent = blocks.get(number).and_then(|block| block.parent);
+    Candidate { hash: block_hash(number), parent: parent.map(block_hash).unwrap_or_default(), bytes: 1 }
 }
 
 /// The numbers in a result.
@@ -190,7 +212,7 @@ mod tests {
     #[test]
     fn results_of_all_pieces_make_the_sequential_state() {
         let mut random = Random::new(5);
-        let block = Block::draw(&mut random);
+        let block = Block::draw(&mut random, None);
         let mut results = Vec::new();
         for piece in block.cut(0, 4, true, 3) {
             results.extend(numbers(&Ok(block.output(&piece, 99))).into_iter().map(Some));

@@ -108,7 +108,9 @@ pub(super) struct Coordinator {
     pub(super) intake: Intake,
     pub(super) run: Option<Run>,
     pub(super) committing: bool,
-    pub(super) head: (u64, u64),
+    /// Height and digest of the state that shards are led to: the head's, or that of the parent of the block
+    /// under way.
+    pub(super) base: (u64, u64),
     pub(super) rounds: u64,
     wake_at: Option<Duration>,
 }
@@ -134,7 +136,12 @@ impl World {
         let strikes: Vec<_> = self.disk.strikes.iter().map(|(shard, record)| (*shard, *record)).collect();
         let mut intake = Intake::default();
         for (sequence, block) in self.disk.pending() {
-            intake.restore(candidate(block, self.disk.before(block)), Sequence(sequence), false);
+            intake.restore(candidate(block, &self.blocks), Sequence(sequence), false);
+        }
+        for (hash, _) in intake.unparented() {
+            if self.block_of(&hash).is_some_and(|block| self.parent_state(block).is_none()) {
+                intake.orphaned(&hash);
+            }
         }
         let first = intake.started(|hash| {
             self.block_of(hash).and_then(|block| self.disk.starts.get(&block)).copied().unwrap_or(0)
@@ -156,7 +163,7 @@ impl World {
             intake,
             run: None,
             committing: false,
-            head: self.disk.head,
+            base: self.disk.head_state(),
             rounds: 0,
             wake_at: None,
         });
@@ -182,6 +189,11 @@ impl World {
     /// The block with this hash.
     pub(super) fn block_of(&self, hash: &B256) -> Option<BlockNumber> {
         (0..self.blocks.len()).find(|block| block_hash(*block) == *hash)
+    }
+
+    /// The state that a block is executed on, if its parent is known.
+    pub(super) fn parent_state(&self, block: BlockNumber) -> Option<(u64, u64)> {
+        self.disk.state_after(self.blocks.get(block)?.parent)
     }
 
     /// The process ends here, if a crash is due. Called between any two steps.
@@ -239,7 +251,7 @@ impl World {
         let offer = if self.disk.ending(block).is_some() {
             Offer::Open
         } else {
-            let offered = candidate(block, self.disk.before(block));
+            let offered = candidate(block, &self.blocks);
             let offered = self.coordinator(front).map(|known| known.intake.offer(offered));
             let Some(Ok(offer)) = offered else { return };
             offer

@@ -10,7 +10,10 @@ use crate::schedule::StrikeRecord;
 /// How a block has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
+    /// It became the head of the chain.
     Committed,
+    /// It is valid, and its branch was not the heaviest.
+    Aside,
     Refused,
     Parked,
 }
@@ -34,8 +37,12 @@ pub(super) struct Disk {
     pub(super) epoch: u64,
     /// Accepted blocks.
     pub(super) journal: Vec<Journaled>,
-    /// Height and state digest.
-    pub(super) head: (u64, u64),
+    /// The chain's newest block; none at the origin.
+    pub(super) head: Option<BlockNumber>,
+    /// Height and state digest of the origin.
+    pub(super) origin: (u64, u64),
+    /// The same after each block of the chain, and after each side block.
+    pub(super) states: BTreeMap<BlockNumber, (u64, u64)>,
     /// Starts of coordinators while a block was the first to be done.
     pub(super) starts: BTreeMap<BlockNumber, u32>,
     pub(super) strikes: BTreeMap<ShardId, StrikeRecord>,
@@ -61,11 +68,15 @@ impl Disk {
         Ok(())
     }
 
-    /// The block that a block follows: whatever was accepted before it, or would be.
-    pub(super) fn before(&self, block: BlockNumber) -> Option<BlockNumber> {
-        let place = self.journal.iter().position(|entry| entry.block == block);
-        let before = place.unwrap_or(self.journal.len()).checked_sub(1)?;
-        self.journal.get(before).map(|entry| entry.block)
+    /// The state after a block, or at the origin; nothing if the block is neither on the chain nor a side
+    /// block.
+    pub(super) fn state_after(&self, block: Option<BlockNumber>) -> Option<(u64, u64)> {
+        block.map_or(Some(self.origin), |block| self.states.get(&block).copied())
+    }
+
+    /// The state after the head.
+    pub(super) fn head_state(&self) -> (u64, u64) {
+        self.state_after(self.head).unwrap_or(self.origin)
     }
 
     /// Accepted blocks that have not ended, in order.
@@ -80,19 +91,23 @@ impl Disk {
         self.journal.iter().find(|entry| entry.block == block).and_then(|entry| entry.ending)
     }
 
-    /// Ends a block, with the new head if it is committed. The epoch is compared in the same step.
+    /// Ends a block, with the state after it if it is valid. The epoch is compared in the same step, and
+    /// the state is kept in it.
     pub(super) fn end(
         &mut self,
         epoch: Epoch,
         block: BlockNumber,
         ending: Ending,
-        head: Option<(u64, u64)>,
+        state: Option<(u64, u64)>,
     ) -> Result<(), Fenced> {
         self.check(epoch)?;
         if let Some(entry) = self.journal.iter_mut().find(|entry| entry.block == block) {
             entry.ending = Some(ending);
         }
-        self.head = head.unwrap_or(self.head);
+        self.states.extend(state.map(|state| (block, state)));
+        if ending == Ending::Committed {
+            self.head = Some(block);
+        }
         Ok(())
     }
 }

@@ -248,7 +248,7 @@ impl World {
     pub(super) fn sync(&mut self, index: usize, shard: ShardId) {
         let now = self.now;
         let Some(known) = self.coordinator(index) else { return };
-        let (epoch, target) = (known.epoch, state(known.head.0, known.head.1));
+        let (epoch, target) = (known.epoch, state(known.base.0, known.base.1));
         let Some(link) = known.links.get_mut(&shard) else { return };
         if link.syncing || link.state == Some(target) || link.sync_at > now {
             return;

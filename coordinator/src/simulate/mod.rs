@@ -7,8 +7,11 @@
 //! journal, and blocks, whose results are numbers. No EVM runs here, and nothing here is used when
 //! blocks are executed.
 //!
-//! After every history: the committed state is the sequential one; every acknowledged block ended;
-//! nothing was committed twice, out of order or under an older epoch; no older command was obeyed;
+//! Blocks are on one or several branches, and may arrive before their parents.
+//!
+//! After every history: the chain is the heaviest branch of valid blocks, and its state is the sequential
+//! one; every acknowledged block ended, or waits for one that is parked or was refused; only invalid blocks,
+//! and what follows them, were refused; nothing was committed twice, before its parent or under an older epoch; no older command was obeyed;
 //! each result was used once and for open work; attempts were bounded; nothing was forgotten; nobody
 //! was convicted without evidence; no wrong result of verified work passed, and whoever was caught with
 //! one is in quarantine; no result of a shard in quarantine counted unless it was confirmed; no slot was

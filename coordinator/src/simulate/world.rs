@@ -7,7 +7,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, ShardId, WorkId};
 
-use super::chain::{Block, BlockNumber, HEAVY_GAS};
+use super::chain::{self, Block, BlockNumber, HEAVY_GAS};
 use super::check::{Check, Violation};
 use super::coordinator::{Coordinator, ToCoordinator};
 use super::disk::{Disk, Ending, Journaled};
@@ -161,8 +161,8 @@ pub struct History {
     pub blocks: usize,
     /// Shards in it.
     pub shards: usize,
-    /// Blocks committed, refused, parked.
-    pub endings: [usize; 3],
+    /// Blocks committed, kept as side blocks, refused, parked.
+    pub endings: [usize; 4],
     /// Happenings.
     pub steps: u64,
     /// How long it was, in virtual time.
@@ -243,7 +243,7 @@ impl World {
     fn new(seed: u64, trace: bool) -> Self {
         let mut random = Random::new(join(seed, 0x5eed));
         let shards = random.between(2, 4) as usize;
-        let blocks: Vec<Block> = (0..random.between(3, 5)).map(|_| Block::draw(&mut random)).collect();
+        let blocks = chain::draw(&mut random);
         let faults = fault::draw(&mut random, shards, Duration::from_millis(600));
         let limits = limits(&mut random);
         let genesis = random.next();
@@ -255,7 +255,7 @@ impl World {
             acknowledged: vec![false; blocks.len()],
             blocks,
             genesis,
-            disk: Disk { head: (0, genesis), ..Disk::default() },
+            disk: Disk { origin: (0, genesis), ..Disk::default() },
             coordinators: Vec::new(),
             processes: Vec::new(),
             lines: vec![Line::default(); shards],
@@ -352,12 +352,27 @@ impl World {
 
     fn all_ended(&self) -> bool {
         (0..self.blocks.len())
-            .all(|block| self.acknowledged.get(block) == Some(&true) && self.disk.ending(block).is_some())
+            .all(|block| self.acknowledged.get(block) == Some(&true) && self.has_ended_or_must_wait(block))
+    }
+
+    /// Whether a block has ended, or waits for an ancestor that will not become valid: one that is parked, or
+    /// was refused before this one was accepted.
+    fn has_ended_or_must_wait(&self, block: BlockNumber) -> bool {
+        let ending = |block: BlockNumber| self.disk.ending(block);
+        let mut at = Some(block);
+        while let Some(number) = at {
+            match ending(number) {
+                Some(Ending::Parked | Ending::Refused) => return true,
+                Some(Ending::Committed | Ending::Aside) => return number == block,
+                None => at = self.blocks.get(number).and_then(|block| block.parent),
+            }
+        }
+        false
     }
 
     fn complain_of_the_unfinished(&mut self) {
         let open: Vec<BlockNumber> =
-            (0..self.blocks.len()).filter(|block| self.disk.ending(*block).is_none()).collect();
+            (0..self.blocks.len()).filter(|block| !self.has_ended_or_must_wait(*block)).collect();
         let acknowledged: Vec<&BlockNumber> =
             open.iter().filter(|block| self.acknowledged.get(**block) == Some(&true)).collect();
         let text = format!(
@@ -394,7 +409,7 @@ impl World {
             violation: self.check.violation.clone(),
             blocks: self.blocks.len(),
             shards: self.lines.len(),
-            endings: [Ending::Committed, Ending::Refused, Ending::Parked].map(count),
+            endings: [Ending::Committed, Ending::Aside, Ending::Refused, Ending::Parked].map(count),
             faults: self.injected,
             steps,
             lasted: self.now,
@@ -404,19 +419,34 @@ impl World {
         }
     }
 
-    /// The state is that of sequential execution of the blocks that were committed.
+    /// The chain is the heaviest branch of valid blocks, its state is that of sequential execution, and only
+    /// blocks that are invalid, or follow one that is, were refused.
     fn check_result(&mut self) {
-        let (mut height, mut digest) = (0, self.genesis);
-        for Journaled { block, ending, .. } in &self.disk.journal {
-            if *ending == Some(Ending::Committed)
-                && let Some(block) = self.blocks.get(*block)
-            {
-                height += 1;
-                digest = block.after(digest);
-            }
-        }
-        if self.disk.head != (height, digest) {
+        let valid = |entry: &&Journaled| matches!(entry.ending, Some(Ending::Committed | Ending::Aside));
+        let weights = self.disk.journal.iter().filter(valid).map(|entry| self.weight(Some(entry.block)));
+        let heaviest = weights.max().unwrap_or_default();
+        let mut chain: Vec<&Block> = self.branch(self.disk.head).collect();
+        chain.reverse();
+        let digest = chain.iter().fold(self.genesis, |digest, block| block.after(digest));
+        let state = (chain.len() as u64, digest);
+        let refused = |entry: &&Journaled| entry.ending == Some(Ending::Refused);
+        let lost = self
+            .disk
+            .journal
+            .iter()
+            .filter(refused)
+            .find(|entry| !self.branch(Some(entry.block)).any(|block| block.invalid))
+            .map(|entry| entry.block);
+        let weight = self.weight(self.disk.head);
+        if self.disk.head_state() != state {
             self.check.fail(self.now, "the state is not that of sequential execution");
+        }
+        if weight != heaviest {
+            let text = format!("the chain weighs {weight}, a branch of accepted blocks weighs {heaviest}");
+            self.check.fail(self.now, text);
+        }
+        if let Some(block) = lost {
+            self.check.fail(self.now, format!("block {block} was refused, and is valid like its ancestors"));
         }
     }
 

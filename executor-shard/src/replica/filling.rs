@@ -16,32 +16,17 @@ pub(super) enum Target {
     Stored(Arc<Stored>),
 }
 
-/// A snapshot on its way into a replica; it counts when the replica takes it as a whole.
-#[derive(Debug)]
-pub struct Filling {
-    pub(super) target: Target,
-    pub(super) ancestors: Vec<(u64, B256)>,
+/// The content digest of a snapshot, summed up from its parts in their order.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SnapshotSum {
     digest: ContentDigest,
     /// The account that came last: the next part may begin with more of its slots.
     last: Option<Address>,
 }
 
-impl Filling {
-    pub(super) fn new(target: Target, ancestors: Vec<(u64, B256)>) -> Self {
-        Self { target, ancestors, digest: ContentDigest::default(), last: None }
-    }
-
-    /// The content digest of what has come.
-    #[must_use]
-    pub fn digest(&self) -> U256 {
-        self.digest.word()
-    }
-
-    /// Takes a part.
-    ///
-    /// # Errors
-    /// [`StateError::Storage`] when the database fails.
-    pub fn take(&mut self, chunk: SnapshotChunk) -> Result<(), StateError> {
+impl SnapshotSum {
+    /// Adds a part.
+    pub fn add(&mut self, chunk: &SnapshotChunk) {
         for record in &chunk.accounts {
             if self.last != Some(record.address) {
                 self.digest.account(record.address, None, Some(&record.account));
@@ -51,6 +36,40 @@ impl Filling {
                 self.digest.slot(record.address, entry.slot, U256::ZERO, entry.value);
             }
         }
+    }
+
+    /// The digest of what was added.
+    #[must_use]
+    pub fn digest(&self) -> U256 {
+        self.digest.word()
+    }
+}
+
+/// A snapshot on its way into a replica; it counts when the replica takes it as a whole.
+#[derive(Debug)]
+pub struct Filling {
+    pub(super) target: Target,
+    pub(super) ancestors: Vec<(u64, B256)>,
+    sum: SnapshotSum,
+}
+
+impl Filling {
+    pub(super) fn new(target: Target, ancestors: Vec<(u64, B256)>) -> Self {
+        Self { target, ancestors, sum: SnapshotSum::default() }
+    }
+
+    /// The content digest of what has come.
+    #[must_use]
+    pub fn digest(&self) -> U256 {
+        self.sum.digest()
+    }
+
+    /// Takes a part.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`] when the database fails.
+    pub fn take(&mut self, chunk: SnapshotChunk) -> Result<(), StateError> {
+        self.sum.add(&chunk);
         match &mut self.target {
             Target::Memory(state) => {
                 for (hash, code) in chunk.code {

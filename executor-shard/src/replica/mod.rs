@@ -21,7 +21,7 @@ use common::message::StateSummary;
 
 use crate::engine::{MemoryState, StateError};
 
-pub use filling::Filling;
+pub use filling::{Filling, SnapshotSum};
 pub use stored::StoredError;
 pub use view::{Base, Consequence, ReplicaView};
 

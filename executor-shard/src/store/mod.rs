@@ -7,6 +7,7 @@
 
 mod cache;
 mod disk;
+mod raw;
 mod write;
 
 use alloy_primitives::{Address, B256, U256, keccak256};
@@ -17,6 +18,7 @@ use crate::engine::StateError;
 
 pub use cache::StateCache;
 pub use disk::{Cursor, DiskState};
+pub use raw::RawState;
 pub use write::StateWriter;
 
 /// Accounts by the hash of their address: address, nonce, balance, code hash.

@@ -24,6 +24,12 @@ impl<S> NodeLayers<S> {
     pub fn new(newest_first: Vec<Arc<NodeChanges>>, base: S) -> Self {
         Self { newest_first, base }
     }
+
+    /// The layers, newest first.
+    #[must_use]
+    pub fn into_layers(self) -> Vec<Arc<NodeChanges>> {
+        self.newest_first
+    }
 }
 
 impl<S: NodeSource> NodeSource for NodeLayers<S> {

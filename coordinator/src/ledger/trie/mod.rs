@@ -18,6 +18,7 @@ mod key;
 mod layers;
 mod node;
 mod update;
+mod walk;
 
 #[cfg(test)]
 mod bench;
@@ -33,6 +34,7 @@ use alloy_trie::Nibbles;
 pub use key::{KeyError, account_key, decode_account_key, decode_storage_key, storage_key};
 pub use layers::{MemoryNodes, NodeLayers};
 pub use update::update;
+pub use walk::{AccountLeaf, find_account, find_slot, for_each_account, for_each_slot};
 
 /// One of a state's tries. The account trie sorts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

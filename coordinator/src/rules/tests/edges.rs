@@ -130,7 +130,7 @@ fn fields_of_amsterdam_are_refused() {
 fn difficulty_after(network: &str, parent: Header, elapsed: u64) -> U256 {
     let spec = chain_spec(network, None).unwrap();
     let header = Header { timestamp: 1000, ommers_hash: EMPTY_OMMER_ROOT_HASH, ..parent };
-    Option::from(next_difficulty(&header, 1000 + elapsed, spec.after(U256::ZERO))).unwrap()
+    next_difficulty(&header, 1000 + elapsed, spec.after(U256::ZERO)).unwrap()
 }
 
 #[test]
@@ -153,9 +153,8 @@ fn a_fork_holds_from_its_own_block_on() {
         ommers_hash: B256::ZERO,
         ..Header::default()
     };
-    let next = |number: u64| -> U256 {
-        Option::from(next_difficulty(&parent(number - 1), 1008, spec.after(U256::ZERO))).unwrap()
-    };
+    let next =
+        |number: u64| -> U256 { next_difficulty(&parent(number - 1), 1008, spec.after(U256::ZERO)).unwrap() };
     assert_eq!(next(4), U256::from(2_049_000_000u64));
     assert_eq!(next(5), U256::from(2_050_000_000u64));
 }
@@ -168,7 +167,7 @@ fn the_bomb_is_delayed_from_byzantiums_own_block_on() {
         let ommers_hash = EMPTY_OMMER_ROOT_HASH;
         let parent =
             Header { number: number - 1, timestamp: 1000, difficulty, ommers_hash, ..Header::default() };
-        let next: U256 = Option::from(next_difficulty(&parent, 1008, spec.after(U256::ZERO))).unwrap();
+        let next: U256 = next_difficulty(&parent, 1008, spec.after(U256::ZERO)).unwrap();
         next - U256::from(2_049_000_000u64)
     };
     assert_eq!(next(4_369_999), U256::from(1u64 << 41));

@@ -1,0 +1,90 @@
+//! What an operator does with blocks that wait for one: lists, retries and discards them. Orphans, which
+//! wait for a parent that was not submitted, are among them.
+
+use std::time::Duration;
+
+use alloy_primitives::B256;
+
+use super::desk::Desk;
+use super::outcome::ParkedError;
+use crate::ledger::{Ledger, LedgerError, Parked};
+
+/// A parked block.
+#[derive(Debug, Clone)]
+pub struct ParkedBlock {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: B256,
+    /// Why.
+    pub parked: Parked,
+    /// Accepted blocks that wait for it.
+    pub waiting: usize,
+}
+
+impl Desk {
+    /// The blocks that wait for an operator, or for a parent that was not submitted.
+    pub(super) fn parked(&self) -> Vec<ParkedBlock> {
+        let state = self.state();
+        let orphans = state.intake.orphans().map(|(hash, parent)| {
+            let reason = format!("it waits for its parent {parent}, which is not known; submit that one");
+            (hash, Parked { index: None, convicted: false, reason, at: 0 })
+        });
+        let parked = state.parked.iter().map(|(hash, parked)| (*hash, parked.clone()));
+        let mut parked: Vec<ParkedBlock> = parked
+            .chain(orphans)
+            .map(|(hash, parked)| ParkedBlock {
+                number: state.blocks.get(&hash).map_or(0, |block| block.header.number),
+                hash,
+                parked,
+                waiting: state.intake.descendants(&hash).len(),
+            })
+            .collect();
+        parked.sort_by_key(|parked| (parked.number, parked.hash));
+        parked
+    }
+
+    /// A parked block is tried again, in its old place: durable when this returns.
+    pub(super) fn retry(&self, hash: &B256) -> Result<(), ParkedError> {
+        self.change_parked(hash, |ledger| {
+            ledger.change_accepted(hash, |record| {
+                record.parked = None;
+                record.starts = 0;
+            })
+        })?;
+        let mut state = self.state();
+        state.parked.remove(hash);
+        if !state.intake.retry(hash) {
+            state.intake.again(hash, Duration::ZERO);
+        }
+        drop(state);
+        self.wake();
+        Ok(())
+    }
+
+    /// A parked block, or an orphan, is given up: durable when this returns. Its descendants stay
+    /// accepted, and wait until it is submitted again or they are discarded too.
+    pub(super) fn discard(&self, hash: &B256) -> Result<(), ParkedError> {
+        self.change_parked(hash, |ledger| ledger.discard_accepted(hash))?;
+        let mut state = self.state();
+        state.intake.ended(hash);
+        state.forget(hash);
+        drop(state);
+        self.wake();
+        Ok(())
+    }
+
+    fn change_parked(
+        &self,
+        hash: &B256,
+        change: impl FnOnce(&Ledger) -> Result<(), LedgerError>,
+    ) -> Result<(), ParkedError> {
+        let state = self.state();
+        let waits = state.parked.contains_key(hash) || state.intake.waits_for_orphan(hash) == Some(*hash);
+        drop(state);
+        if !waits {
+            return Err(ParkedError::NotParked(*hash));
+        }
+        change(&self.ledger).map_err(|error| ParkedError::Ledger(error.to_string()))
+    }
+}

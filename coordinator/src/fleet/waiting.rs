@@ -1,0 +1,111 @@
+//! Says that shards are waited for, and why they do not come, when that lasts.
+
+use std::time::Duration;
+
+use super::driver::Driver;
+use super::event::{EventKind, publish};
+
+/// How long shards are waited for before that is said.
+const SILENT_FOR: Duration = Duration::from_secs(2);
+
+/// A client that waits asks again within this time.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether shards are waited for.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// So many are asked for, until then.
+    asked: Option<(usize, Duration)>,
+    /// Since when there are too few.
+    since: Option<Duration>,
+    /// What was said last.
+    said: String,
+}
+
+impl Waiting {
+    /// So many shards are waited for until `until`.
+    pub(super) fn ask(&mut self, wanted: usize, until: Duration) {
+        self.asked = Some((wanted, until + ASKED_AGAIN));
+    }
+
+    /// How many shards are asked for at `now`. An open round needs one.
+    fn wanted(&self, now: Duration, rounds: bool) -> usize {
+        let asked = self.asked.filter(|(_, until)| *until > now).map_or(0, |(wanted, _)| wanted);
+        asked.max(usize::from(rounds))
+    }
+
+    /// Whether it is time to say it: there have been too few for a while.
+    fn is_long(&mut self, now: Duration, ready: usize, wanted: usize) -> bool {
+        if ready >= wanted {
+            self.since = None;
+            self.said.clear();
+            return false;
+        }
+        now.saturating_sub(*self.since.get_or_insert(now)) >= SILENT_FOR
+    }
+}
+
+impl Driver {
+    /// Tells watchers that shards are waited for, once for each reason.
+    pub(super) fn say_what_is_waited_for(&mut self, now: Duration) {
+        let wanted = self.waiting_for.wanted(now, !self.rounds.is_empty());
+        let ready = self.ready_shards();
+        if !self.waiting_for.is_long(now, ready, wanted) {
+            return;
+        }
+        let text = self.why_not_ready(ready, wanted);
+        if text != self.waiting_for.said {
+            publish(&self.shared, EventKind::Waiting, None, None, text.clone());
+            self.waiting_for.said = text;
+        }
+    }
+
+    /// Why too few shards hold the current state.
+    fn why_not_ready(&self, ready: usize, wanted: usize) -> String {
+        let mut shards: Vec<_> = self.links.iter().collect();
+        shards.sort_by_key(|(shard, _)| **shard);
+        let reasons: Vec<String> = shards
+            .into_iter()
+            .filter_map(|(shard, link)| {
+                let why = match &link.trouble {
+                    _ if link.draining => "is stopping".to_owned(),
+                    _ if self.scheduler.is_quarantined(*shard) => "is in quarantine".to_owned(),
+                    Some(reason) => format!("joined, but did not reach the state: {reason}"),
+                    None if self.is_ready(link) => return None,
+                    None => "joined, and is fetching the state".to_owned(),
+                };
+                Some(format!("shard {shard} {why}"))
+            })
+            .collect();
+        let reasons =
+            if self.links.is_empty() { "no shard has joined".to_owned() } else { reasons.join("; ") };
+        let reasons = if reasons.is_empty() { "no other shard has joined".to_owned() } else { reasons };
+        format!("waiting for shards, {ready} of {wanted} are ready: {reasons}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn waiting_is_said_after_two_seconds_without_enough_shards_and_not_before() {
+        let mut waiting = Waiting::default();
+        assert_eq!(waiting.wanted(seconds(0), false), 0);
+        waiting.ask(2, seconds(1));
+        assert_eq!(waiting.wanted(seconds(1), false), 2);
+        // Nobody has asked again.
+        assert_eq!(waiting.wanted(seconds(2), false), 0);
+        assert_eq!(waiting.wanted(seconds(2), true), 1);
+        assert!(!waiting.is_long(seconds(2), 1, 2));
+        assert!(!waiting.is_long(seconds(3), 1, 2));
+        assert!(waiting.is_long(seconds(4), 1, 2));
+        // It begins anew once there were enough.
+        assert!(!waiting.is_long(seconds(5), 2, 2));
+        assert!(!waiting.is_long(seconds(6), 1, 2));
+    }
+}
