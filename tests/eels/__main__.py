@@ -25,6 +25,7 @@ from .random_blocks import Maker
 from .referee import Case, Referee, Way, ways
 
 BLOCKS_PER_CHAIN = 12
+TELL_EVERY_S = 20
 
 
 @dataclass(frozen=True)
@@ -151,12 +152,16 @@ def main() -> int:
     total = Result()
     with ProcessPoolExecutor(arguments.jobs) as pool:
         pending = {pool.submit(job, options): name for name, job in jobs(arguments)}
-        for done in as_completed(pending):
+        told = began
+        for number, done in enumerate(as_completed(pending), 1):
             try:
                 result = done.result()
             except Exception as error:  # A case that can't be made is a failure of the harness.
                 result = Result(disagreements=[f"{pending[done]}: the harness failed: {error!r}"])
             total.add(result)
+            if time.monotonic() - told > TELL_EVERY_S:
+                told = time.monotonic()
+                print(f"{number} of {len(pending)} chains and cases checked", file=sys.stderr, flush=True)
             for line in result.disagreements:
                 print(f"DISAGREEMENT {line}", flush=True)
     for what, count in sorted(total.counts.items()):
