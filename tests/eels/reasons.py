@@ -61,7 +61,7 @@ _TABLE = tuple(
         (r"EmptyAuthorizationList", r"empty authorization list"),
         (
             r"TransactionTypeError",
-            r"not supported|cannot be decoded|blob gas .* exceeds the 0 left|is active",
+            r"not supported|cannot be decoded|blob gas .* exceeds|is active",
         ),
         (r"System contract .* does not contain code", r"[Ss]ystem contract|no code|code"),
         (r"System contract .* call failed", r"[Ss]ystem c|failed"),
