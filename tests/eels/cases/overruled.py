@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..build import Draft, build
+from ..build import Draft, Withdrawal, build
 from ..forks import Schedule, fork
 from ..invalid import Subject, encode
 from ..transactions import ACCESS_LIST, BLOB, FEE_MARKET, SET_CODE, Account, Authorization, blob_hash
@@ -55,6 +55,28 @@ def base_fee_beyond_64_bits(stage: Stage) -> None:
     _fill_blocks(stage, 2)
     stage.overruled = "A base fee of 2^64 wei or more is beyond what the binary's headers hold."
     stage.attempt()
+
+
+@case()
+def price_beyond_128_bits(stage: Stage) -> None:
+    """A valid price that the binary's transactions can't hold is refused, never wrapped."""
+    stage.account(_HOLDER.address, balance=2**200)
+    stage.overruled = "A gas price of 2^128 wei or more is beyond what the binary's transactions hold."
+    stage.attempt(stage.tx(sender=_HOLDER, price=2**128, gas=21_000))
+
+
+@case()
+def timestamp_beyond_64_bits(stage: Stage) -> None:
+    """No client's header holds such a time."""
+    stage.overruled = "Clients hold a timestamp in 64 bits; EELS's U256 has no such limit."
+    stage.attempt(step=2**64)
+
+
+@case("shanghai")
+def withdrawal_beyond_64_bits(stage: Stage) -> None:
+    """EIP-4895: the amount has 64 bits."""
+    stage.overruled = "EIP-4895: a withdrawal's amount is a uint64. EELS has a U256."
+    stage.attempt(withdrawals=(Withdrawal(1, 1, TARGET, 2**64),))
 
 
 @case("london")
