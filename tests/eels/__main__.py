@@ -23,8 +23,10 @@ from .forks import fork as fork_named
 from .invalid import mutate, mutations
 from .random_blocks import Maker
 from .referee import Case, Referee, Way, ways
+from .selfcheck import overlooked
 
 BLOCKS_PER_CHAIN = 12
+TELL_EVERY_S = 20
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,11 @@ def hand_made_job(options: Options, seed: int, name: str) -> Result:
     return result
 
 
+def selfcheck_job(options: Options, seed: int) -> Result:
+    """Whether the referee notices what it must."""
+    return Result(disagreements=overlooked(options.binary, seed))
+
+
 def _some(all_ways: list[Way], random: Random, options: Options) -> list[Way]:
     """All ways in a soak, else one sharded plan or the baseline, and one import."""
     if options.soak:
@@ -126,6 +133,7 @@ Job = Callable[[Options], Result]
 def jobs(arguments: argparse.Namespace) -> Iterator[tuple[str, Job]]:
     """The work: what each job is called, and the job itself."""
     seed: int = arguments.seed
+    yield "selfcheck", partial(selfcheck_job, seed=seed)
     if not arguments.random_only:
         names = [name for name in all_cases() if arguments.only in name]
         if arguments.cases is not None and arguments.cases < len(names):
@@ -151,12 +159,16 @@ def main() -> int:
     total = Result()
     with ProcessPoolExecutor(arguments.jobs) as pool:
         pending = {pool.submit(job, options): name for name, job in jobs(arguments)}
-        for done in as_completed(pending):
+        told = began
+        for number, done in enumerate(as_completed(pending), 1):
             try:
                 result = done.result()
             except Exception as error:  # A case that can't be made is a failure of the harness.
                 result = Result(disagreements=[f"{pending[done]}: the harness failed: {error!r}"])
             total.add(result)
+            if time.monotonic() - told > TELL_EVERY_S:
+                told = time.monotonic()
+                print(f"{number} of {len(pending)} chains and cases checked", file=sys.stderr, flush=True)
             for line in result.disagreements:
                 print(f"DISAGREEMENT {line}", flush=True)
     for what, count in sorted(total.counts.items()):

@@ -54,8 +54,9 @@ class Maker:
         people = [account.address for account in (*SENDERS, *POOR, *AUTHORITIES)]
         self.targets = [*CONTRACTS, *CONTRACTS, *people, *FRESH, *PRECOMPILES]
         self.targets += [OLD_STORAGE, ODD_CODE, VAST]
-        # Programs use what the chain's first fork has; a later one only has more.
-        self.programs = Programs(self.random, self.schedule.first, self.targets)
+        # On a chain that passes to another fork, programs are written for one of the two.
+        written_for = self.random.choice(self.schedule.steps).fork
+        self.programs = Programs(self.random, written_for, self.targets)
         self.world = World(self._accounts(), base_fee=self.random.choice((7, 10**9)))
         self.world.gas_limit = self.random.choice((6_000_000, 30_000_000))
         if self.random.random() < 0.3:
@@ -141,7 +142,7 @@ class Maker:
     def _transactions(self, chain: Chain, limit: int) -> Iterator[Tx]:
         """Transactions that are valid one after another, given the state that EELS is in."""
         blobs = self.random.choice((0, chain.fork.max_blobs))
-        for _ in range(self.random.choice((0, 1, 2, 4, 4, 6, 9))):
+        for _ in range(self.random.choice((0, 1, 2, 4, 4, 6, 9, 25))):
             tx = self._transaction(chain, blobs)
             if tx is None or tx.gas > limit:
                 continue

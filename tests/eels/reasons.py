@@ -61,7 +61,7 @@ _TABLE = tuple(
         (r"EmptyAuthorizationList", r"empty authorization list"),
         (
             r"TransactionTypeError",
-            r"not supported|cannot be decoded|blob gas .* exceeds the 0 left|is active",
+            r"not supported|cannot be decoded|blob gas .* exceeds|is active",
         ),
         (r"System contract .* does not contain code", r"[Ss]ystem contract|no code|code"),
         (r"System contract .* call failed", r"[Ss]ystem c|failed"),
@@ -72,8 +72,15 @@ _TABLE = tuple(
 )
 
 
+# EELS takes a block's parent by number, and may so come to another fault of a misplaced block first.
+_OF_A_HEADER = re.compile(r"in (validate_header|calculate_base_fee_per_gas)")
+_MISPLACED = re.compile(r"has parent 0x")
+
+
 def agree(eels: str, binary: str) -> bool:
     """Whether both texts name the same rule."""
+    if _OF_A_HEADER.search(eels) and _MISPLACED.search(binary):
+        return True
     for left, right in _TABLE:
         if left.search(eels):
             return right.search(binary) is not None
