@@ -6,7 +6,7 @@ use std::time::Duration;
 use common::id::{AssignmentId, RoundId, ShardId, WorkId};
 
 use super::Command;
-use super::fleet::{Company, Wanted};
+use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
 use super::rounds::{Live, Round, Work};
 use super::strikes::Probation;
@@ -57,6 +57,9 @@ impl Scheduler {
             self.dispatch_probations(now, round, commands);
             let live = |id: &WorkId| self.work.get(id).is_some_and(|work| !work.live.is_empty());
             let moving = standstill.moves || round.open.iter().any(live) || !round.cutting.is_empty();
+            // A shard that is stuck moves again before long, or begins anew.
+            let stuck = |shard: &Shard| !shard.draining && shard.state.is_some() && shard.is_stuck();
+            let moving = moving || self.shards.alive.values().any(stuck);
             // Stranded is a round that waits while nothing of it is under way.
             let since = |is: bool, since: Option<Duration>| if is { since.or(Some(now)) } else { None };
             round.stranded_since = since(standstill.waits && !moving, round.stranded_since);

@@ -22,11 +22,11 @@ pub(super) struct SlotWatch {
 }
 
 impl SlotWatch {
-    /// How long it may stand there because of its transaction alone. `held` is what the scheduler knows
+    /// How long it may stand there until it is stuck. `held` is what the scheduler knows
     /// of the work: a shard cannot claim more gas than that has.
     pub(super) fn longest(&self, held: Option<&WorkItem>, limits: &ScheduleLimits) -> Duration {
         let gas = held.map_or(self.gas, |item| item.heaviest.min(self.gas));
-        if self.current.is_some() { limits.longest(gas) } else { Duration::ZERO }
+        if self.current.is_some() { limits.stuck_floor + limits.longest(gas) } else { Duration::ZERO }
     }
 }
 
@@ -85,6 +85,12 @@ impl Shard {
     /// Slots that can still work.
     pub(super) fn working_slots(&self) -> usize {
         usize::from(self.slots).saturating_sub(self.retired.len())
+    }
+
+    /// Whether its slots are all stuck, as it seems: new work would only wait behind them.
+    pub(super) fn is_stuck(&self) -> bool {
+        let stuck = |watch: &&SlotWatch| watch.struck && !self.retired.contains(&watch.slot);
+        self.watches.iter().filter(stuck).count() >= self.working_slots()
     }
 
     /// Takes up a heartbeat; the retired slots that move again. A long gap before it says nothing about
@@ -207,7 +213,8 @@ pub(super) struct Wanted<'a> {
 impl Wanted<'_> {
     /// Whether the shard could take it if it were not for what it holds.
     pub(super) fn fits(&self, id: ShardId, shard: &Shard) -> bool {
-        shard.rests_until <= self.now && shard.late_until <= self.now && self.suits(id, shard)
+        let rested = shard.rests_until <= self.now && shard.late_until <= self.now;
+        rested && !shard.is_stuck() && self.suits(id, shard)
     }
 
     /// Whether the shard could take it sooner or later, as things are.

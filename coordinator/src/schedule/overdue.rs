@@ -197,7 +197,7 @@ impl Scheduler {
                 // Another shard may have done it since, or another process of this one.
                 let done = self.done.by_id.get(&current.work).map(|done| &done.item);
                 let held = shard.outstanding.get(&current).or(done);
-                let patience = self.limits.stuck_floor + watch.longest(held, &self.limits);
+                let patience = watch.longest(held, &self.limits);
                 let still = now.saturating_sub(watch.since);
                 if !watch.struck && still > patience {
                     watch.struck = true;
@@ -208,7 +208,8 @@ impl Scheduler {
             }
         }
         for (shard, slot, still) in strikes {
-            self.strike(now, shard, format!("slot {slot} has stood still for {still:?}"), commands);
+            let reason = format!("slot {slot} has stood still for {still:?}");
+            self.strike_for_standing(now, shard, reason, commands);
         }
         for (shard, slot) in retired {
             self.retire(now, shard, slot, commands);

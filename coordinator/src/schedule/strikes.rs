@@ -86,9 +86,32 @@ impl Scheduler {
         })
     }
 
-    /// One more strike against the shard.
+    /// One more strike against the shard, for results that are not to be trusted.
     pub(super) fn strike(
         &mut self,
+        now: Duration,
+        shard: ShardId,
+        reason: String,
+        commands: &mut Vec<Command>,
+    ) {
+        self.strike_up_to(u32::MAX, now, shard, reason, commands);
+    }
+
+    /// One more strike for a slot that stands still. That alone puts no shard into quarantine: its results
+    /// are as good as others', and all shards may be stuck in the same transaction.
+    pub(super) fn strike_for_standing(
+        &mut self,
+        now: Duration,
+        shard: ShardId,
+        reason: String,
+        commands: &mut Vec<Command>,
+    ) {
+        self.strike_up_to(self.limits.max_strikes.saturating_sub(1), now, shard, reason, commands);
+    }
+
+    fn strike_up_to(
+        &mut self,
+        most: u32,
         now: Duration,
         shard: ShardId,
         reason: String,
@@ -103,7 +126,7 @@ impl Scheduler {
         if standing.strikes == 0 {
             standing.counted_at = now;
         }
-        standing.strikes = standing.strikes.saturating_add(1);
+        standing.strikes = standing.strikes.saturating_add(1).min(most.max(standing.strikes));
         let caught = standing.quarantined_until.is_none() && standing.strikes >= limits.max_strikes;
         if caught {
             standing.quarantines = standing.quarantines.saturating_add(1);

@@ -131,6 +131,43 @@ fn what_waits_behind_a_heavy_transaction_goes_to_another_shard() {
 }
 
 #[test]
+fn work_is_not_tried_again_on_a_shard_that_is_stuck_in_it() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    let sent = admit(&mut scheduler, 1)[0];
+    let mut retired = None;
+    let mut commands = Vec::new();
+    for when in (100..20_000).step_by(100) {
+        commands.extend(beat(&mut scheduler, when, 1, vec![at(0, 5, sent, 21_000)]));
+        commands.extend(scheduler.handle(ms(when), Event::Tick));
+        if commands.iter().any(|command| matches!(command, Command::Retire { .. })) {
+            retired = retired.or(Some(when));
+        }
+    }
+    assert!(retired.is_some());
+    assert_eq!(dispatched(&commands), []);
+    // A new thread has its slot.
+    let idle = SlotProgress { slot: SlotIndex(0), transactions: 0, current: None, gas: Gas(0) };
+    let again = dispatched(&beat(&mut scheduler, 20_000, 1, vec![idle]));
+    assert_eq!(again.iter().map(|again| again.work).collect::<Vec<_>>(), [sent.work]);
+}
+
+#[test]
+fn standing_still_alone_puts_no_shard_into_quarantine() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    let sent = admit(&mut scheduler, 1)[0];
+    for when in (100..30_000).step_by(100) {
+        // It moves every three seconds, and stands still for too long in between.
+        let moved = at(0, when / 3_000, sent, 21_000);
+        beat(&mut scheduler, when, 1, vec![moved]);
+        scheduler.handle(ms(when), Event::Tick);
+        assert!(!scheduler.is_quarantined(ShardId(1)), "after {when} ms");
+    }
+    assert!(scheduler.counters().returned_slots > 3);
+}
+
+#[test]
 fn a_retired_slot_that_moves_gets_work_again_and_its_result_is_used() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 2);
