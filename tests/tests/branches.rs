@@ -146,6 +146,7 @@ fn what_follows_an_invalid_block_is_refused_with_it() -> Result<()> {
 /// Has a block journaled; its hash.
 fn accept_for_hash(coordinator: &Coordinator, file: &std::path::Path) -> Result<String> {
     let said = coordinator.ask(&["submit", "--no-wait", "--json"], &[file.to_str().context("not UTF-8")?])?;
-    let row: serde_json::Value = serde_json::from_str(&said)?;
+    // The row of the block comes first, the summary last.
+    let row: serde_json::Value = serde_json::from_str(said.lines().next().context("no row")?)?;
     row.get("hash").and_then(|hash| hash.as_str()).map(str::to_owned).context("no hash")
 }
