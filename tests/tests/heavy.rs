@@ -14,8 +14,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use shard_tests::{Binary, Chain, Coordinator, Moment, Process, Report, Scene, Shard, scenario, within};
 
-/// Rounds of BLAKE2F of each heavy transaction: some three seconds.
-const ROUNDS: &str = "300000000";
+/// Rounds of BLAKE2F of each heavy transaction: some two seconds.
+const ROUNDS: &str = "200000000";
 
 /// Blocks: the first sets the chain up, each other one has a heavy transaction.
 const BLOCKS: usize = 3;
@@ -24,7 +24,7 @@ const BLOCKS: usize = 3;
 const LIMITS: [&str; 2] = ["--stuck-after-ms", "1000"];
 
 /// Every heavy transaction is longer than it may be.
-const TIGHT: [&str; 4] = ["--stuck-after-ms", "500", "--slowest-gas", "1000000000000"];
+const TIGHT: [&str; 4] = ["--stuck-after-ms", "300", "--slowest-gas", "1000000000000"];
 
 fn chain() -> Result<Arc<Chain>> {
     let options = ["--txs", "60", "--gas-limit", "400000000", "--seed", "5", "--heavy", ROUNDS];

@@ -20,7 +20,7 @@ use shard_tests::{Chain, Coordinator, Moment, Process, Scene, Shard, Size, slown
 /// Blocks large enough that something can happen in the middle of one, and on a busy machine more of
 /// them: the test that watches them gets less time to act, too.
 fn large() -> Size {
-    let more = ((slowness() - 1.0) * 4.0).ceil().min(24.0);
+    let more = ((slowness() - 1.0) * 4.0).ceil().min(8.0);
     Size { blocks: 8 + more as usize, txs: 1_200, gas: 60 }
 }
 
