@@ -18,7 +18,7 @@ use common::telemetry::panic_message;
 use executor_shard::replica::{Base, ReplicaView};
 use executor_shard::store::{DiskState, StateCache, StateWriter};
 use redb::backends::InMemoryBackend;
-use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend};
+use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError};
 
 use super::fence::{Fence, FileFence, MemoryFence};
 use super::nodes::{NodeWriter, Nodes, StoredNodes};
@@ -397,6 +397,9 @@ fn unusable(path: &Path, error: DatabaseError) -> LedgerError {
         DatabaseError::DatabaseAlreadyOpen => LedgerError::Locked(PathBuf::from(path)),
         DatabaseError::UpgradeRequired(version) => {
             format(path, &format!("it has redb's file format {version}, which this build does not read"))
+        }
+        DatabaseError::Storage(StorageError::Corrupted(reason)) => {
+            LedgerError::Damaged { what: path.display().to_string(), reason }
         }
         other => format(path, &other.to_string()),
     }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use clap::Args;
 use common::launch::{ParentWatch, stop_asked};
 use common::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
@@ -116,7 +116,7 @@ pub(super) async fn import(args: ImportArgs, telemetry: TelemetryArgs) -> anyhow
                 () = tokio::time::sleep(STOP_WITHIN) => None,
             };
             match (outcome, done) {
-                (Outcome::Failed(failure), _) => bail!("{failure}"),
+                (Outcome::Failed(failure), _) => Err(anyhow!("{failure}")),
                 (Outcome::Stopped(_), Some(done)) => done,
                 (Outcome::Stopped(reason), None) => {
                     tell!("coordinator: {reason}: ended at once; what was reported is durable");
@@ -240,7 +240,7 @@ impl Job {
             Some(ImportStop::Commit(error)) => Some(error.into()),
             Some(ImportStop::Block { number, error, .. }) => {
                 let file = source.file().display().to_string();
-                Some(anyhow::anyhow!(complaint(&file, Some(number), &error.to_string())))
+                Some(anyhow!(complaint(&file, Some(number), &error.to_string())))
             }
         };
         match failure {
