@@ -1,41 +1,45 @@
 //! The independent baseline: alloy-evm's own block executor on one thread, with recovery and
 //! roots, over revm's `State`. No speculation, no recording, nothing of this project's engine.
+//! Where alloy-evm differs from the specification, the baseline has the rule itself: before and after
+//! the transactions ([`edges`]), EIP-7610 ([`CreationRule`]), a block's sum of blobs, and the state
+//! roots in receipts before Byzantium. What it cannot execute it refuses ([`check_supported`]).
 //!
 //! It is what `--sequential` of `coordinator run` and `coordinator import` measures, and what tests
 //! compare results with. The ledger below is the same, so that it is execution that is compared.
 
 mod creation_rule;
+mod edges;
+mod state;
 
-use std::cell::RefCell;
-use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use alloy_consensus::transaction::{Recovered, SignerRecoverable};
-use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, TransactionEnvelope, TxType};
-use alloy_evm::block::{BlockExecutionResult, BlockExecutor};
+use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, Transaction as _, TransactionEnvelope, TxType};
+use alloy_eips::eip7685::Requests;
+use alloy_evm::block::BlockExecutor;
 use alloy_evm::eth::receipt_builder::{ReceiptBuilder, ReceiptBuilderCtx};
 use alloy_evm::eth::{EthBlockExecutionCtx, EthBlockExecutor};
 use alloy_evm::{Evm, EvmFactory};
 use alloy_hardforks::EthereumHardforks;
-use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY};
 use common::account::{Account, AccountDelta, SlotValue};
 use common::block::{Block, Transaction};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
-use executor_shard::engine::{StateError, StateView};
+use executor_shard::engine::StateView;
+use revm::Database;
+use revm::database::State;
 use revm::database::states::bundle_state::BundleRetention;
-use revm::database::{BundleState, State};
-use revm::database_interface::DatabaseCommitExt;
-use revm::primitives::hardfork::SpecId;
-use revm::state::{AccountInfo, Bytecode};
-use revm::{Database, DatabaseRef};
+use revm::state::EvmState;
+
+use state::{PlainState, account};
 
 pub use creation_rule::CreationRule;
 
 use crate::execute::{BlockStats, ExecuteError, Verified, admit};
-use crate::ledger::Tip;
-use crate::validate::{Finished, Rejection, ValidateError, unknown_ommers_reward, verify_header};
+use crate::ledger::{IntermediateRoots, Tip};
+use crate::validate::{Finished, Rejection, ValidateError, verify_header};
 
 /// Where the transactions of a block come from, one after another.
 pub trait TransactionSource {
@@ -65,9 +69,27 @@ pub fn execute_sequentially<V: StateView>(
     spec: &ChainSpec,
     base: &V,
 ) -> Result<Finished, ValidateError> {
-    let homestead = spec.at(&block.header).is_homestead_active_at_block(block.header.number);
-    let mut source = Listed { block, next: 0, senders: Senders::Recovered { homestead } };
-    execute_from(block, spec, base, &mut source, CreationRule::default())
+    execute_rooted(block, spec, base, None)
+}
+
+/// As [`execute_sequentially`], with the base state's roots where it is known as a whole: receipts
+/// before Byzantium hold state roots.
+///
+/// # Errors
+/// [`ValidateError`] when the block is invalid.
+pub fn execute_rooted<V: StateView>(
+    block: &Block,
+    spec: &ChainSpec,
+    base: &V,
+    roots: Option<IntermediateRoots>,
+) -> Result<Finished, ValidateError> {
+    let (active, number) = (spec.at(&block.header), block.header.number);
+    let senders = Senders::Recovered {
+        homestead: active.is_homestead_active_at_block(number),
+        replay_protected: active.is_spurious_dragon_active_at_block(number),
+    };
+    let mut source = Listed { block, next: 0, senders };
+    execute_whole(block, spec, base, &mut source, CreationRule::default(), roots)
 }
 
 /// Executes a block as alloy-evm does, with senders that are known.
@@ -96,11 +118,22 @@ pub fn execute_from<V: StateView>(
     source: &mut dyn TransactionSource,
     rule: CreationRule,
 ) -> Result<Finished, ValidateError> {
+    execute_whole(block, spec, base, source, rule, None)
+}
+
+fn execute_whole<V: StateView>(
+    block: &Block,
+    spec: &ChainSpec,
+    base: &V,
+    source: &mut dyn TransactionSource,
+    rule: CreationRule,
+    roots: Option<IntermediateRoots>,
+) -> Result<Finished, ValidateError> {
     let fork = spec.evm_env(&block.header).cfg_env.spec;
-    let base = &PlainState { view: base, fork, fault: RefCell::default() };
-    let outcome = execute_on(block, spec, base, source, rule);
+    let base = &PlainState::new(base, fork, edges::dao_fork(block, spec, base)?);
+    let outcome = execute_on(block, spec, base, source, rule, roots);
     // What was answered wrongly for want of a disk is no verdict.
-    match base.fault.take() {
+    match base.take_fault() {
         Some(fault) => Err(fault.into()),
         None => outcome,
     }
@@ -112,44 +145,131 @@ fn execute_on<V: StateView>(
     base: &PlainState<'_, V>,
     source: &mut dyn TransactionSource,
     rule: CreationRule,
+    roots: Option<IntermediateRoots>,
 ) -> Result<Finished, ValidateError> {
     let header = &block.header;
     let active = spec.at(header);
+    let mut roots = roots.filter(|_| !active.is_byzantium_active_at_block(header.number));
+    if let Some(roots) = &mut roots {
+        roots.after(&base.alterations())?;
+    }
     let mut db = State::builder().with_database_ref(base).with_bundle_update().build();
     let env = spec.evm_env(header);
-    let ctx = EthBlockExecutionCtx {
-        parent_hash: header.parent_hash,
-        parent_beacon_block_root: header.parent_beacon_block_root,
-        ommers: block.ommers.headers(),
-        withdrawals: block.withdrawals.as_deref().map(Into::into),
-        extra_data: header.extra_data.clone(),
-        tx_count_hint: Some(block.transactions.len()),
-        slot_number: None,
-    };
+    edges::before_transactions(block, spec, &env, &mut db)?;
     let inspected = !rule.is_empty();
-    let mut evm = alloy_evm::EthEvmFactory::default().create_evm_with_inspector(&mut db, env, rule);
+    let mut evm = alloy_evm::EthEvmFactory::default().create_evm_with_inspector(&mut db, env.clone(), rule);
     evm.set_inspector_enabled(inspected);
-    let mut executor = EthBlockExecutor::new(evm, ctx, active, Receipts);
-    executor.apply_pre_execution_changes().map_err(invalid)?;
+    let mut executor = EthBlockExecutor::new(evm, context(block), active, Receipts);
+    let most_blob_gas =
+        spec.blob_params(header.timestamp).map_or(0, |params| params.max_blob_gas_per_block());
     loop {
         let index = TxIndex(u32::try_from(executor.receipts.len()).unwrap_or(u32::MAX));
         let db = executor.evm.db_mut();
         let mut look = |address| Database::basic(db, address).ok().flatten().map(|info| account(&info));
         let Some((transaction, sender)) = source.next(&mut look)? else { break };
-        let recovered = Recovered::new_unchecked(transaction, sender);
-        if let Err(error) = executor.execute_transaction(recovered)
-            && let ControlFlow::Break(rejection) = source.refused(index, error.to_string())
-        {
-            return Err(rejection.into());
+        let blob_gas = transaction.blob_gas_used().unwrap_or_default();
+        let executed = if blob_gas > most_blob_gas.saturating_sub(executor.blob_gas_used) {
+            Err(format!("blob gas {blob_gas} exceeds what is left in the block"))
+        } else {
+            let recovered = || Recovered::new_unchecked(transaction, sender);
+            let first = executor.execute_transaction_without_commit(recovered());
+            let bare = first
+                .as_ref()
+                .map_or(Vec::new(), |output| bare_addresses(&output.result.state, base, executor.evm.db()));
+            let outcome = if bare.is_empty() {
+                first
+            } else {
+                bare.into_iter().for_each(|address| executor.evm.inspector_mut().add(address));
+                executor.evm.set_inspector_enabled(true);
+                let again = executor.execute_transaction_without_commit(recovered());
+                executor.evm.set_inspector_enabled(inspected);
+                again
+            };
+            outcome.map_err(|error| error.to_string())
+        };
+        match executed {
+            Ok(output) => {
+                let touched = if roots.is_some() { touched(&output.result.state) } else { Vec::new() };
+                executor.commit_transaction(output);
+                if let Some(roots) = &mut roots {
+                    let root = roots.after(&changes_of(touched, executor.evm.db_mut()))?;
+                    if let Some(ReceiptEnvelope::Legacy(last)) = executor.receipts.last_mut() {
+                        last.receipt.status = Eip658Value::PostState(root);
+                    }
+                }
+            }
+            Err(reason) => {
+                if let ControlFlow::Break(rejection) = source.refused(index, reason) {
+                    return Err(rejection.into());
+                }
+            }
         }
     }
-    let (_, result) = executor.finish().map_err(invalid)?;
-    // alloy-evm wants the ommers' headers, which JSON-RPC blocks do not have.
-    db.increment_balances(unknown_ommers_reward(block, spec))
-        .map_err(|error| invalid(format!("{error:?}")))?;
+    let EthBlockExecutor { receipts, cumulative_tx_gas_used, blob_gas_used, evm, .. } = executor;
+    drop(evm);
+    let requests = edges::after_transactions(block, spec, &env, &mut db, &receipts)?;
     db.merge_transitions(BundleRetention::PlainState);
     let bundle = db.take_bundle();
-    Ok(finished(block, spec, result, &bundle, base))
+    let changes = base.net_changes(&bundle);
+    let code = code_of(&changes, |hash| bundle.contracts.get(hash).map(|code| code.original_bytes()));
+    let gas = (Gas(cumulative_tx_gas_used), Gas(blob_gas_used));
+    let rooted = roots.is_some() || active.is_byzantium_active_at_block(header.number);
+    Ok(finished(receipts, rooted, gas, requests, changes, code))
+}
+
+/// What alloy-evm is told of the block. Its ends are not left to it, so it needs little.
+fn context(block: &Block) -> EthBlockExecutionCtx<'_> {
+    EthBlockExecutionCtx {
+        parent_hash: block.header.parent_hash,
+        parent_beacon_block_root: block.header.parent_beacon_block_root,
+        ommers: &[],
+        withdrawals: None,
+        extra_data: block.header.extra_data.clone(),
+        tx_count_hint: Some(block.transactions.len()),
+        slot_number: None,
+    }
+}
+
+/// The addresses that a transaction has loaded and onto which creation must fail for their storage
+/// alone (EIP-7610). The database is asked for what was there before the block, and `db` for whether
+/// the block has deleted it: no block can bring such an account into being.
+fn bare_addresses<V: StateView, D>(
+    state: &EvmState,
+    base: &PlainState<'_, V>,
+    db: &State<D>,
+) -> Vec<Address> {
+    let new = |info: &revm::state::AccountInfo| info.nonce == 0 && info.code_hash == KECCAK256_EMPTY;
+    let deleted =
+        |address: &Address| db.cache.accounts.get(address).is_some_and(|known| known.status.was_destroyed());
+    let loaded = state.iter().filter(|(_, account)| new(&account.original_info()));
+    loaded.map(|(address, _)| *address).filter(|address| !deleted(address) && base.is_bare(address)).collect()
+}
+
+/// What a transaction touches: address, whether its storage from before is gone, and changed slots.
+type Touched = (Address, bool, Vec<SlotValue>);
+
+fn touched(state: &EvmState) -> Vec<Touched> {
+    let slots = |account: &revm::state::Account| {
+        let changed = account.changed_storage_slots();
+        changed.map(|(slot, value)| SlotValue { slot: *slot, value: value.present_value }).collect()
+    };
+    state
+        .iter()
+        .filter(|(_, account)| account.is_touched())
+        .map(|(address, account)| {
+            let gone = account.is_selfdestructed();
+            (*address, gone || account.is_created(), if gone { Vec::new() } else { slots(account) })
+        })
+        .collect()
+}
+
+/// What a transaction that was just committed has changed.
+fn changes_of(touched: Vec<Touched>, db: &mut impl Database) -> Vec<AccountDelta> {
+    let delta = |(address, wiped, storage): Touched| {
+        let account = db.basic(address).ok().flatten().map(|info| account(&info));
+        AccountDelta { address, account, wiped, storage }
+    };
+    touched.into_iter().map(delta).collect()
 }
 
 /// Executes a block on its parent's state as alloy-evm does, and verifies it against its header.
@@ -160,12 +280,35 @@ fn execute_on<V: StateView>(
 pub fn execute_and_verify(block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
     let began = Instant::now();
     admit(block, spec, parent)?;
-    let finished = execute_sequentially(block, spec, parent.view())?;
+    check_supported(block, spec)?;
+    let finished = execute_rooted(block, spec, parent.view(), parent.intermediate_roots())?;
     let draft = parent.draft(finished.changes.clone(), finished.code.clone())?;
     verify_header(block, spec, &finished, draft.state_root())?;
     let tip = parent.seal(draft, block, &finished.receipts);
     let stats = BlockStats { elapsed: began.elapsed(), ..BlockStats::default() };
     Ok(Verified { state_root: tip.state_root(), tip, finished, stats })
+}
+
+/// Refuses what the baseline would execute wrongly.
+fn check_supported(block: &Block, spec: &ChainSpec) -> Result<(), ExecuteError> {
+    let (active, number) = (spec.at(&block.header), block.header.number);
+    let constantinople = active.is_constantinople_active_at_block(number);
+    if constantinople && !active.is_petersburg_active_at_block(number) {
+        let reason = "alloy-evm has no Constantinople without Petersburg (EIP-1283)";
+        return Err(ExecuteError::Unsupported(reason.into()));
+    }
+    let fits = |transaction: &Transaction| {
+        let gas = u128::from(transaction.gas_limit()).checked_mul(transaction.max_fee_per_gas());
+        let blobs = transaction.max_fee_per_blob_gas().unwrap_or_default();
+        let blobs = u128::from(transaction.blob_gas_used().unwrap_or_default()).checked_mul(blobs);
+        gas.is_some() && blobs.is_some()
+    };
+    match block.transactions.iter().position(|transaction| !fits(transaction)) {
+        None => Ok(()),
+        Some(index) => Err(ExecuteError::Unsupported(format!(
+            "transaction {index} may pay 2^128 wei or more for gas or blobs, which alloy-evm cannot count"
+        ))),
+    }
 }
 
 /// A block's own transactions.
@@ -176,7 +319,12 @@ struct Listed<'a> {
 }
 
 enum Senders<'a> {
-    Recovered { homestead: bool },
+    Recovered {
+        /// Whether a high `s` is illegal (EIP-2).
+        homestead: bool,
+        /// Whether a signature may name the chain (EIP-155).
+        replay_protected: bool,
+    },
     Known(&'a [Address]),
 }
 
@@ -186,7 +334,9 @@ impl TransactionSource for Listed<'_> {
         let Some(transaction) = self.block.transactions.get(index) else { return Ok(None) };
         self.next += 1;
         let sender = match self.senders {
-            Senders::Recovered { homestead } => recover(transaction, homestead),
+            Senders::Recovered { homestead, replay_protected } => {
+                recover(transaction, homestead, replay_protected)
+            }
             Senders::Known(senders) => {
                 senders.get(index).copied().ok_or_else(|| "its sender is not given".to_owned())
             }
@@ -197,124 +347,37 @@ impl TransactionSource for Listed<'_> {
     }
 }
 
-fn recover(transaction: &Transaction, homestead: bool) -> Result<Address, String> {
+fn recover(transaction: &Transaction, homestead: bool, replay_protected: bool) -> Result<Address, String> {
+    if transaction.is_legacy() && transaction.chain_id().is_some() && !replay_protected {
+        return Err("it names a chain id before EIP-155".into());
+    }
     if homestead { transaction.recover_signer() } else { transaction.recover_signer_unchecked() }
         .map_err(|error| error.to_string())
 }
 
-fn invalid(error: impl std::fmt::Display) -> ValidateError {
-    Rejection::Block { field: "block", reason: error.to_string() }.into()
-}
-
-fn finished<V: StateView>(
-    block: &Block,
-    spec: &ChainSpec,
-    result: BlockExecutionResult<ReceiptEnvelope>,
-    bundle: &BundleState,
-    base: &PlainState<'_, V>,
-) -> Finished {
-    let header = &block.header;
-    let active = spec.at(header);
-    let bloom = result
-        .receipts
-        .iter()
-        .fold(alloy_primitives::Bloom::ZERO, |bloom, receipt| bloom | *receipt.logs_bloom());
-    let changes = net_changes(bundle, base);
-    let mut code: Vec<_> = changes
-        .iter()
-        .filter_map(|delta| delta.account.map(|account| account.code_hash))
+/// The new code that changed accounts have, in order of hash.
+fn code_of(changes: &[AccountDelta], code: impl Fn(&B256) -> Option<Bytes>) -> Vec<(B256, Bytes)> {
+    let hashes = changes.iter().filter_map(|delta| delta.account.map(|account| account.code_hash));
+    let mut found: Vec<_> = hashes
         .filter(|hash| *hash != KECCAK256_EMPTY)
-        .filter_map(|hash| bundle.contracts.get(&hash).map(|code| (hash, code.original_bytes())))
+        .filter_map(|hash| code(&hash).map(|code| (hash, code)))
         .collect();
-    code.sort_unstable_by_key(|(hash, _)| *hash);
-    code.dedup_by_key(|(hash, _)| *hash);
-    Finished {
-        rooted: active.is_byzantium_active_at_block(header.number),
-        receipts: result.receipts,
-        gas_used: Gas(result.gas_used),
-        blob_gas_used: Gas(result.blob_gas_used),
-        bloom,
-        requests: active.is_prague_active_at_timestamp(header.timestamp).then_some(result.requests),
-        changes,
-        code,
-        reexecuted: 0,
-    }
+    found.sort_unstable_by_key(|(hash, _)| *hash);
+    found.dedup_by_key(|(hash, _)| *hash);
+    found
 }
 
-/// The bundle in the same canonical form as the overlay's changes.
-fn net_changes<V: StateView>(bundle: &BundleState, base: &PlainState<'_, V>) -> Vec<AccountDelta> {
-    let mut deltas = Vec::new();
-    for (address, changed) in &bundle.state {
-        let before = base.known(base.view.account(address));
-        let account = changed.info.as_ref().map(account);
-        let gone = (changed.was_destroyed() || account.is_none()) && before.is_some();
-        let wiped = gone && base.known(base.view.any_slot(address, &|_| true));
-        let mut storage: Vec<SlotValue> = changed
-            .storage
-            .iter()
-            .map(|(slot, value)| SlotValue { slot: *slot, value: value.present_value })
-            .filter(|entry| {
-                let was = if wiped { U256::ZERO } else { base.known(base.view.slot(address, &entry.slot)) };
-                was != entry.value
-            })
-            .collect();
-        storage.sort_unstable();
-        if before != account || wiped || !storage.is_empty() {
-            deltas.push(AccountDelta { address: *address, account, wiped, storage });
-        }
-    }
-    deltas.sort_unstable_by_key(|delta| delta.address);
-    deltas
-}
-
-fn account(info: &AccountInfo) -> Account {
-    Account { balance: info.balance, nonce: info.nonce, code_hash: info.code_hash }
-}
-
-/// The state as revm asks for it.
-#[derive(Debug)]
-struct PlainState<'a, V> {
-    view: &'a V,
-    /// Decides what code means.
-    fork: SpecId,
-    /// The first thing that could not be read.
-    fault: RefCell<Option<StateError>>,
-}
-
-impl<V> PlainState<'_, V> {
-    /// An answer, or nothing and a note that there was none.
-    fn known<T: Default>(&self, answer: Result<T, StateError>) -> T {
-        answer.unwrap_or_else(|error| {
-            self.fault.borrow_mut().get_or_insert(error);
-            T::default()
-        })
-    }
-}
-
-impl<V: StateView> DatabaseRef for &PlainState<'_, V> {
-    type Error = Infallible;
-
-    fn basic_ref(&self, address: Address) -> Result<Option<AccountInfo>, Infallible> {
-        Ok(self.known(self.view.account(&address)).map(|account| AccountInfo {
-            balance: account.balance,
-            nonce: account.nonce,
-            code_hash: account.code_hash,
-            code: (account.code_hash == KECCAK256_EMPTY).then(Bytecode::default),
-            account_id: None,
-        }))
-    }
-
-    fn code_by_hash_ref(&self, hash: B256) -> Result<Bytecode, Infallible> {
-        Ok(self.known(self.view.code(&hash)).under(self.fork))
-    }
-
-    fn storage_ref(&self, address: Address, slot: U256) -> Result<U256, Infallible> {
-        Ok(self.known(self.view.slot(&address, &slot)))
-    }
-
-    fn block_hash_ref(&self, number: u64) -> Result<B256, Infallible> {
-        Ok(self.known(self.view.block_hash(number)))
-    }
+fn finished(
+    receipts: Vec<ReceiptEnvelope>,
+    rooted: bool,
+    (gas_used, blob_gas_used): (Gas, Gas),
+    requests: Option<Requests>,
+    changes: Vec<AccountDelta>,
+    code: Vec<(B256, Bytes)>,
+) -> Finished {
+    let bloom =
+        receipts.iter().fold(alloy_primitives::Bloom::ZERO, |bloom, receipt| bloom | *receipt.logs_bloom());
+    Finished { receipts, rooted, gas_used, blob_gas_used, bloom, requests, changes, code, reexecuted: 0 }
 }
 
 /// Receipts of alloy's own form for blob transactions without sidecar.

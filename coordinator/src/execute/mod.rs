@@ -117,6 +117,11 @@ pub enum ExecuteError {
     /// The shards could not do it.
     #[error("the shards could not execute the block: {0}")]
     Round(String),
+    /// The sequential baseline has not all rules.
+    #[error(
+        "the sequential baseline cannot execute the block: {0}; execute it on shards, without --sequential"
+    )]
+    Unsupported(String),
     /// The parent is not committed, and nothing covers its whole state.
     #[error("the parent block is not committed, and its state is not known as a whole; commit it first")]
     Unrooted,
@@ -135,7 +140,7 @@ impl ExecuteError {
     /// Whether this coordinator can never execute the block, whose fault that may be.
     #[must_use]
     pub fn is_out_of_reach(&self) -> bool {
-        matches!(self, Self::Ledger(LedgerError::TooFarBack { .. }) | Self::Size(_))
+        matches!(self, Self::Ledger(LedgerError::TooFarBack { .. }) | Self::Size(_) | Self::Unsupported(_))
     }
 
     /// Whether the block itself is at fault, so that it is refused for good.

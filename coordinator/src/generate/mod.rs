@@ -85,7 +85,7 @@ impl ChainBuilder {
     /// # Errors
     /// [`GenerateError`] when transactions cannot be made, or do not execute.
     pub fn next_block(&mut self, txs: usize) -> Result<Block, GenerateError> {
-        let base_fee = rules::next_base_fee(&self.head, self.active()).unwrap_or_default();
+        let base_fee = self.next_base_fee().unwrap_or_default();
         let transactions = if self.set_up {
             self.traffic.next_block(base_fee, self.head.gas_limit, txs)?
         } else {
@@ -123,6 +123,10 @@ impl ChainBuilder {
         self.ledger.spec().after(self.head.difficulty)
     }
 
+    fn next_base_fee(&self) -> Option<u64> {
+        rules::next_base_fee(&self.head, self.active()).and_then(|fee| fee.try_into().ok())
+    }
+
     /// The block before its execution, with the header fields of its fork.
     fn draft(&self, transactions: Vec<Envelope>) -> Block {
         let (parent, active, spec) = (&self.head, self.active(), self.ledger.spec());
@@ -133,16 +137,17 @@ impl ChainBuilder {
             ommers_hash: EMPTY_OMMER_ROOT_HASH,
             beneficiary: BENEFICIARY,
             transactions_root: calculate_transaction_root(&transactions),
-            difficulty: rules::next_difficulty(parent, timestamp, active),
+            difficulty: rules::next_difficulty(parent, timestamp, active).unwrap_or_default(),
             number,
             gas_limit: parent.gas_limit,
             timestamp,
             extra_data: Bytes::from_static(b"generated"),
             mix_hash: seeded(b"randao", number),
-            base_fee_per_gas: rules::next_base_fee(parent, active),
+            base_fee_per_gas: self.next_base_fee(),
             withdrawals_root: fields.withdrawals.then_some(EMPTY_WITHDRAWALS),
             blob_gas_used: fields.blobs_and_beacon_root.then_some(0),
-            excess_blob_gas: rules::next_excess_blob_gas(parent, timestamp, spec),
+            excess_blob_gas: rules::next_excess_blob_gas(parent, timestamp, spec)
+                .and_then(|gas| gas.try_into().ok()),
             parent_beacon_block_root: fields.blobs_and_beacon_root.then(|| seeded(b"beacon", number)),
             ..Header::default()
         };

@@ -33,12 +33,12 @@ const BOMB_DELAYS: [(EthereumHardfork, u64); 6] = [
 ];
 
 /// The difficulty of the block that follows `parent` at `timestamp`: zero after the Merge
-/// (EIP-3675).
+/// (EIP-3675). `None` where it exceeds 256 bits, so that no header can hold it.
 #[must_use]
-pub fn next_difficulty(parent: &Header, timestamp: u64, active: ActiveSpec<'_>) -> U256 {
+pub fn next_difficulty(parent: &Header, timestamp: u64, active: ActiveSpec<'_>) -> Option<U256> {
     let number = parent.number.saturating_add(1);
     if active.is_paris_active_at_block(number) {
-        return U256::ZERO;
+        return Some(U256::ZERO);
     }
     let elapsed = timestamp.saturating_sub(parent.timestamp);
     let factor = if active.is_byzantium_active_at_block(number) {
@@ -52,13 +52,13 @@ pub fn next_difficulty(parent: &Header, timestamp: u64, active: ActiveSpec<'_>) 
     } else {
         -1
     };
-    let step = (parent.difficulty / STEP_DIVISOR).saturating_mul(U256::from(factor.unsigned_abs()));
+    let step = (parent.difficulty / STEP_DIVISOR).checked_mul(U256::from(factor.unsigned_abs()))?;
     let moved = if factor < 0 {
         parent.difficulty.saturating_sub(step)
     } else {
-        parent.difficulty.saturating_add(step)
+        parent.difficulty.checked_add(step)?
     };
-    moved.max(MINIMUM).saturating_add(bomb(number, active))
+    moved.max(MINIMUM).checked_add(bomb(number, active)?)
 }
 
 /// `most` less the time that has passed in units of the fork, not below the lowest.
@@ -66,16 +66,13 @@ fn factor(most: i64, units: u64) -> i64 {
     i64::try_from(units).map_or(LOWEST_FACTOR, |units| (most - units).max(LOWEST_FACTOR))
 }
 
-/// What the difficulty bomb adds to block `number`.
-fn bomb(number: u64, active: ActiveSpec<'_>) -> U256 {
+/// What the difficulty bomb adds to block `number`. `None` where that exceeds 256 bits.
+fn bomb(number: u64, active: ActiveSpec<'_>) -> Option<U256> {
     let delay = BOMB_DELAYS.iter().find(|(fork, _)| is_active(*fork, number, active));
     let delayed = number.saturating_sub(delay.map_or(0, |(_, blocks)| *blocks));
     match (delayed / BOMB_PERIOD).checked_sub(2) {
-        None => U256::ZERO,
-        Some(exponent) => {
-            let shifted = usize::try_from(exponent).ok().and_then(|bits| U256::ONE.checked_shl(bits));
-            shifted.unwrap_or(U256::MAX)
-        }
+        None => Some(U256::ZERO),
+        Some(exponent) => U256::ONE.checked_shl(usize::try_from(exponent).ok()?),
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn check_header(
     check_gas(header, parent, active)?;
     check_seal(header, parent, active)?;
     if let (Some(base_fee), Some(wanted)) = (header.base_fee_per_gas, next_base_fee(parent, active)) {
-        expect("baseFeePerGas", base_fee, wanted, "EIP-1559")?;
+        expect("baseFeePerGas", u128::from(base_fee), wanted, "EIP-1559")?;
     }
     check_blobs(header, parent, spec)
 }
@@ -101,7 +101,9 @@ fn check_gas(header: &Header, parent: &Header, active: ActiveSpec<'_>) -> Result
 
 /// Difficulty, and what replaces the seal after the Merge. The seal itself is not checked.
 fn check_seal(header: &Header, parent: &Header, active: ActiveSpec<'_>) -> Result<(), Rejection> {
-    let wanted = next_difficulty(parent, header.timestamp, active);
+    let Some(wanted) = next_difficulty(parent, header.timestamp, active) else {
+        return Err(broken("difficulty", "would have to be 2^256 or more, which no header can hold"));
+    };
     if !active.is_paris_active_at_block(header.number) {
         return expect("difficulty", header.difficulty, wanted, "proof of work");
     }
@@ -113,7 +115,14 @@ fn check_seal(header: &Header, parent: &Header, active: ActiveSpec<'_>) -> Resul
 fn check_blobs(header: &Header, parent: &Header, spec: &ChainSpec) -> Result<(), Rejection> {
     let wanted = next_excess_blob_gas(parent, header.timestamp, spec);
     if let (Some(excess), Some(wanted)) = (header.excess_blob_gas, wanted) {
-        expect("excessBlobGas", excess, wanted, "EIP-4844")?;
+        expect("excessBlobGas", u128::from(excess), wanted, "EIP-4844")?;
+    }
+    if let (Some(excess), Some(params)) = (header.excess_blob_gas, spec.blob_params(header.timestamp))
+        && params.calc_blob_fee(excess) == u128::MAX
+    {
+        let reason =
+            format!("is {excess}: blob gas would cost 2^128 wei or more, which this build cannot count");
+        return Err(broken("excessBlobGas", reason));
     }
     let Some(used) = header.blob_gas_used else { return Ok(()) };
     let most = spec.blob_params(header.timestamp).map_or(0, |params| params.max_blob_gas_per_block());

@@ -57,16 +57,23 @@ impl Chain {
             parent_hash: parent.hash_slow(),
             number: parent.number + 1,
             timestamp,
-            difficulty: next_difficulty(parent, timestamp, active),
+            difficulty: next_difficulty(parent, timestamp, active).unwrap(),
             gas_limit: parent.gas_limit,
-            base_fee_per_gas: next_base_fee(parent, active),
             ommers_hash: EMPTY_OMMER_ROOT_HASH,
             ..Header::default()
         };
         fill(&mut header, active);
-        header.base_fee_per_gas = next_base_fee(parent, active);
-        header.excess_blob_gas = next_excess_blob_gas(parent, timestamp, &self.spec);
+        let narrow = |value: u128| u64::try_from(value).unwrap();
+        header.base_fee_per_gas = next_base_fee(parent, active).map(narrow);
+        header.excess_blob_gas = next_excess_blob_gas(parent, timestamp, &self.spec).map(narrow);
         header
+    }
+
+    /// The least of a header that comes as far as its difficulty.
+    fn header_below(&self) -> Header {
+        let parent = self.parent();
+        let (parent_hash, timestamp) = (self.ancestors.first().unwrap().hash, parent.timestamp + 15);
+        Header { parent_hash, timestamp, gas_limit: parent.gas_limit, ..Header::default() }
     }
 
     fn next(&self, ommers: Vec<Header>) -> Block {
@@ -271,7 +278,7 @@ fn difficulty(network: &str, number: u64, ommers: bool, elapsed: u64) -> U256 {
         ommers_hash: if ommers { B256::ZERO } else { EMPTY_OMMER_ROOT_HASH },
         ..Header::default()
     };
-    next_difficulty(&parent, 1000 + elapsed, spec.after(U256::ZERO))
+    next_difficulty(&parent, 1000 + elapsed, spec.after(U256::ZERO)).unwrap()
 }
 
 #[test]
@@ -289,7 +296,7 @@ fn difficulty_moves_as_each_fork_says() {
 }
 
 #[test]
-fn the_bomb_is_delayed_by_forks_and_never_overflows() {
+fn the_bomb_is_delayed_by_forks() {
     let bomb = |network, number| difficulty(network, number, false, 9) - difficulty(network, 9, false, 9);
     assert_eq!(bomb("Homestead", 199_999), U256::ZERO);
     assert_eq!(bomb("Homestead", 1_200_000), U256::from(1u64 << 10));
@@ -306,7 +313,17 @@ fn the_bomb_is_delayed_by_forks_and_never_overflows() {
         assert_eq!(bomb(network, delay + 1_199_999), U256::from(1u64 << 9), "{network}");
         assert_eq!(bomb(network, delay + 1_200_000), U256::from(1u64 << 10), "{network}");
     }
-    assert_eq!(difficulty("Frontier", u64::MAX, false, 9), U256::MAX);
+}
+
+#[test]
+fn a_difficulty_that_no_header_can_hold_is_refused_and_not_cut_off() {
+    let mut chain = Chain::of("Frontier");
+    let parent = std::sync::Arc::make_mut(chain.ancestors.first_mut().unwrap());
+    // The bomb alone: 2^256 at about block 25,800,000.
+    parent.header.number = 26_000_000;
+    let next = Header { difficulty: U256::MAX, number: 26_000_001, ..chain.header_below() };
+    let refused = chain.check(&Block::new(next, vec![], Ommers::Headers(vec![]), None)).unwrap_err();
+    assert!(refused.to_string().contains("difficulty: would have to be 2^256 or more"), "{refused}");
 }
 
 #[test]
@@ -321,7 +338,7 @@ fn a_mainnet_block_has_the_difficulty_that_is_computed() {
     };
     let spec = ChainSpec::mainnet();
     let second = next_difficulty(&parent, 1_438_270_017, spec.after(U256::ZERO));
-    assert_eq!(second, U256::from(17_163_096_064u64));
+    assert_eq!(second, Some(U256::from(17_163_096_064u64)));
 }
 
 #[test]
@@ -367,4 +384,106 @@ fn ommers_older_than_six_generations_are_refused() {
     assert_eq!(chain.check(&chain.next(vec![ommer.clone()])), Ok(()));
     chain.push(chain.next(vec![]));
     assert!(chain.check(&chain.next(vec![ommer])).is_err());
+}
+
+/// London's first two blocks after a genesis of this base fee and fullness.
+fn base_fee_after(base_fee: u64, gas_used: u64, gas_limit: u64) -> u128 {
+    let spec = chain_spec("London", None).unwrap();
+    let parent = Header { base_fee_per_gas: Some(base_fee), gas_used, gas_limit, ..Header::default() };
+    next_base_fee(&parent, spec.after(U256::ZERO)).unwrap()
+}
+
+#[test]
+fn a_base_fee_beyond_64_bits_is_refused_and_not_wrapped() {
+    // An eighth more than the most that 64 bits hold.
+    let most = u128::from(u64::MAX);
+    assert_eq!(base_fee_after(u64::MAX, 30_000_000, 30_000_000), most + most / 8);
+    let mut chain = Chain::of("London");
+    let parent = std::sync::Arc::make_mut(chain.ancestors.first_mut().unwrap());
+    parent.header.base_fee_per_gas = Some(u64::MAX);
+    parent.header.gas_used = parent.header.gas_limit;
+    let wrapped = u64::try_from((most + most / 8) & most).unwrap();
+    let next = Header { number: 4, base_fee_per_gas: Some(wrapped), ..chain.header_below() };
+    let difficulty = next_difficulty(chain.parent(), next.timestamp, chain.spec.after(U256::ZERO)).unwrap();
+    let next = Header { difficulty, ..next };
+    let refused = chain.check(&Block::new(next, vec![], Ommers::Headers(vec![]), None)).unwrap_err();
+    assert!(refused.to_string().contains("must be 20752587082923245566"), "{refused}");
+}
+
+#[test]
+fn base_fees_are_those_of_alloy_where_its_64_bits_hold_them() {
+    use alloy_eips::eip1559::{BaseFeeParams, calc_next_block_base_fee};
+    for base_fee in [0, 1, 7, 8, 1_000_000_000, 1 << 60] {
+        for gas_used in [0, 1, 14_999_999, 15_000_000, 15_000_001, 29_999_999, 30_000_000] {
+            let expected =
+                calc_next_block_base_fee(gas_used, 30_000_000, base_fee, BaseFeeParams::ethereum());
+            assert_eq!(base_fee_after(base_fee, gas_used, 30_000_000), u128::from(expected));
+        }
+    }
+}
+
+#[test]
+fn excess_blob_gas_is_that_of_alloy_where_its_64_bits_hold_it() {
+    for network in ["Cancun", "Prague", "Osaka", "BPO1", "BPO2"] {
+        let spec = chain_spec(network, None).unwrap();
+        let params = spec.blob_params(0).unwrap();
+        for excess in [0, 1 << 17, 3 << 17, 100 << 17, 400 << 17] {
+            for (blobs, base_fee) in [(0, 7), (3, 7), (6, 1 << 40), (9, 7), (9, 1 << 50), (21, 1 << 30)] {
+                let used = blobs << 17;
+                let parent = Header {
+                    excess_blob_gas: Some(excess),
+                    blob_gas_used: Some(used),
+                    base_fee_per_gas: Some(base_fee),
+                    ..Header::default()
+                };
+                let expected = params.next_block_excess_blob_gas_osaka(excess, used, base_fee);
+                let found = next_excess_blob_gas(&parent, 0, &spec);
+                assert_eq!(found, Some(u128::from(expected)), "{network} {excess} {blobs} {base_fee}");
+            }
+        }
+    }
+}
+
+#[test]
+fn excess_blob_gas_beyond_64_bits_is_not_wrapped() {
+    let spec = chain_spec("Cancun", None).unwrap();
+    let parent =
+        Header { excess_blob_gas: Some(u64::MAX), blob_gas_used: Some(1 << 20), ..Header::default() };
+    let expected = u128::from(u64::MAX) + (1 << 20) - (3 << 17);
+    assert_eq!(next_excess_blob_gas(&parent, 0, &spec), Some(expected));
+}
+
+#[test]
+fn blob_gas_dearer_than_128_bits_is_refused() {
+    let mut chain = Chain::of("Cancun");
+    // The price grows by a factor of e every 3,338,477: at 90 of them it exceeds 2^128.
+    let excess = 90 * 3_338_477;
+    std::sync::Arc::make_mut(chain.ancestors.first_mut().unwrap()).header.excess_blob_gas = Some(excess);
+    let refused =
+        chain.with(|header| header.parent_hash = chain.ancestors.first().unwrap().hash).unwrap_err();
+    assert!(refused.to_string().contains("2^128 wei or more"), "{refused}");
+}
+
+#[test]
+fn a_chain_that_refuses_the_dao_fork_refuses_the_first_ten_blocks_that_carry_its_mark() {
+    use alloy_hardforks::EthereumHardfork as Fork;
+    use common::chain_spec::{Activation, Schedule};
+    let refused = |number: u64| {
+        let mut chain = Chain::of("Homestead");
+        let forks = vec![(Fork::Homestead, Activation::Block(0)), (Fork::Dao, Activation::Refused(10))];
+        let schedule = Schedule {
+            chain_id: 1,
+            terminal_total_difficulty: None,
+            forks,
+            blobs: vec![],
+            deposit_contract: None,
+        };
+        chain.spec = ChainSpec::from_schedule(schedule).unwrap();
+        let parent = std::sync::Arc::make_mut(chain.ancestors.first_mut().unwrap());
+        parent.header.number = number - 1;
+        parent.hash = parent.header.hash_slow();
+        assert_eq!(chain.with(|header| header.extra_data = Bytes::from_static(b"another")), Ok(()));
+        chain.refused_for(|header| header.extra_data = Bytes::from_static(b"dao-hard-fork"))
+    };
+    assert_eq!([9, 10, 19, 20].map(refused), ["nothing", "extraData", "extraData", "nothing"]);
 }

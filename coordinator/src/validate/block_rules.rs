@@ -1,26 +1,27 @@
 //! What happens in a block before and after its transactions: system calls, the DAO fork's
-//! irregular change, requests, rewards and withdrawals. The rules are alloy-evm's; this module
-//! applies them to the overlay.
+//! irregular change, requests, rewards and withdrawals. Rewards and withdrawals are alloy-evm's; this
+//! module applies them to the overlay.
 
 use alloy_consensus::ReceiptEnvelope;
+use alloy_eips::eip6110::DEPOSIT_REQUEST_TYPE;
 use alloy_eips::eip7685::Requests;
+use alloy_evm::EvmEnv;
 use alloy_evm::block::calc::{base_block_reward, block_reward};
 use alloy_evm::block::state_changes::post_block_balance_increments;
-use alloy_evm::block::{BlockExecutionError, InternalBlockExecutionError, SystemCaller};
 use alloy_evm::eth::dao_fork::{DAO_HARDFORK_ACCOUNTS, DAO_HARDFORK_BENEFICIARY};
-use alloy_evm::eth::{EthEvmBuilder, eip6110};
-use alloy_evm::{Evm, EvmEnv};
 use alloy_hardforks::{EthereumHardfork, EthereumHardforks};
 use alloy_primitives::{Address, U256};
 use common::account::Account;
 use common::block::{Block, Ommers};
 use common::chain_spec::ChainSpec;
-use executor_shard::engine::{BlockDb, CommitRules, Layered, Overlay, StateError, StateView};
+use executor_shard::engine::{CommitRules, Layered, Overlay, StateView};
 
+use super::deposit::deposits;
+use super::system_call::SystemCalls;
 use super::{Rejection, ValidateError};
 
-/// What precedes the transactions: the DAO fork's drain (EIP-779), the parent's hash (EIP-2935)
-/// and the beacon root (EIP-4788).
+/// What precedes the transactions: the DAO fork's drain (EIP-779), the beacon root (EIP-4788) and
+/// the parent's hash (EIP-2935), in this order.
 pub(super) fn before_transactions<V: StateView>(
     block: &Block,
     spec: &ChainSpec,
@@ -33,23 +34,31 @@ pub(super) fn before_transactions<V: StateView>(
     if active.ethereum_fork_activation(EthereumHardfork::Dao).transitions_at_block(header.number) {
         drain_the_dao(&mut layers)?;
     }
-    let mut evm = EthEvmBuilder::new(BlockDb::new(layers, env.cfg_env.spec), env).build();
-    let mut caller = SystemCaller::new(active);
-    // At the genesis block there is no parent to tell of, and both calls see to that themselves.
-    caller.apply_blockhashes_contract_call(header.parent_hash, &mut evm).map_err(system_call)?;
-    caller.apply_beacon_root_contract_call(header.parent_beacon_block_root, &mut evm).map_err(system_call)?;
-    Ok(evm.into_db().into_view().overlay)
+    let mut calls = SystemCalls::new(env, layers);
+    if active.is_cancun_active_at_timestamp(header.timestamp) {
+        let root = header.parent_beacon_block_root.ok_or_else(|| {
+            let reason = "is absent, but the block's fork demands it".into();
+            Rejection::Block { field: "parentBeaconBlockRoot", reason }
+        })?;
+        calls.beacon_root(root)?;
+    }
+    if active.is_prague_active_at_timestamp(header.timestamp) {
+        calls.parent_hash(header.parent_hash)?;
+    }
+    Ok(calls.into_layers().overlay)
 }
 
 /// EIP-779: the accounts' balances go to the refund contract, and the accounts stay.
-fn drain_the_dao<V: StateView>(layers: &mut Layered<&V>) -> Result<(), StateError> {
+fn drain_the_dao<V: StateView>(layers: &mut Layered<&V>) -> Result<(), ValidateError> {
+    let overflows = || credit_overflows(DAO_HARDFORK_BENEFICIARY);
     let mut drained = U256::ZERO;
     for address in DAO_HARDFORK_ACCOUNTS {
         let account = layers.account(&address)?.unwrap_or_default();
-        drained += account.balance;
+        drained = drained.checked_add(account.balance).ok_or_else(overflows)?;
         layers.overlay.set_account(address, Account { balance: U256::ZERO, ..account });
     }
-    layers.overlay.credit(&layers.base, DAO_HARDFORK_BENEFICIARY, drained, false)
+    let fits = layers.overlay.credit(&layers.base, DAO_HARDFORK_BENEFICIARY, drained, false)?;
+    if fits { Ok(()) } else { Err(overflows().into()) }
 }
 
 /// What follows the transactions: execution requests from Prague on, then rewards of
@@ -67,23 +76,28 @@ pub(super) fn after_transactions<V: StateView>(
     let increments = balance_increments(block, spec, &env);
     let (mut layers, requests) = if active.is_prague_active_at_timestamp(header.timestamp) {
         let mut requests = Requests::default();
-        let deposits = eip6110::parse_deposits_from_receipts(active, receipts)
-            .map_err(|error| Rejection::Block { field: "receipts", reason: error.to_string() })?;
+        let deposits = deposits(active, receipts)?;
         if !deposits.is_empty() {
-            requests.push_request_with_type(eip6110::DEPOSIT_REQUEST_TYPE, deposits);
+            requests.push_request_with_type(DEPOSIT_REQUEST_TYPE, deposits);
         }
-        let mut evm = EthEvmBuilder::new(BlockDb::new(layers, env.cfg_env.spec), env).build();
-        SystemCaller::new(active)
-            .append_post_execution_changes(&mut evm, &mut requests)
-            .map_err(system_call)?;
-        (evm.into_db().into_view(), Some(requests))
+        let mut calls = SystemCalls::new(env, layers);
+        calls.requests(&mut requests)?;
+        (calls.into_layers(), Some(requests))
     } else {
         (layers, None)
     };
     for (address, amount) in increments {
-        layers.overlay.credit(&layers.base, address, U256::from(amount), rules.state_clear)?;
+        if !layers.overlay.credit(&layers.base, address, U256::from(amount), rules.state_clear)? {
+            return Err(credit_overflows(address).into());
+        }
     }
     Ok((layers, requests))
+}
+
+/// Nobody can hold 2²⁵⁶ wei. The specification has no answer then, and clients differ.
+pub(crate) fn credit_overflows(address: Address) -> Rejection {
+    let reason = format!("{address} would hold 2^256 wei or more, which no state can hold");
+    Rejection::Block { field: "balance", reason }
 }
 
 /// Of ommers that are known only by their hashes: whom they belong to is unknown, what the block's
@@ -108,17 +122,4 @@ fn balance_increments(block: &Block, spec: &ChainSpec, env: &EvmEnv) -> Vec<(Add
     .collect();
     increments.extend(unknown_ommers_reward(block, spec));
     increments
-}
-
-/// A failing system call makes the block invalid; a broken state does not.
-fn system_call(error: BlockExecutionError) -> ValidateError {
-    match error {
-        BlockExecutionError::Validation(error) => {
-            Rejection::Block { field: "system call", reason: error.to_string() }.into()
-        }
-        BlockExecutionError::Internal(InternalBlockExecutionError::EVM { error, .. }) => {
-            StateError::Evm(error.to_string()).into()
-        }
-        BlockExecutionError::Internal(error) => StateError::Evm(error.to_string()).into(),
-    }
 }

@@ -8,7 +8,9 @@
 
 mod block_rules;
 mod check;
+mod deposit;
 mod header;
+mod system_call;
 
 use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, Transaction as _};
 use alloy_eips::eip7685::Requests;
@@ -25,8 +27,10 @@ use executor_shard::engine::{Executor, Overlay, StateError, StateView};
 
 use crate::ledger::IntermediateRoots;
 
-pub(crate) use block_rules::unknown_ommers_reward;
+pub(crate) use block_rules::{credit_overflows, unknown_ommers_reward};
+pub(crate) use deposit::deposits;
 pub use header::verify_header;
+pub(crate) use system_call::SYSTEM_CALL_GAS;
 
 /// Why a block is refused. The state does not move.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +52,37 @@ pub enum Rejection {
         header: String,
         /// What execution gives.
         executed: String,
+    },
+    /// A system contract that every block of the fork calls for requests has no code.
+    #[error(
+        "system contract {address} has no code, and without it no block of this fork is valid ({eip}); \
+         a genesis of this fork must deploy it"
+    )]
+    SystemContractEmpty {
+        /// Which contract.
+        address: Address,
+        /// The rule.
+        eip: &'static str,
+    },
+    /// A system contract that every block of the fork calls for requests fails.
+    #[error("the system call to {address} fails: {reason} ({eip})")]
+    SystemCallFailed {
+        /// Which contract.
+        address: Address,
+        /// The rule.
+        eip: &'static str,
+        /// How it fails.
+        reason: String,
+    },
+    /// The deposit contract has emitted an event of another layout.
+    #[error("transaction {index}: log {log} is no well-formed deposit event: {reason} (EIP-6110)")]
+    DepositEvent {
+        /// The transaction that emits it.
+        index: TxIndex,
+        /// Its position among the transaction's logs.
+        log: u32,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A rule about the block as a whole is broken.
     #[error("{field}: {reason}")]
@@ -239,7 +274,9 @@ impl<'a, V: StateView> Validator<'a, V> {
         transaction: &common::block::Transaction,
         executed: Executed,
     ) -> Result<(), ValidateError> {
-        self.executor.commit(&executed)?;
+        if !self.executor.commit(&executed)? {
+            return Err(credit_overflows(self.executor.rules().beneficiary).into());
+        }
         let gas = &mut self.gas;
         gas.cumulative = gas.cumulative.saturating_add(executed.gas_used.0);
         gas.regular = gas.regular.saturating_add(executed.regular_gas.0);

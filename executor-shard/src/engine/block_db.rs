@@ -26,6 +26,12 @@ impl<V> BlockDb<V> {
         Self { view, spec }
     }
 
+    /// The view, with what was committed so far.
+    #[must_use]
+    pub fn view(&self) -> &Layered<V> {
+        &self.view
+    }
+
     /// Gives the view back, with what was committed.
     #[must_use]
     pub fn into_view(self) -> Layered<V> {

@@ -1,5 +1,6 @@
-//! revm's mainnet handler with two changes: the beneficiary's fee is kept as a number, and
-//! creation onto an address that has storage fails (EIP-7610, which revm leaves to its database).
+//! revm's mainnet handler with three changes: the beneficiary's fee is kept as a number, creation
+//! onto an address that has storage fails (EIP-7610, which revm leaves to its database), and fees are
+//! multiplied in 256 bits.
 
 use std::cell::Cell;
 
@@ -8,14 +9,17 @@ use revm::context::result::{EVMError, ExecutionResult, HaltReason};
 use revm::context::{Block, ContextTr, JournalTr, Transaction};
 use revm::context_interface::journaled_state::account::JournaledAccountTr;
 use revm::handler::evm::FrameTr;
-use revm::handler::{EvmTr, FrameResult, Handler, ItemOrResult, MainnetContext, MainnetEvm, post_execution};
+use revm::handler::{EvmTr, FrameResult, Handler, ItemOrResult, MainnetContext, MainnetEvm};
 use revm::interpreter::interpreter_action::FrameInit;
-use revm::interpreter::{CreateOutcome, FrameInput, Gas, InstructionResult, InterpreterResult};
+use revm::interpreter::{
+    CreateOutcome, FrameInput, Gas, InitialAndFloorGas, InstructionResult, InterpreterResult,
+};
 use revm::primitives::constants::CALL_STACK_LIMIT;
 use revm::primitives::hardfork::SpecId;
 use revm::primitives::{Bytes, KECCAK_EMPTY};
 use revm::state::EvmState;
 
+use super::charge;
 use super::recording::RecordingDb;
 use super::view::{StateError, StateView};
 
@@ -81,8 +85,26 @@ impl<V: StateView> Handler for ShardHandler<V> {
         }
     }
 
+    /// As revm's, in 256 bits.
+    fn validate_against_state_and_deduct_caller(
+        &self,
+        evm: &mut Self::Evm,
+        _init_and_floor_gas: &mut InitialAndFloorGas,
+    ) -> Result<(), Self::Error> {
+        charge::charge_sender(&mut evm.ctx)
+    }
+
+    /// As revm's, in 256 bits.
+    fn reimburse_caller(
+        &self,
+        evm: &mut Self::Evm,
+        exec_result: &mut <<Self::Evm as EvmTr>::Frame as FrameTr>::FrameResult,
+    ) -> Result<(), Self::Error> {
+        charge::reimburse_sender(&mut evm.ctx, exec_result.gas()).map_err(EVMError::Database)
+    }
+
     /// Keeps the fee as a number, unless the transaction itself has loaded the beneficiary: then
-    /// its value is among the reads already, and revm adds the fee with all its own rules.
+    /// its value is among the reads already, and the fee is added like any other credit.
     fn reward_beneficiary(
         &self,
         evm: &mut Self::Evm,
@@ -90,9 +112,6 @@ impl<V: StateView> Handler for ShardHandler<V> {
     ) -> Result<(), Self::Error> {
         let gas = exec_result.gas();
         let beneficiary = evm.ctx.block.beneficiary();
-        if evm.ctx.journaled_state.inner.state.contains_key(&beneficiary) {
-            return post_execution::reward_beneficiary(&mut evm.ctx, gas).map_err(EVMError::Database);
-        }
         let basefee = u128::from(evm.ctx.block.basefee());
         let price = evm.ctx.tx.effective_gas_price(basefee);
         // From London on the base fee is burnt (EIP-1559).
@@ -102,7 +121,12 @@ impl<V: StateView> Handler for ShardHandler<V> {
             price
         };
         let used = gas.used().saturating_sub(gas.reservoir());
-        self.fee.set(Some(U256::from(price) * U256::from(used)));
+        let fee = U256::from(price) * U256::from(used);
+        if evm.ctx.journaled_state.inner.state.contains_key(&beneficiary) {
+            evm.ctx.journal_mut().load_account_mut(beneficiary)?.incr_balance(fee);
+        } else {
+            self.fee.set(Some(fee));
+        }
         Ok(())
     }
 }

@@ -10,11 +10,12 @@ use common::codec::Word;
 use common::id::Gas;
 use common::work::{Effects, Executed, LogEntry, ReadSet, Transfer, TxOutcome};
 use revm::context::result::{EVMError, ExecutionResult, HaltReason};
-use revm::context::{BlockEnv, CfgEnv, ContextSetters, Transaction as _, TxEnv};
+use revm::context::{BlockEnv, CfgEnv, ContextSetters, TxEnv};
 use revm::handler::{MainBuilder, MainnetContext};
 use revm::primitives::hardfork::SpecId;
 use revm::state::{Account as EvmAccount, EvmState};
 
+use super::charge;
 use super::evm::{ShardEvm, Transacted, transact};
 use super::net_gas;
 use super::overlay::{Layered, Overlay};
@@ -112,7 +113,7 @@ impl<V: StateView> Executor<V> {
     /// not an error but [`TxOutcome::Invalid`].
     pub fn execute(&mut self, transaction: &Transaction, sender: Address) -> Result<TxOutcome, StateError> {
         let tx = TxEnv::from_recovered_tx(transaction, sender);
-        let required = tx.max_balance_spending();
+        let required = charge::most_spent(&tx);
         self.evm.ctx.set_tx(tx);
         let Transacted { result, state, fee } = transact(&mut self.evm);
         let reads = self.evm.ctx.journaled_state.database.take_reads();
@@ -136,11 +137,12 @@ impl<V: StateView> Executor<V> {
         Ok(TxOutcome::Executed(Box::new(executed(result, fee, effects))))
     }
 
-    /// Takes up what an executed transaction writes, and the fee it owes.
+    /// Takes up what an executed transaction writes, and the fee it owes. Returns whether the
+    /// beneficiary's balance still fits into 256 bits; if not, it stays as it is.
     ///
     /// # Errors
     /// [`StateError`] when the base cannot be read.
-    pub fn commit(&mut self, executed: &Executed) -> Result<(), StateError> {
+    pub fn commit(&mut self, executed: &Executed) -> Result<bool, StateError> {
         let rules = self.rules;
         let (overlay, base) = self.layers_mut();
         match &executed.effects {
@@ -148,9 +150,9 @@ impl<V: StateView> Executor<V> {
             Effects::Transfer(transfer) => commit_transfer(overlay, base, transfer, rules.state_clear)?,
         }
         if let Some(Word(fee)) = executed.fee {
-            overlay.credit(base, rules.beneficiary, fee, rules.state_clear)?;
+            return overlay.credit(base, rules.beneficiary, fee, rules.state_clear);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The transaction as additions, where that is exact: it succeeded, sets no code, loaded only
@@ -231,7 +233,8 @@ fn commit_transfer<V: StateView>(
     sender.balance = sender.balance.saturating_sub(transfer.debit);
     sender.nonce = transfer.nonce.saturating_add(1);
     overlay.set_account(transfer.sender, sender);
-    overlay.credit(base, transfer.recipient, transfer.credit, state_clear)
+    // Validation has seen to it that the recipient can hold it.
+    overlay.credit(base, transfer.recipient, transfer.credit, state_clear).map(|_| ())
 }
 
 fn executed(result: ExecutionResult<HaltReason>, fee: Option<U256>, effects: Effects) -> Executed {

@@ -6,6 +6,7 @@
 //! transaction encodings alloy's.
 
 mod block_db;
+mod charge;
 mod code;
 mod evm;
 mod execute;
@@ -16,6 +17,9 @@ mod recording;
 mod recover;
 mod state;
 mod view;
+
+#[cfg(test)]
+mod collision_tests;
 
 pub use block_db::BlockDb;
 pub use code::Code;

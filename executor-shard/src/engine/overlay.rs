@@ -103,6 +103,8 @@ impl Overlay {
     /// Touches an account with an amount added to its balance (EIP-161): if it is empty
     /// afterwards it is deleted, or, before Spurious Dragon, comes into being.
     ///
+    /// Returns whether the sum fits into 256 bits. If not, the balance stays as it is.
+    ///
     /// # Errors
     /// [`StateError`] when the base cannot be read.
     pub fn credit<V: StateView>(
@@ -111,14 +113,14 @@ impl Overlay {
         address: Address,
         amount: U256,
         state_clear: bool,
-    ) -> Result<(), StateError> {
+    ) -> Result<bool, StateError> {
         let before = match self.accounts.get(&address) {
             Some(entry) => entry.account,
             None => base.account(&address)?,
         };
         let mut account = before.unwrap_or_default();
-        // As the EVM has it: a sum beyond 2²⁵⁶ leaves the balance as it is.
-        account.balance = account.balance.checked_add(amount).unwrap_or(account.balance);
+        let sum = account.balance.checked_add(amount);
+        account.balance = sum.unwrap_or(account.balance);
         if !account.is_empty() {
             self.set_account(address, account);
         } else if state_clear {
@@ -128,7 +130,7 @@ impl Overlay {
         } else if before.is_none() {
             self.set_account(address, account);
         }
-        Ok(())
+        Ok(sum.is_some())
     }
 
     /// What the overlay changes against `base`, in canonical form: sorted, and without entries
@@ -296,6 +298,16 @@ mod tests {
                 storage: vec![slot(2, 3)]
             }]
         );
+    }
+
+    #[test]
+    fn an_account_recreated_as_it_was_has_still_lost_its_slots() {
+        let mut overlay = Overlay::default();
+        overlay.apply_account(ADDRESS, &AccountWrite::Delete);
+        let account = Account { balance: U256::from(5), ..Default::default() };
+        overlay.apply_account(ADDRESS, &AccountWrite::Create { account, storage: vec![] });
+        let wiped = AccountDelta { address: ADDRESS, account: Some(account), wiped: true, storage: vec![] };
+        assert_eq!(overlay.net_changes(&base()).unwrap(), vec![wiped]);
     }
 
     #[test]
