@@ -25,7 +25,9 @@ fn lively(network: &str) -> Scene {
         call(Address::repeat_byte(0x44), 30_000, &[]),
         call(writer, 100_000, &[1]),
     ];
-    transactions.iter().for_each(|transaction| drop(stage.fund(transaction)));
+    for transaction in &transactions {
+        stage.fund(transaction);
+    }
     stage.block(transactions)
 }
 

@@ -61,7 +61,9 @@ fn code_that_a_berlin_block_deploys_and_calls_is_ordinary_code() {
     let deployment = create(GAS, &deploying(&delegation()));
     let deployed = stage.fund(&deployment).create(0);
     let calls = [call(deployed, GAS, &[]), call(deployed, GAS, &[1])];
-    calls.iter().for_each(|call| drop(stage.fund(call)));
+    for call in &calls {
+        stage.fund(call);
+    }
     let scene = stage.block([vec![deployment], calls.to_vec()].concat());
     scene.accepted_by_all();
     let account = scene.account_after(deployed).unwrap();

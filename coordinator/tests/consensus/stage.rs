@@ -27,28 +27,28 @@ use executor_shard::engine::recover_sender;
 use executor_shard::node::NodeConfig;
 
 /// What everybody pays for gas.
-pub const PRICE: u128 = 10_000_000_000;
+pub(crate) const PRICE: u128 = 10_000_000_000;
 
 /// Code that succeeds and does nothing.
-pub const STOP: &[u8] = &[0x00];
+pub(crate) const STOP: &[u8] = &[0x00];
 
 /// Under which plans a block is executed on shards.
 const PLANS: [Plan; 7] =
     [Plan::Auto, Plan::One, Plan::Each, Plan::Random(1), Plan::Poison(1), Plan::Poison(2), Plan::Poison(3)];
 
 /// A state, and the rules and the parent of the block to be.
-pub struct Stage {
+pub(crate) struct Stage {
     spec: ChainSpec,
     parent: Header,
     accounts: Vec<AccountRecord>,
     code: Vec<(B256, Bytes)>,
     /// Who gets the fees.
-    pub beneficiary: Address,
+    pub(crate) beneficiary: Address,
 }
 
 impl Stage {
     /// Under a network's rules, with system contracts that do nothing.
-    pub fn on(network: &str) -> Self {
+    pub(crate) fn on(network: &str) -> Self {
         let mut stage = Self::bare(network);
         stage.contract(WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, STOP, &[]);
         stage.contract(CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, STOP, &[]);
@@ -56,7 +56,7 @@ impl Stage {
     }
 
     /// Under a network's rules, without any contract.
-    pub fn bare(network: &str) -> Self {
+    pub(crate) fn bare(network: &str) -> Self {
         let parent = Header {
             difficulty: U256::from(1_000_000u64),
             gas_limit: 30_000_000,
@@ -69,19 +69,19 @@ impl Stage {
     }
 
     /// The block to be has this timestamp.
-    pub fn at_time(mut self, timestamp: u64) -> Self {
+    pub(crate) fn at_time(mut self, timestamp: u64) -> Self {
         self.parent.timestamp = timestamp - 15;
         self
     }
 
     /// The block to be has this number.
-    pub fn at_block(mut self, number: u64) -> Self {
+    pub(crate) fn at_block(mut self, number: u64) -> Self {
         self.parent.number = number - 1;
         self
     }
 
     /// Adds a contract.
-    pub fn contract(&mut self, address: Address, code: &[u8], slots: &[(u64, u64)]) {
+    pub(crate) fn contract(&mut self, address: Address, code: &[u8], slots: &[(u64, u64)]) {
         let hash = keccak256(code);
         self.code.push((hash, Bytes::copy_from_slice(code)));
         let account = Account { nonce: 1, code_hash: hash, ..Account::default() };
@@ -91,30 +91,34 @@ impl Stage {
     }
 
     /// Adds an account, or replaces it.
-    pub fn account(&mut self, address: Address, account: Account, storage: Vec<SlotValue>) {
+    pub(crate) fn account(&mut self, address: Address, account: Account, storage: Vec<SlotValue>) {
         self.accounts.retain(|known| known.address != address);
         self.accounts.push(AccountRecord { address, account, storage });
     }
 
     /// Adds an account that has only a balance.
-    pub fn balance(&mut self, address: Address, balance: U256) {
+    pub(crate) fn balance(&mut self, address: Address, balance: U256) {
         self.account(address, Account { balance, ..Account::default() }, vec![]);
     }
 
     /// The sender of a transaction gets enough to pay for it.
-    pub fn fund(&mut self, transaction: &Transaction) -> Address {
+    pub(crate) fn fund(&mut self, transaction: &Transaction) -> Address {
         let sender = transaction.recover_signer_unchecked().unwrap();
         self.balance(sender, U256::from(10).pow(U256::from(20)));
         sender
     }
 
     /// The block of these transactions, with the header that it must have.
-    pub fn block(&self, transactions: Vec<Transaction>) -> Scene {
+    pub(crate) fn block(&self, transactions: Vec<Transaction>) -> Scene {
         self.block_with(transactions, |_| ())
     }
 
     /// The same, after a change of the header that execution sees.
-    pub fn block_with(&self, transactions: Vec<Transaction>, change: impl FnOnce(&mut Header)) -> Scene {
+    pub(crate) fn block_with(
+        &self,
+        transactions: Vec<Transaction>,
+        change: impl FnOnce(&mut Header),
+    ) -> Scene {
         let ledger = self.ledger();
         let spec = ledger.spec().clone();
         let tip = ledger.head();
@@ -177,15 +181,15 @@ impl Stage {
 }
 
 /// A block and the state that it is executed on.
-pub struct Scene {
+pub(crate) struct Scene {
     ledger: Arc<Ledger>,
     /// The block.
-    pub block: Block,
+    pub(crate) block: Block,
 }
 
 impl Scene {
     /// What the block leads to by this engine, without any shard or plan.
-    pub fn executed(&self) -> Result<Finished, String> {
+    pub(crate) fn executed(&self) -> Result<Finished, String> {
         let (spec, tip) = (self.ledger.spec(), self.ledger.head());
         let fork = spec.evm_env(&self.block.header).cfg_env.spec;
         let senders: Result<Vec<Address>, String> = self
@@ -199,14 +203,14 @@ impl Scene {
     }
 
     /// The state after the block has this account.
-    pub fn account_after(&self, address: Address) -> Option<Account> {
+    pub(crate) fn account_after(&self, address: Address) -> Option<Account> {
         let finished = self.executed().unwrap();
         let changed = finished.changes.iter().find(|delta| delta.address == address);
         changed.and_then(|delta| delta.account)
     }
 
     /// The value of a slot after the block.
-    pub fn slot_after(&self, address: Address, slot: u64) -> U256 {
+    pub(crate) fn slot_after(&self, address: Address, slot: u64) -> U256 {
         let finished = self.executed().unwrap();
         let changed = finished.changes.into_iter().find(|delta| delta.address == address);
         let slots = changed.map(|delta| delta.storage).unwrap_or_default();
@@ -229,7 +233,7 @@ impl Scene {
     }
 
     /// The same block with another header.
-    pub fn with_header(mut self, change: impl FnOnce(&mut Header)) -> Self {
+    pub(crate) fn with_header(mut self, change: impl FnOnce(&mut Header)) -> Self {
         let Block { mut header, transactions, ommers, withdrawals, .. } = self.block;
         change(&mut header);
         self.block = Block::new(header, transactions, ommers, withdrawals);
@@ -237,17 +241,17 @@ impl Scene {
     }
 
     /// What the baseline says.
-    pub fn sequentially(&self) -> Result<Verified, ExecuteError> {
+    pub(crate) fn sequentially(&self) -> Result<Verified, ExecuteError> {
         execute_and_verify(&self.block, self.ledger.spec(), &self.ledger.head())
     }
 
     /// Every plan on shards, and the baseline, must accept the block and give the same.
-    pub fn accepted_by_all(&self) {
+    pub(crate) fn accepted_by_all(&self) {
         self.accepted(self.verdicts(true));
     }
 
     /// The same, without the baseline.
-    pub fn accepted_by_plans(&self) {
+    pub(crate) fn accepted_by_plans(&self) {
         self.accepted(self.verdicts(false));
     }
 
@@ -262,12 +266,12 @@ impl Scene {
     }
 
     /// Every plan on shards, and the baseline, must refuse the block as invalid, for this reason.
-    pub fn refused_by_all(&self, reason: &str) {
+    pub(crate) fn refused_by_all(&self, reason: &str) {
         refused(self.verdicts(true), reason);
     }
 
     /// The same, without the baseline.
-    pub fn refused_by_plans(&self, reason: &str) {
+    pub(crate) fn refused_by_plans(&self, reason: &str) {
         refused(self.verdicts(false), reason);
     }
 
@@ -322,22 +326,22 @@ fn refused(verdicts: Verdicts, reason: &str) {
 
 /// A call with a signature that nobody made. It has a sender nevertheless, another one for every
 /// transaction, whose first transaction it is.
-pub fn call(to: Address, gas: u64, input: &[u8]) -> Transaction {
+pub(crate) fn call(to: Address, gas: u64, input: &[u8]) -> Transaction {
     signed(legacy(TxKind::Call(to), gas, input))
 }
 
 /// The same, for a creation.
-pub fn create(gas: u64, init: &[u8]) -> Transaction {
+pub(crate) fn create(gas: u64, init: &[u8]) -> Transaction {
     signed(legacy(TxKind::Create, gas, init))
 }
 
 /// A legacy transaction to be changed before it is signed.
-pub fn legacy(to: TxKind, gas_limit: u64, input: &[u8]) -> TxLegacy {
+pub(crate) fn legacy(to: TxKind, gas_limit: u64, input: &[u8]) -> TxLegacy {
     TxLegacy { gas_price: PRICE, gas_limit, to, input: Bytes::copy_from_slice(input), ..Default::default() }
 }
 
 /// Adds the signature.
-pub fn signed(transaction: TxLegacy) -> Transaction {
+pub(crate) fn signed(transaction: TxLegacy) -> Transaction {
     // Not every number is the abscissa of a point: with an `s` of its own one is found.
     let signature = |s: u64| Signature::new(U256::from(1), U256::from(s), false);
     let mut candidates = (1..).map(|s| Transaction::from(transaction.clone().into_signed(signature(s))));
@@ -345,7 +349,7 @@ pub fn signed(transaction: TxLegacy) -> Transaction {
 }
 
 /// Init code that deploys these bytes.
-pub fn deploying(code: &[u8]) -> Vec<u8> {
+pub(crate) fn deploying(code: &[u8]) -> Vec<u8> {
     let len = u8::try_from(code.len()).unwrap();
     // PUSH1 len, DUP1, PUSH1 11, PUSH1 0, CODECOPY, PUSH1 0, RETURN: 11 bytes.
     let mut init = vec![0x60, len, 0x80, 0x60, 11, 0x60, 0, 0x39, 0x60, 0, 0xf3];
