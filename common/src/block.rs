@@ -380,6 +380,29 @@ mod tests {
     }
 
     #[test]
+    fn ommers_that_the_header_does_not_name_are_found_by_their_root() {
+        let mut block = block();
+        block.ommers = Ommers::Headers(vec![Header::default()]);
+        let error = block.check_body().unwrap_err();
+        assert!(error.to_string().contains("sha3Uncles"), "{error}");
+    }
+
+    #[test]
+    fn withdrawals_that_the_header_does_not_name_are_found_by_their_root() {
+        let mut block = block();
+        block.header.withdrawals_root = Some(B256::ZERO);
+        block.withdrawals = Some(vec![]);
+        let error = block.check_body().unwrap_err();
+        assert!(error.to_string().contains("withdrawalsRoot"), "{error}");
+    }
+
+    #[test]
+    fn a_block_beyond_the_largest_size_is_refused_for_its_size() {
+        let bytes = vec![0; MAX_BLOCK_BYTES + 1];
+        assert!(matches!(Block::decode_exact(&bytes), Err(BlockError::Size(_))));
+    }
+
+    #[test]
     fn a_missing_list_of_withdrawals_is_named() {
         let mut block = block();
         block.header.withdrawals_root = Some(B256::ZERO);

@@ -291,8 +291,19 @@ impl Stage<'_> {
         to: Address,
         look: Look<'_>,
     ) -> Option<Transaction> {
-        let list = (0..draw.between(1, 3)).filter_map(|_| self.authorization(draw, signer.address, look));
-        let list = list.collect();
+        if draw.one_in(3) {
+            // Of the recipient alone: whether it holds depends on an account that a plain transfer
+            // would only credit.
+            let authority = draw.pick(&self.world.signers);
+            let list = self.authorization(draw, &authority, signer.address, look).into_iter().collect();
+            let plain = Plain { input: Bytes::new(), ..plain };
+            return self.with_authorizations(signer, plain, authority.address, list);
+        }
+        let mut list = Vec::new();
+        for _ in 0..draw.between(1, 3) {
+            let authority = draw.pick(&self.world.signers);
+            list.extend(self.authorization(draw, &authority, signer.address, look));
+        }
         let to = if draw.one_in(2) { draw.pick(&self.world.signers).address } else { to };
         self.with_authorizations(signer, plain, to, list)
     }
@@ -323,8 +334,13 @@ impl Stage<'_> {
     }
 
     /// An authorisation, mostly valid; also by the sender itself, whose nonce is then one further.
-    fn authorization(&self, draw: &mut Draw, sender: Address, look: Look<'_>) -> Option<SignedAuthorization> {
-        let authority = draw.pick(&self.world.signers);
+    fn authorization(
+        &self,
+        draw: &mut Draw,
+        authority: &Signer,
+        sender: Address,
+        look: Look<'_>,
+    ) -> Option<SignedAuthorization> {
         let nonce =
             look(authority.address).unwrap_or_default().nonce + u64::from(authority.address == sender);
         let address = match draw.below(8) {

@@ -18,6 +18,9 @@ mod recover;
 mod state;
 mod view;
 
+#[cfg(test)]
+mod collision_tests;
+
 pub use block_db::BlockDb;
 pub use code::Code;
 pub use execute::{CommitRules, Executor};

@@ -301,6 +301,16 @@ mod tests {
     }
 
     #[test]
+    fn an_account_recreated_as_it_was_has_still_lost_its_slots() {
+        let mut overlay = Overlay::default();
+        overlay.apply_account(ADDRESS, &AccountWrite::Delete);
+        let account = Account { balance: U256::from(5), ..Default::default() };
+        overlay.apply_account(ADDRESS, &AccountWrite::Create { account, storage: vec![] });
+        let wiped = AccountDelta { address: ADDRESS, account: Some(account), wiped: true, storage: vec![] };
+        assert_eq!(overlay.net_changes(&base()).unwrap(), vec![wiped]);
+    }
+
+    #[test]
     fn clearing_every_slot_leaves_no_storage() {
         let mut overlay = Overlay::default();
         let account = Account { balance: U256::from(5), ..Default::default() };
