@@ -31,7 +31,7 @@ fn a_coordinator_that_died_goes_on_where_it_was() -> Result<()> {
                 noticed.max(shard.process.wait_told(within(10), since, &["waiting for the coordinator"])?);
         }
         client.exit_code(within(15))?;
-        let answered = Report::parse(&client.stdout()?)?.rows.len() as u64;
+        let answered = Report::parse(&client.stdout()?)?.committed() as u64;
         play.coordinator.process.wait(within(10))?;
         let address = play.coordinator.address.clone();
         play.coordinator =
@@ -148,12 +148,13 @@ fn blocks_beyond_the_queue_are_turned_away() -> Result<()> {
         let chain = Chain::sized(Size { blocks: PLACES + 4, txs: 1, gas: 60 })?;
         let coordinator = Coordinator::start(scene, &chain, &[])?;
         let since = Moment::now()?;
-        let said = match coordinator.accept_all(&chain) {
+        let file = chain.rlp();
+        let said = match coordinator.ask(&["submit", "--no-wait", "--retry-for", "1"], &[text(&file)?]) {
             Err(error) => format!("{error:#}"),
-            Ok(()) => bail!("more blocks were accepted than there are places for"),
+            Ok(_) => bail!("more blocks were accepted than there are places for"),
         };
         let noticed = Moment::now()?;
-        ensure!(said.contains("the coordinator stays busy"), "{said}");
+        ensure!(said.contains("block 65") && said.contains("are waiting already"), "{said}");
         ensure!(coordinator.status()?.accepted == PLACES as u64, "{:?}", coordinator.status()?);
         let _shard = Shard::start(scene, 1, &coordinator.url(), &[])?;
         coordinator.wait_status(within(60), "what was accepted is committed", |status| {
@@ -167,7 +168,10 @@ fn blocks_beyond_the_queue_are_turned_away() -> Result<()> {
             "overload",
             "68 blocks are submitted at once (`--no-wait`) while there is no shard; then one joins",
         )
-        .noticed("the queue is full: `RESOURCE_EXHAUSTED`; the client gives up after 100 tries", noticed)
+        .noticed(
+            "the queue is full: `RESOURCE_EXHAUSTED`; the client gives up after `--retry-for`, here 1 s",
+            noticed,
+        )
         .finished(done)
         .record()
     })
@@ -257,7 +261,7 @@ fn a_disk_that_is_full_stops_the_coordinator_and_damages_nothing() -> Result<()>
         let said = coordinator.process.stderr()?;
         ensure!(code == 1 && said.contains("the ledger fails"), "{code}: {said}");
         ensure!(client.exit_code(within(15))? == 1, "the client was not told");
-        let answered = Report::parse(&client.stdout()?)?.rows.len() as u64;
+        let answered = Report::parse(&client.stdout()?)?.committed() as u64;
         let again = Coordinator::start_at(scene, &chain, &coordinator.address, &more)?;
         let head = again.status()?.head;
         let done = Moment::now()?;
