@@ -132,7 +132,9 @@ impl RefusalKind {
         match error {
             ExecuteError::Block(error) => Self::of_block(error),
             ExecuteError::Rejected(rejection) => Self::of_rejection(rejection),
-            ExecuteError::Ledger(LedgerError::NotNext { .. }) => Self::Parent,
+            ExecuteError::Ledger(LedgerError::NotNext { .. } | LedgerError::UnknownParent { .. }) => {
+                Self::Parent
+            }
             _ => Self::Other,
         }
     }
@@ -176,17 +178,9 @@ impl RefusalKind {
             },
             Rejection::Block { field: "uncles", reason } => Self::of_ommer(reason),
             Rejection::Block { field, reason } => Self::of_field(field, reason),
-            #[allow(unreachable_patterns)]
-            other => Self::of_words(&other.to_string()),
+            Rejection::SystemContractEmpty { .. } | Rejection::SystemCallFailed { .. } => Self::SystemCall,
+            Rejection::DepositEvent { .. } => Self::Deposits,
         }
-    }
-
-    /// The kind of what has a message and no field.
-    fn of_words(reason: &str) -> Self {
-        if reason.starts_with("system contract ") || reason.starts_with("the system call ") {
-            return Self::SystemCall;
-        }
-        if reason.contains("deposit event") { Self::Deposits } else { Self::Other }
     }
 
     /// The kind of a header rule, by the field and, where a field has several, the message.
@@ -287,8 +281,8 @@ const TRANSACTION_FAULTS: [(&str, RefusalKind); 34] = [
 
 #[cfg(test)]
 mod tests {
-    use alloy_primitives::U256;
-    use common::id::TxIndex;
+    use alloy_primitives::{B256, U256};
+    use common::id::{Height, TxIndex};
     use revm::context_interface::result::InvalidTransaction as Invalid;
 
     use super::*;
@@ -390,15 +384,10 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_field_is_recognised_by_its_words() {
-        for (reason, kind) in [
-            ("system contract 0x0c15 has no code, and without it no block is valid", RefusalKind::SystemCall),
-            ("the system call to 0x0c15 fails: out of gas (EIP-7002)", RefusalKind::SystemCall),
-            ("transaction 3: log 0 is no well-formed deposit event: too short", RefusalKind::Deposits),
-            ("the moon is full", RefusalKind::Other),
-        ] {
-            assert_eq!(RefusalKind::of_words(reason), kind, "{reason}");
-        }
+    fn a_parent_that_is_missing_is_a_fault_of_the_parent() {
+        let (number, hash, parent) = (1, B256::ZERO, B256::ZERO);
+        let error: ExecuteError = LedgerError::UnknownParent { number, hash, parent, head: Height(0) }.into();
+        assert_eq!(RefusalKind::of(&error), RefusalKind::Parent);
     }
 
     #[test]
