@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use common::block::ShardBlock;
@@ -149,6 +149,9 @@ impl Progress for SlotState {
 /// What each slot's present thread does.
 type SlotStates = Arc<[Mutex<Arc<SlotState>>]>;
 
+/// What threads do that have lost their slots; at most [`MAX_RENEWALS`].
+type FormerStates = Arc<Mutex<Vec<Weak<SlotState>>>>;
+
 /// What the supervisor of the threads is told.
 #[derive(Debug, Clone, Copy)]
 enum Notice {
@@ -164,6 +167,7 @@ pub struct Slots {
     /// `None` once the slots are closed.
     jobs: Arc<Mutex<Option<Sender<Job>>>>,
     states: SlotStates,
+    former: FormerStates,
     notices: Sender<Notice>,
 }
 
@@ -181,16 +185,18 @@ impl Slots {
         let states: SlotStates = (0..slots.max(1)).map(|_| Mutex::default()).collect();
         // Threads end, and are replaced, a bounded number of times: there is room for all of it.
         let (notices, noticed) = bounded(states.len() + 2 * (MAX_RESTARTS + MAX_RENEWALS) as usize);
+        let former = FormerStates::default();
         let supervisor = SlotSupervisor {
             name: name.to_owned(),
             queue,
             states: Arc::clone(&states),
+            former: Arc::clone(&former),
             faults,
             report,
             notices: notices.clone(),
             noticed,
         };
-        (Self { jobs: Arc::new(Mutex::new(Some(jobs))), states, notices }, supervisor)
+        (Self { jobs: Arc::new(Mutex::new(Some(jobs))), states, former, notices }, supervisor)
     }
 
     /// Puts a job into the queue, unless it is full.
@@ -217,10 +223,14 @@ impl Slots {
         let _ = self.notices.try_send(Notice::Renew);
     }
 
-    /// Jobs that wait.
+    /// Work that was accepted, is not finished and is in no slot: it waits in the queue, or a thread
+    /// that has lost its slot is still at it. A process with such work is not idle.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Sender::len)
+        let waiting = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Sender::len);
+        let former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        let working = former.iter().filter_map(Weak::upgrade).filter(|state| state.current().is_some());
+        waiting + working.count()
     }
 
     /// What each slot is doing.
@@ -251,6 +261,7 @@ pub struct SlotSupervisor {
     name: String,
     queue: Receiver<Job>,
     states: SlotStates,
+    former: FormerStates,
     faults: Arc<Faults>,
     report: Reporter,
     notices: Sender<Notice>,
@@ -336,6 +347,9 @@ impl SlotSupervisor {
         let mut stuck = Vec::new();
         for worker in present.filter(|worker| worker.state.supersede()) {
             worker.superseded = true;
+            let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+            former.retain(|state| state.strong_count() > 0);
+            former.push(Arc::downgrade(&worker.state));
             stuck.push(worker.slot);
         }
         for slot in stuck {
@@ -475,9 +489,18 @@ mod tests {
             std::thread::yield_now();
         }
         slots.renew();
+        while slots.progress().iter().any(|slot| slot.current.is_some()) {
+            std::thread::yield_now();
+        }
+        assert_eq!(slots.queued(), 1, "the process is not idle while the old thread works");
         slots.offer(next).unwrap();
         let order = [reports.recv_timeout(SOON).unwrap(), reports.recv_timeout(SOON).unwrap()];
         assert_eq!(order, [names[1], names[0]], "the new thread does not wait for the old one");
+        let deadline = std::time::Instant::now() + SOON;
+        while slots.queued() > 0 {
+            assert!(std::time::Instant::now() < deadline, "the old thread's work still counts");
+            std::thread::yield_now();
+        }
         slots.close();
         threads.join().unwrap().unwrap();
     }

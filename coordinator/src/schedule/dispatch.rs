@@ -298,9 +298,11 @@ impl Scheduler {
         }
         let item = work.item;
         if let Some(known) = self.shards.alive.get_mut(&shard) {
+            let was_idle = known.is_idle();
             known.quiet_beats = 0;
             known.outstanding.insert(assignment, item);
             if alone {
+                known.was_idle = was_idle;
                 known.alone_with = Some(assignment);
             }
         }

@@ -39,7 +39,7 @@ pub(super) struct Shard {
     pub(super) draining: bool,
     pub(super) heard_at: Duration,
     /// When its last heartbeat arrived.
-    beat_at: Duration,
+    pub(super) beat_at: Duration,
     /// Another process that wants its place, and since when.
     challenged: Option<(Incarnation, Duration)>,
     pub(super) watches: Vec<SlotWatch>,
@@ -56,6 +56,9 @@ pub(super) struct Shard {
     pub(super) begun: BTreeMap<AssignmentId, Duration>,
     /// A suspect, beside which it gets nothing.
     pub(super) alone_with: Option<AssignmentId>,
+    /// Whether heartbeats had shown it idle when it was given that suspect: if it dies, only then is
+    /// it clear what it died of.
+    pub(super) was_idle: bool,
     /// Heartbeats in a row that show nothing under way, while nothing should be.
     pub(super) quiet_beats: u32,
 }
@@ -78,6 +81,7 @@ impl Shard {
             outstanding: BTreeMap::new(),
             begun: BTreeMap::new(),
             alone_with: None,
+            was_idle: false,
             quiet_beats: 0,
         }
     }
@@ -130,6 +134,15 @@ impl Shard {
         returned
     }
 
+    /// Takes up that the shard has answered for this assignment: a slot that was at it has gone on, to
+    /// what no heartbeat has named yet.
+    pub(super) fn has_answered(&mut self, now: Duration, assignment: &AssignmentId) {
+        let was_at = |watch: &&mut SlotWatch| watch.current.as_ref() == Some(assignment);
+        for watch in self.watches.iter_mut().filter(was_at) {
+            (watch.current, watch.since, watch.struck) = (None, now, false);
+        }
+    }
+
     /// Whether its heartbeats have come since another process first asked for its place.
     pub(super) fn is_alive_since_challenged(&mut self, challenger: Incarnation, now: Duration) -> bool {
         match self.challenged.filter(|(known, _)| *known == challenger) {
@@ -139,6 +152,11 @@ impl Shard {
                 false
             }
         }
+    }
+
+    /// Whether its heartbeats show nothing under way, for long enough to be believed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.quiet_beats >= QUIET_BEATS
     }
 
     /// Whether a slot is at this assignment, as heartbeats show it.
@@ -234,7 +252,7 @@ impl Wanted<'_> {
                 shard.alone_with.is_none() && shard.outstanding.len() < self.depth * shard.working_slots()
             }
             Company::Alone => shard.outstanding.is_empty(),
-            Company::Nothing => shard.outstanding.is_empty() && shard.quiet_beats >= QUIET_BEATS,
+            Company::Nothing => shard.outstanding.is_empty() && shard.is_idle(),
         }
     }
 }

@@ -130,9 +130,10 @@ impl Scheduler {
         Some(now.saturating_sub(begun.copied().unwrap_or(live.since)))
     }
 
-    /// A shard that was late has answered: it may have work again.
+    /// A shard has answered. If it was late it may have work again.
     pub(super) fn answered(&mut self, now: Duration, assignment: &AssignmentId) {
         if let Some(shard) = self.shards.get_mut(assignment.shard, assignment.incarnation) {
+            shard.has_answered(now, assignment);
             shard.late_until = shard.late_until.min(now);
         }
     }
@@ -189,6 +190,8 @@ impl Scheduler {
     fn watch_slots(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let (mut strikes, mut retired) = (Vec::new(), Vec::new());
         for (id, shard) in &mut self.shards.alive {
+            // Only heartbeats show where a slot is. If they stay away it may have moved; silence loses the shard.
+            let seen_at = shard.beat_at;
             for watch in &mut shard.watches {
                 let Some(current) = watch.current else { continue };
                 if shard.retired.contains(&watch.slot) {
@@ -198,7 +201,7 @@ impl Scheduler {
                 let done = self.done.by_id.get(&current.work).map(|done| &done.item);
                 let held = shard.outstanding.get(&current).or(done);
                 let patience = watch.longest(held, &self.limits);
-                let still = now.saturating_sub(watch.since);
+                let still = seen_at.saturating_sub(watch.since);
                 if !watch.struck && still > patience {
                     watch.struck = true;
                     strikes.push((*id, watch.slot, still));

@@ -211,6 +211,9 @@ impl Scheduler {
     ) {
         self.forget(&assignment);
         let AssignmentId { shard, incarnation, work: id, .. } = assignment;
+        if let Some(known) = self.shards.get_mut(shard, incarnation) {
+            known.has_answered(now, &assignment);
+        }
         if fault == Fault::Corrupt {
             self.strike(now, shard, format!("delivered damaged bytes: {reason}"), commands);
         }

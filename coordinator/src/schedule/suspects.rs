@@ -165,7 +165,7 @@ impl Scheduler {
             }
             // What it was alone with and had not accepted, it may never have seen: no evidence.
             if alone_with == Some(assignment) {
-                self.died_alone(now, &assignment, commands);
+                self.died_alone(now, &assignment, known.was_idle, commands);
             } else if !many && let Some(work) = self.work.get_mut(&assignment.work) {
                 work.suspicion.get_or_insert_with(|| Suspicion::new(now, now, false));
             }
@@ -236,7 +236,16 @@ impl Scheduler {
         }
     }
 
-    fn died_alone(&mut self, now: Duration, assignment: &AssignmentId, commands: &mut Vec<Command>) {
+    /// A shard has died while it held only this suspect, as far as this coordinator knows. If it `was_idle`
+    /// before, nothing else can have been under way: a cancelled assignment, one of an earlier
+    /// coordinator, or one of a thread that lost its slot.
+    fn died_alone(
+        &mut self,
+        now: Duration,
+        assignment: &AssignmentId,
+        was_idle: bool,
+        commands: &mut Vec<Command>,
+    ) {
         let held_until = now + self.limits.blame_window + Duration::from_nanos(1);
         let healthy = self.healthy;
         let Some(work) = self.work.get_mut(&assignment.work) else { return };
@@ -248,6 +257,10 @@ impl Scheduler {
             return;
         }
         if work.item.transactions <= 1 {
+            if !was_idle {
+                // From now on it runs on idle shards only.
+                return;
+            }
             suspicion.pending.push(Death {
                 shard: assignment.shard,
                 incarnation: assignment.incarnation,

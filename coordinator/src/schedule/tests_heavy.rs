@@ -68,6 +68,22 @@ fn a_slot_that_hangs_in_a_transfer_is_noticed_soon_although_its_work_is_heavy() 
 }
 
 #[test]
+fn a_slot_that_has_answered_is_not_held_to_what_it_was_at() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    let sent = admit(&mut scheduler, 1)[0];
+    beat(&mut scheduler, 100, 1, vec![at(0, 5, sent, 21_000)]);
+    // It stood still for as long as it may, then answered. What it is at next, no heartbeat has said.
+    scheduler.handle(ms(1_050), result(sent));
+    let mut commands = Vec::new();
+    for when in (1_100..2_600).step_by(100) {
+        commands.extend(scheduler.handle(ms(when), Event::Tick));
+    }
+    assert_eq!(scheduler.counters().retired_slots, 0, "{commands:?}");
+    assert!(!commands.iter().any(|command| matches!(command, Command::Strikes { .. })), "{commands:?}");
+}
+
+#[test]
 fn a_shard_cannot_claim_more_gas_than_its_work_has() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);

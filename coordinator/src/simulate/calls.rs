@@ -41,7 +41,7 @@ impl World {
         let epoch = process.session.as_ref().and_then(Session::epoch);
         let (slots, state, diverged) =
             (process.progress(&self.blocks, now), process.replica, process.diverged);
-        let queued = process.queue.len() as u32;
+        let queued = (process.queue.len() + process.detached_count()) as u32;
         match action {
             Action::Register => {
                 let slots = process.slots;

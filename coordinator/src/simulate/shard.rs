@@ -153,6 +153,11 @@ impl Process {
     }
 
     /// Threads that are at this have lost their slots.
+    /// Threads that have lost their slots and are still at work.
+    pub(super) fn detached_count(&self) -> usize {
+        self.detached.len()
+    }
+
     pub(super) fn detach(&mut self, stuck: Vec<Running>) {
         self.detached.extend(stuck);
     }
