@@ -14,13 +14,13 @@ blocks=${BENCH_BLOCKS:-60}
 txs=${BENCH_TXS:-500}
 accounts=${BENCH_ACCOUNTS:-100000}
 if [[ -z ${SHARDS_BIN_DIR:-} ]]; then
-    cargo build --locked --release --workspace --bins
+    cargo build --locked --release -p coordinator -p executor-shard -p lab
 fi
 target=$(cargo metadata --format-version 1 --no-deps --offline | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-bin=${SHARDS_BIN_DIR:-$target/release}/coordinator
+bin=${SHARDS_BIN_DIR:-$target/release}
 chain=$target/bench/chain-$blocks-$txs-$accounts
 if [[ ! -f $chain/chain.rlp ]]; then
-    "$bin" generate --out "$chain" --blocks "$blocks" --txs "$txs" --accounts "$accounts" --seed 1
+    "$bin/lab" generate --out "$chain" --blocks "$blocks" --txs "$txs" --accounts "$accounts" --seed 1
 fi
 work=$(mktemp -d "$target/bench/import.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -29,8 +29,10 @@ for round in $(seq "$rounds"); do
     echo "round $round of $rounds" >&2
     for mode in "--sequential" "--shards 1" "--shards 2" "--in-process --shards 2"; do
         rm -rf "$work/data"
+        program=$bin/coordinator
+        [ "$mode" = "--sequential" ] && program=$bin/lab
         # shellcheck disable=SC2086
-        "$bin" import --genesis "$chain/genesis.json" --data-dir "$work/data" $mode --json "$chain/chain.rlp" |
+        "$program" import --genesis "$chain/genesis.json" --data-dir "$work/data" $mode --json "$chain/chain.rlp" |
             grep '"summary":true' | sed "s/^/$mode\t/" >>"$work/summaries"
     done
 done

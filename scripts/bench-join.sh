@@ -18,7 +18,7 @@ target=$(cargo metadata --format-version 1 --no-deps --offline | sed -n 's/.*"ta
 bin=${SHARDS_BIN_DIR:-$target/release}
 chain=$target/bench/chain-$blocks-$txs-$accounts
 if [[ ! -f $chain/chain.rlp ]]; then
-    "$bin/coordinator" generate --out "$chain" --blocks "$blocks" --txs "$txs" --accounts "$accounts" --seed 1
+    "$bin/lab" generate --out "$chain" --blocks "$blocks" --txs "$txs" --accounts "$accounts" --seed 1
 fi
 work=$(mktemp -d "$target/bench/join.XXXXXX")
 pids=()

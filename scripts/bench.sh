@@ -11,16 +11,18 @@ if [ $# -eq 0 ]; then
     data=${SHARDS_TEST_DATA:-../shared/data}
     set -- "$data"/mainnet/*.json.gz
 fi
-cargo build --locked --release --bins
-bin=target/release/coordinator
+cargo build --locked --release -p coordinator -p executor-shard -p lab
+bin=target/release
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 
 for round in $(seq "$rounds"); do
     echo "round $round of $rounds" >&2
     for mode in "--sequential" "--shards 1" "--shards 2" "--in-process --shards 2"; do
+        program=$bin/coordinator
+        [ "$mode" = "--sequential" ] && program=$bin/lab
         # shellcheck disable=SC2086
-        "$bin" run "$@" $mode --json | grep -v '"summary"' | sed "s/^/$mode\t/" >>"$out"
+        "$program" run "$@" $mode --json | grep -v '"summary"' | sed "s/^/$mode\t/" >>"$out"
     done
 done
 

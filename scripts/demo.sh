@@ -12,11 +12,11 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 [ -t 1 ] || say() { printf '\n%s\n' "$*"; }
 
 say "1. Build (the first time takes a few minutes)"
-cargo build --locked --release --bins
+cargo build --locked --release -p coordinator -p executor-shard -p lab
 
 say "2. Generate a chain: $blocks blocks of about $txs signed transactions (transfers, ERC-20, AMM swaps)"
 rm -rf "$out"
-"$bin/coordinator" generate --out "$out" --blocks "$blocks" --txs "$txs" --seed 7
+"$bin/lab" generate --out "$out" --blocks "$blocks" --txs "$txs" --seed 7
 
 say "3. Execute it on 3 executor-shard processes, and SIGKILL shard $victim while it works on block $at"
 echo "   (what happens in the fleet, as it happens; seconds since the start)"
@@ -24,7 +24,7 @@ echo "   (what happens in the fleet, as it happens; seconds since the start)"
     --kill "$victim@$at" --timeline
 
 say "4. The same chain on one thread with alloy-evm's own block executor, for comparison"
-"$bin/coordinator" run "$out/chain.rlp" --genesis "$out/genesis.json" --sequential
+"$bin/lab" run "$out/chain.rlp" --genesis "$out/genesis.json" --sequential
 
 say "What you saw"
 cat <<TEXT
@@ -34,4 +34,5 @@ cat <<TEXT
    Now try it yourself:
      $bin/coordinator run $out/chain.rlp --genesis $out/genesis.json --shards 3 --kill 1@4 --timeline
      $bin/coordinator --help
+     $bin/lab --help
 TEXT

@@ -60,7 +60,7 @@ fi
 if [[ -n ${SHARDS_BIN_DIR:-} ]]; then
     binary=$SHARDS_BIN_DIR/coordinator
 else
-    cargo build --locked --release --bin coordinator
+    cargo build --locked --release --bin coordinator --bin lab
     binary=$target/release/coordinator
 fi
 

@@ -23,7 +23,7 @@ bin=${SHARDS_BIN_DIR:-${target:-target}/release}
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-"$bin/coordinator" generate --out "$folder" --blocks "$blocks" --txs 100 --seed 9 \
+"$bin/lab" generate --out "$folder" --blocks "$blocks" --txs 100 --seed 9 \
     --gas-limit $((rounds + 500000000)) --heavy "$rounds"
 
 failed=0

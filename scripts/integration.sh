@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The multi-process tests: builds both binaries, then starts, kills, freezes and stops them in every
+# The multi-process tests: builds the binaries, then starts, kills, freezes and stops them in every
 # order. Arguments go to the tests, for example a part of a name:
 #
 #   scripts/integration.sh                        all of them
@@ -20,8 +20,8 @@ export RUST_BACKTRACE=${RUST_BACKTRACE:-0}
 mkdir -p -- "$SHARDS_TEST_LOGS"
 
 if [[ -z ${SHARDS_BIN_DIR:-} ]]; then
-    echo "== building coordinator and executor-shard"
-    cargo build --release --bin coordinator --bin executor-shard
+    echo "== building coordinator, executor-shard and lab"
+    cargo build --release --bin coordinator --bin executor-shard --bin lab
 fi
 
 echo "== multi-process tests"

@@ -23,8 +23,8 @@ for patch in "${patches[@]}"; do
     seeds=$(sed -n 's/^Found within \([0-9]*\) seeds\.$/\1/p' "$patch")
     rm -rf "${copy:?}/tree" && mkdir "$copy/tree"
     git ls-files -z --cached --others --exclude-standard | xargs -0 tar -c | tar -x -C "$copy/tree"
-    (cd "$copy/tree" && patch -s -p1 <"$patch" && cargo build --quiet --locked --release --workspace --bins)
-    if report=$("$CARGO_TARGET_DIR/release/coordinator" simulate --seeds "$seeds" --json 2>/dev/null); then
+    (cd "$copy/tree" && patch -s -p1 <"$patch" && cargo build --quiet --locked --release -p lab)
+    if report=$("$CARGO_TARGET_DIR/release/lab" simulate --seeds "$seeds" --json 2>/dev/null); then
         printf '%-32s NOT FOUND in %s seeds\n' "$name" "$seeds"
         missed=$((missed + 1))
     else
@@ -33,5 +33,5 @@ for patch in "${patches[@]}"; do
     fi
 done
 # The binary of the last mutant must not be taken for the real one.
-rm -f "$CARGO_TARGET_DIR/release/coordinator"
+rm -f "$CARGO_TARGET_DIR/release/lab"
 [ "$missed" -eq 0 ]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Does the fuzzer find mistakes? Plants each one in tests/mutants, alone, into a copy of the tree,
-# builds the coordinator and demands that it reports a difference within a bound of seeds.
+# builds the fuzzer and demands that it reports a difference within a bound of seeds.
 #
 #   scripts/mutants.sh                  all of them
 #   scripts/mutants.sh no-wipe set-code those with these words in their names
@@ -20,7 +20,7 @@ mkdir -p -- "$target"
 tree=$target/tree
 
 quick=()
-for crate in coordinator executor-shard; do
+for crate in lab coordinator schedule ledger executor-shard engine; do
     quick+=(--config "profile.release.package.$crate.opt-level=1" --config "profile.release.package.$crate.debug=0")
 done
 
@@ -59,13 +59,13 @@ for patch in "$root"/tests/mutants/*.patch; do
         exit 2
     fi
     find "$tree" \( -name '*.orig' -o -name '*.rej' \) -delete
-    if ! (cd "$tree" && CARGO_TARGET_DIR=$target nice cargo build --locked --release --bin coordinator "${quick[@]}") 2>"$copy/build"; then
+    if ! (cd "$tree" && CARGO_TARGET_DIR=$target nice cargo build --locked --release -p lab "${quick[@]}") 2>"$copy/build"; then
         tail -n 40 "$copy/build" >&2
         echo "the tree does not build with $patch" >&2
         exit 2
     fi
     code=0
-    "$target/release/coordinator" fuzz --seed 1 --seeds "$bound" --json >"$copy/json" 2>"$copy/text" || code=$?
+    "$target/release/lab" fuzz --seed 1 --seeds "$bound" --json >"$copy/json" 2>"$copy/text" || code=$?
     field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p" "$copy/json"; }
     figures="$(field seeds) | $(field blocks) | $(field seconds | cut -c1-5)"
     if [ "$code" -eq 1 ] && grep -q '"replay"' "$copy/json"; then

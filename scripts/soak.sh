@@ -24,10 +24,10 @@ esac
 
 target=$(cargo metadata --format-version 1 --no-deps --offline 2>/dev/null |
     sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-bin=${target:-target}/release/coordinator
+bin=${target:-target}/release/lab
 
 soak_fuzz() {
-    cargo build --locked --release --bins
+    cargo build --locked --release -p lab
     local bounded=no seeded=no option
     for option in "$@"; do
         case $option in
@@ -38,17 +38,17 @@ soak_fuzz() {
     [ "$bounded" = yes ] || set -- --transactions 1000000 "$@"
     # Other seeds every day, far apart, so that soaks do not repeat one another.
     [ "$seeded" = yes ] || set -- --seed "$(date +%Y%m%d)000000" "$@"
-    echo "== coordinator fuzz $*"
+    echo "== lab fuzz $*"
     "$bin" fuzz "$@"
 }
 
 soak_simulate() {
-    cargo build --locked --release --bins
+    cargo build --locked --release -p lab
     case " $* " in
     *" --seeds "* | *" --seeds="*) ;;
     *) set -- --seeds 1000000 "$@" ;;
     esac
-    echo "== coordinator simulate $*"
+    echo "== lab simulate $*"
     "$bin" simulate "$@"
 }
 

@@ -28,6 +28,21 @@ pub const MAX_BLOCK_BYTES: usize = 16 << 20;
 /// The most transactions that a block can have; bounded by its bytes long before.
 pub const MAX_TRANSACTIONS: usize = 1 << 20;
 
+/// How far back ommers look: an ommer is a child of one of these ancestors, the parent excepted
+/// (Yellow Paper, section 11.1: at most six generations).
+pub const MAX_ANCESTORS: usize = 7;
+
+/// A block that precedes another on its chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ancestor {
+    /// Its hash.
+    pub hash: B256,
+    /// Its header.
+    pub header: Header,
+    /// The hashes of the ommers that it includes.
+    pub ommers: Vec<B256>,
+}
+
 /// What is known of a block's ommers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ommers {

@@ -11,10 +11,9 @@ pub mod codec;
 pub mod digest;
 pub mod endpoint;
 pub mod id;
-pub mod launch;
 pub mod message;
-pub mod supervise;
-pub mod telemetry;
+pub mod panic;
+pub mod strikes;
 pub mod work;
 
 pub use alloy_primitives;

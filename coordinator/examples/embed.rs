@@ -3,14 +3,14 @@
 //! `cargo run --release --example embed -- GENESIS.json CHAIN.rlp`
 
 use common::id::{Epoch, Incarnation, ShardId};
-use common::supervise::SupervisorHandle;
 use coordinator::execute::{BlockExecutor, ExecuteOptions};
 use coordinator::fleet::{Fleet, FleetOptions};
 use coordinator::import::{ForkChoice, Importer};
 use coordinator::input::{ChainReader, read_genesis};
-use coordinator::ledger::Ledger;
 use executor_shard::node::NodeConfig;
+use ledger::Ledger;
 use std::{path::Path, sync::Arc, time::Duration};
+use tasks::supervise::SupervisorHandle;
 
 fn import(genesis: &Path, chain: &Path, supervisor: &SupervisorHandle) -> anyhow::Result<()> {
     let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), supervisor)?;
@@ -40,7 +40,7 @@ async fn main() -> anyhow::Result<()> {
     let (Some(genesis), Some(chain)) = (paths.next(), paths.next()) else {
         anyhow::bail!("usage: embed GENESIS.json CHAIN.rlp");
     };
-    let supervisor = common::supervise::Supervisor::new("embed");
+    let supervisor = tasks::supervise::Supervisor::new("embed");
     let handle = supervisor.handle();
     let imported = tokio::task::spawn_blocking(move || import(&genesis, &chain, &handle)).await?;
     let drained = supervisor.drain(Duration::from_secs(5), std::future::pending()).await;

@@ -11,7 +11,7 @@ use alloy_consensus::{SignableTransaction, TxLegacy};
 use alloy_evm::EvmEnv;
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, Signature, U256, hex, keccak256};
 use common::account::Account;
-use executor_shard::engine::{Code, Executor, Overlay, StateError, StateView};
+use engine::{Code, Executor, Overlay, StateError, StateView};
 use revm::context::{BlockEnv, CfgEnv};
 use revm::primitives::hardfork::SpecId;
 

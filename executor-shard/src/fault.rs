@@ -14,7 +14,7 @@ use common::id::{AssignmentId, Gas, TxIndex};
 use common::message::StateSummary;
 use common::work::{Effects, Executed, TxOutcome, WorkKind, WorkOutput, WorkSpec};
 
-use crate::sub_block::Progress;
+use engine::sub_block::Progress;
 
 /// The code that a planned exit ends the process with.
 pub const EXIT_CODE: i32 = 70;

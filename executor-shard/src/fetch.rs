@@ -11,8 +11,8 @@ use common::message::{SnapshotHeader, SnapshotPart, SnapshotRequest, StateSummar
 use futures_util::StreamExt;
 use net::bounded::BoundedExecutor;
 
-use crate::engine::StateError;
 use crate::replica::Replica;
+use engine::StateError;
 
 /// How long one part may take; the first waits for a free stream as well.
 const PART_WITHIN: Duration = Duration::from_secs(90);

@@ -4,13 +4,10 @@
 //! It commits nothing and decides nothing about a block: the coordinator does. It can be lost at
 //! any moment.
 
-pub mod engine;
 pub mod fault;
 mod fetch;
 pub mod node;
 pub mod replica;
 pub mod run;
 pub mod session;
-pub mod store;
-pub mod sub_block;
 pub mod worker;

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::supervise::Exit;
-use common::telemetry;
 use executor_shard::run::{ShardArgs, run};
+use tasks::supervise::Exit;
+use tasks::telemetry;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -13,18 +13,18 @@ use common::block::{BlockPayload, ShardBlock};
 use common::endpoint::{CoordinatorEndpoint, PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
 use common::message::{Heartbeat, PROTOCOL_VERSION, Refusal, Register, StateSummary};
-use common::supervise::SupervisorHandle;
 use common::work::{ExecuteBlock, WorkKind};
 use net::backoff::BackoffPolicy;
 use net::bounded::BoundedExecutor;
+use tasks::supervise::SupervisorHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::ENGINE_VERSION;
 use crate::fault::Faults;
 use crate::fetch::fetch_state;
 use crate::replica::{Replica, ReplicaError};
 use crate::session::{Accepted, SessionConfig, SessionHandle, SessionOptions, run_session};
 use crate::worker::{Job, SlotEvent, Slots};
+use engine::ENGINE_VERSION;
 
 /// Blocks whose bytes are kept: the one being executed, the next one, and some that are late.
 const BLOCKS_KEPT: usize = 8;

@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use clap::Parser;
 use common::id::{Incarnation, ShardId};
-use common::launch::{ParentWatch, stop_asked};
-use common::supervise::{Drained, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
-use common::telemetry::TelemetryArgs;
 use net::channel;
 use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::{FleetClient, NodeIdentity, shard_service};
+use tasks::launch::{ParentWatch, stop_asked};
+use tasks::supervise::{Drained, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
+use tasks::telemetry::TelemetryArgs;
 use tonic::service::Routes;
 
-use crate::engine::ENGINE_VERSION;
 use crate::fault::{Fault, Faults};
 use crate::node::{NodeConfig, ShardNode};
 use crate::replica::Replica;
+use engine::ENGINE_VERSION;
 
 /// How long tasks and threads may take to end when they are told to.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);

@@ -16,13 +16,13 @@ use common::block::ShardBlock;
 use common::chain_spec::ChainSpec;
 use common::id::{AssignmentId, Gas, SlotIndex, TxIndex};
 use common::message::{SlotProgress, SubmitResult};
-use common::telemetry::panic_message;
+use common::panic::panic_message;
 use common::work::{WorkFailure, WorkSpec};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::fault::{self, FaultKind, Faults, Slowed};
-use crate::replica::ReplicaView;
-use crate::sub_block::{self, Progress};
+use engine::replica_view::ReplicaView;
+use engine::sub_block::{self, Progress};
 
 /// How often threads are started again before the process is given up.
 const MAX_RESTARTS: u32 = 64;
@@ -227,7 +227,8 @@ impl Slots {
     /// that has lost its slot is still at it. A process with such work is not idle.
     #[must_use]
     pub fn queued(&self) -> usize {
-        let waiting = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Sender::len);
+        let waiting =
+            self.jobs.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Sender::len);
         let former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
         let working = former.iter().filter_map(Weak::upgrade).filter(|state| state.current().is_some());
         waiting + working.count()

@@ -70,9 +70,17 @@ class Referee:
     def __init__(self, binary: Path, folder: Path) -> None:
         self.binary = binary
         self.folder = folder
+        # What proves and measures is a binary of its own, beside the coordinator.
+        self.lab = binary.with_name("lab")
         self.runs = 0
         self.declined = 0
         folder.mkdir(parents=True, exist_ok=True)
+
+    def program(self, way: Way) -> Path:
+        """The binary that has this way of executing."""
+        words = way.arguments
+        only_lab = "--sequential" in words or any(word.startswith("poison:") for word in words)
+        return self.lab if only_lab else self.binary
 
     def check(self, case: Case, chosen: list[Way]) -> list[str]:
         """Every disagreement, as a line that names case and way."""
@@ -96,7 +104,7 @@ class Referee:
         return found
 
     def _run(self, case: Case, way: Way, home: Path, number: int) -> list[str]:
-        command = [str(self.binary), *way.arguments, "--json", "--genesis", "genesis.json"]
+        command = [str(self.program(way)), *way.arguments, "--json", "--genesis", "genesis.json"]
         if way.durable:
             command += ["--data-dir", f"data-{number}"]
         self.runs += 1

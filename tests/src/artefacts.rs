@@ -1,6 +1,7 @@
 //! Where the binaries and the recorded data are.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,13 +9,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// One of the two binaries under test.
+/// One of the binaries under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binary {
     /// `coordinator`.
     Coordinator,
     /// `executor-shard`.
     ExecutorShard,
+    /// `lab`.
+    Lab,
 }
 
 impl Binary {
@@ -24,7 +27,21 @@ impl Binary {
         match self {
             Self::Coordinator => "coordinator",
             Self::ExecutorShard => "executor-shard",
+            Self::Lab => "lab",
         }
+    }
+
+    /// The binary that has the command of this line: `lab` for what proves and measures, and for runs and
+    /// imports with options that only it has.
+    #[must_use]
+    pub fn of<A: AsRef<OsStr>>(line: &[A]) -> Self {
+        let word = |word: &A| {
+            let word = word.as_ref().to_str().unwrap_or_default();
+            word == "--sequential" || word.starts_with("poison:")
+        };
+        let command = line.first().and_then(|command| command.as_ref().to_str());
+        let moved = matches!(command, Some("generate" | "blocktest" | "fuzz" | "simulate"));
+        if moved || line.iter().any(word) { Self::Lab } else { Self::Coordinator }
     }
 
     /// Where it is: in `SHARDS_BIN_DIR`, else where cargo puts binaries of the profile that this test

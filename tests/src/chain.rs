@@ -67,7 +67,7 @@ impl Chain {
         let base = profile_dir()?.join("shard-tests");
         fs::create_dir_all(&base)?;
         let dir = tempfile::Builder::new().prefix("chain-").tempdir_in(base)?;
-        let output = Command::new(Binary::Coordinator.path()?)
+        let output = Command::new(Binary::Lab.path()?)
             .args(["generate", "--blocks", &blocks.to_string(), "--out"])
             .arg(dir.path())
             .args(options)

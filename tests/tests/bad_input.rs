@@ -39,7 +39,7 @@ fn run_with(scene: &Scene, inputs: &[&Path], flags: &[&str], environment: &[(&st
     let mut line = vec!["run".into(), "--json".into()];
     line.extend(inputs.iter().map(|input| input.as_os_str().to_owned()));
     line.extend(flags.iter().map(std::ffi::OsString::from));
-    let mut process = Process::start_with(scene, "run", Binary::Coordinator, line, environment)?;
+    let mut process = Process::start_with(scene, "run", Binary::of(&line), line, environment)?;
     let code = process.exit_code(within(30))?;
     Ok(End { code, report: Report::parse(&process.stdout()?)?, said: process.stderr()? })
 }

@@ -27,7 +27,7 @@ fn text(path: &Path) -> Result<&str> {
 
 /// Runs a command whose output nobody reads, which must end quietly.
 fn check_unread(scene: &Scene, line: &[&str]) -> Result<()> {
-    let mut process = Process::start_unread(scene, "unread", Binary::Coordinator, line)?;
+    let mut process = Process::start_unread(scene, "unread", Binary::of(line), line)?;
     let code = process.exit_code(within(30)).with_context(|| format!("{line:?}"))?;
     let said = process.stderr()?;
     let loud = ["panicked", "ipe", "coordinator: "].iter().any(|word| said.contains(word));
@@ -92,7 +92,7 @@ fn cases_that_were_not_run_have_not_failed() -> Result<()> {
     scenario(|scene| {
         for more in [&["--in-process"][..], &["--shards", "2", "--plan", "each"]] {
             let line = [&["blocktest", text(&folder)?, "--json"], more].concat();
-            let mut run = Process::start(scene, "blocktest", Binary::Coordinator, line)?;
+            let mut run = Process::start(scene, "blocktest", Binary::Lab, line)?;
             wait_until(within(30), "some cases are run", || Ok(run.stdout()?.lines().count() >= 20))?;
             run.signal(Signal::Interrupt)?;
             let code = run.exit_code(within(15))?;
@@ -116,7 +116,7 @@ fn a_run_that_is_interrupted_prints_what_it_has() -> Result<()> {
         let chain = Chain::of(40)?;
         let (genesis, rlp) = (chain.genesis(), chain.rlp());
         let line = ["run", "--json", "--shards", "2", "--genesis", text(&genesis)?, text(&rlp)?];
-        let mut run = Process::start(scene, "run", Binary::Coordinator, line)?;
+        let mut run = Process::start(scene, "run", Binary::of(&line), line)?;
         wait_until(within(30), "the first blocks are executed", || {
             Ok(Report::parse(&run.stdout()?)?.rows.len() >= 3)
         })?;
@@ -174,7 +174,7 @@ fn holding_import(scene: &Scene, chain: &Chain, data: &Path) -> Result<Process> 
         text(&address)?,
         text(&pipe)?,
     ];
-    let import = Process::start(scene, "import", Binary::Coordinator, line)?;
+    let import = Process::start(scene, "import", Binary::of(&line), line)?;
     // It serves when the directory is open.
     wait_until(within(20), "the import holds its directory", || Ok(address.is_file()))?;
     Ok(import)

@@ -42,7 +42,7 @@ fn text(path: &Path) -> Result<&str> {
 
 fn command(scene: &Scene, line: &[&str]) -> Result<End> {
     let name = line.first().copied().unwrap_or_default();
-    let mut process = Process::start(scene, name, Binary::Coordinator, line)?;
+    let mut process = Process::start(scene, name, Binary::of(line), line)?;
     let code = process.exit_code(within(60))?;
     Ok(End { code, out: process.stdout()?, said: process.stderr()? })
 }

@@ -36,7 +36,7 @@ fn run(scene: &Scene, chain: &Chain, flags: &[&str]) -> Result<String> {
     let (file, genesis) = (chain.rlp().display().to_string(), chain.genesis().display().to_string());
     let mut line = vec!["run", "--json", &file, "--genesis", &genesis];
     line.extend(flags);
-    let mut process = Process::start(scene, "run", Binary::Coordinator, line)?;
+    let mut process = Process::start(scene, "run", Binary::of(&line), line)?;
     let code = process.exit_code(within(120))?;
     let report = Report::parse(&process.stdout()?)?;
     report.check_verified(BLOCKS).with_context(|| format!("run {flags:?} ended with {code}"))?;

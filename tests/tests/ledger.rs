@@ -83,7 +83,7 @@ fn text(path: &Path) -> Result<&str> {
 
 fn command(scene: &Scene, line: &[&str]) -> Result<End> {
     let name = line.first().copied().unwrap_or_default();
-    let mut process = Process::start(scene, name, Binary::Coordinator, line)?;
+    let mut process = Process::start(scene, name, Binary::of(line), line)?;
     let code = process.exit_code(within(120))?;
     Ok(End { code, out: process.stdout()?, said: process.stderr()? })
 }
@@ -93,7 +93,7 @@ fn begin(scene: &Scene, genesis: &Path, file: &Path, data: &Path, flags: &[&str]
     let line =
         ["import", "--json", "--exit-with-parent", "--genesis", text(genesis)?, "--data-dir", text(data)?];
     let line = [&line, flags, &[text(file)?]].concat();
-    Process::start(scene, "import", Binary::Coordinator, line)
+    Process::start(scene, "import", Binary::of(&line), line)
 }
 
 fn import(scene: &Scene, chain: &Chain, file: &Path, data: &Path, flags: &[&str]) -> Result<End> {

@@ -30,7 +30,7 @@ fn start(scene: &Scene, inputs: &[PathBuf], flags: &[&str]) -> Result<Process> {
     let mut line = vec!["run".into(), "--json".into()];
     line.extend(inputs.iter().map(|input| input.as_os_str().to_owned()));
     line.extend(flags.iter().map(std::ffi::OsString::from));
-    Process::start(scene, "run", Binary::Coordinator, line)
+    Process::start(scene, "run", Binary::of(&line), line)
 }
 
 /// Runs all inputs and checks that every block verified.

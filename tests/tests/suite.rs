@@ -22,7 +22,7 @@ fn run(suite: &Suite, options: &[&str]) -> Result<()> {
     scenario(|scene| {
         let mut line: Vec<OsString> = vec!["blocktest".into(), suite.folder.clone().into(), "--json".into()];
         line.extend(options.iter().map(OsString::from));
-        let mut run = Process::start(scene, "blocktest", Binary::Coordinator, line)?;
+        let mut run = Process::start(scene, "blocktest", Binary::Lab, line)?;
         let code = run.exit_code(within(300))?;
         let said = run.stdout()?;
         let last = said.lines().last().context("it printed nothing")?;

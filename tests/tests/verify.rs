@@ -76,7 +76,7 @@ fn run(
     let shards = shards.and_then(Path::to_str);
     let environment: Vec<(&str, &str)> =
         shards.map(|path| ("EXECUTOR_SHARD_BIN", path)).into_iter().collect();
-    let mut process = Process::start_with(scene, "run", Binary::Coordinator, line, &environment)?;
+    let mut process = Process::start_with(scene, "run", Binary::of(&line), line, &environment)?;
     process.exit_code(within(120))?;
     Ok((Report::parse(&process.stdout()?)?, process.stderr()?))
 }

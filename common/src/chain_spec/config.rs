@@ -151,7 +151,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use alloy_consensus::Header;
-    use alloy_evm::eth::spec::EthExecutorSpec;
     use alloy_hardforks::{EthereumHardforks, ForkCondition};
     use alloy_primitives::U256;
 

@@ -6,14 +6,11 @@
 //! genesis state.
 
 mod config;
+pub mod networks;
 
 use alloy_consensus::Header;
 use alloy_eips::eip6110::MAINNET_DEPOSIT_CONTRACT_ADDRESS;
 use alloy_eips::eip7840::BlobParams;
-use alloy_evm::EvmEnv;
-use alloy_evm::eth::spec::EthExecutorSpec;
-use alloy_evm::revm::context_interface::cfg::GasId;
-use alloy_evm::revm::primitives::hardfork::SpecId;
 use alloy_hardforks::{EthereumChainHardforks, EthereumHardfork, EthereumHardforks, ForkCondition};
 use alloy_primitives::{Address, U256};
 use serde::{Deserialize, Serialize};
@@ -23,9 +20,6 @@ use crate::codec::word;
 /// The most blobs that a schedule may allow a block: far beyond any there will be, and low enough
 /// for their gas to be added up without overflow.
 const MAX_BLOBS_PER_BLOCK: u64 = 1_000_000;
-
-/// What an SSTORE that changes nothing costs under EIP-1283.
-pub const EIP1283_SLOAD_GAS: u64 = 200;
 
 /// When a hardfork becomes active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -341,21 +335,6 @@ impl ChainSpec {
         self.blobs.iter().rev().find(|step| step.from <= timestamp).map(BlobStep::params)
     }
 
-    /// The execution environment of a block: everything that the EVM is told besides state and
-    /// transaction.
-    #[must_use]
-    pub fn evm_env(&self, header: &Header) -> EvmEnv {
-        let blobs = self.blob_params(header.timestamp);
-        let active = self.at(header);
-        let mut env = EvmEnv::for_eth_block(header, active, self.chain_id, blobs);
-        if active.is_constantinople_active_at_block(header.number)
-            && !active.is_petersburg_active_at_block(header.number)
-        {
-            constantinople(&mut env);
-        }
-        env
-    }
-
     /// The newest fork whose rules apply to a block, by name.
     #[must_use]
     pub fn fork_name(&self, header: &Header) -> &'static str {
@@ -372,21 +351,6 @@ impl ChainSpec {
     }
 }
 
-/// Constantinople as it was before Petersburg withdrew EIP-1283 from it, which revm does not know:
-/// Petersburg, with the gas of that EIP for SSTORE. (The engine counts by it.)
-fn constantinople(env: &mut EvmEnv) {
-    const SET: u64 = 20_000 - EIP1283_SLOAD_GAS;
-    const RESET: u64 = 5_000 - EIP1283_SLOAD_GAS;
-    env.cfg_env.set_spec_and_mainnet_gas_params(SpecId::PETERSBURG);
-    env.cfg_env.gas_params.override_gas([
-        (GasId::sstore_static(), EIP1283_SLOAD_GAS),
-        (GasId::sstore_set_without_load_cost(), SET),
-        (GasId::sstore_reset_without_cold_load_cost(), RESET),
-        (GasId::sstore_set_refund(), SET),
-        (GasId::sstore_reset_refund(), RESET),
-    ]);
-}
-
 /// A chain's schedule as it applies to one block: the Merge is decided by the block itself.
 #[derive(Debug, Clone, Copy)]
 pub struct ActiveSpec<'a> {
@@ -395,6 +359,12 @@ pub struct ActiveSpec<'a> {
 }
 
 impl ActiveSpec<'_> {
+    /// The contract whose logs are deposits (EIP-6110), if the chain has one.
+    #[must_use]
+    pub fn deposit_contract_address(&self) -> Option<Address> {
+        self.spec.deposit_contract
+    }
+
     /// The block from which on the chain refuses the DAO fork, if it does.
     #[must_use]
     pub fn dao_fork_refused_at(&self) -> Option<u64> {
@@ -413,12 +383,6 @@ impl EthereumHardforks for ActiveSpec<'_> {
             Some(Activation::Merge) if self.merged => ForkCondition::ZERO_BLOCK,
             Some(Activation::Merge | Activation::Refused(_)) | None => ForkCondition::Never,
         }
-    }
-}
-
-impl EthExecutorSpec for ActiveSpec<'_> {
-    fn deposit_contract_address(&self) -> Option<Address> {
-        self.spec.deposit_contract
     }
 }
 

@@ -14,8 +14,8 @@ use super::parked::ParkedBlock;
 use crate::execute::ExecuteError;
 use crate::fleet::{EventKind, FleetError};
 use crate::import::{Imported, Importer, Place, is_fatal};
-use crate::intake::IntakeLimits;
-use crate::ledger::{Ledger, LedgerError, Parked};
+use ledger::{Ledger, LedgerError, Parked};
+use schedule::intake::IntakeLimits;
 
 /// Why the chain cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::{Acceptance, BlockOutcome, SubmitError};
-use crate::intake::{Candidate, Intake, IntakeLimits, Offer, Sequence, Start};
-use crate::ledger::{Ledger, LedgerError, Parked};
+use ledger::{Ledger, LedgerError, Parked};
+use schedule::intake::{Candidate, Intake, IntakeLimits, Offer, Sequence, Start};
 
 /// Submissions that wait to be taken in, at most.
 const QUEUE: usize = 64;

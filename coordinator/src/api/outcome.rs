@@ -6,7 +6,7 @@ use common::chain_spec::ChainSpec;
 
 use crate::execute::{BlockStats, Digests};
 use crate::import::Imported;
-use crate::intake::Full;
+use schedule::intake::Full;
 
 /// What became of a block.
 #[derive(Debug, Clone)]

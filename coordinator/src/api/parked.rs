@@ -7,7 +7,7 @@ use alloy_primitives::B256;
 
 use super::desk::Desk;
 use super::outcome::ParkedError;
-use crate::ledger::{Ledger, LedgerError, Parked};
+use ledger::{Ledger, LedgerError, Parked};
 
 /// A parked block.
 #[derive(Debug, Clone)]

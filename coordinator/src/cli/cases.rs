@@ -10,7 +10,7 @@ use common::chain_spec::ChainSpec;
 use common::id::Height;
 
 use crate::input::{ChainReader, InputKind, PrestateCase, detect, read_genesis, read_prestate};
-use crate::ledger::{Ledger, Origin};
+use ledger::{Ledger, Origin};
 
 /// A block to be executed.
 #[derive(Debug)]

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use common::id::ShardId;
-use common::launch::PARENT_PIPE_FLAG;
-use common::supervise::{Backoff, SupervisorHandle};
-use common::telemetry::TelemetryArgs;
+use tasks::launch::PARENT_PIPE_FLAG;
+use tasks::supervise::{Backoff, SupervisorHandle};
+use tasks::telemetry::TelemetryArgs;
 use tokio::process::{Child, Command};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -41,26 +41,26 @@ const MOST_STILLBORN: u32 = 10;
 
 /// How shard processes are started.
 #[derive(Debug, Clone)]
-pub(super) struct ChildOptions {
+pub struct ChildOptions {
     /// The coordinator's address.
-    pub(super) coordinator: String,
+    pub coordinator: String,
     /// Worker threads of each.
-    pub(super) threads: u16,
+    pub threads: u16,
     /// How they log.
-    pub(super) telemetry: TelemetryArgs,
+    pub telemetry: TelemetryArgs,
     /// The `executor-shard` binary.
-    pub(super) binary: PathBuf,
+    pub binary: PathBuf,
 }
 
 /// The shard processes.
 #[derive(Debug)]
-pub(super) struct Children {
+pub struct Children {
     kills: Vec<(ShardId, Arc<Notify>)>,
 }
 
 impl Children {
     /// Starts shards 1 to `count`, each with a task that watches it.
-    pub(super) fn start(
+    pub fn start(
         count: u32,
         options: &ChildOptions,
         fleet: &Fleet,
@@ -85,7 +85,7 @@ impl Children {
     }
 
     /// What kills a shard's process with SIGKILL.
-    pub(super) fn killer(&self, shard: ShardId) -> Option<Arc<dyn Fn() + Send + Sync>> {
+    pub fn killer(&self, shard: ShardId) -> Option<Arc<dyn Fn() + Send + Sync>> {
         let (_, kill) = self.kills.iter().find(|(known, _)| *known == shard)?;
         let kill = Arc::clone(kill);
         Some(Arc::new(move || kill.notify_one()))

@@ -5,15 +5,15 @@
 use std::error::Error as _;
 use std::time::{Duration, Instant};
 
-use common::supervise::Backoff;
 use net::channel;
 use net::limits::{MAX_MESSAGE_BYTES, PeerLimits};
 use proto::v1::blocks_client::BlocksClient;
+use tasks::supervise::Backoff;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use super::console::tell;
 use crate::api::{RETRY, RETRY_STOPPING};
+use tasks::console::tell;
 
 /// The pause before a call is made again; it doubles up to the second figure.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));

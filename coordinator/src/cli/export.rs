@@ -12,13 +12,13 @@ use anyhow::{Context, bail};
 use clap::Args;
 use common::block::{Block, Ommers};
 use common::id::Height;
-use common::supervise::Exit;
 use indicatif::{ProgressBar, ProgressStyle};
+use tasks::supervise::Exit;
 
-use super::console::{OutputError, print_line, tell};
 use super::import::head_of;
 use crate::input::write_block;
-use crate::ledger::{Ledger, LedgerError, LedgerOptions};
+use ledger::{Ledger, LedgerError, LedgerOptions};
+use tasks::console::{OutputError, print_line, tell};
 
 /// Standard output, where a file is asked for.
 const STDOUT: &str = "-";

@@ -10,17 +10,18 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use common::id::{Incarnation, ShardId};
-use common::supervise::SupervisorHandle;
-use common::telemetry::TelemetryArgs;
 use executor_shard::node::NodeConfig;
 use net::serve::{Bound, Health};
+use tasks::supervise::SupervisorHandle;
+use tasks::telemetry::TelemetryArgs;
 use tonic::service::Routes;
 
-use super::children::{ChildOptions, Children, find_binary};
+pub use super::children::Children;
+use super::children::{ChildOptions, find_binary};
 use crate::execute::{ExecuteOptions, VerifyFraction};
 use crate::fleet::{Fleet, FleetOptions};
-use crate::ledger::Ledger;
-use crate::planner::Plan;
+use ledger::Ledger;
+use schedule::planner::Plan;
 
 /// The loopback address with any free port.
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -43,19 +44,44 @@ pub struct FleetArgs {
     #[arg(long)]
     pub in_process: bool,
 
-    /// How blocks are cut: auto, one, each, random:SEED or poison:SEED
-    #[arg(long, value_name = "PLAN", default_value_t = Plan::Auto)]
-    pub plan: Plan,
-
-    /// Execute this share of all sub-blocks a second time on another shard and compare, from 0 to 1.
-    /// Which ones is drawn at random. Where results differ, or no other shard can do it, the
-    /// coordinator executes the sub-block itself; a shard that was wrong is quarantined and named
-    #[arg(long, value_name = "F", default_value_t = VerifyFraction::NONE)]
-    pub verify_fraction: VerifyFraction,
+    /// How blocks are executed
+    #[command(flatten)]
+    pub execute: ExecuteArgs,
 
     /// For tests
     #[command(flatten)]
     pub detection: DetectionArgs,
+}
+
+/// Options of a command that executes blocks.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ExecuteArgs {
+    /// How blocks are cut: auto, one, each or random:SEED
+    #[arg(long, value_name = "PLAN", default_value_t = Plan::Auto, value_parser = production_plan)]
+    pub plan: Plan,
+
+    /// Execute this share of all sub-blocks a second time on another shard and compare, from 0 to 1.
+    /// The coordinator draws them at random. If results differ, or no other shard can execute it, the
+    /// coordinator executes the sub-block itself. A shard that was wrong is quarantined and named
+    #[arg(long, value_name = "F", default_value_t = VerifyFraction::NONE)]
+    pub verify_fraction: VerifyFraction,
+}
+
+impl ExecuteArgs {
+    /// How blocks are executed.
+    #[must_use]
+    pub fn options(&self) -> ExecuteOptions {
+        ExecuteOptions { plan: self.plan, verify: self.verify_fraction, ..ExecuteOptions::default() }
+    }
+}
+
+/// A plan for production: without the one that speculates on a wrong state on purpose.
+fn production_plan(text: &str) -> Result<Plan, String> {
+    match text.parse() {
+        Ok(Plan::Poison(_)) => Err(format!("{text} is a plan for tests: use `lab run --plan {text}`")),
+        Ok(plan) => Ok(plan),
+        Err(_) => Err(format!("{text:?} is not a plan: auto, one, each or random:SEED are")),
+    }
 }
 
 /// Limits that tests shorten.
@@ -72,7 +98,7 @@ pub struct DetectionArgs {
 
 impl DetectionArgs {
     /// The options with what was given.
-    pub(super) fn adjust(self, mut options: FleetOptions) -> FleetOptions {
+    pub fn adjust(self, mut options: FleetOptions) -> FleetOptions {
         let schedule = &mut options.schedule;
         if let Some(millis) = self.stuck_after_ms {
             schedule.stuck_floor = Duration::from_millis(millis);
@@ -84,17 +110,12 @@ impl DetectionArgs {
 
 impl FleetArgs {
     /// How shards are judged.
-    pub(super) fn options(&self) -> FleetOptions {
+    pub fn options(&self) -> FleetOptions {
         self.detection.adjust(FleetOptions::default())
     }
 
-    /// How blocks are executed.
-    pub(super) fn execute_options(&self) -> ExecuteOptions {
-        ExecuteOptions { plan: self.plan, verify: self.verify_fraction, ..ExecuteOptions::default() }
-    }
-
     /// The shards, `default` of them if the command line does not say, with nothing started yet.
-    pub(super) fn crew(&self, default: u32, telemetry: &TelemetryArgs) -> anyhow::Result<Crew> {
+    pub fn crew(&self, default: u32, telemetry: &TelemetryArgs) -> anyhow::Result<Crew> {
         let place = if self.in_process {
             Place::InProcess
         } else {
@@ -106,7 +127,7 @@ impl FleetArgs {
 
 /// Shards that are to be started.
 #[derive(Debug)]
-pub(super) struct Crew {
+pub struct Crew {
     count: u32,
     threads: u16,
     place: Place,
@@ -120,18 +141,18 @@ enum Place {
 
 impl Crew {
     /// No shards.
-    pub(super) fn nobody() -> Self {
+    pub fn nobody() -> Self {
         Self { count: 0, threads: 1, place: Place::InProcess }
     }
 
     /// How many they are.
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count as usize
     }
 
     /// Binds where shards find the coordinator: at `listen`, or anywhere on loopback where its own
     /// shards need it, or nowhere.
-    pub(super) async fn bind(&self, listen: Option<SocketAddr>) -> anyhow::Result<Option<Bound>> {
+    pub async fn bind(&self, listen: Option<SocketAddr>) -> anyhow::Result<Option<Bound>> {
         let address = match (&self.place, listen) {
             (_, Some(listen)) => listen,
             (Place::Processes { .. }, None) => LOOPBACK,
@@ -141,7 +162,7 @@ impl Crew {
     }
 
     /// Serves `routes` where that was bound, and starts the shards.
-    pub(super) fn start(
+    pub fn start(
         self,
         fleet: &Fleet,
         bound: Option<Bound>,
@@ -169,7 +190,7 @@ impl Crew {
 
 /// Waits, once all else has ended, until the ledger is closed: one that is not has to be repaired
 /// when it is opened again, which takes time in proportion to its size.
-pub(super) async fn close(fleet: Fleet, ledger: Weak<Ledger>) {
+pub async fn close(fleet: Fleet, ledger: Weak<Ledger>) {
     fleet.leave_world();
     drop(fleet);
     let began = Instant::now();
@@ -195,7 +216,7 @@ fn node(shard: ShardId, threads: u16) -> NodeConfig {
 }
 
 /// Where a process on this machine reaches what is bound to `address`, which may be all interfaces.
-pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
+pub fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -3,21 +3,17 @@
 // They panic where the reader of a pipe has gone: see `console`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-mod blocktest;
 mod cases;
 mod children;
 mod client;
-mod console;
 mod export;
-mod fleet;
-mod fuzz;
-mod generate;
-mod import;
+pub mod fleet;
+pub mod import;
+mod moved;
 mod parked;
 mod report;
-mod run;
+pub mod run;
 mod serve;
-mod simulate;
 mod status;
 mod submit;
 mod take_over;
@@ -25,21 +21,19 @@ mod timeline;
 mod verify;
 
 use clap::{Parser, Subcommand};
-use common::supervise::Exit;
-use common::telemetry::{self, TelemetryArgs};
+use tasks::supervise::Exit;
+use tasks::telemetry::{self, TelemetryArgs};
 
-use console::{OutputError, tell};
+use tasks::console::{OutputError, tell};
 
-pub use blocktest::BlocktestArgs;
+use moved::{Moved, MovedFlags};
+
 pub use export::{ExportArgs, UnwindArgs};
 pub use fleet::FleetArgs;
-pub use fuzz::FuzzArgs;
-pub use generate::GenerateArgs;
 pub use import::ImportArgs;
 pub use parked::ParkedArgs;
 pub use run::RunArgs;
 pub use serve::ServeArgs;
-pub use simulate::SimulateArgs;
 pub use status::StatusArgs;
 pub use submit::SubmitArgs;
 pub use verify::VerifyArgs;
@@ -68,11 +62,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Execute blocks from files: starts its own shards and checks every block against its header
-    Run(Box<RunArgs>),
+    Run(Box<MovedFlags<RunArgs>>),
     /// Run the service that shards join and clients submit blocks to
     Serve(Box<ServeArgs>),
     /// Import chain files into a data directory, through shards, and go on where it stopped
-    Import(Box<ImportArgs>),
+    Import(Box<MovedFlags<ImportArgs>>),
     /// Write the chain of a data directory as RLP, byte for byte as it was imported
     Export(ExportArgs),
     /// Take the newest blocks of a data directory back
@@ -85,21 +79,24 @@ pub enum Command {
     Status(StatusArgs),
     /// Deal with blocks that wait for an operator: they kill, or seem to kill, whoever executes them
     Parked(ParkedArgs),
-    /// Run files and folders of Ethereum's BlockchainTests on shards of its own
-    Blocktest(Box<BlocktestArgs>),
-    /// Generate a chain of correctly signed blocks that any client can import
-    Generate(GenerateArgs),
-    /// Compare this system with alloy-evm on random programs, under plans that make speculation wrong
-    Fuzz(FuzzArgs),
-    /// Run simulated histories of the failure model: seeded, in virtual time, with faults
-    Simulate(SimulateArgs),
+    /// Now `lab blocktest`
+    #[command(hide = true, disable_help_flag = true)]
+    Blocktest(Moved),
+    /// Now `lab generate`
+    #[command(hide = true, disable_help_flag = true)]
+    Generate(Moved),
+    /// Now `lab fuzz`
+    #[command(hide = true, disable_help_flag = true)]
+    Fuzz(Moved),
+    /// Now `lab simulate`
+    #[command(hide = true, disable_help_flag = true)]
+    Simulate(Moved),
 }
 
 /// The commands that need a runtime.
 enum Service {
     Run(Box<RunArgs>),
     Import(Box<ImportArgs>),
-    Blocktest(Box<BlocktestArgs>),
     Serve(Box<ServeArgs>),
     Submit(SubmitArgs),
     Status(StatusArgs),
@@ -124,21 +121,21 @@ impl Cli {
         // What happens in its fleet, a run tells by itself.
         let level = match self.command {
             Command::Serve(_) => "info",
-            Command::Run(_) | Command::Import(_) | Command::Blocktest(_) => "error",
+            Command::Run(_) | Command::Import(_) => "error",
             _ => "warn",
         };
         let telemetry = self.telemetry.or_level(level);
         telemetry::init(&telemetry, "coordinator")?;
         let command = match self.command {
-            Command::Generate(args) => return generate::generate(&args),
             Command::Export(args) => return export::export(&args),
             Command::Unwind(args) => return export::unwind(&args),
             Command::Verify(args) => return verify::verify(&args),
-            Command::Fuzz(args) => return fuzz::run(&args),
-            Command::Simulate(args) => return simulate::simulate(&args),
-            Command::Run(args) => Service::Run(args),
-            Command::Import(args) => Service::Import(args),
-            Command::Blocktest(args) => Service::Blocktest(args),
+            Command::Blocktest(_) => return moved::refuse("blocktest"),
+            Command::Generate(_) => return moved::refuse("generate"),
+            Command::Fuzz(_) => return moved::refuse("fuzz"),
+            Command::Simulate(_) => return moved::refuse("simulate"),
+            Command::Run(args) => Service::Run(Box::new(args.without("run")?)),
+            Command::Import(args) => Service::Import(Box::new(args.without("import")?)),
             Command::Serve(args) => Service::Serve(args),
             Command::Submit(args) => Service::Submit(args),
             Command::Status(args) => Service::Status(args),
@@ -151,9 +148,8 @@ impl Cli {
             .build()?;
         let exit = runtime.block_on(async {
             match command {
-                Service::Run(args) => run::run(*args, telemetry).await,
-                Service::Import(args) => import::import(*args, telemetry).await,
-                Service::Blocktest(args) => blocktest::run(*args, telemetry).await,
+                Service::Run(args) => run::run(*args, telemetry, None).await,
+                Service::Import(args) => import::import(*args, telemetry, None).await,
                 Service::Serve(args) => serve::serve(*args).await,
                 Service::Submit(args) => submit::submit(args).await,
                 Service::Status(args) => status::status(args).await,

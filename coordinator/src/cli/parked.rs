@@ -4,12 +4,12 @@ use alloy_primitives::{B256, hex};
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use common::supervise::Exit;
 use proto::v1;
 use serde_json::json;
+use tasks::supervise::Exit;
 
 use super::client::connect;
-use super::console::{print_json, print_line, tell};
+use tasks::console::{print_json, print_line, tell};
 
 /// Options of `coordinator parked`.
 #[derive(Debug, Clone, Args)]

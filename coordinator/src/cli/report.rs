@@ -1,12 +1,10 @@
 //! What a run prints: a table or JSON lines, and a summary.
 
-use std::time::Duration;
-
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use super::console::{OutputError, print_json, print_line};
+use tasks::console::{OutputError, print_json, print_line};
 
 /// One block's row.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -69,11 +67,6 @@ impl Status {
             Self::Unknown => "unknown",
         }
     }
-}
-
-/// Milliseconds with microsecond precision.
-pub(super) fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// The run as a whole.

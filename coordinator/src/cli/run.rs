@@ -10,23 +10,23 @@ use anyhow::{Context, bail};
 use clap::Args;
 use common::block::Block;
 use common::id::{Epoch, ShardId};
-use common::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
-use common::telemetry::TelemetryArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use net::wire::fleet_service;
+use tasks::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
+use tasks::telemetry::TelemetryArgs;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::cases::{Case, Cases};
 use super::children::Children;
-use super::console::tell;
 use super::fleet::FleetArgs;
-use super::report::{Report, Row, Status, millis};
+use super::report::{Report, Row, Status};
 use super::timeline;
-use crate::execute::{BlockExecutor, Digests, Verified};
+use crate::execute::{BlockEngine, BlockExecutor, Digests, Verified};
 use crate::fleet::{EventKind, Fleet, KillDrill};
-use crate::ledger::Ledger;
-use crate::sequential::execute_and_verify;
+use ledger::Ledger;
+use tasks::console::millis;
+use tasks::console::tell;
 
 /// How many shards a run has if nothing else is said.
 const SHARDS: u32 = 3;
@@ -55,10 +55,6 @@ pub struct RunArgs {
     /// Kill shard SHARD with SIGKILL during the BLOCKth block, while it holds work (may be given more than once)
     #[arg(long, value_name = "SHARD@BLOCK", conflicts_with = "in_process")]
     pub kill: Vec<Kill>,
-
-    /// Execute without shards, with alloy-evm's own block executor on one thread: the baseline
-    #[arg(long, conflicts_with_all = ["kill", "plan", "in_process"])]
-    pub sequential: bool,
 
     /// Print one JSON object a block, and a last one with "summary": true
     #[arg(long)]
@@ -95,8 +91,15 @@ impl FromStr for Kill {
     }
 }
 
-/// Runs the blocks.
-pub(super) async fn run(args: RunArgs, telemetry: TelemetryArgs) -> anyhow::Result<Exit> {
+/// Runs the blocks: on shards, or without any on what stands in for them in measurements.
+///
+/// # Errors
+/// What stops the run. A block that fails is a row of the report instead.
+pub async fn run(
+    args: RunArgs,
+    telemetry: TelemetryArgs,
+    baseline: Option<Box<dyn BlockEngine>>,
+) -> anyhow::Result<Exit> {
     for kill in &args.kill {
         let shards = args.shards();
         if kill.shard.0 == 0 || kill.shard.0 > shards {
@@ -117,14 +120,13 @@ pub(super) async fn run(args: RunArgs, telemetry: TelemetryArgs) -> anyhow::Resu
     let mut signals = Signals::new()?;
     let supervisor = Supervisor::new("coordinator");
     let bar = progress(&args);
-    let engine = if args.sequential {
-        Engine::Sequential
-    } else {
-        fleet_engine(&args, &telemetry, &supervisor.handle(), &bar).await?
+    let engine = match baseline {
+        Some(baseline) => Engine::Baseline(baseline),
+        None => fleet_engine(&args, &telemetry, &supervisor.handle(), &bar).await?,
     };
     let fleet = match &engine {
         Engine::Fleet { fleet, .. } => Some(fleet.clone()),
-        Engine::Sequential => None,
+        Engine::Baseline(_) => None,
     };
     // It is cancelled too when something critical ends, before that shows in a block.
     let stop = supervisor.handle().shutdown_token().child_token();
@@ -188,13 +190,13 @@ async fn fleet_engine(
     let bound = crew.bind(None).await?;
     let routes = Routes::new(fleet_service(fleet.endpoint()));
     let children = crew.start(&fleet, bound, routes, supervisor)?;
-    let executor = BlockExecutor::new(fleet.clone(), args.fleet.execute_options());
+    let executor = BlockExecutor::new(fleet.clone(), args.fleet.execute.options());
     Ok(Engine::Fleet { fleet, executor: Box::new(executor), children })
 }
 
 /// What executes the blocks.
 enum Engine {
-    Sequential,
+    Baseline(Box<dyn BlockEngine>),
     Fleet { fleet: Fleet, executor: Box<BlockExecutor>, children: Option<Children> },
 }
 
@@ -267,9 +269,9 @@ impl Job {
         let kills: Vec<Kill> = self.args.kill.iter().filter(|kill| kill.block == ordinal).copied().collect();
         let loading = Instant::now();
         let done = match &mut self.engine {
-            Engine::Sequential => {
+            Engine::Baseline(baseline) => {
                 row.load_ms = millis(case.load);
-                sequential(case)
+                without_fleet(case, baseline.as_mut())
             }
             Engine::Fleet { fleet, executor, children } => {
                 let new_world = self.world.as_ref().is_none_or(|world| !Arc::ptr_eq(world, &case.ledger));
@@ -368,9 +370,8 @@ fn on_fleet(
     Ok(verified)
 }
 
-/// The baseline: alloy-evm's executor, recovery and roots included.
-fn sequential(case: &Case) -> anyhow::Result<Verified> {
-    let verified = execute_and_verify(&case.block, case.ledger.spec(), &case.ledger.head())?;
+fn without_fleet(case: &Case, baseline: &mut dyn BlockEngine) -> anyhow::Result<Verified> {
+    let verified = baseline.execute(&case.block, case.ledger.spec(), &case.ledger.head())?;
     if case.ledger.is_complete() {
         case.ledger.commit(&verified.tip)?;
     }

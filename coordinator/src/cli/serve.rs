@@ -7,23 +7,22 @@ use std::time::Duration;
 
 use clap::Args;
 use common::id::Epoch;
-use common::launch::{ParentWatch, stop_asked};
-use common::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::fleet_service;
+use tasks::launch::{ParentWatch, stop_asked};
+use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tonic::service::Routes;
 
-use super::fleet::{self, DetectionArgs, reachable};
+use super::fleet::{self, DetectionArgs, ExecuteArgs, reachable};
 use super::take_over::take_over;
 use crate::api::{Chain, ChainHandle, StepDown, blocks_service};
-use crate::execute::{BlockExecutor, ExecuteOptions, VerifyFraction};
+use crate::execute::BlockExecutor;
 use crate::fleet::{Fleet, FleetOptions};
 use crate::import::{ForkChoice, Importer};
 use crate::input::read_genesis;
-use crate::ledger::{Holder, Ledger, LedgerError, LedgerOptions, Origin};
-use crate::planner::Plan;
-use crate::schedule::{NoShards, ScheduleLimits};
+use ledger::{Holder, Ledger, LedgerError, LedgerOptions, Origin};
+use schedule::{NoShards, ScheduleLimits};
 
 /// How long tasks and threads may take to end when they are told to.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
@@ -43,15 +42,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// How blocks are cut: auto, one, each, random:SEED or poison:SEED
-    #[arg(long, value_name = "PLAN", default_value_t = Plan::Auto)]
-    pub plan: Plan,
-
-    /// Execute this share of all sub-blocks a second time on another shard and compare, from 0 to 1.
-    /// Which ones is drawn at random. Where results differ, or no other shard can do it, the
-    /// coordinator executes the sub-block itself; a shard that was wrong is quarantined and named
-    #[arg(long, value_name = "F", default_value_t = VerifyFraction::NONE)]
-    pub verify_fraction: VerifyFraction,
+    /// How blocks are executed
+    #[command(flatten)]
+    pub execute: ExecuteArgs,
 
     /// What a block does when there is no shard: wait up to the limit and fail then, be executed by
     /// the coordinator itself after the limit (local), or fail at once
@@ -166,9 +159,7 @@ fn start(
 ) -> anyhow::Result<Service> {
     let address = bound.address();
     let fleet = Fleet::start(epoch, args.fleet_options(), supervisor)?;
-    let options =
-        ExecuteOptions { plan: args.plan, verify: args.verify_fraction, ..ExecuteOptions::default() };
-    let executor = BlockExecutor::new(fleet.clone(), options);
+    let executor = BlockExecutor::new(fleet.clone(), args.execute.options());
     let importer = Importer::new(fleet.clone(), executor, Arc::clone(&ledger), ForkChoice::Heaviest)?;
     let (chain, intake, handle) = Chain::new(importer)?;
     let (stop, stop_intake) = (supervisor.shutdown_token(), supervisor.shutdown_token());

@@ -4,12 +4,12 @@ use alloy_primitives::{B256, hex};
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use common::supervise::Exit;
 use proto::v1;
 use serde_json::json;
+use tasks::supervise::Exit;
 
 use super::client::connect;
-use super::console::{OutputError, print_json, print_line};
+use tasks::console::{OutputError, print_json, print_line};
 
 /// Options of `coordinator status`.
 #[derive(Debug, Clone, Args)]

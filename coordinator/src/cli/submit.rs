@@ -7,17 +7,18 @@ use alloy_primitives::hex;
 use anyhow::bail;
 use clap::Args;
 use common::block::Block;
-use common::supervise::{Exit, Signals, StopReason};
 use net::wire::chunks;
 use proto::v1;
 use serde_json::json;
+use tasks::supervise::{Exit, Signals, StopReason};
 use tonic::Code;
 
 use super::client::{CallError, Client};
-use super::console::{print_json, tell};
-use super::report::{Report, Row, Status, millis};
+use super::report::{Report, Row, Status};
 use super::run::complaint;
 use crate::input::{ChainReader, InputError};
+use tasks::console::millis;
+use tasks::console::{print_json, tell};
 
 /// Options of `coordinator submit`.
 #[derive(Debug, Clone, Args)]

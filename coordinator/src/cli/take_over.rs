@@ -17,7 +17,7 @@ use proto::v1;
 use proto::v1::blocks_client::BlocksClient;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::ledger::{FILE, Holder, LedgerError};
+use ledger::{FILE, Holder, LedgerError};
 
 /// How long the holder may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);

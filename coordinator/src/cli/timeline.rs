@@ -5,8 +5,8 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use super::console::tell;
 use crate::fleet::{EventKind, FleetEvent};
+use tasks::console::tell;
 
 /// Prints events until `stop`. `all` shows the quiet ones too.
 pub(super) async fn tell(

@@ -4,12 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use clap::Args;
-use common::supervise::Exit;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use tasks::supervise::Exit;
 
-use super::console::{OutputError, print_json, print_line, tell};
-use crate::ledger::{Finding, Ledger, LedgerError, LedgerOptions, VerifyReport};
+use ledger::{Finding, Ledger, LedgerError, LedgerOptions, VerifyReport};
+use tasks::console::{OutputError, print_json, print_line, tell};
 
 /// Options of `coordinator verify`.
 #[derive(Debug, Clone, Args)]

@@ -3,8 +3,8 @@
 use alloy_primitives::B256;
 use common::codec;
 
-use crate::ledger::Tip;
 use crate::validate::Finished;
+use ledger::Tip;
 
 /// Digests of what one block leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

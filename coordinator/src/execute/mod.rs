@@ -7,6 +7,7 @@
 mod digests;
 mod fraction;
 mod referee;
+mod roots;
 mod rounds;
 
 use std::sync::Arc;
@@ -19,19 +20,21 @@ use common::chain_spec::ChainSpec;
 use common::codec::CodecError;
 use common::id::{TxIndex, TxRange};
 use common::work::{TxOutcome, WorkOutput};
-use executor_shard::engine::{StateError, recover_sender};
-use executor_shard::replica::ReplicaView;
+use engine::replica_view::ReplicaView;
+use engine::{StateError, recover_sender};
 
 use crate::fleet::{EventKind, Fleet, FleetError, KillDrill};
-use crate::ledger::{LedgerError, Tip};
-use crate::planner::{self, Plan};
+use crate::rules::Rejection;
 use crate::rules::{Parentage, check_block};
-use crate::validate::{Finished, Rejection, ValidateError, Validator, execute_trusted, verify_header};
+use crate::validate::{Finished, ValidateError, Validator, execute_trusted, verify_header};
+use ledger::{LedgerError, Tip};
 use referee::Referee;
 use rounds::{RoundClient, RoundError};
+use schedule::planner::{self, Plan};
 
 pub use digests::Digests;
 pub use fraction::{NotAFraction, VerifyFraction};
+pub use roots::state_roots;
 
 /// How blocks are executed.
 #[derive(Debug, Clone, Copy)]
@@ -192,6 +195,27 @@ struct Run<'a> {
     stats: BlockStats,
 }
 
+/// What executes a block on its parent's state: the fleet, or what measurements compare it with.
+pub trait BlockEngine: std::fmt::Debug + Send {
+    /// Executes and verifies a block. Nothing is committed.
+    ///
+    /// # Errors
+    /// [`ExecuteError`]; the state has not moved.
+    fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError>;
+}
+
+impl BlockEngine for BlockExecutor {
+    fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
+        Self::execute(self, block, spec, parent, Vec::new())
+    }
+}
+
+impl BlockEngine for Box<dyn BlockEngine> {
+    fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
+        self.as_mut().execute(block, spec, parent)
+    }
+}
+
 impl BlockExecutor {
     /// An executor on `fleet`.
     #[must_use]
@@ -245,7 +269,7 @@ impl BlockExecutor {
     ) -> Result<Finished, ExecuteError> {
         let block = run.block;
         let mut validator =
-            Validator::begin(block, run.spec, run.parent.view().clone(), run.parent.intermediate_roots())?;
+            Validator::begin(block, run.spec, run.parent.view().clone(), state_roots(run.parent))?;
         let payload = Arc::new(BlockPayload::new(block, validator.prelude()?));
         referee.begin(&payload);
         let inputs = payload.digest()?;
@@ -323,7 +347,7 @@ impl BlockExecutor {
             Some(_) => senders.fill(None),
             None => {}
         }
-        let fork = run.spec.evm_env(&block.header).cfg_env.spec;
+        let fork = engine::spec_id(run.spec, &block.header);
         let known = senders.into_iter().zip(&block.transactions).zip(0..);
         known
             .map(|((sender, transaction), index)| match sender {
@@ -357,7 +381,7 @@ impl BlockExecutor {
 
 /// Executes and verifies a block with this process's own engine alone.
 fn execute_alone(run: &Run<'_>) -> Result<(Finished, Arc<Tip>), ExecuteError> {
-    let fork = run.spec.evm_env(&run.block.header).cfg_env.spec;
+    let fork = engine::spec_id(run.spec, &run.block.header);
     let senders: Vec<Address> = run
         .block
         .transactions
@@ -368,7 +392,7 @@ fn execute_alone(run: &Run<'_>) -> Result<(Finished, Arc<Tip>), ExecuteError> {
                 .map_err(|bad| Rejection::Transaction { index: TxIndex(index), reason: bad.0 })
         })
         .collect::<Result<_, _>>()?;
-    let (view, roots) = (run.parent.view().clone(), run.parent.intermediate_roots());
+    let (view, roots) = (run.parent.view().clone(), state_roots(run.parent));
     let finished = execute_trusted(run.block, run.spec, &senders, view, roots)?;
     verify(run, finished)
 }

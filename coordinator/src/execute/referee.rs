@@ -12,8 +12,8 @@ use common::block::{BlockPayload, ShardBlock};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, ShardId, TxIndex, WorkId};
 use common::work::{WorkKind, WorkSpec, outcome_digest};
-use executor_shard::replica::ReplicaView;
-use executor_shard::sub_block::{self, Progress};
+use engine::replica_view::ReplicaView;
+use engine::sub_block::{self, Progress};
 
 use super::ExecuteError;
 use crate::fleet::{Fleet, FleetError};

@@ -16,7 +16,7 @@ use super::ExecuteError;
 use super::fraction::{Lottery, VerifyFraction};
 use super::referee::Referee;
 use crate::fleet::{Abandoned, Fleet, FleetError, KillDrill, RoundEvent, RoundFailure, RoundRequest};
-use crate::planner::{Plan, SubBlock};
+use schedule::planner::{Plan, SubBlock};
 
 /// Why a round came to nothing.
 #[derive(Debug, thiserror::Error)]

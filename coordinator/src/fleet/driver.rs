@@ -21,7 +21,7 @@ use super::obey::work_item;
 use super::round::{Abandoned, Drill, OpenRound, RoundEvent, RoundRequest};
 use super::waiting::Waiting;
 use super::{FleetError, ShardView, Shared};
-use crate::schedule::{Command, Event, Fault, LossCause, Scheduler, StrikeRecord};
+use schedule::{Command, Event, Fault, LossCause, Scheduler, StrikeRecord};
 
 /// How long a shard that did not reach the state is left alone, times the failures in a row.
 const SYNC_PAUSE: Duration = Duration::from_millis(100);

@@ -9,14 +9,14 @@ use common::message::{
     Draining, Heartbeat, Leave, PROTOCOL_VERSION, Register, Registered, ResultReceipt, SnapshotRequest,
     SubmitResult,
 };
-use executor_shard::engine::ENGINE_VERSION;
+use engine::ENGINE_VERSION;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::driver::Message;
 use super::snapshot::Snapshots;
 use super::{FleetError, Shared};
-use crate::schedule::{Event, LossCause};
+use schedule::{Event, LossCause};
 
 /// How long the driver may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -143,11 +143,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::fleet::{Fleet, FleetOptions};
-    use crate::ledger::{Ledger, Origin};
     use alloy_primitives::B256;
     use common::chain_spec::ChainSpec;
     use common::id::{Epoch, Height, Incarnation, ShardId};
-    use common::supervise::Supervisor;
+    use ledger::{Ledger, Origin};
+    use tasks::supervise::Supervisor;
 
     fn request() -> Register {
         Register {

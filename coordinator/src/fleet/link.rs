@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::driver::Message;
-use crate::schedule::{Event, Fault, LossCause};
+use schedule::{Event, Fault, LossCause};
 
 /// Commands that wait for a link, at most.
 pub(super) const LINK_QUEUE: usize = 4096;

@@ -21,16 +21,16 @@ use alloy_primitives::B256;
 use common::account::Delta;
 use common::endpoint::CoordinatorEndpoint;
 use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
-use common::supervise::SupervisorHandle;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use executor_shard::node::{NodeConfig, ShardNode};
 use net::limits::{LimitsError, PeerLimits};
+use tasks::supervise::SupervisorHandle;
 use tokio::sync::broadcast;
 
-use crate::ledger::Ledger;
-use crate::schedule::{ScheduleLimits, StrikeRecord};
 use driver::{Driver, Message};
 use endpoint::FleetEndpoint;
+use ledger::Ledger;
+use schedule::{ScheduleLimits, StrikeRecord};
 
 pub use event::{EventKind, FleetEvent};
 pub use round::{Abandoned, KillDrill, RoundEvent, RoundFailure, RoundRequest};

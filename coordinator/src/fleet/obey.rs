@@ -10,8 +10,8 @@ use super::driver::{Driver, Message};
 use super::event::{EventKind, publish};
 use super::link::LinkCommand;
 use super::round::{RoundEvent, RoundFailure};
-use crate::planner;
-use crate::schedule::{Command, Event, FailCause, LossCause, StrikeRecord, WorkClass, WorkItem};
+use schedule::planner;
+use schedule::{Command, Event, FailCause, LossCause, StrikeRecord, WorkClass, WorkItem};
 
 /// What the scheduler has to know of a piece of work. `gas` are the gas limits of the block's
 /// transactions.

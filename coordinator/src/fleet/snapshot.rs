@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 use common::account::Delta;
 use common::endpoint::{PeerError, SnapshotStream};
 use common::message::{SnapshotHeader, SnapshotPart, SnapshotRequest, StateSummary};
-use executor_shard::engine::{ANCESTORS_KEPT, StateError};
-use executor_shard::replica::{Base, SnapshotSum};
-use executor_shard::store::Cursor;
+use engine::replica_view::Base;
+use engine::store::Cursor;
+use engine::{ANCESTORS_KEPT, StateError};
+use executor_shard::replica::SnapshotSum;
 use net::bounded::BoundedExecutor;
 use net::limits::MAX_MESSAGE_BYTES;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{FleetError, Shared};
-use crate::ledger::{Ledger, LedgerError};
+use ledger::{Ledger, LedgerError};
 
 /// Streams at once, at most.
 const STREAMS: usize = 2;

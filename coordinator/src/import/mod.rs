@@ -12,57 +12,26 @@ use alloy_primitives::{Address, U256};
 use common::block::Block;
 use common::chain_spec::ChainSpec;
 use common::id::{Height, ShardId};
-use executor_shard::engine::{StateError, recover_sender};
+use engine::{StateError, recover_sender};
 
-use crate::execute::{BlockExecutor, BlockStats, ExecuteError, Verified};
+use crate::execute::{BlockEngine, BlockStats, ExecuteError, Verified, state_roots};
 use crate::fleet::{Fleet, FleetError};
-use crate::ledger::{AuditedView, Ledger, LedgerError, Tip};
-use crate::schedule::StrikeRecord;
-use crate::sequential::execute_and_verify;
 use crate::validate::{Finished, execute_trusted};
+use ledger::{AuditedView, Ledger, LedgerError, Tip};
+use schedule::StrikeRecord;
 
 pub use pipeline::{Durable, ImportCount, ImportEnd, ImportStop};
-
-/// What executes blocks.
-#[derive(Debug)]
-pub enum Engine {
-    /// The fleet's shards.
-    Shards(BlockExecutor),
-    /// alloy-evm's executor on the importing thread: the baseline of measurements.
-    Sequential,
-}
-
-impl From<BlockExecutor> for Engine {
-    fn from(executor: BlockExecutor) -> Self {
-        Self::Shards(executor)
-    }
-}
-
-impl Engine {
-    fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
-        let executed = match self {
-            Self::Shards(executor) => executor.execute(block, spec, parent, Vec::new()),
-            Self::Sequential => execute_and_verify(block, spec, parent),
-        };
-        match executed {
-            Err(error @ (ExecuteError::Rejected(_) | ExecuteError::State(_))) => {
-                Err(damage_behind(block, spec, parent).unwrap_or(error))
-            }
-            executed => executed,
-        }
-    }
-}
 
 /// Before a block is refused for what its execution came to: whether the state that it was executed on is
 /// the one that the parent's root covers. If not, the ledger is damaged and the block is not at fault.
 fn damage_behind(block: &Block, spec: &ChainSpec, parent: &Tip) -> Option<ExecuteError> {
     let view = AuditedView::of(parent)?;
-    let fork = spec.evm_env(&block.header).cfg_env.spec;
+    let fork = engine::spec_id(spec, &block.header);
     let senders = block.transactions.iter().map(|transaction| recover_sender(transaction, fork));
     // A signature that is bad is so on every state.
     let senders: Vec<Address> = senders.collect::<Result<_, _>>().ok()?;
     // How it ends is known already; what it reads counts.
-    let _ = execute_trusted(block, spec, &senders, &view, parent.intermediate_roots());
+    let _ = execute_trusted(block, spec, &senders, &view, state_roots(parent));
     view.into_damage().map(ExecuteError::from)
 }
 
@@ -107,7 +76,7 @@ pub struct Imported {
 #[derive(Debug)]
 pub struct Importer {
     fleet: Fleet,
-    engine: Engine,
+    engine: Box<dyn BlockEngine>,
     ledger: Arc<Ledger>,
     choice: ForkChoice,
     /// What is held against shards, as the ledger has it.
@@ -122,14 +91,14 @@ impl Importer {
     /// [`ExecuteError`] when the fleet cannot be told, or the ledger not be read.
     pub fn new(
         fleet: Fleet,
-        engine: impl Into<Engine>,
+        engine: impl BlockEngine + 'static,
         ledger: Arc<Ledger>,
         choice: ForkChoice,
     ) -> Result<Self, ExecuteError> {
         let strikes = ledger.strikes()?;
         fleet.restore_strikes(strikes.clone())?;
         fleet.set_world(Arc::clone(&ledger))?;
-        Ok(Self { fleet, engine: engine.into(), ledger, choice, strikes })
+        Ok(Self { fleet, engine: Box::new(engine), ledger, choice, strikes })
     }
 
     /// The ledger.
@@ -179,7 +148,7 @@ impl Importer {
         let head = self.ledger.head();
         let parent = self.parent(block, &head)?;
         self.lead(parent.way_there())?;
-        let verified = self.engine.execute(block, self.ledger.spec(), &parent);
+        let verified = self.execute(block, &parent);
         let verified = match verified {
             Ok(verified) => verified,
             Err(error) => {
@@ -190,10 +159,20 @@ impl Importer {
         self.adopt(&head, &parent, verified).map(Some)
     }
 
+    fn execute(&mut self, block: &Block, parent: &Tip) -> Result<Verified, ExecuteError> {
+        let spec = self.ledger.spec();
+        match self.engine.execute(block, spec, parent) {
+            Err(error @ (ExecuteError::Rejected(_) | ExecuteError::State(_))) => {
+                Err(damage_behind(block, spec, parent).unwrap_or(error))
+            }
+            executed => executed,
+        }
+    }
+
     /// Executes a block on the state that the fleet holds, which may not be committed yet, and leads
     /// the fleet on. Nothing is committed.
     fn execute_next(&mut self, block: &Block, parent: &Tip) -> Result<Imported, ExecuteError> {
-        let verified = self.engine.execute(block, self.ledger.spec(), parent)?;
+        let verified = self.execute(block, parent)?;
         let Verified { tip, finished, stats, .. } = verified;
         self.lead(tip.delta().into_iter())?;
         Ok(Imported { place: Place::Executed, tip, finished, stats })

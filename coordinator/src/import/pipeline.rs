@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bo
 
 use super::{Imported, Importer, Place};
 use crate::execute::ExecuteError;
-use crate::ledger::{Ledger, LedgerError, Tip};
+use ledger::{Ledger, LedgerError, Tip};
 
 /// Executed blocks that wait to be made durable, at most.
 const QUEUE: usize = 16;
@@ -164,7 +164,7 @@ impl Importer {
             drop(pipeline);
             let committed = match committer {
                 Ok(committer) => committer.join().unwrap_or_else(|panic| {
-                    let reason = common::telemetry::panic_message(panic.as_ref());
+                    let reason = common::panic::panic_message(panic.as_ref());
                     Err(LedgerError::Damaged { what: "the committer".into(), reason })
                 }),
                 Err(source) => Err(LedgerError::Io { path: "committer".into(), source }),

@@ -20,7 +20,7 @@ use serde::de::IgnoredAny;
 use super::json::from_bytes;
 use super::source::Source;
 use super::{InputError, MAX_INPUT_BYTES, StateBuilder};
-use crate::ledger::Origin;
+use ledger::Origin;
 
 /// The gas limit of a genesis that states zero.
 const DEFAULT_GAS_LIMIT: u64 = 4_712_388;

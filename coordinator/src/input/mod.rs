@@ -218,14 +218,14 @@ pub fn detect(path: &Path) -> Result<InputKind, InputError> {
 
 /// Accounts and their code in canonical order, whatever order they come in.
 #[derive(Default)]
-pub(crate) struct StateBuilder {
+pub struct StateBuilder {
     accounts: Vec<AccountRecord>,
     code: BTreeMap<B256, Bytes>,
 }
 
 impl StateBuilder {
     /// Adds an account, without its zero slots.
-    pub(crate) fn add(
+    pub fn add(
         &mut self,
         address: Address,
         balance: U256,
@@ -253,7 +253,9 @@ impl StateBuilder {
         });
     }
 
-    pub(crate) fn finish(mut self) -> (Vec<AccountRecord>, Vec<(B256, Bytes)>) {
+    /// The accounts in order of address, and their code.
+    #[must_use]
+    pub fn finish(mut self) -> (Vec<AccountRecord>, Vec<(B256, Bytes)>) {
         self.accounts.sort_unstable_by_key(|record| record.address);
         (self.accounts, self.code.into_iter().collect())
     }

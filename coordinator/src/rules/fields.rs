@@ -5,7 +5,7 @@ use alloy_hardforks::EthereumHardforks;
 use common::chain_spec::ActiveSpec;
 
 use super::broken;
-use crate::validate::Rejection;
+use crate::rules::Rejection;
 
 /// The header fields that forks have brought, and whether a block has them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

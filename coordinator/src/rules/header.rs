@@ -9,7 +9,7 @@ use alloy_primitives::B64;
 use common::chain_spec::{ActiveSpec, ChainSpec};
 
 use super::{Fields, broken, expect, next_base_fee, next_difficulty, next_excess_blob_gas};
-use crate::validate::Rejection;
+use crate::rules::Rejection;
 
 /// The lowest gas limit of a block (Yellow Paper, equation 47).
 const MIN_GAS_LIMIT: u64 = 5000;

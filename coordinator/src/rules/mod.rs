@@ -11,41 +11,25 @@ mod fees;
 mod fields;
 mod header;
 mod ommers;
+mod rejection;
 
 use std::fmt::Display;
 use std::sync::Arc;
 
-use alloy_consensus::Header;
 use alloy_hardforks::EthereumHardforks;
-use alloy_primitives::{B256, U256};
-use common::block::Block;
+use alloy_primitives::U256;
+use common::block::{Ancestor, Block};
 use common::chain_spec::ChainSpec;
-
-use crate::validate::Rejection;
 
 pub use difficulty::next_difficulty;
 pub use fees::{next_base_fee, next_excess_blob_gas};
 pub use fields::Fields;
 pub use ommers::MAX_OMMERS;
-
-/// How far back ommers look: an ommer is a child of one of these ancestors, the parent excepted
-/// (Yellow Paper, section 11.1: at most six generations).
-pub const MAX_ANCESTORS: usize = 7;
+pub use rejection::Rejection;
 
 /// The largest encoding of a block from Osaka on (EIP-7934): 10 MiB less 2 MiB for what the
 /// consensus layer adds.
 pub const MAX_ENCODED_BLOCK: usize = (10 << 20) - (2 << 20);
-
-/// A block that precedes another on its chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ancestor {
-    /// Its hash.
-    pub hash: B256,
-    /// Its header.
-    pub header: Header,
-    /// The hashes of the ommers that it includes.
-    pub ommers: Vec<B256>,
-}
 
 /// What a block follows.
 #[derive(Debug, Clone, Copy)]

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use alloy_primitives::B256;
-use common::block::{Block, Ommers};
+use common::block::{Ancestor, Block, MAX_ANCESTORS, Ommers};
 use common::chain_spec::{ActiveSpec, ChainSpec};
 
+use super::broken;
 use super::header::check_header;
-use super::{Ancestor, MAX_ANCESTORS, broken};
-use crate::validate::Rejection;
+use crate::rules::Rejection;
 
 /// The most ommers that a block can include.
 pub const MAX_OMMERS: usize = 2;

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+use alloy_consensus::Header;
 use alloy_consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
-use alloy_primitives::{B64, Bytes};
-use common::block::Ommers;
+use alloy_primitives::{B64, B256, Bytes};
+use common::block::{MAX_ANCESTORS, Ommers};
 
 use super::*;
-use crate::blocktest::networks::chain_spec;
+use common::chain_spec::ChainSpec;
 
 mod edges;
 
@@ -22,7 +23,7 @@ struct Chain {
 impl Chain {
     /// A genesis of `network` and a few blocks after it.
     fn of(network: &str) -> Self {
-        let spec = chain_spec(network, None).unwrap();
+        let spec = ChainSpec::of_network(network).unwrap();
         let mut genesis = Header {
             difficulty: U256::from(1_000_000u64),
             gas_limit: 10_000_000,
@@ -270,7 +271,7 @@ fn osaka_limits_the_blocks_encoding() {
 }
 
 fn difficulty(network: &str, number: u64, ommers: bool, elapsed: u64) -> U256 {
-    let spec = chain_spec(network, None).unwrap();
+    let spec = ChainSpec::of_network(network).unwrap();
     let parent = Header {
         number: number - 1,
         timestamp: 1000,
@@ -388,7 +389,7 @@ fn ommers_older_than_six_generations_are_refused() {
 
 /// London's first two blocks after a genesis of this base fee and fullness.
 fn base_fee_after(base_fee: u64, gas_used: u64, gas_limit: u64) -> u128 {
-    let spec = chain_spec("London", None).unwrap();
+    let spec = ChainSpec::of_network("London").unwrap();
     let parent = Header { base_fee_per_gas: Some(base_fee), gas_used, gas_limit, ..Header::default() };
     next_base_fee(&parent, spec.after(U256::ZERO)).unwrap()
 }
@@ -425,7 +426,7 @@ fn base_fees_are_those_of_alloy_where_its_64_bits_hold_them() {
 #[test]
 fn excess_blob_gas_is_that_of_alloy_where_its_64_bits_hold_it() {
     for network in ["Cancun", "Prague", "Osaka", "BPO1", "BPO2"] {
-        let spec = chain_spec(network, None).unwrap();
+        let spec = ChainSpec::of_network(network).unwrap();
         let params = spec.blob_params(0).unwrap();
         for excess in [0, 1 << 17, 3 << 17, 100 << 17, 400 << 17] {
             for (blobs, base_fee) in [(0, 7), (3, 7), (6, 1 << 40), (9, 7), (9, 1 << 50), (21, 1 << 30)] {
@@ -446,7 +447,7 @@ fn excess_blob_gas_is_that_of_alloy_where_its_64_bits_hold_it() {
 
 #[test]
 fn excess_blob_gas_beyond_64_bits_is_not_wrapped() {
-    let spec = chain_spec("Cancun", None).unwrap();
+    let spec = ChainSpec::of_network("Cancun").unwrap();
     let parent =
         Header { excess_blob_gas: Some(u64::MAX), blob_gas_used: Some(1 << 20), ..Header::default() };
     let expected = u128::from(u64::MAX) + (1 << 20) - (3 << 17);

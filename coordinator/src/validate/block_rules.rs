@@ -14,7 +14,7 @@ use alloy_primitives::{Address, U256};
 use common::account::Account;
 use common::block::{Block, Ommers};
 use common::chain_spec::ChainSpec;
-use executor_shard::engine::{CommitRules, Layered, Overlay, StateView};
+use engine::{CommitRules, Layered, Overlay, StateView};
 
 use super::deposit::deposits;
 use super::system_call::SystemCalls;
@@ -95,14 +95,14 @@ pub(super) fn after_transactions<V: StateView>(
 }
 
 /// Nobody can hold 2²⁵⁶ wei. The specification has no answer then, and clients differ.
-pub(crate) fn credit_overflows(address: Address) -> Rejection {
+pub fn credit_overflows(address: Address) -> Rejection {
     let reason = format!("{address} would hold 2^256 wei or more, which no state can hold");
     Rejection::Block { field: "balance", reason }
 }
 
 /// Of ommers that are known only by their hashes: whom they belong to is unknown, what the block's
 /// own miner gets for including them is not.
-pub(crate) fn unknown_ommers_reward(block: &Block, spec: &ChainSpec) -> Option<(Address, u128)> {
+pub fn unknown_ommers_reward(block: &Block, spec: &ChainSpec) -> Option<(Address, u128)> {
     let Ommers::Hashes(hashes) = &block.ommers else { return None };
     let base = base_block_reward(spec.at(&block.header), block.header.number)?;
     let extra = block_reward(base, hashes.len()) - block_reward(base, 0);

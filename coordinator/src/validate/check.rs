@@ -6,7 +6,7 @@ use alloy_primitives::{Address, KECCAK256_EMPTY};
 use common::account::Account;
 use common::block::Transaction;
 use common::work::{AccountReads, Effects, Executed, ReadSet, Transfer};
-use executor_shard::engine::{StateError, StateView};
+use engine::{StateError, StateView};
 
 /// Whether `executed` is what sequential execution of `transaction` gives on `view`.
 pub(super) fn is_valid<V: StateView>(
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use alloy_primitives::{B256, U256};
     use common::account::{AccountRecord, SlotValue};
-    use executor_shard::engine::MemoryState;
+    use engine::MemoryState;
     use proptest::prelude::*;
 
     const SENDER: Address = Address::repeat_byte(1);

@@ -5,12 +5,11 @@
 
 use alloy_consensus::ReceiptEnvelope;
 use alloy_eips::eip6110::MAINNET_DEPOSIT_CONTRACT_ADDRESS;
-use alloy_evm::eth::spec::EthExecutorSpec;
 use alloy_primitives::{B256, Bytes, U256, b256};
 use common::chain_spec::ActiveSpec;
 use common::id::TxIndex;
 
-use super::Rejection;
+use crate::rules::Rejection;
 
 /// The hash of `DepositEvent(bytes,bytes,bytes,bytes,bytes)`: an event's first topic.
 const DEPOSIT_EVENT: B256 = b256!("649bbc62d0e31342afea4e5cd82d4049e7e1ee912fc0889aa790803be39038c5");
@@ -34,7 +33,7 @@ const FIELDS: [(&str, usize, usize); 5] = [
 ///
 /// # Errors
 /// [`Rejection::DepositEvent`] for an event of another layout.
-pub(crate) fn deposits(active: ActiveSpec<'_>, receipts: &[ReceiptEnvelope]) -> Result<Bytes, Rejection> {
+pub fn deposits(active: ActiveSpec<'_>, receipts: &[ReceiptEnvelope]) -> Result<Bytes, Rejection> {
     let contract = active.deposit_contract_address().unwrap_or(MAINNET_DEPOSIT_CONTRACT_ADDRESS);
     let mut requests = Vec::new();
     for (receipt, index) in receipts.iter().zip(0..) {

@@ -75,7 +75,6 @@ fn short(bytes: &[u8]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::blocktest::networks::chain_spec;
     use alloy_consensus::Header;
     use alloy_eips::eip7685::Requests;
     use alloy_primitives::Bloom;
@@ -84,7 +83,7 @@ mod tests {
 
     /// An empty block of `network`, and what its execution gives.
     fn case(network: &str) -> (ChainSpec, Block, Finished) {
-        let spec = chain_spec(network, None).unwrap();
+        let spec = ChainSpec::of_network(network).unwrap();
         let (cancun, prague) = (spec.blob_params(0).is_some(), network == "Prague");
         let finished = Finished {
             receipts: vec![],

@@ -23,75 +23,23 @@ use common::block::{Block, Prelude};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
 use common::work::{Effects, Executed, TxOutcome};
-use executor_shard::engine::{Executor, Overlay, StateError, StateView};
+use engine::{Executor, Overlay, StateError, StateView};
 
-use crate::ledger::IntermediateRoots;
+use crate::rules::Rejection;
 
-pub(crate) use block_rules::{credit_overflows, unknown_ommers_reward};
-pub(crate) use deposit::deposits;
+pub use block_rules::{credit_overflows, unknown_ommers_reward};
+pub use deposit::deposits;
 pub use header::verify_header;
-pub(crate) use system_call::SYSTEM_CALL_GAS;
+pub use system_call::SYSTEM_CALL_GAS;
 
-/// Why a block is refused. The state does not move.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
-    /// One of its transactions cannot be part of it.
-    #[error("transaction {index}: {reason}")]
-    Transaction {
-        /// Which one.
-        index: TxIndex,
-        /// Why not.
-        reason: String,
-    },
-    /// Its header promises something else than execution gives.
-    #[error("header field {field} is {header}, execution gives {executed}")]
-    Header {
-        /// Which field.
-        field: &'static str,
-        /// What the header says.
-        header: String,
-        /// What execution gives.
-        executed: String,
-    },
-    /// A system contract that every block of the fork calls for requests has no code.
-    #[error(
-        "system contract {address} has no code, and without it no block of this fork is valid ({eip}); \
-         a genesis of this fork must deploy it"
-    )]
-    SystemContractEmpty {
-        /// Which contract.
-        address: Address,
-        /// The rule.
-        eip: &'static str,
-    },
-    /// A system contract that every block of the fork calls for requests fails.
-    #[error("the system call to {address} fails: {reason} ({eip})")]
-    SystemCallFailed {
-        /// Which contract.
-        address: Address,
-        /// The rule.
-        eip: &'static str,
-        /// How it fails.
-        reason: String,
-    },
-    /// The deposit contract has emitted an event of another layout.
-    #[error("transaction {index}: log {log} is no well-formed deposit event: {reason} (EIP-6110)")]
-    DepositEvent {
-        /// The transaction that emits it.
-        index: TxIndex,
-        /// Its position among the transaction's logs.
-        log: u32,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A rule about the block as a whole is broken.
-    #[error("{field}: {reason}")]
-    Block {
-        /// Which field of the block.
-        field: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
+/// State roots between the transactions of a block: receipts hold them before Byzantium. Whoever keeps
+/// the state trie gives them.
+pub trait StateRoots: std::fmt::Debug + Send {
+    /// The root after further changes.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`] when the trie cannot be read.
+    fn after(&mut self, changes: &[AccountDelta]) -> Result<B256, StateError>;
 }
 
 /// Why validation stops.
@@ -140,7 +88,7 @@ pub struct Validator<'a, V: StateView> {
     bloom: Bloom,
     reexecuted: u32,
     /// Where receipts hold state roots and the whole state is known.
-    roots: Option<IntermediateRoots>,
+    roots: Option<Box<dyn StateRoots>>,
 }
 
 /// Gas as it is counted towards the block.
@@ -165,9 +113,9 @@ impl<'a, V: StateView> Validator<'a, V> {
         block: &'a Block,
         spec: &'a ChainSpec,
         base: V,
-        roots: Option<IntermediateRoots>,
+        roots: Option<Box<dyn StateRoots>>,
     ) -> Result<Self, ValidateError> {
-        let env = spec.evm_env(&block.header);
+        let env = engine::evm_env(spec, &block.header);
         let overlay = block_rules::before_transactions(block, spec, env.clone(), &base)?;
         let byzantium = spec.at(&block.header).is_byzantium_active_at_block(block.header.number);
         let mut roots = roots.filter(|_| !byzantium);
@@ -344,7 +292,7 @@ pub fn execute_trusted<V: StateView>(
     spec: &ChainSpec,
     senders: &[Address],
     base: V,
-    roots: Option<IntermediateRoots>,
+    roots: Option<Box<dyn StateRoots>>,
 ) -> Result<Finished, ValidateError> {
     let mut validator = Validator::begin(block, spec, base, roots)?;
     for sender in senders {

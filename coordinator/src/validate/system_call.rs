@@ -11,7 +11,7 @@ use alloy_eips::eip7251::{CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, CONSOLIDATION
 use alloy_eips::eip7685::Requests;
 use alloy_evm::EvmEnv;
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY};
-use executor_shard::engine::{BlockDb, Layered, StateError, StateView};
+use engine::{BlockDb, Layered, StateError, StateView};
 use revm::context::result::{EVMError, ExecutionResult, HaltReason};
 use revm::context::{BlockEnv, CfgEnv, ContextSetters, TxEnv};
 use revm::handler::{
@@ -23,7 +23,7 @@ use super::{Rejection, ValidateError};
 
 /// The gas of a system call (EIP-4788). Nobody pays for it, and no block counts it. revm's own system
 /// calls have more: they add Amsterdam's reservoir (EIP-8037) under every fork.
-pub(crate) const SYSTEM_CALL_GAS: u64 = 30_000_000;
+pub const SYSTEM_CALL_GAS: u64 = 30_000_000;
 
 /// A contract whose answer is a list of requests.
 struct RequestContract {

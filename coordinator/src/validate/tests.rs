@@ -5,11 +5,11 @@ use alloy_consensus::{Header, SignableTransaction, TxLegacy};
 use alloy_primitives::{Signature, U256};
 use common::block::Ommers;
 use common::id::Height;
-use executor_shard::engine::MemoryState;
+use engine::MemoryState;
 
 use super::*;
-use crate::blocktest::networks::chain_spec;
-use crate::ledger::{Ledger, Origin};
+use common::chain_spec::ChainSpec;
+use ledger::{Ledger, Origin};
 
 const MINER: Address = Address::repeat_byte(7);
 
@@ -27,7 +27,7 @@ fn block(transactions: Vec<common::block::Transaction>, ommers: Ommers) -> Block
 
 #[test]
 fn a_block_does_not_end_before_its_last_transaction() {
-    let spec = chain_spec("Frontier", None).unwrap();
+    let spec = ChainSpec::of_network("Frontier").unwrap();
     let unsigned = TxLegacy { gas_limit: 21_000, ..TxLegacy::default() };
     let transaction = unsigned.into_signed(Signature::new(U256::from(1), U256::from(1), false)).into();
     let block = block(vec![transaction], Ommers::Headers(vec![]));
@@ -38,7 +38,7 @@ fn a_block_does_not_end_before_its_last_transaction() {
 
 #[test]
 fn a_block_does_not_go_on_after_its_last_transaction() {
-    let spec = chain_spec("Frontier", None).unwrap();
+    let spec = ChainSpec::of_network("Frontier").unwrap();
     let block = block(vec![], Ommers::Headers(vec![]));
     let mut validator = Validator::begin(&block, &spec, MemoryState::default(), None).unwrap();
     assert!(validator.advance(MINER, None).is_err());
@@ -47,7 +47,7 @@ fn a_block_does_not_go_on_after_its_last_transaction() {
 #[test]
 fn a_miner_is_paid_for_ommers_of_which_only_the_hashes_are_known() {
     // Frontier: 5 ether, and a 32nd of it for each ommer (Yellow Paper, section 11.3).
-    let spec = chain_spec("Frontier", None).unwrap();
+    let spec = ChainSpec::of_network("Frontier").unwrap();
     let ether = U256::from(1_000_000_000_000_000_000u64);
     for count in [0usize, 1, 2] {
         let block = block(vec![], Ommers::Hashes(vec![B256::repeat_byte(1); count]));
@@ -73,8 +73,8 @@ fn receipts_before_byzantium_are_whole_only_with_state_roots() {
     };
     let block = block(vec![], Ommers::Headers(vec![]));
     for (network, without) in [("Frontier", false), ("Byzantium", true)] {
-        let ledger = Ledger::begin(origin(chain_spec(network, None).unwrap())).unwrap();
-        let roots = ledger.head().intermediate_roots();
+        let ledger = Ledger::begin(origin(ChainSpec::of_network(network).unwrap())).unwrap();
+        let roots = crate::execute::state_roots(&ledger.head());
         assert!(roots.is_some());
         let rooted = |roots| {
             let finished = execute_trusted(&block, ledger.spec(), &[], MemoryState::default(), roots);

@@ -7,7 +7,7 @@ use common::digest::ContentDigest;
 use common::message::SnapshotChunk;
 
 use super::stored::Stored;
-use crate::engine::{MemoryState, StateError};
+use engine::{MemoryState, StateError};
 
 /// Where the snapshot goes.
 #[derive(Debug)]

@@ -8,7 +8,6 @@ mod filling;
 mod stored;
 #[cfg(test)]
 mod stored_tests;
-mod view;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -18,12 +17,12 @@ use common::account::Delta;
 use common::chain_spec::ChainSpec;
 use common::id::{StateRef, WorldId};
 use common::message::StateSummary;
+use engine::replica_view::{Base, ReplicaView};
 
-use crate::engine::{MemoryState, StateError};
+use engine::{MemoryState, StateError};
 
 pub use filling::{Filling, SnapshotSum};
 pub use stored::StoredError;
-pub use view::{Base, Consequence, ReplicaView};
 
 use filling::Target;
 use stored::Stored;
@@ -213,10 +212,10 @@ impl Replica {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::engine::StateView;
     use alloy_primitives::Address;
     use common::account::{Account, AccountDelta, AccountRecord, SlotValue};
     use common::id::Height;
+    use engine::StateView;
 
     const ADDRESS: Address = Address::repeat_byte(3);
 

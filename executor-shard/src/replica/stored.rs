@@ -14,9 +14,9 @@ use common::codec;
 use common::message::{SnapshotChunk, StateSummary};
 use redb::{Database, Durability, ReadableDatabase, TableDefinition, WriteTransaction};
 
-use super::view::{Base, ReplicaView};
-use crate::engine::StateError;
-use crate::store::{DiskState, StateCache, StateWriter, storage_error};
+use engine::StateError;
+use engine::replica_view::{Base, ReplicaView};
+use engine::store::{DiskState, StateCache, StateWriter, storage_error};
 
 /// The database's file in its folder.
 const FILE: &str = "replica.redb";

@@ -10,8 +10,8 @@ use common::id::{Height, StateRef, WorldId};
 use common::message::{SnapshotChunk, StateSummary};
 
 use super::*;
-use crate::engine::{MemoryState, StateView};
-use crate::store::Cursor;
+use engine::store::Cursor;
+use engine::{MemoryState, StateView};
 
 fn state_ref(height: u64) -> StateRef {
     let block_hash = keccak256(height.to_be_bytes());

@@ -91,8 +91,7 @@ impl<'a> Act<'a> {
         let options = ["--seed", &seed, "--txs", &txs, "--mix", mix, "--accounts", accounts];
         let chain = Chain::generate(script.blocks, &options)?;
         let random_plan = format!("random:{seed}");
-        let poison_plan = format!("poison:{seed}");
-        let plan = random.one_of("auto", &["auto", "auto", &random_plan, &poison_plan]).to_owned();
+        let plan = random.one_of("auto", &["auto", "auto", "each", &random_plan]).to_owned();
         let data = scene.path(&format!("chain-{}", script.number));
         let verify = random.one_of("0", &["0", "0.2", "1"]);
         let world = World::start(scene, chain.genesis(), data.clone(), [&plan, verify], script.shards)?;

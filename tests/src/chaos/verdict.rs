@@ -116,7 +116,7 @@ fn path(path: &Path) -> Result<&str> {
 /// Runs a command that must succeed; what it has printed.
 fn command(scene: &Scene, line: &[&str]) -> Result<String> {
     let name = line.first().copied().unwrap_or_default();
-    let mut process = Process::start(scene, name, Binary::Coordinator, line)?;
+    let mut process = Process::start(scene, name, Binary::of(line), line)?;
     let code = process.exit_code(within(COMMAND_WITHIN))?;
     ensure!(code == 0, "{name} ended with {code}: {}", process.stderr()?);
     process.stdout()

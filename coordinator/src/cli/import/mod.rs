@@ -14,28 +14,28 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use common::launch::{ParentWatch, stop_asked};
-use common::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
-use common::telemetry::TelemetryArgs;
 use indicatif::ProgressBar;
 use net::serve::Bound;
 use net::wire::fleet_service;
+use tasks::launch::{ParentWatch, stop_asked};
+use tasks::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
+use tasks::telemetry::TelemetryArgs;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::children::Children;
-use super::console::tell;
 use super::fleet::{self, Crew, FleetArgs};
 use super::run::complaint;
 use super::serve::open_ledger;
 use super::timeline;
 use crate::api::{ChainHandle, StepDown, blocks_service};
-use crate::execute::BlockExecutor;
+use crate::execute::{BlockEngine, BlockExecutor};
 use crate::fleet::{Fleet, FleetError};
-use crate::import::{Engine, ForkChoice, ImportStop, Importer};
-use crate::ledger::Ledger;
+use crate::import::{ForkChoice, ImportStop, Importer};
+use ledger::Ledger;
 use source::Source;
 use tally::Tally;
+use tasks::console::tell;
 
 /// How many shards are started if nothing else is said.
 const SHARDS: u32 = 2;
@@ -71,10 +71,6 @@ pub struct ImportArgs {
     #[command(flatten)]
     pub fleet: FleetArgs,
 
-    /// Execute without shards, with alloy-evm's own block executor on one thread: the baseline
-    #[arg(long, conflicts_with_all = ["plan", "in_process", "shards", "threads", "listen"])]
-    pub sequential: bool,
-
     /// Serve further shards, and `coordinator status`, at this address; port 0 takes any free port
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
@@ -93,15 +89,25 @@ pub struct ImportArgs {
 }
 
 /// Imports the files until they end, a block is refused, or it is asked to stop.
-pub(super) async fn import(args: ImportArgs, telemetry: TelemetryArgs) -> anyhow::Result<Exit> {
+///
+/// # Errors
+/// What stops the import, a block that is refused included. What was reported is durable.
+pub async fn import(
+    args: ImportArgs,
+    telemetry: TelemetryArgs,
+    baseline: Option<Box<dyn BlockEngine>>,
+) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
-    let crew = if args.sequential { Crew::nobody() } else { args.fleet.crew(SHARDS, &telemetry)? };
+    let crew = match &baseline {
+        Some(_) => Crew::nobody(),
+        None => args.fleet.crew(SHARDS, &telemetry)?,
+    };
     let bar = tally::progress_bar(source::total_bytes(&args.inputs)?);
     let bound = crew.bind(args.listen).await?;
     let supervisor = Supervisor::new("coordinator");
     let stop = CancellationToken::new();
-    let setting = start(args, crew, bound, &bar, &supervisor.handle()).await?;
+    let setting = start(args, crew, baseline, bound, &bar, &supervisor.handle()).await?;
     let (fleet, ledger) = (setting.fleet.clone(), Arc::downgrade(setting.importer.ledger()));
     let job = setting.job(bar, stop.clone());
     let mut worker = tokio::task::spawn_blocking(move || job.run());
@@ -144,6 +150,7 @@ struct Setting {
 async fn start(
     args: ImportArgs,
     crew: Crew,
+    baseline: Option<Box<dyn BlockEngine>>,
     bound: Option<Bound>,
     bar: &ProgressBar,
     supervisor: &SupervisorHandle,
@@ -154,11 +161,8 @@ async fn start(
     let fleet = Fleet::start(epoch, args.fleet.options(), supervisor)?;
     let told = timeline::tell(fleet.events(), bar.clone(), false, supervisor.shutdown_token());
     supervisor.spawn_critical("timeline", told);
-    let engine = if args.sequential {
-        Engine::Sequential
-    } else {
-        BlockExecutor::new(fleet.clone(), args.fleet.execute_options()).into()
-    };
+    let engine =
+        baseline.unwrap_or_else(|| Box::new(BlockExecutor::new(fleet.clone(), args.fleet.execute.options())));
     let importer = Importer::new(fleet.clone(), engine, Arc::clone(&ledger), ForkChoice::Heaviest)?;
     let chain = ChainHandle::importing(ledger);
     let mut routes = Routes::builder();

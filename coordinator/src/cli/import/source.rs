@@ -135,7 +135,7 @@ impl Drop for Source {
         if let Some(decoder) = self.decoder.take().filter(|_| !self.stop.is_cancelled())
             && let Err(panic) = decoder.join()
         {
-            let reason = common::telemetry::panic_message(panic.as_ref());
+            let reason = common::panic::panic_message(panic.as_ref());
             tracing::error!(reason, "the decoding thread panicked");
         }
     }

@@ -6,12 +6,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::super::console::{OutputError, print_json, print_line};
-use super::super::report::millis;
 use super::head_of;
 use crate::api::ChainHandle;
 use crate::import::{Durable, ImportCount, Place};
-use crate::ledger::Ledger;
+use ledger::Ledger;
+use tasks::console::millis;
+use tasks::console::{OutputError, print_json, print_line};
 
 /// A bar over the bytes of the files; a spinner where they have no known end. Nothing is drawn in
 /// a pipe.

@@ -128,7 +128,7 @@ fn fields_of_amsterdam_are_refused() {
 
 /// The difficulty after a parent of this one.
 fn difficulty_after(network: &str, parent: Header, elapsed: u64) -> U256 {
-    let spec = chain_spec(network, None).unwrap();
+    let spec = ChainSpec::of_network(network).unwrap();
     let header = Header { timestamp: 1000, ommers_hash: EMPTY_OMMER_ROOT_HASH, ..parent };
     next_difficulty(&header, 1000 + elapsed, spec.after(U256::ZERO)).unwrap()
 }
@@ -145,7 +145,7 @@ fn difficulty_does_not_fall_below_its_minimum_and_the_bomb_comes_on_top() {
 #[test]
 fn a_fork_holds_from_its_own_block_on() {
     // Byzantium's first block: its parent has an ommer, which counts from there on (EIP-100).
-    let spec = chain_spec("EIP158ToByzantiumAt5", None).unwrap();
+    let spec = ChainSpec::of_network("EIP158ToByzantiumAt5").unwrap();
     let parent = |number: u64| Header {
         number,
         timestamp: 1000,

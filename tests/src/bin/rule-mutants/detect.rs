@@ -63,13 +63,13 @@ enum Ran {
 impl Detectors {
     /// The detectors that what was built gives.
     pub(crate) fn new(built: Built, arguments: &Arguments, suites: &[PathBuf]) -> Self {
-        let Built { tests, coordinator, tree } = built;
+        let Built { tests, coordinator, lab, tree } = built;
         let mut list = Vec::new();
         let mut add = |by, line: Vec<String>, read| {
             list.push(Detector { by, line, read, usual: Duration::ZERO });
         };
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let program = coordinator.display().to_string();
+        let program = lab.display().to_string();
         for (_, path) in &tests {
             add("unit tests", [words(&[&path.display().to_string()]), words(&NEAR)].concat(), failed_tests);
         }

@@ -19,15 +19,17 @@ const SWITCH_CRATE: &str = "common";
 
 /// The crates that mistakes are planted in, or that use those: what they are built with. Their tests
 /// are the first detectors.
-const CRATES: [&str; 3] = ["common", "executor-shard", "coordinator"];
+const CRATES: [&str; 7] = ["common", "engine", "executor-shard", "schedule", "ledger", "coordinator", "lab"];
 
 /// What was built.
 #[derive(Debug, Clone)]
 pub(crate) struct Built {
     /// The unit tests: crate and binary.
     pub(crate) tests: Vec<(String, PathBuf)>,
-    /// The `coordinator` binary.
+    /// The `coordinator` binary; `lab` is beside it.
     pub(crate) coordinator: PathBuf,
+    /// The `lab` binary.
+    pub(crate) lab: PathBuf,
     /// Where the tree is.
     pub(crate) tree: PathBuf,
 }
@@ -179,10 +181,12 @@ pub(crate) fn build(tree: &Path, target: &Path) -> Result<Built> {
         packages.extend(["-p", name]);
     }
     let tests = cargo(&[&["test", "--no-run", "--lib"], packages.as_slice()].concat())?;
-    let binaries = cargo(&["build", "-p", "coordinator", "--bin", "coordinator"])?;
-    let coordinator = binaries.into_iter().find(|(name, _)| name == "coordinator");
-    let (_, coordinator) = coordinator.context("cargo built no coordinator")?;
-    Ok(Built { tests, coordinator, tree: tree.to_path_buf() })
+    let binaries = cargo(&["build", "-p", "coordinator", "-p", "lab", "--bins"])?;
+    let binary = |wanted: &str| {
+        let found = binaries.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, path)| path.clone()).with_context(|| format!("cargo built no {wanted}"))
+    };
+    Ok(Built { tests, coordinator: binary("coordinator")?, lab: binary("lab")?, tree: tree.to_path_buf() })
 }
 
 /// The executables that cargo names, with the names of their targets.

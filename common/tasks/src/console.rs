@@ -1,0 +1,87 @@
+//! What a command says: data on standard output, messages on standard error.
+//!
+//! The macros of the standard library panic when the reader of a pipe has gone. Here a closed
+//! standard output is an error, [`OutputError::Closed`], that ends the command quietly; a message that
+//! cannot be written to standard error is dropped.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Why data could not be printed.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The reader of the pipe has gone, for example `head -1` after its line.
+    #[error("the reader of standard output has gone")]
+    Closed,
+    /// The file or device behind standard output fails.
+    #[error("standard output cannot be written: {0}")]
+    Failed(#[source] io::Error),
+    /// A value that cannot be written as JSON.
+    #[error("a line of JSON cannot be made: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl From<io::Error> for OutputError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == ErrorKind::BrokenPipe { Self::Closed } else { Self::Failed(error) }
+    }
+}
+
+impl OutputError {
+    /// Whether a command failed only because nobody reads its output any more.
+    pub fn is_closed(error: &anyhow::Error) -> bool {
+        error.chain().any(|cause| matches!(cause.downcast_ref(), Some(Self::Closed)))
+    }
+}
+
+/// Milliseconds with microsecond precision.
+#[must_use]
+pub fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Prints a line. It has left this process when this returns.
+pub fn print_line(line: impl fmt::Display) -> Result<(), OutputError> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// Prints a value as one line of JSON.
+pub fn print_json(value: &impl Serialize) -> Result<(), OutputError> {
+    print_line(serde_json::to_string(value)?)
+}
+
+/// Writes a message to standard error, if anybody reads it.
+pub fn write_message(message: fmt::Arguments<'_>) {
+    // One write, so that the messages of two threads do not mix. There is nowhere to report a failure to.
+    let _ = io::stderr().write_all(format!("{message}\n").as_bytes());
+}
+
+/// Writes a message to standard error; arguments as for `format!`.
+#[macro_export]
+macro_rules! tell {
+    ($($argument:tt)*) => {
+        $crate::console::write_message(format_args!($($argument)*))
+    };
+}
+
+pub use crate::tell;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_pipe_without_reader_is_a_closed_output() {
+        let closed = OutputError::from(io::Error::from(ErrorKind::BrokenPipe));
+        let full = OutputError::from(io::Error::from(ErrorKind::StorageFull));
+        assert!(OutputError::is_closed(&anyhow::Error::new(closed).context("the last block")));
+        assert!(!OutputError::is_closed(&anyhow::Error::new(full)));
+        let of_a_peer = anyhow::Error::new(io::Error::from(ErrorKind::BrokenPipe));
+        assert!(!OutputError::is_closed(&of_a_peer), "a peer's connection is not standard output");
+    }
+}

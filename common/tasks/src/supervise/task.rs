@@ -1,0 +1,268 @@
+//! Starting tasks and threads under supervision, and watching each to its end.
+//!
+//! Every start goes through [`Watch`], which settles the entry in the registry exactly once, also
+//! when the future is dropped. What an end means is not decided here but in the registry.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::restart::{Restart, RestartWindow, Verdict};
+use super::thread::{BoxError, WatchedThread};
+use super::{End, Policy, Shared, TaskKind, TaskStatus, lock};
+use common::panic::panic_message;
+
+/// One run of a task.
+type Run = Pin<Box<dyn Future<Output = End> + Send>>;
+
+/// Spawns tasks and threads that the supervisor owns. May be used from any thread.
+///
+/// Once the drain is over, nothing is started any more (logged as a warning).
+#[derive(Debug, Clone)]
+pub struct SupervisorHandle {
+    shared: Arc<Shared>,
+}
+
+impl SupervisorHandle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// A token that is cancelled when shutdown begins. Cancelling it stops only those who hold it or
+    /// its clones, not the process.
+    #[must_use]
+    pub fn shutdown_token(&self) -> CancellationToken {
+        self.shared.stop.child_token()
+    }
+
+    /// Starts a task whose end before shutdown, also without an error, ends the process. During
+    /// shutdown it is to return; an error or a panic is a failure even then.
+    pub fn spawn_critical<F, E>(&self, name: impl Into<Arc<str>>, future: F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.spawn_once(name.into(), Policy::Critical, future);
+    }
+
+    /// Starts a task that may end. If it fails, that is logged and counted.
+    pub fn spawn_job<F, E>(&self, name: impl Into<Arc<str>>, future: F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.spawn_once(name.into(), Policy::Job, future);
+    }
+
+    /// Starts a task that is made again by `factory` whenever it ends before shutdown, however that
+    /// came about, as often and as soon as `restart` says. Beyond that its end is a critical one.
+    pub fn spawn_restarting<M, F, E>(&self, name: impl Into<Arc<str>>, restart: Restart, mut factory: M)
+    where
+        M: FnMut() -> F + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let Some(watch) = self.admit(name.into(), TaskKind::Task, Policy::Restart(restart)) else { return };
+        let make_run = move || run_of(factory());
+        self.start(watch, |watch| run_restarting(watch, restart, make_run));
+    }
+
+    /// Starts a named OS thread at once. Its end before shutdown, also without an error, ends the
+    /// process; a panic is seen through its `JoinHandle`. It has to watch the shutdown token (or a
+    /// channel that closes) by itself.
+    pub fn spawn_thread<B, E>(&self, name: impl Into<Arc<str>>, body: B)
+    where
+        B: FnOnce() -> Result<(), E> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let Some(watch) = self.admit(name.into(), TaskKind::Thread, Policy::Critical) else { return };
+        self.start(watch, |watch| {
+            let thread = WatchedThread::start(&watch.name, body);
+            async move { watch.settle(end_of_thread(thread).await) }
+        });
+    }
+
+    /// As [`spawn_restarting`](Self::spawn_restarting), for an OS thread: `factory` makes the body of
+    /// each run, and each run has a new thread of the same name. What a run that ended abruptly had
+    /// in hand is for the body's own drop guards to hand back.
+    pub fn spawn_restarting_thread<M, B, E>(
+        &self,
+        name: impl Into<Arc<str>>,
+        restart: Restart,
+        mut factory: M,
+    ) where
+        M: FnMut() -> B + Send + 'static,
+        B: FnOnce() -> Result<(), E> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let Some(watch) = self.admit(name.into(), TaskKind::Thread, Policy::Restart(restart)) else { return };
+        let thread_name = watch.name.clone();
+        let make_run =
+            move || -> Run { Box::pin(end_of_thread(WatchedThread::start(&thread_name, factory()))) };
+        self.start(watch, |watch| run_restarting(watch, restart, make_run));
+    }
+
+    /// All tasks and threads, in the order they were started; jobs only while they run.
+    #[must_use]
+    pub fn status(&self) -> Vec<TaskStatus> {
+        lock(&self.shared.registry).status()
+    }
+
+    /// How many jobs have failed.
+    #[must_use]
+    pub fn failed_jobs(&self) -> u64 {
+        lock(&self.shared.registry).failed_jobs()
+    }
+
+    fn spawn_once<F, E>(&self, name: Arc<str>, policy: Policy, future: F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let Some(watch) = self.admit(name, TaskKind::Task, policy) else { return };
+        let run = run_of(future);
+        self.start(watch, |watch| async move { watch.settle(watched(run).await) });
+    }
+
+    fn admit(&self, name: Arc<str>, kind: TaskKind, policy: Policy) -> Option<Watch> {
+        let admitted = lock(&self.shared.registry).admit(name.clone(), kind, policy);
+        let Some(id) = admitted else {
+            tracing::warn!(supervisor = &*self.shared.name, task = &*name, "not started: already drained");
+            return None;
+        };
+        Some(Watch { shared: self.shared.clone(), id, name, settled: false })
+    }
+
+    /// Puts what `watcher` makes into the set of tasks; `watcher` is not called without a runtime.
+    fn start<W, F>(&self, watch: Watch, watcher: W)
+    where
+        W: FnOnce(Watch) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Some(runtime) = self.shared.runtime.clone().or_else(|| Handle::try_current().ok()) else {
+            return watch.settle(End::NotStarted("no tokio runtime".to_owned()));
+        };
+        let watcher = watcher(watch);
+        let mut tasks = lock(&self.shared.tasks);
+        // Those that have ended have settled already; this only frees them.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_on(watcher, &runtime);
+    }
+}
+
+/// Watches one entry of the registry to its end.
+struct Watch {
+    shared: Arc<Shared>,
+    id: u64,
+    name: Arc<str>,
+    settled: bool,
+}
+
+impl Watch {
+    fn settle(mut self, end: End) {
+        self.settled = true;
+        self.shared.settle(self.id, &self.name, end);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.shared.stop.is_cancelled()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        let panicking = std::thread::panicking();
+        let end = if panicking { End::Panicked("while it was dropped".to_owned()) } else { End::Dropped };
+        self.shared.settle(self.id, &self.name, end);
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl End {
+    /// The end of something that returned.
+    pub(super) fn of<E: Into<BoxError>>(result: Result<(), E>) -> Self {
+        match result {
+            Ok(()) => Self::Returned,
+            Err(error) => Self::Failed(with_causes(&*error.into())),
+        }
+    }
+}
+
+/// The error and its causes in one line, without those that the text names already.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn run_of<F, E>(future: F) -> Run
+where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<BoxError>,
+{
+    Box::pin(async move { End::of(future.await) })
+}
+
+async fn end_of_thread(started: std::io::Result<WatchedThread>) -> End {
+    match started {
+        Ok(thread) => thread.ended().await,
+        Err(error) => End::NotStarted(error.to_string()),
+    }
+}
+
+/// Runs to the end; a panic is an end too.
+async fn watched(mut run: Run) -> End {
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {
+        Ok(poll) => poll,
+        Err(payload) => Poll::Ready(End::Panicked(panic_message(payload.as_ref()))),
+    })
+    .await
+}
+
+/// Runs again and again, until shutdown or until the restarts are used up.
+async fn run_restarting(watch: Watch, restart: Restart, mut make_run: impl FnMut() -> Run) {
+    let begun = Instant::now();
+    let mut window = RestartWindow::new(restart);
+    loop {
+        let end = match catch_unwind(AssertUnwindSafe(&mut make_run)) {
+            Ok(run) => watched(run).await,
+            Err(payload) => End::Panicked(panic_message(payload.as_ref())),
+        };
+        if watch.is_stopping() {
+            return watch.settle(end);
+        }
+        let Verdict::RestartAfter(delay) = window.ended(begun.elapsed()) else {
+            return watch.settle(End::RestartsExhausted { limit: restart.limit(), last: Box::new(end) });
+        };
+        let (supervisor, task) = (&*watch.shared.name, &*watch.name);
+        tracing::warn!(supervisor, task, ?delay, "starting again, as it {end}");
+        lock(&watch.shared.registry).back_off(watch.id);
+        tokio::select! {
+            biased;
+            () = watch.shared.stop.cancelled() => return watch.settle(End::Returned),
+            () = tokio::time::sleep(delay) => lock(&watch.shared.registry).restarted(watch.id),
+        }
+    }
+}

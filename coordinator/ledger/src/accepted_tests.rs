@@ -1,0 +1,103 @@
+//! The journal of accepted blocks: what is acknowledged survives a power cut, what has ended is gone.
+#![allow(clippy::unwrap_used)]
+
+use common::id::ShardId;
+
+use super::tests::{Disk, block_after, next, origin};
+use super::*;
+use common::strikes::StrikeRecord;
+
+fn hashes(ledger: &Ledger) -> Vec<B256> {
+    ledger.accepted().unwrap().into_iter().map(|accepted| accepted.block.hash).collect()
+}
+
+/// Two blocks that may follow the head.
+fn two_blocks(ledger: &Ledger) -> (Block, Block) {
+    (block_after(&ledger.head(), 1), block_after(&ledger.head(), 2))
+}
+
+fn parked() -> Parked {
+    Parked { index: None, convicted: true, reason: "it kills".into(), at: 7 }
+}
+
+#[test]
+fn acknowledged_blocks_survive_a_power_cut_in_their_order() {
+    let disk = Disk::default();
+    let ledger = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap();
+    assert!(ledger.accepted().unwrap().is_empty());
+    let (one, other) = two_blocks(&ledger);
+    ledger.accept([(5, &one)]).unwrap();
+    ledger.accept([(3, &other)]).unwrap();
+    let again = Ledger::on_backend(disk.rebooted(), origin(), LedgerOptions::small()).unwrap();
+    assert_eq!(hashes(&again), vec![other.hash, one.hash]);
+    assert_eq!(again.accepted().unwrap()[1].block, one);
+}
+
+#[test]
+fn a_block_leaves_the_journal_in_the_transaction_that_makes_it_the_chains() {
+    let disk = Disk::default();
+    let ledger = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap();
+    let (one, other) = two_blocks(&ledger);
+    ledger.accept([(0, &one), (1, &other)]).unwrap();
+    ledger.commit(&next(&ledger.head(), 1)).unwrap();
+    let again = Ledger::on_backend(disk.rebooted(), origin(), LedgerOptions::small()).unwrap();
+    assert_eq!(again.head().summary().state.block_hash, one.hash);
+    assert_eq!(hashes(&again), vec![other.hash]);
+}
+
+#[test]
+fn how_a_block_stands_is_durable_and_ends_with_it() {
+    let disk = Disk::default();
+    let ledger = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap();
+    let (one, other) = two_blocks(&ledger);
+    ledger.accept([(0, &one), (1, &other)]).unwrap();
+    ledger.change_accepted(&one.hash, |record| record.parked = Some(parked())).unwrap();
+    ledger.change_accepted(&other.hash, |record| record.starts = 4).unwrap();
+    let again = Ledger::on_backend(disk.rebooted(), origin(), LedgerOptions::small()).unwrap();
+    let records: Vec<AcceptedRecord> =
+        again.accepted().unwrap().into_iter().map(|accepted| accepted.record).collect();
+    let expected = [
+        AcceptedRecord { sequence: 0, starts: 0, parked: Some(parked()) },
+        AcceptedRecord { sequence: 1, starts: 4, parked: None },
+    ];
+    assert_eq!(records, expected);
+    again.discard_accepted(&one.hash).unwrap();
+    again.end_accepted([&other.hash]).unwrap();
+    assert!(again.accepted().unwrap().is_empty());
+    // One that has ended does not come back.
+    again.change_accepted(&one.hash, |record| record.parked = None).unwrap();
+    assert!(again.accepted().unwrap().is_empty());
+}
+
+#[test]
+fn a_coordinator_whose_term_has_passed_accepts_and_parks_nothing_more() {
+    let fence: Arc<dyn Fence> = Arc::new(MemoryFence::default());
+    let open = || Ledger::begin(origin()).unwrap().fenced(Arc::clone(&fence));
+    let (older, newer) = (open(), open());
+    older.raise_epoch().unwrap();
+    let (one, other) = two_blocks(&older);
+    older.accept([(0, &one)]).unwrap();
+    newer.raise_epoch().unwrap();
+    let refused = [
+        older.accept([(1, &other)]),
+        older.change_accepted(&one.hash, |record| record.starts = 1),
+        older.discard_accepted(&one.hash),
+        older.keep_strikes(&Default::default()),
+    ];
+    for refused in refused {
+        assert!(matches!(refused, Err(LedgerError::Superseded { .. })), "{refused:?}");
+    }
+    assert_eq!(hashes(&older), vec![one.hash]);
+}
+
+#[test]
+fn strikes_are_kept() {
+    let disk = Disk::default();
+    let ledger = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap();
+    assert!(ledger.strikes().unwrap().is_empty());
+    let record = StrikeRecord { strikes: 2, quarantines: 1, quarantined: true };
+    let strikes = [(ShardId(3), record)].into_iter().collect();
+    ledger.keep_strikes(&strikes).unwrap();
+    let again = Ledger::on_backend(disk.rebooted(), origin(), LedgerOptions::small()).unwrap();
+    assert_eq!(again.strikes().unwrap(), strikes);
+}

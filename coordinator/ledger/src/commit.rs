@@ -1,0 +1,159 @@
+//! Committing: the steps of a tip become the database's next version, all of them or none.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use common::message::StateSummary;
+use engine::replica_view::{Base, ReplicaView};
+use engine::store::{DiskState, StateWriter};
+use redb::{Durability, ReadableDatabase};
+
+use super::accepted::AcceptedWriter;
+use super::nodes::{NodeWriter, Nodes, StoredNodes};
+use super::records::{BlockInfo, HeadRecord, NewEntry, RecordWriter, Records, word};
+use super::side::{SideBlock, SideWriter};
+use super::tip::{Step, Tip};
+use super::{Ledger, LedgerError};
+
+impl Ledger {
+    /// Makes `tip` the head: durable when this returns. It may be one block ahead of the head, or
+    /// several, or on another branch; whatever it is, it is one transaction. Returns the head.
+    ///
+    /// # Errors
+    /// [`LedgerError::Outdated`] when the tip does not lead on from the head. Nothing has changed
+    /// after an error.
+    pub fn commit(&self, tip: &Arc<Tip>) -> Result<Arc<Tip>, LedgerError> {
+        self.write(tip, TakenBack::Kept)
+    }
+
+    /// Makes an earlier block the head, as an operator asks for it: what is taken back is forgotten, and
+    /// so are all side blocks above. It is executed again when it is imported again.
+    ///
+    /// # Errors
+    /// As [`Ledger::commit`].
+    pub fn unwind(&self, tip: &Arc<Tip>) -> Result<Arc<Tip>, LedgerError> {
+        self.write(tip, TakenBack::Forgotten)
+    }
+
+    fn write(&self, tip: &Arc<Tip>, taken_back: TakenBack) -> Result<Arc<Tip>, LedgerError> {
+        // Those who ask for the head meanwhile need not wait.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let head = self.head();
+        let steps = new_steps(&head, tip)?;
+        if steps.is_empty() {
+            return Ok(head);
+        }
+        let began = Instant::now();
+        self.check_term()?;
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        let index = {
+            let mut state = StateWriter::open(&transaction)?;
+            let mut nodes = NodeWriter::open(&transaction)?;
+            let mut records = RecordWriter::open(&transaction)?;
+            let mut accepted = AcceptedWriter::open(&transaction)?;
+            let mut side = SideWriter::open(&transaction, self.side_index())?;
+            let before = self.database.begin_read()?;
+            for step in steps {
+                state.apply(&step.delta)?;
+                if let Some(changes) = &step.nodes {
+                    nodes.apply(changes)?;
+                }
+                let removed = self.record(&mut records, &Records(&before), step)?;
+                if let Some(block) = removed.filter(|_| taken_back == TakenBack::Kept) {
+                    side.insert(&block)?;
+                }
+                if let Some(block) = &step.block {
+                    accepted.end(&block.hash)?;
+                    side.remove(&block.hash)?;
+                }
+            }
+            if taken_back == TakenBack::Forgotten {
+                side.remove_above(tip.summary.state.height)?;
+            }
+            records.head(&HeadRecord {
+                summary: tip.summary,
+                state_root: tip.state_root.unwrap_or_default(),
+                total_difficulty: word(tip.total_difficulty),
+                blocks: tip.blocks,
+            })?;
+            side.index
+        };
+        // Another one may have taken over while this was written.
+        self.check_term()?;
+        transaction.commit()?;
+        let version = self.cache.advance(steps.iter().flat_map(|step| step.delta.accounts.iter()));
+        self.set_side_index(index);
+        let rebased = self.rebased(tip, version)?;
+        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&rebased);
+        let took = began.elapsed();
+        tracing::debug!(head = %tip.summary.state.height, blocks = steps.len(), ?took, "committed");
+        Ok(rebased)
+    }
+
+    /// Blocks, receipts and journal as a step changes them. Returns the block that it takes back.
+    fn record(
+        &self,
+        records: &mut RecordWriter<'_>,
+        before: &Records<'_>,
+        step: &Step,
+    ) -> Result<Option<SideBlock>, LedgerError> {
+        let Some(added) = &step.block else {
+            let (number, hash) = (step.delta.from.height.0, step.delta.from.block_hash);
+            let removed = match (before.block(&hash)?, before.receipts(&hash)?) {
+                (Some(rlp), Some(receipts)) => {
+                    let (parent, delta) = (step.delta.to.block_hash, Arc::clone(&step.inverse));
+                    Some(SideBlock { hash, parent, rlp, receipts, delta })
+                }
+                _ => None,
+            };
+            records.unlog(number)?;
+            records.remove(&hash)?;
+            return Ok(removed);
+        };
+        let number = step.delta.to.height.0;
+        let info = BlockInfo { number, total_difficulty: word(added.total_difficulty), blocks: added.blocks };
+        records.add(&added.hash, &added.rlp, &info, &added.receipts)?;
+        let entry = NewEntry { redo: &step.delta, undo: &step.inverse };
+        records.log(number, entry, self.reach())?;
+        Ok(None)
+    }
+
+    /// The tip on the newest version of the database, without steps.
+    pub(super) fn rebased(&self, tip: &Tip, version: u64) -> Result<Arc<Tip>, LedgerError> {
+        let transaction = self.database.begin_read()?;
+        let state = DiskState::open(&transaction, version, Arc::clone(&self.cache))?;
+        let nodes = if self.complete { Some(Nodes::new(StoredNodes::open(&transaction)?)) } else { None };
+        Ok(Arc::new(Tip {
+            view: ReplicaView::new(Base::Disk(Arc::new(state))),
+            nodes,
+            version,
+            steps: Vec::new(),
+            ..tip.clone()
+        }))
+    }
+}
+
+/// What becomes of blocks that a commit takes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TakenBack {
+    /// They are side blocks.
+    Kept,
+    /// They are removed.
+    Forgotten,
+}
+
+/// The steps of `tip` that are not in the database yet.
+fn new_steps<'t>(head: &Tip, tip: &'t Tip) -> Result<&'t [Arc<Step>], LedgerError> {
+    if tip.version == head.version {
+        return Ok(&tip.steps);
+    }
+    // The tip was made on an older version: what has been committed since must be its own steps.
+    let reached =
+        |step: &Arc<Step>| head.summary == StateSummary { state: step.delta.to, digest: step.delta.digest };
+    let done = tip.steps.iter().position(reached);
+    match done.and_then(|done| tip.steps.get(done + 1..)) {
+        Some(steps) => Ok(steps),
+        None => Err(LedgerError::Outdated { tip: tip.summary.state, head: head.summary.state }),
+    }
+}

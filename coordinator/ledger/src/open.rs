@@ -1,0 +1,406 @@
+//! Opening a ledger: a new one, in memory or in a folder, or one that is there already.
+
+use std::fs;
+use std::io::Read as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use alloy_primitives::{B256, U256};
+use alloy_trie::EMPTY_ROOT_HASH;
+use common::account::AccountDelta;
+use common::codec;
+use common::digest::ContentDigest;
+use common::id::{StateRef, WorldId};
+use common::message::StateSummary;
+use common::panic::panic_message;
+use engine::replica_view::{Base, ReplicaView};
+use engine::store::{DiskState, StateCache, StateWriter};
+use redb::backends::InMemoryBackend;
+use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError};
+
+use super::fence::{Fence, FileFence, MemoryFence};
+use super::nodes::{NodeWriter, Nodes, StoredNodes};
+use super::records::{FORMAT, HeadRecord, Identity, RecordWriter, Records, word};
+use super::side::SideIndex;
+use super::{Ledger, LedgerError, Origin, Tip};
+
+/// The database's file in its folder.
+pub const FILE: &str = "ledger.redb";
+
+/// Its name while it is made.
+const NEW_FILE: &str = "ledger.redb.new";
+
+/// What every redb file begins with.
+const MAGIC: &[u8] = b"redb";
+
+/// Bounds of a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerOptions {
+    /// Blocks that can be unwound.
+    pub unwind: u64,
+    /// Blocks whose deltas are kept for shards that catch up; never fewer than can be unwound.
+    pub journal: u64,
+    /// Accounts in the flat cache; slots are four times as many.
+    pub cached_accounts: usize,
+    /// Bytes of the database's own page cache.
+    pub page_cache: usize,
+}
+
+impl Default for LedgerOptions {
+    fn default() -> Self {
+        Self { unwind: 128, journal: 512, cached_accounts: 1 << 18, page_cache: 512 << 20 }
+    }
+}
+
+impl LedgerOptions {
+    /// Bounds for a small world in memory, which many of may be begun one after another.
+    #[must_use]
+    pub fn small() -> Self {
+        Self { cached_accounts: 1 << 12, page_cache: 16 << 20, ..Self::default() }
+    }
+}
+
+impl Ledger {
+    /// Begins a world in memory.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when its rules cannot be encoded, or its accounts are not the ones that its
+    /// header names.
+    pub fn begin(origin: Origin) -> Result<Self, LedgerError> {
+        let options = LedgerOptions {
+            cached_accounts: (origin.accounts.len() * 2).clamp(1 << 10, 1 << 20),
+            ..LedgerOptions::small()
+        };
+        Self::on_backend(InMemoryBackend::new(), origin, options)
+    }
+
+    /// Begins or continues a world on a storage of the caller's.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`].
+    pub fn on_backend(
+        backend: impl StorageBackend,
+        origin: Origin,
+        options: LedgerOptions,
+    ) -> Result<Self, LedgerError> {
+        let database = Database::builder().set_cache_size(options.page_cache).create_with_backend(backend)?;
+        let identity = identity_of(&origin)?;
+        Self::on_database(database, &origin, identity, options, Path::new("memory"))
+    }
+
+    /// Opens the ledger in a folder, which is made if it is missing, or begins it there.
+    ///
+    /// # Errors
+    /// [`LedgerError::Locked`] when another process has it, [`LedgerError::Foreign`] and
+    /// [`LedgerError::Format`] when it is of another chain or format, [`LedgerError::Damaged`]
+    /// when it contradicts itself. The file is left as it is in all these cases.
+    pub fn open(folder: &Path, origin: Origin, options: LedgerOptions) -> Result<Self, LedgerError> {
+        fs::create_dir_all(folder).map_err(|source| LedgerError::Io { path: folder.into(), source })?;
+        let path = folder.join(FILE);
+        let identity = identity_of(&origin)?;
+        contained(&path, || {
+            if path.exists() {
+                check_file(&path, &identity)?;
+            } else {
+                // Begun under another name: a crash meanwhile leaves nothing half done behind.
+                create(&folder.join(NEW_FILE), &path, (&origin, &identity), options)?;
+            }
+            let database = Database::builder()
+                .set_cache_size(options.page_cache)
+                .create(&path)
+                .map_err(|error| unusable(&path, error))?;
+            Self::on_database(database, &origin, identity, options, &path)
+        })
+        .map(|ledger| ledger.fenced(file_fence(folder)))
+    }
+
+    /// Opens a ledger that is there, whatever chain it is of, to be read.
+    ///
+    /// # Errors
+    /// As [`Ledger::open`], and [`LedgerError::Io`] when there is none.
+    pub fn open_existing(folder: &Path, options: LedgerOptions) -> Result<Self, LedgerError> {
+        let path = folder.join(FILE);
+        fs::metadata(&path).map_err(|source| LedgerError::Io { path: path.clone(), source })?;
+        check_magic(&path)?;
+        contained(&path, || {
+            let database = Database::builder()
+                .set_cache_size(options.page_cache)
+                .open(&path)
+                .map_err(|error| unusable(&path, error))?;
+            let identity = {
+                let transaction = database.begin_read()?;
+                check_format(&Records(&transaction), &path)?;
+                Records(&transaction).identity()?
+            };
+            Self::resume(database, identity, options)
+        })
+        .map(|ledger| ledger.fenced(file_fence(folder)))
+    }
+
+    /// The ledger with another fence: one that all who may write to its storage share.
+    #[must_use]
+    pub fn fenced(self, fence: Arc<dyn Fence>) -> Self {
+        Self { fence, ..self }
+    }
+
+    fn on_database(
+        database: Database,
+        origin: &Origin,
+        expected: Identity,
+        options: LedgerOptions,
+        path: &Path,
+    ) -> Result<Self, LedgerError> {
+        let found = {
+            let transaction = database.begin_read()?;
+            let records = Records(&transaction);
+            match records.format()? {
+                None => None,
+                Some(_) => {
+                    check_format(&records, path)?;
+                    Some(records.identity()?)
+                }
+            }
+        };
+        match found {
+            None => begin(database, (origin, &expected), options),
+            Some(identity) => {
+                check_identity(&identity, &expected, path)?;
+                Self::resume(database, identity, options)
+            }
+        }
+    }
+
+    fn resume(database: Database, identity: Identity, options: LedgerOptions) -> Result<Self, LedgerError> {
+        let cache = Arc::new(StateCache::new(options.cached_accounts));
+        let transaction = database.begin_read()?;
+        let head = Records(&transaction).head()?;
+        let state = DiskState::open(&transaction, cache.newest(), Arc::clone(&cache))?;
+        let nodes = if identity.complete { Some(Nodes::new(StoredNodes::open(&transaction)?)) } else { None };
+        let mut tip = Tip {
+            summary: head.summary,
+            header: None,
+            state_root: identity.complete.then_some(head.state_root),
+            total_difficulty: head.total_difficulty.0,
+            blocks: head.blocks,
+            ancestors: Vec::new(),
+            view: ReplicaView::new(Base::Disk(Arc::new(state))),
+            nodes,
+            version: cache.newest(),
+            steps: Vec::new(),
+        };
+        let mut ledger = Self {
+            database,
+            cache,
+            options,
+            spec: Arc::new(identity.spec),
+            origin: identity.origin.state,
+            complete: identity.complete,
+            fence: Arc::new(MemoryFence::default()),
+            term: AtomicU64::new(0),
+            turn: Mutex::default(),
+            head: Mutex::new(Arc::new(tip.clone())),
+            side: Mutex::new(SideIndex::load(&transaction)?),
+        };
+        let at = head.summary.state;
+        let place = ledger.place(&transaction, at.height, at.block_hash)?;
+        let damaged = |reason: String| LedgerError::Damaged { what: "the head".into(), reason };
+        if at != ledger.origin && place.header.is_none() {
+            return Err(damaged(format!("block {} is missing", at.block_hash)));
+        }
+        if let (Some(expected), Some(found)) = (place.state_root, tip.state_root)
+            && expected != found
+        {
+            return Err(damaged(format!("its state root is {found}, its header says {expected}")));
+        }
+        tip.header = place.header;
+        tip.ancestors = place.ancestors;
+        // The trie's root node must be the one that the head names.
+        if let (Some(nodes), Some(root)) = (&tip.nodes, tip.state_root) {
+            nodes.check_root(root)?;
+        }
+        ledger.head = Mutex::new(Arc::new(tip));
+        Ok(ledger)
+    }
+}
+
+fn file_fence(folder: &Path) -> Arc<dyn Fence> {
+    Arc::new(FileFence { path: folder.join("epoch") })
+}
+
+/// Opens a database whose pages may be damaged: redb takes its pages' structure for granted, and
+/// panics where it is not what it wrote.
+fn contained(path: &Path, open: impl FnOnce() -> Result<Ledger, LedgerError>) -> Result<Ledger, LedgerError> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
+        let reason = format!("its pages are not what was written ({})", panic_message(panic.as_ref()));
+        Err(LedgerError::Damaged { what: path.display().to_string(), reason })
+    })
+}
+
+/// Makes a database that holds the origin, and gives it its name.
+fn create(
+    new: &Path,
+    path: &Path,
+    beginning: (&Origin, &Identity),
+    options: LedgerOptions,
+) -> Result<(), LedgerError> {
+    let io = |source| LedgerError::Io { path: path.into(), source };
+    match fs::remove_file(new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let database = Database::builder()
+        .set_cache_size(options.page_cache)
+        .create(new)
+        .map_err(|error| unusable(new, error))?;
+    drop(begin(database, beginning, options)?);
+    fs::rename(new, path).map_err(io)?;
+    let folder = path.parent().unwrap_or(path);
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
+}
+
+/// Writes a world's beginning, in one transaction.
+fn begin(
+    database: Database,
+    (origin, identity): (&Origin, &Identity),
+    options: LedgerOptions,
+) -> Result<Ledger, LedgerError> {
+    let transaction = database.begin_write()?;
+    let mut state_root = B256::ZERO;
+    {
+        let mut state = StateWriter::open(&transaction)?;
+        for record in &origin.accounts {
+            state.insert(record)?;
+        }
+        for (hash, code) in &origin.code {
+            state.insert_code(hash, code)?;
+        }
+        for (number, hash) in &origin.ancestors {
+            state.insert_ancestor(*number, hash)?;
+        }
+        state.insert_ancestor(origin.height.0, &origin.block_hash)?;
+        let mut nodes = NodeWriter::open(&transaction)?;
+        if origin.complete {
+            // Nothing is stored yet: all nodes come from the accounts.
+            let empty = super::trie::MemoryNodes::default();
+            let updated = super::nodes::update_from(&empty, EMPTY_ROOT_HASH, &as_changes(origin))?;
+            state_root = updated.root;
+            nodes.apply(&updated.changes)?;
+        }
+        if let Some(header) = origin.header.as_ref().filter(|_| origin.complete)
+            && header.state_root != state_root
+        {
+            return Err(LedgerError::OriginRoot { computed: state_root, header: header.state_root });
+        }
+        let mut records = RecordWriter::open(&transaction)?;
+        records.begin(identity)?;
+        let difficulty = origin.header.as_ref().map_or(U256::ZERO, |header| header.difficulty);
+        records.head(&HeadRecord {
+            summary: identity.origin,
+            state_root,
+            total_difficulty: word(difficulty),
+            blocks: 0,
+        })?;
+    }
+    transaction.commit()?;
+    Ledger::resume(database, identity.clone(), options)
+}
+
+/// The origin's accounts as changes to nothing.
+fn as_changes(origin: &Origin) -> Vec<AccountDelta> {
+    let change = |record: &common::account::AccountRecord| AccountDelta {
+        address: record.address,
+        account: Some(record.account),
+        wiped: false,
+        storage: record.storage.clone(),
+    };
+    origin.accounts.iter().map(change).collect()
+}
+
+fn identity_of(origin: &Origin) -> Result<Identity, LedgerError> {
+    let mut digest = ContentDigest::default();
+    for record in &origin.accounts {
+        digest.account(record.address, None, Some(&record.account));
+        for entry in &record.storage {
+            digest.slot(record.address, entry.slot, U256::ZERO, entry.value);
+        }
+    }
+    let parts = (&origin.spec, codec::Word(digest.word()), &origin.ancestors, origin.block_hash);
+    let bytes = codec::encode("world", &parts, codec::MAX_PAYLOAD_BYTES)?;
+    let world = WorldId(codec::payload_digest(&bytes));
+    let state = StateRef { world, height: origin.height, block_hash: origin.block_hash };
+    let header = origin.header.as_ref().map(alloy_rlp::encode).unwrap_or_default();
+    Ok(Identity {
+        world,
+        spec: origin.spec.clone(),
+        origin: StateSummary { state, digest: digest.word() },
+        header,
+        complete: origin.complete,
+    })
+}
+
+/// Looks at a file before anything is written to it. One that was not closed cannot be looked at
+/// so: it is looked at after its repair.
+fn check_file(path: &Path, expected: &Identity) -> Result<(), LedgerError> {
+    check_magic(path)?;
+    let database = match Database::builder().open_read_only(path) {
+        Ok(database) => database,
+        Err(DatabaseError::RepairAborted) => return Ok(()),
+        Err(error) => return Err(unusable(path, error)),
+    };
+    let transaction = database.begin_read()?;
+    let records = Records(&transaction);
+    if records.format()?.is_none() {
+        return Ok(());
+    }
+    check_format(&records, path)?;
+    check_identity(&records.identity()?, expected, path)
+}
+
+fn check_magic(path: &Path) -> Result<(), LedgerError> {
+    let io = |source| LedgerError::Io { path: path.into(), source };
+    let mut file = fs::File::open(path).map_err(io)?;
+    let mut magic = [0; MAGIC.len()];
+    let read = file.read_exact(&mut magic);
+    if read.is_err() || magic != MAGIC {
+        return Err(format(path, "it is not a redb database"));
+    }
+    Ok(())
+}
+
+fn check_format(records: &Records<'_>, path: &Path) -> Result<(), LedgerError> {
+    match records.format()? {
+        Some(FORMAT) => Ok(()),
+        Some(other) => Err(format(path, &format!("it has format {other}, this build has {FORMAT}"))),
+        None => Err(format(path, "it holds no ledger")),
+    }
+}
+
+fn check_identity(found: &Identity, expected: &Identity, path: &Path) -> Result<(), LedgerError> {
+    if found.world == expected.world {
+        return Ok(());
+    }
+    Err(LedgerError::Foreign {
+        path: path.into(),
+        found: found.origin.state.block_hash,
+        expected: expected.origin.state.block_hash,
+    })
+}
+
+fn format(path: &Path, reason: &str) -> LedgerError {
+    LedgerError::Format { path: path.into(), reason: reason.to_owned() }
+}
+
+fn unusable(path: &Path, error: DatabaseError) -> LedgerError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => LedgerError::Locked(PathBuf::from(path)),
+        DatabaseError::UpgradeRequired(version) => {
+            format(path, &format!("it has redb's file format {version}, which this build does not read"))
+        }
+        DatabaseError::Storage(StorageError::Corrupted(reason)) => {
+            LedgerError::Damaged { what: path.display().to_string(), reason }
+        }
+        other => format(path, &other.to_string()),
+    }
+}

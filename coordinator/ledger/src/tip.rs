@@ -1,0 +1,274 @@
+//! A tip: the state after one block, with all that is needed to execute and check the next one.
+//!
+//! It is a version of the database and the steps above it: blocks that are not committed, or that
+//! are taken back to get to another branch. A tip never changes, and making one changes nothing.
+
+use std::sync::Arc;
+
+use alloy_consensus::{Header, ReceiptEnvelope};
+use alloy_primitives::{B256, Bytes, U256};
+use common::account::{AccountDelta, Delta};
+use common::block::Block;
+use common::id::StateRef;
+use common::message::StateSummary;
+use engine::StateError;
+use engine::replica_view::{Consequence, ReplicaView};
+
+use super::LedgerError;
+use super::nodes::Nodes;
+use super::trie::NodeChanges;
+use common::block::{Ancestor, MAX_ANCESTORS};
+
+/// The state after one block.
+#[derive(Debug, Clone)]
+pub struct Tip {
+    pub(super) summary: StateSummary,
+    pub(super) header: Option<Header>,
+    pub(super) state_root: Option<B256>,
+    pub(super) total_difficulty: U256,
+    pub(super) blocks: u64,
+    /// Newest first, this block included.
+    pub(super) ancestors: Vec<Arc<Ancestor>>,
+    pub(super) view: ReplicaView,
+    pub(super) nodes: Option<Nodes>,
+    /// The version of the database below the steps.
+    pub(super) version: u64,
+    pub(super) steps: Vec<Arc<Step>>,
+}
+
+/// From one tip to the next.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) delta: Arc<Delta>,
+    /// The way back.
+    pub(super) inverse: Arc<Delta>,
+    pub(super) nodes: Option<Arc<NodeChanges>>,
+    /// The block that is added; nothing where one is taken back.
+    pub(super) block: Option<AddedBlock>,
+}
+
+/// A block that a step adds.
+#[derive(Debug)]
+pub(super) struct AddedBlock {
+    pub(super) hash: B256,
+    pub(super) rlp: Vec<u8>,
+    pub(super) receipts: Vec<u8>,
+    pub(super) total_difficulty: U256,
+    pub(super) blocks: u64,
+}
+
+/// What changes lead to, before the block that makes them has its hash.
+#[derive(Debug)]
+pub struct Draft {
+    accounts: Vec<AccountDelta>,
+    code: Vec<(B256, Bytes)>,
+    consequence: Consequence,
+    state_root: Option<B256>,
+    nodes: Option<Arc<NodeChanges>>,
+}
+
+impl Draft {
+    /// The state root, where the whole state is known.
+    #[must_use]
+    pub fn state_root(&self) -> Option<B256> {
+        self.state_root
+    }
+}
+
+impl Tip {
+    /// The state's name and digest.
+    #[must_use]
+    pub fn summary(&self) -> StateSummary {
+        self.summary
+    }
+
+    /// The block's header, where it is known.
+    #[must_use]
+    pub fn header(&self) -> Option<&Header> {
+        self.header.as_ref()
+    }
+
+    /// The state root, where the whole state is known.
+    #[must_use]
+    pub fn state_root(&self) -> Option<B256> {
+        self.state_root
+    }
+
+    /// The chain's difficulty up to this block.
+    #[must_use]
+    pub fn total_difficulty(&self) -> U256 {
+        self.total_difficulty
+    }
+
+    /// Blocks since the origin.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// The block and its ancestors, newest first, as far as their headers are known and needed.
+    #[must_use]
+    pub fn ancestors(&self) -> &[Arc<Ancestor>] {
+        &self.ancestors
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn view(&self) -> &ReplicaView {
+        &self.view
+    }
+
+    /// Whether the block follows this one.
+    ///
+    /// # Errors
+    /// [`LedgerError::NotNext`].
+    pub fn check_next(&self, block: &Block) -> Result<(), LedgerError> {
+        let at = self.summary.state;
+        if block.header.parent_hash == at.block_hash
+            && Some(block.header.number) == at.height.0.checked_add(1)
+        {
+            return Ok(());
+        }
+        Err(LedgerError::NotNext {
+            number: block.header.number,
+            hash: block.hash,
+            parent: block.header.parent_hash,
+            head: at.height,
+            head_hash: at.block_hash,
+        })
+    }
+
+    /// What changes lead to.
+    ///
+    /// # Errors
+    /// [`LedgerError`] when the state or the trie cannot be read.
+    pub fn draft(&self, accounts: Vec<AccountDelta>, code: Vec<(B256, Bytes)>) -> Result<Draft, LedgerError> {
+        let consequence = self.view.consequence(self.summary.digest, &accounts)?;
+        let (state_root, nodes) = match (&self.nodes, self.state_root) {
+            (Some(nodes), Some(root)) => {
+                let updated = nodes.update(root, &accounts)?;
+                (Some(updated.root), Some(Arc::new(updated.changes)))
+            }
+            _ => (None, None),
+        };
+        Ok(Draft { accounts, code, consequence, state_root, nodes })
+    }
+
+    /// The tip after `block`, which makes the changes of `draft` to this one.
+    #[must_use]
+    pub fn seal(&self, draft: Draft, block: &Block, receipts: &[ReceiptEnvelope]) -> Arc<Self> {
+        let mut rlp = Vec::new();
+        block.encode(&mut rlp);
+        let mut encoded = Vec::new();
+        alloy_rlp::encode_list(receipts, &mut encoded);
+        let ancestor = Ancestor {
+            hash: block.hash,
+            header: block.header.clone(),
+            ommers: block.ommers.headers().iter().map(Header::hash_slow).collect(),
+        };
+        self.extend(draft, ancestor, rlp, encoded)
+    }
+
+    /// The tip after a block in its stored form.
+    pub(super) fn extend(&self, draft: Draft, block: Ancestor, rlp: Vec<u8>, receipts: Vec<u8>) -> Arc<Self> {
+        let Draft { accounts, code, consequence, state_root, nodes } = draft;
+        let from = self.summary.state;
+        let height = common::id::Height(block.header.number);
+        let to = StateRef { world: from.world, height, block_hash: block.hash };
+        let delta = Arc::new(Delta { from, to, accounts, code, digest: consequence.digest });
+        let undo = Delta {
+            from: to,
+            to: from,
+            accounts: consequence.undo,
+            code: Vec::new(),
+            digest: self.summary.digest,
+        };
+        let total_difficulty = self.total_difficulty.saturating_add(block.header.difficulty);
+        let blocks = self.blocks.saturating_add(1);
+        let added = AddedBlock { hash: block.hash, rlp, receipts, total_difficulty, blocks };
+        let header = block.header.clone();
+        let mut ancestors = vec![Arc::new(block)];
+        ancestors.extend(self.ancestors.iter().take(MAX_ANCESTORS - 1).cloned());
+        let step = Step { delta, inverse: Arc::new(undo), nodes, block: Some(added) };
+        let place = Place { header: Some(header), state_root, total_difficulty, blocks, ancestors };
+        self.step(step, place)
+    }
+
+    /// The tip that a step leads to.
+    pub(super) fn step(&self, step: Step, place: Place) -> Arc<Self> {
+        let Place { header, state_root, total_difficulty, blocks, ancestors } = place;
+        let nodes = match (&self.nodes, &step.nodes) {
+            (Some(nodes), Some(changes)) => Some(nodes.after(Arc::clone(changes))),
+            _ => None,
+        };
+        let mut steps = self.steps.clone();
+        let view = self.view.after(&step.delta);
+        let summary = StateSummary { state: step.delta.to, digest: step.delta.digest };
+        steps.push(Arc::new(step));
+        Arc::new(Self {
+            summary,
+            header,
+            state_root,
+            total_difficulty,
+            blocks,
+            ancestors,
+            view,
+            nodes,
+            version: self.version,
+            steps,
+        })
+    }
+
+    /// The change from the tip before this one, if it is not the database's own.
+    #[must_use]
+    pub fn delta(&self) -> Option<Arc<Delta>> {
+        self.steps.last().map(|step| Arc::clone(&step.delta))
+    }
+
+    /// The changes from the database's state to this one, in order.
+    pub fn way_there(&self) -> impl Iterator<Item = Arc<Delta>> {
+        self.steps.iter().map(|step| Arc::clone(&step.delta))
+    }
+
+    /// The changes from this state to the database's, in order.
+    pub fn way_back(&self) -> impl Iterator<Item = Arc<Delta>> {
+        self.steps.iter().rev().map(|step| Arc::clone(&step.inverse))
+    }
+
+    /// State roots within the next block, where the whole state is known.
+    #[must_use]
+    pub fn intermediate_roots(&self) -> Option<IntermediateRoots> {
+        Some(IntermediateRoots { nodes: self.nodes.clone()?, root: self.state_root? })
+    }
+}
+
+/// State roots between the transactions of a block: receipts hold them before Byzantium.
+#[derive(Debug)]
+pub struct IntermediateRoots {
+    nodes: Nodes,
+    root: B256,
+}
+
+impl IntermediateRoots {
+    /// The root after further changes.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`] when the trie cannot be read.
+    pub fn after(&mut self, changes: &[AccountDelta]) -> Result<B256, StateError> {
+        let updated =
+            self.nodes.update(self.root, changes).map_err(|error| StateError::Storage(error.to_string()))?;
+        self.nodes = self.nodes.after(Arc::new(updated.changes));
+        self.root = updated.root;
+        Ok(self.root)
+    }
+}
+
+/// Where a tip stands in its chain.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) header: Option<Header>,
+    pub(super) state_root: Option<B256>,
+    pub(super) total_difficulty: U256,
+    pub(super) blocks: u64,
+    pub(super) ancestors: Vec<Arc<Ancestor>>,
+}

@@ -1,0 +1,125 @@
+//! The flat state against the trie, and the trie's nodes against the state root.
+//!
+//! The trie is walked from the root, and each node must hash to what its parent says. Each leaf must be in
+//! the flat state with the same value; and there must be as many leaves as there are flat entries. So
+//! the flat state is the one that the root covers.
+
+use alloy_primitives::{B256, KECCAK256_EMPTY, U256, keccak256};
+use common::digest::ContentDigest;
+use engine::store::RawState;
+
+use super::super::audit::difference;
+use super::super::nodes::StoredNodes;
+use super::super::trie::{AccountLeaf, TrieError, for_each_account, for_each_slot};
+use super::super::{LedgerError, Tip};
+use super::Check;
+
+/// Between two words about progress, in accounts.
+const STEP: u64 = 1024;
+
+impl Check<'_> {
+    /// Code against its hash.
+    pub(super) fn code(&mut self) -> Result<(), LedgerError> {
+        let raw = RawState::open(&self.ledger.reading()?)?;
+        let report = &mut self.report;
+        raw.for_each_code(&mut |hash, code| {
+            let found = keccak256(code);
+            if found != hash {
+                report.add(format!("the code with hash {hash}"), format!("its bytes have hash {found}"));
+            }
+            report.counts.codes += 1;
+        })?;
+        Ok(())
+    }
+
+    /// The flat state and the trie.
+    pub(super) fn state(&mut self) -> Result<(), LedgerError> {
+        let transaction = self.ledger.reading()?;
+        let raw = RawState::open(&transaction)?;
+        let head = self.ledger.head();
+        let Some(root) = head.state_root else { return Ok(()) };
+        // All of one version of the database.
+        let source = StoredNodes::open(&transaction)?;
+        self.check_header(&head, root);
+        let total = raw.accounts()?;
+        let mut digest = ContentDigest::default();
+        let (mut leaves, mut slots) = (0_u64, 0_u64);
+        let before = self.report.findings.len();
+        for_each_account(&source, root, &mut |leaf: Result<(B256, AccountLeaf), TrieError>| {
+            let (hashed, leaf) = match leaf {
+                Ok(leaf) => leaf,
+                Err(error) => return self.trie_error(error),
+            };
+            if leaves.is_multiple_of(STEP) {
+                (self.progress)("state", leaves, total);
+            }
+            leaves += 1;
+            let flat = raw.account(&hashed)?;
+            let place = || match &flat {
+                Some((address, _)) => format!("account {address}"),
+                None => format!("the account with hashed address {hashed}"),
+            };
+            let account = flat.as_ref().map(|(_, account)| account);
+            if let Some(reason) = difference(account, Some(&leaf.fields)) {
+                self.report.add(place(), reason);
+            }
+            let Some((address, account)) = flat else { return Ok(()) };
+            if keccak256(address) != hashed {
+                self.report.add(place(), format!("it is stored under {hashed}, the hash of another address"));
+            }
+            digest.account(address, None, Some(&account));
+            if account.code_hash != KECCAK256_EMPTY && !raw.has_code(&account.code_hash)? {
+                self.report.add(place(), format!("its code with hash {} is missing", account.code_hash));
+            }
+            for_each_slot(&source, &hashed, leaf.storage_root, &mut |slot| {
+                let (hashed_slot, value) = match slot {
+                    Ok(slot) => slot,
+                    Err(error) => return self.trie_error(error),
+                };
+                slots += 1;
+                let flat = raw.slot(&hashed, &hashed_slot)?;
+                let (number, found) = flat.unwrap_or_default();
+                if flat.is_none() || found != value {
+                    let place = format!("slot {number:#x} of account {address}");
+                    self.report.add(place, format!("it is {found:#x}, the trie has {value:#x}"));
+                } else if keccak256(number.to_be_bytes::<32>()) != hashed_slot {
+                    let place = format!("slot {number:#x} of account {address}");
+                    self.report.add(place, "it is stored under the hash of another slot");
+                }
+                digest.slot(address, number, U256::ZERO, found);
+                Ok::<(), LedgerError>(())
+            })
+        })?;
+        self.report.counts.accounts += leaves;
+        self.report.counts.slots += slots;
+        for (what, flat, trie) in [("accounts", total, leaves), ("slots", raw.slots()?, slots)] {
+            if flat != trie {
+                self.report.add("flat state", format!("it has {flat} {what}, the trie has {trie}"));
+            }
+        }
+        let whole = self.report.findings.len() == before;
+        if whole && digest.word() != head.summary.digest {
+            let (found, named) = (digest.word(), head.summary.digest);
+            self.report.add("head", format!("its content digest is {named:#x}, the state has {found:#x}"));
+        }
+        Ok(())
+    }
+
+    fn check_header(&mut self, head: &Tip, root: B256) {
+        if let Some(header) = head.header.as_ref().filter(|header| header.state_root != root) {
+            self.report.add("head", format!("it names state root {root}, its header {}", header.state_root));
+        }
+    }
+
+    /// A damaged node is a finding; a database that cannot be read ends the part.
+    fn trie_error(&mut self, error: TrieError) -> Result<(), LedgerError> {
+        match error {
+            TrieError::Damaged { tree, path, damage } => {
+                let path: String = path.iter().map(|nibble| format!("{nibble:x}")).collect();
+                self.report.add(format!("{tree}, node at path [{path}]"), damage);
+                Ok(())
+            }
+            other => Err(other.into()),
+        }
+    }
+}

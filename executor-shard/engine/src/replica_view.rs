@@ -1,0 +1,264 @@
+//! One state, readable for as long as it is held: a base and the blocks above it.
+
+use std::sync::Arc;
+
+use alloy_primitives::{Address, B256, U256};
+use common::account::{Account, AccountDelta, Delta, SlotValue};
+use common::digest::ContentDigest;
+
+use crate::store::DiskState;
+use crate::{Code, MemoryState, Overlay, StateError, StateView};
+
+/// Layers above the base before it is copied to fold them: only a slot that is stuck for as many
+/// blocks can bring it there.
+const MAX_LAYERS: usize = 64;
+
+/// A whole state, wherever it lies.
+#[derive(Debug, Clone)]
+pub enum Base {
+    /// In memory.
+    Memory(Arc<MemoryState>),
+    /// In an embedded database.
+    Disk(Arc<DiskState>),
+}
+
+impl Base {
+    fn view(&self) -> &dyn StateView {
+        match self {
+            Self::Memory(state) => state.as_ref(),
+            Self::Disk(state) => state.as_ref(),
+        }
+    }
+
+    fn for_each_slot(&self, address: &Address, visit: &mut dyn FnMut(U256, U256)) -> Result<(), StateError> {
+        match self {
+            Self::Memory(state) => {
+                state.slots(address).for_each(|(slot, value)| visit(*slot, *value));
+                Ok(())
+            }
+            Self::Disk(state) => state.for_each_slot(address, visit),
+        }
+    }
+
+    fn addresses(&self) -> Result<Vec<Address>, StateError> {
+        match self {
+            Self::Memory(state) => Ok(state.accounts().map(|(address, _)| *address).collect()),
+            Self::Disk(state) => state.addresses(),
+        }
+    }
+}
+
+/// One state, readable for as long as it is held.
+#[derive(Debug, Clone)]
+pub struct ReplicaView {
+    base: Base,
+    /// Oldest first.
+    layers: Vec<Arc<Layer>>,
+}
+
+#[derive(Debug)]
+struct Layer {
+    delta: Arc<Delta>,
+    overlay: Overlay,
+}
+
+/// What applying a delta comes to, found out beforehand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consequence {
+    /// The content digest afterwards.
+    pub digest: U256,
+    /// The changes that lead back.
+    pub undo: Vec<AccountDelta>,
+}
+
+impl ReplicaView {
+    /// A view of a base as it is.
+    #[must_use]
+    pub fn new(base: Base) -> Self {
+        Self { base, layers: Vec::new() }
+    }
+
+    /// The base, without the layers.
+    #[must_use]
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// How many blocks lie above the base.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Adds a block. A base in memory takes it in, when nobody else reads that base.
+    pub fn push(&mut self, delta: &Arc<Delta>) {
+        self.stack(delta);
+        let Base::Memory(base) = &mut self.base else { return };
+        if self.layers.len() > MAX_LAYERS {
+            Arc::make_mut(base);
+        }
+        if let Some(base) = Arc::get_mut(base) {
+            for layer in self.layers.drain(..) {
+                for (hash, code) in &layer.delta.code {
+                    base.insert_code(*hash, code.clone());
+                }
+                for account in &layer.delta.accounts {
+                    base.apply(account);
+                }
+                base.set_newest_ancestor(layer.delta.to.height.0, layer.delta.to.block_hash);
+            }
+        }
+    }
+
+    fn stack(&mut self, delta: &Arc<Delta>) {
+        let mut overlay = Overlay::default();
+        for account in &delta.accounts {
+            overlay.apply_delta(account);
+        }
+        overlay.add_code(&delta.code);
+        self.layers.push(Arc::new(Layer { delta: Arc::clone(delta), overlay }));
+    }
+
+    /// The state that `delta` leads to, without moving whoever holds this one.
+    #[must_use]
+    pub fn after(&self, delta: &Arc<Delta>) -> Self {
+        let mut view = self.clone();
+        view.stack(delta);
+        view
+    }
+
+    /// The addresses of all accounts, in no particular order.
+    ///
+    /// # Errors
+    /// [`StateError`] when the base cannot be read.
+    pub fn addresses(&self) -> Result<Vec<Address>, StateError> {
+        let mut changed = alloy_primitives::map::AddressMap::default();
+        for layer in &self.layers {
+            for delta in &layer.delta.accounts {
+                changed.insert(delta.address, delta.account.is_some());
+            }
+        }
+        let mut addresses = self.base.addresses()?;
+        addresses.retain(|address| !changed.contains_key(address));
+        addresses.extend(changed.iter().filter(|(_, exists)| **exists).map(|(address, _)| *address));
+        Ok(addresses)
+    }
+
+    /// An account's non-zero slots, in no particular order.
+    ///
+    /// # Errors
+    /// [`StateError`] when the base cannot be read.
+    pub fn storage(&self, address: &Address) -> Result<Vec<SlotValue>, StateError> {
+        let mut storage = Vec::new();
+        self.for_each_slot(address, &mut |slot, value| storage.push(SlotValue { slot, value }))?;
+        Ok(storage)
+    }
+
+    /// The content digest that `changes` lead to from `before`, and the changes that lead back.
+    ///
+    /// # Errors
+    /// [`StateError`] when the state cannot be read.
+    pub fn consequence(&self, before: U256, changes: &[AccountDelta]) -> Result<Consequence, StateError> {
+        let mut digest = ContentDigest::from_word(before);
+        let mut undo = Vec::with_capacity(changes.len());
+        for change in changes {
+            let address = change.address;
+            let account = self.account(&address)?;
+            digest.account(address, account.as_ref(), change.account.as_ref());
+            let wiped = change.wiped || change.account.is_none();
+            let mut storage = Vec::new();
+            if wiped {
+                self.for_each_slot(&address, &mut |slot, value| {
+                    digest.slot(address, slot, value, U256::ZERO);
+                    storage.push(SlotValue { slot, value });
+                })?;
+            }
+            for entry in &change.storage {
+                let value = if wiped { U256::ZERO } else { self.slot(&address, &entry.slot)? };
+                digest.slot(address, entry.slot, value, entry.value);
+                if !wiped {
+                    storage.push(SlotValue { slot: entry.slot, value });
+                }
+            }
+            storage.sort_unstable();
+            // Slots that came after a wipe have to go before the old ones come back.
+            undo.push(AccountDelta { address, account, wiped: wiped || account.is_none(), storage });
+        }
+        Ok(Consequence { digest: digest.word(), undo })
+    }
+
+    /// Every non-zero slot of an account.
+    fn for_each_slot(&self, address: &Address, visit: &mut dyn FnMut(U256, U256)) -> Result<(), StateError> {
+        let mut seen = std::collections::BTreeSet::new();
+        for entry in self.layer_entries(address) {
+            for (slot, value) in &entry.storage {
+                if seen.insert(*slot) && !value.is_zero() {
+                    visit(*slot, *value);
+                }
+            }
+            if entry.wiped {
+                return Ok(());
+            }
+        }
+        self.base.for_each_slot(address, &mut |slot, value| {
+            if !seen.contains(&slot) {
+                visit(slot, value);
+            }
+        })
+    }
+
+    fn layer_entries<'a>(&'a self, address: &'a Address) -> impl Iterator<Item = &'a crate::OverlayAccount> {
+        self.layers.iter().rev().filter_map(move |layer| layer.overlay.get(address))
+    }
+}
+
+impl StateView for ReplicaView {
+    fn account(&self, address: &Address) -> Result<Option<Account>, StateError> {
+        match self.layer_entries(address).next() {
+            Some(entry) => Ok(entry.account),
+            None => self.base.view().account(address),
+        }
+    }
+
+    fn slot(&self, address: &Address, slot: &U256) -> Result<U256, StateError> {
+        for entry in self.layer_entries(address) {
+            if let Some(value) = entry.storage.get(slot) {
+                return Ok(*value);
+            }
+            if entry.wiped {
+                return Ok(U256::ZERO);
+            }
+        }
+        self.base.view().slot(address, slot)
+    }
+
+    fn code(&self, hash: &B256) -> Result<Code, StateError> {
+        match self.layers.iter().find_map(|layer| layer.overlay.code(hash)) {
+            Some(code) => Ok(code.clone()),
+            None => self.base.view().code(hash),
+        }
+    }
+
+    fn block_hash(&self, number: u64) -> Result<B256, StateError> {
+        for layer in self.layers.iter().rev() {
+            let Delta { from, to, .. } = layer.delta.as_ref();
+            if number == to.height.0 {
+                return Ok(to.block_hash);
+            }
+            // A block that was taken back is no ancestor.
+            if number > to.height.0 && number <= from.height.0 {
+                return Ok(B256::ZERO);
+            }
+        }
+        self.base.view().block_hash(number)
+    }
+
+    fn any_slot(&self, address: &Address, counts: &dyn Fn(&U256) -> bool) -> Result<bool, StateError> {
+        if self.layers.is_empty() {
+            return self.base.view().any_slot(address, counts);
+        }
+        let mut found = false;
+        self.for_each_slot(address, &mut |slot, _| found |= counts(&slot))?;
+        Ok(found)
+    }
+}

@@ -1,0 +1,140 @@
+//! A bounded flat cache in front of the database, shared by the views of all versions.
+//!
+//! An entry holds a value and the version since which it holds. A view may use it if it is not
+//! older than that; only views of the newest version fill the cache. So a view never sees a value
+//! of another version than its own, however far the state has moved on.
+
+use std::sync::{PoisonError, RwLock};
+
+use alloy_primitives::{Address, B256, U256};
+use common::account::{Account, AccountDelta};
+use quick_cache::sync::Cache;
+
+use crate::Code;
+
+/// Contracts whose code is kept ready to run, at most: about 100 MiB of the largest ones.
+const CODES: usize = 2048;
+
+/// A value and since when it holds.
+type Since<T> = (u64, T);
+
+/// The cache.
+#[derive(Debug)]
+pub struct StateCache {
+    /// The newest version. Held for reading while an entry is filled in, for writing while the
+    /// state moves: between the two no stale value can slip in.
+    newest: RwLock<u64>,
+    accounts: Cache<Address, Since<Option<Account>>>,
+    slots: Cache<(Address, U256), Since<U256>>,
+    code: Cache<B256, Code>,
+}
+
+impl StateCache {
+    /// A cache of so many accounts, and four times as many slots.
+    #[must_use]
+    pub fn new(accounts: usize) -> Self {
+        Self {
+            newest: RwLock::new(0),
+            accounts: Cache::new(accounts),
+            slots: Cache::new(accounts.saturating_mul(4)),
+            code: Cache::new(CODES.min(accounts)),
+        }
+    }
+
+    /// The newest version.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        *self.newest.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The database has moved: to be told after it is committed, and before anyone reads it.
+    /// Returns the new version.
+    pub fn advance<'a>(&self, changes: impl IntoIterator<Item = &'a AccountDelta>) -> u64 {
+        let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
+        *newest += 1;
+        for delta in changes {
+            self.accounts.insert(delta.address, (*newest, delta.account));
+            if delta.wiped || delta.account.is_none() {
+                // Which of its slots are here is not known.
+                self.slots.clear();
+            }
+            for entry in &delta.storage {
+                self.slots.insert((delta.address, entry.slot), (*newest, entry.value));
+            }
+        }
+        *newest
+    }
+
+    /// The database holds something else altogether.
+    pub fn forget(&self) {
+        let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
+        *newest += 1;
+        self.accounts.clear();
+        self.slots.clear();
+        self.code.clear();
+    }
+
+    pub(super) fn account(&self, version: u64, address: &Address) -> Option<Option<Account>> {
+        self.accounts.get(address).filter(|(since, _)| *since <= version).map(|(_, account)| account)
+    }
+
+    pub(super) fn slot(&self, version: u64, address: &Address, slot: &U256) -> Option<U256> {
+        self.slots.get(&(*address, *slot)).filter(|(since, _)| *since <= version).map(|(_, value)| value)
+    }
+
+    pub(super) fn code(&self, hash: &B256) -> Option<Code> {
+        self.code.get(hash)
+    }
+
+    pub(super) fn fill_account(&self, version: u64, address: &Address, account: Option<Account>) {
+        let newest = self.newest.read().unwrap_or_else(PoisonError::into_inner);
+        if *newest == version {
+            self.accounts.insert(*address, (version, account));
+        }
+    }
+
+    pub(super) fn fill_slot(&self, version: u64, address: &Address, slot: &U256, value: U256) {
+        let newest = self.newest.read().unwrap_or_else(PoisonError::into_inner);
+        if *newest == version {
+            self.slots.insert((*address, *slot), (version, value));
+        }
+    }
+
+    pub(super) fn fill_code(&self, hash: &B256, code: Code) {
+        self.code.insert(*hash, code);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const ADDRESS: Address = Address::repeat_byte(1);
+
+    fn delta(balance: u64) -> AccountDelta {
+        let account = Account { balance: U256::from(balance), ..Default::default() };
+        AccountDelta { address: ADDRESS, account: Some(account), wiped: false, storage: vec![] }
+    }
+
+    #[test]
+    fn an_older_view_does_not_see_newer_values_and_does_not_fill() {
+        let cache = StateCache::new(100);
+        cache.fill_account(0, &ADDRESS, None);
+        assert_eq!(cache.account(0, &ADDRESS), Some(None));
+        let newer = cache.advance(&[delta(5)]);
+        assert_eq!(cache.account(0, &ADDRESS), None);
+        assert_eq!(cache.account(newer, &ADDRESS).unwrap().unwrap().balance, U256::from(5));
+        cache.fill_account(0, &ADDRESS, None);
+        assert_eq!(cache.account(newer, &ADDRESS).unwrap().unwrap().balance, U256::from(5));
+    }
+
+    #[test]
+    fn a_wipe_forgets_slots() {
+        let cache = StateCache::new(100);
+        cache.fill_slot(0, &ADDRESS, &U256::from(1), U256::from(7));
+        let newer =
+            cache.advance(&[AccountDelta { address: ADDRESS, account: None, wiped: true, storage: vec![] }]);
+        assert_eq!(cache.slot(newer, &ADDRESS, &U256::from(1)), None);
+    }
+}

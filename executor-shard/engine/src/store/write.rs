@@ -1,0 +1,131 @@
+//! Moving a stored state, within a write transaction of its holder.
+
+use alloy_primitives::{Address, B256, U256, keccak256};
+use common::account::{Account, AccountDelta, AccountRecord, Delta};
+use redb::{Table, WriteTransaction};
+
+use super::{
+    ACCOUNT_BYTES, ACCOUNTS, ANCESTORS, CODE, SLOTS, encode_account, encode_slot, slot_key_of, slot_range,
+    storage_error,
+};
+use crate::StateError;
+
+/// The state's tables, opened for writing. Nothing counts until the transaction is committed.
+#[derive(Debug)]
+pub struct StateWriter<'t> {
+    accounts: Table<'t, &'static [u8; 32], &'static [u8; ACCOUNT_BYTES]>,
+    slots: Table<'t, &'static [u8; 64], &'static [u8; 64]>,
+    code: Table<'t, &'static [u8; 32], &'static [u8]>,
+    ancestors: Table<'t, u64, &'static [u8; 32]>,
+}
+
+impl<'t> StateWriter<'t> {
+    /// Opens the tables, and makes them where they are missing.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`].
+    pub fn open(transaction: &'t WriteTransaction) -> Result<Self, StateError> {
+        Ok(Self {
+            accounts: transaction.open_table(ACCOUNTS).map_err(storage_error)?,
+            slots: transaction.open_table(SLOTS).map_err(storage_error)?,
+            code: transaction.open_table(CODE).map_err(storage_error)?,
+            ancestors: transaction.open_table(ANCESTORS).map_err(storage_error)?,
+        })
+    }
+
+    /// Forgets everything.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`].
+    pub fn clear(transaction: &WriteTransaction) -> Result<(), StateError> {
+        transaction.delete_table(ACCOUNTS).map_err(storage_error)?;
+        transaction.delete_table(SLOTS).map_err(storage_error)?;
+        transaction.delete_table(CODE).map_err(storage_error)?;
+        transaction.delete_table(ANCESTORS).map_err(storage_error)?;
+        Ok(())
+    }
+
+    /// Adds an account, or more slots of one that is there already.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`].
+    pub fn insert(&mut self, record: &AccountRecord) -> Result<(), StateError> {
+        let hashed = keccak256(record.address);
+        self.set_account(&hashed, &record.address, &record.account)?;
+        for entry in &record.storage {
+            self.set_slot(&hashed, &entry.slot, &entry.value)?;
+        }
+        Ok(())
+    }
+
+    /// Adds code under its hash.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`].
+    pub fn insert_code(&mut self, hash: &B256, code: &[u8]) -> Result<(), StateError> {
+        self.code.insert(&hash.0, code).map_err(storage_error)?;
+        Ok(())
+    }
+
+    /// Adds the hash of a block.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`].
+    pub fn insert_ancestor(&mut self, number: u64, hash: &B256) -> Result<(), StateError> {
+        self.ancestors.insert(number, &hash.0).map_err(storage_error)?;
+        Ok(())
+    }
+
+    /// Moves by one block, forwards or backwards.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`].
+    pub fn apply(&mut self, delta: &Delta) -> Result<(), StateError> {
+        for (hash, code) in &delta.code {
+            self.insert_code(hash, code)?;
+        }
+        for change in &delta.accounts {
+            self.change(change)?;
+        }
+        // Backwards, the block that is taken away is no ancestor any more.
+        let above = delta.to.height.0.saturating_add(1)..=delta.from.height.0;
+        for number in above {
+            self.ancestors.remove(number).map_err(storage_error)?;
+        }
+        self.insert_ancestor(delta.to.height.0, &delta.to.block_hash)
+    }
+
+    fn change(&mut self, delta: &AccountDelta) -> Result<(), StateError> {
+        let hashed = keccak256(delta.address);
+        if delta.wiped || delta.account.is_none() {
+            let range = slot_range(&hashed);
+            self.slots
+                .retain_in::<&[u8; 64], _>(range.start()..=range.end(), |_, _| false)
+                .map_err(storage_error)?;
+        }
+        let Some(account) = &delta.account else {
+            self.accounts.remove(&hashed.0).map_err(storage_error)?;
+            return Ok(());
+        };
+        self.set_account(&hashed, &delta.address, account)?;
+        for entry in &delta.storage {
+            self.set_slot(&hashed, &entry.slot, &entry.value)?;
+        }
+        Ok(())
+    }
+
+    fn set_account(&mut self, hashed: &B256, address: &Address, account: &Account) -> Result<(), StateError> {
+        self.accounts.insert(&hashed.0, &encode_account(address, account)).map_err(storage_error)?;
+        Ok(())
+    }
+
+    fn set_slot(&mut self, hashed: &B256, slot: &U256, value: &U256) -> Result<(), StateError> {
+        let key = slot_key_of(hashed, slot);
+        if value.is_zero() {
+            self.slots.remove(&key).map_err(storage_error)?;
+        } else {
+            self.slots.insert(&key, &encode_slot(slot, value)).map_err(storage_error)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! Does one piece of work: recovers senders, or executes a sub-block, on the calling thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use alloy_consensus::Transaction as _;
+use common::block::ShardBlock;
+use common::chain_spec::ChainSpec;
+use common::id::{Gas, TxIndex};
+use common::work::{TxOutcome, TxOutput, WorkFailure, WorkKind, WorkOutput, WorkSpec};
+
+use crate::{Executor, Overlay, Poisoned, StateView, recover_sender};
+
+/// Where the worker is, told as it goes.
+pub trait Progress {
+    /// The transaction that is begun now, and its gas limit; no gas where only its sender is recovered.
+    fn at(&self, index: TxIndex, gas: Gas);
+}
+
+/// What comes of a piece of work.
+pub type WorkResult = Result<WorkOutput, WorkFailure>;
+
+/// Does the work. `None` when it was cancelled meanwhile.
+pub fn run<V: StateView>(
+    spec: &WorkSpec,
+    block: &ShardBlock,
+    chain: &ChainSpec,
+    view: Option<V>,
+    cancelled: &AtomicBool,
+    progress: &impl Progress,
+) -> Option<WorkResult> {
+    match (&spec.kind, view) {
+        (WorkKind::Recover, _) => recover(spec, block, chain, cancelled, progress),
+        (WorkKind::Execute { .. }, None) => Some(Err(WorkFailure::BaseGone)),
+        (WorkKind::Execute { poison: None, .. }, Some(view)) => {
+            execute(spec, block, chain, view, cancelled, progress)
+        }
+        (WorkKind::Execute { poison: Some(seed), .. }, Some(view)) => {
+            execute(spec, block, chain, Poisoned::new(view, *seed), cancelled, progress)
+        }
+    }
+}
+
+fn out_of_range(index: TxIndex) -> WorkFailure {
+    WorkFailure::State(format!("the block has no transaction {index}"))
+}
+
+fn recover(
+    spec: &WorkSpec,
+    block: &ShardBlock,
+    chain: &ChainSpec,
+    cancelled: &AtomicBool,
+    progress: &impl Progress,
+) -> Option<WorkResult> {
+    let fork = crate::spec_id(chain, &block.header);
+    let mut senders = Vec::with_capacity(spec.indices.len());
+    for index in &spec.indices {
+        if cancelled.load(Ordering::Relaxed) {
+            return None;
+        }
+        progress.at(*index, Gas(0));
+        let Some(transaction) = block.transactions.get(index.0 as usize) else {
+            return Some(Err(out_of_range(*index)));
+        };
+        senders.push(recover_sender(transaction, fork));
+    }
+    Some(Ok(WorkOutput::Recovered(senders)))
+}
+
+fn execute<V: StateView>(
+    spec: &WorkSpec,
+    block: &ShardBlock,
+    chain: &ChainSpec,
+    view: V,
+    cancelled: &AtomicBool,
+    progress: &impl Progress,
+) -> Option<WorkResult> {
+    let WorkKind::Execute { senders, .. } = &spec.kind else { return Some(Err(WorkFailure::BaseGone)) };
+    let mut overlay = Overlay::default();
+    for delta in &block.prelude.accounts {
+        overlay.apply_delta(delta);
+    }
+    let mut executor = Executor::new(crate::evm_env(chain, &block.header), view, overlay);
+    let mut outputs = Vec::with_capacity(spec.indices.len());
+    for (index, sender) in spec.indices.iter().zip(senders) {
+        if cancelled.load(Ordering::Relaxed) {
+            return None;
+        }
+        let Some(transaction) = block.transactions.get(index.0 as usize) else {
+            return Some(Err(out_of_range(*index)));
+        };
+        progress.at(*index, Gas(transaction.gas_limit()));
+        let outcome = match executor.execute(transaction, *sender) {
+            Ok(outcome) => outcome,
+            Err(error) => return Some(Err(WorkFailure::State(error.to_string()))),
+        };
+        if let TxOutcome::Executed(executed) = &outcome
+            && let Err(error) = executor.commit(executed)
+        {
+            return Some(Err(WorkFailure::State(error.to_string())));
+        }
+        outputs.push(TxOutput { index: *index, outcome });
+    }
+    Some(Ok(WorkOutput::Executed(outputs)))
+}

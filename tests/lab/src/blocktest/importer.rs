@@ -1,0 +1,121 @@
+//! The chain of one case, imported as every chain is: through the rules, the fleet and the ledger.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use alloy_primitives::{Address, B256};
+use common::account::AccountRecord;
+use common::block::Block;
+use common::chain_spec::ChainSpec;
+use common::id::Height;
+use engine::StateView;
+
+use super::refusal::RefusalKind;
+use coordinator::execute::{BlockExecutor, ExecuteError};
+use coordinator::fleet::Fleet;
+use coordinator::import::{self, ForkChoice};
+use ledger::{Ledger, Origin};
+
+/// Why a block is not part of the chain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ImportError {
+    /// The block breaks a rule.
+    #[error("{reason}")]
+    Refused {
+        /// Which one.
+        kind: RefusalKind,
+        /// In words.
+        reason: String,
+    },
+    /// Nothing can be said of the block.
+    #[error("{0}")]
+    Fault(String),
+}
+
+impl ImportError {
+    fn fault(reason: impl ToString) -> Self {
+        Self::Fault(reason.to_string())
+    }
+}
+
+impl From<ExecuteError> for ImportError {
+    fn from(error: ExecuteError) -> Self {
+        // In a suite, a block whose parent was refused or never given has to be refused too.
+        if !error.is_invalid_block() && !error.is_unknown_parent() {
+            return Self::fault(error);
+        }
+        Self::Refused { kind: RefusalKind::of(&error), reason: error.to_string() }
+    }
+}
+
+/// An importer that has no chain yet: [`Importer::begin`] gives it one.
+///
+/// # Errors
+/// [`ImportError::Fault`] when the fleet cannot be told.
+pub fn idle_importer(fleet: Fleet, executor: BlockExecutor) -> Result<import::Importer, ImportError> {
+    let nothing = Origin {
+        spec: ChainSpec::mainnet(),
+        height: Height(0),
+        block_hash: B256::ZERO,
+        header: None,
+        accounts: Vec::new(),
+        code: Vec::new(),
+        ancestors: Vec::new(),
+        complete: true,
+    };
+    let ledger = Arc::new(Ledger::begin(nothing).map_err(ImportError::fault)?);
+    import::Importer::new(fleet, executor, ledger, ForkChoice::Latest).map_err(ImportError::fault)
+}
+
+/// One case's chain, on the importer that serves all cases of a run.
+#[derive(Debug)]
+pub struct Importer<'a> {
+    importer: &'a mut import::Importer,
+}
+
+impl<'a> Importer<'a> {
+    /// Begins a chain at its origin, a genesis with its header.
+    ///
+    /// # Errors
+    /// [`ImportError::Fault`] when the ledger cannot be begun.
+    pub fn begin(origin: Origin, importer: &'a mut import::Importer) -> Result<Self, ImportError> {
+        let ledger = Ledger::begin(origin).map_err(ImportError::fault)?;
+        importer.change_world(Arc::new(ledger)).map_err(ImportError::fault)?;
+        Ok(Self { importer })
+    }
+
+    /// Imports one block from its encoding. A block that is known already is accepted again.
+    ///
+    /// # Errors
+    /// [`ImportError`] with nothing changed.
+    pub fn import(&mut self, rlp: &[u8]) -> Result<(), ImportError> {
+        let block = Block::decode_exact(rlp).map_err(ExecuteError::from)?;
+        self.importer.import(&block)?;
+        Ok(())
+    }
+
+    /// The head's hash and state root.
+    #[must_use]
+    pub fn head(&self) -> (B256, B256) {
+        let head = self.importer.ledger().head();
+        (head.summary().state.block_hash, head.state_root().unwrap_or_default())
+    }
+
+    /// Every account of the head's state.
+    ///
+    /// # Errors
+    /// [`ImportError::Fault`] when the state cannot be read.
+    pub fn accounts(&self) -> Result<BTreeMap<Address, AccountRecord>, ImportError> {
+        let head = self.importer.ledger().head();
+        let view = head.view();
+        let mut accounts = BTreeMap::new();
+        for address in view.addresses().map_err(ImportError::fault)? {
+            if let Some(account) = view.account(&address).map_err(ImportError::fault)? {
+                let mut storage = view.storage(&address).map_err(ImportError::fault)?;
+                storage.sort_unstable();
+                accounts.insert(address, AccountRecord { address, account, storage });
+            }
+        }
+        Ok(accounts)
+    }
+}

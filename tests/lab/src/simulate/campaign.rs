@@ -1,0 +1,148 @@
+//! Many histories: on several threads, with what they have in common counted.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::check::Violation;
+use super::fault::FaultKind;
+use super::world::{History, simulate};
+use schedule::{Counters, Transition};
+
+/// Seeds taken by a thread at once.
+const BATCH: u64 = 64;
+
+/// Failing seeds that are kept.
+const FAILURES_KEPT: usize = 8;
+
+/// Which histories to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Campaign {
+    /// The first seed.
+    pub first: u64,
+    /// How many.
+    pub seeds: u64,
+    /// On how many threads.
+    pub jobs: usize,
+    /// Whether to stop at the first failure.
+    pub stop_at_failure: bool,
+}
+
+/// A seed that failed.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Which seed.
+    pub seed: u64,
+    /// What happened.
+    pub violation: Violation,
+}
+
+/// What came of a campaign.
+#[derive(Debug, Clone, Default)]
+pub struct CampaignReport {
+    /// Histories run.
+    pub histories: u64,
+    /// Of these, violations found.
+    pub violations: u64,
+    /// The first of them.
+    pub failures: Vec<Failure>,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Faults injected, by kind.
+    pub faults: BTreeMap<FaultKind, u64>,
+    /// Blocks submitted.
+    pub blocks: u64,
+    /// Blocks committed, kept as side blocks, refused, parked.
+    pub endings: [u64; 4],
+    /// Happenings.
+    pub steps: u64,
+    /// Virtual time.
+    pub virtual_time: Duration,
+    /// The scheduler's transitions, and how often each was met.
+    pub transitions: BTreeMap<Transition, u64>,
+    /// What the schedulers counted.
+    pub counters: Counters,
+}
+
+impl Campaign {
+    /// Runs it. The histories are the same whatever the number of threads.
+    #[must_use]
+    pub fn run(&self) -> CampaignReport {
+        let began = Instant::now();
+        let next = AtomicU64::new(0);
+        let stopped = AtomicBool::new(false);
+        let whole = Mutex::new(CampaignReport::default());
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    let mut part = CampaignReport::default();
+                    while !stopped.load(Ordering::Relaxed) {
+                        let from = next.fetch_add(BATCH, Ordering::Relaxed);
+                        if from >= self.seeds {
+                            break;
+                        }
+                        for seed in from..(from + BATCH).min(self.seeds) {
+                            part.add(simulate(self.first.wrapping_add(seed), false));
+                        }
+                        if self.stop_at_failure && part.violations > 0 {
+                            stopped.store(true, Ordering::Relaxed);
+                        }
+                    }
+                    whole.lock().unwrap_or_else(PoisonError::into_inner).join(part);
+                });
+            }
+        });
+        let mut report = whole.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.failures.sort_by_key(|failure| failure.seed);
+        report.elapsed = began.elapsed();
+        report
+    }
+}
+
+impl CampaignReport {
+    fn add(&mut self, history: History) {
+        self.histories += 1;
+        self.steps += history.steps;
+        self.virtual_time += history.lasted;
+        self.blocks += history.blocks as u64;
+        for (sum, count) in self.endings.iter_mut().zip(history.endings) {
+            *sum += count as u64;
+        }
+        for fault in history.faults {
+            *self.faults.entry(fault).or_default() += 1;
+        }
+        for (transition, count) in history.transitions {
+            *self.transitions.entry(transition).or_default() += count;
+        }
+        self.counters = self.counters.plus(&history.counters);
+        if let Some(violation) = history.violation {
+            self.violations += 1;
+            self.failures.push(Failure { seed: history.seed, violation });
+            self.failures.sort_by_key(|failure| failure.seed);
+            self.failures.truncate(FAILURES_KEPT);
+        }
+    }
+
+    fn join(&mut self, other: Self) {
+        self.histories += other.histories;
+        self.violations += other.violations;
+        self.steps += other.steps;
+        self.virtual_time += other.virtual_time;
+        self.blocks += other.blocks;
+        for (sum, count) in self.endings.iter_mut().zip(other.endings) {
+            *sum += count;
+        }
+        for (fault, count) in other.faults {
+            *self.faults.entry(fault).or_default() += count;
+        }
+        for (transition, count) in other.transitions {
+            *self.transitions.entry(transition).or_default() += count;
+        }
+        self.counters = self.counters.plus(&other.counters);
+        self.failures.extend(other.failures);
+        self.failures.sort_by_key(|failure| failure.seed);
+        self.failures.truncate(FAILURES_KEPT);
+    }
+}

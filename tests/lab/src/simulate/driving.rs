@@ -1,0 +1,322 @@
+//! The model of the coordinator's endpoint and links: calls of shards, answers to commands, replicas
+//! that are brought to the head.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::endpoint::PeerError;
+use common::id::{AssignmentId, Incarnation, ShardId, StateRef};
+use common::message::{Refusal, Registered, ResultReceipt, SubmitResult};
+use common::work::WorkFailure;
+
+use super::calls::CallId;
+use super::chain::{Piece, digest, numbers, state};
+use super::coordinator::{Link, ToCoordinator};
+use super::network::{Way, arrivals};
+use super::shard::{Answer, ToShard};
+use super::world::{BEAT, CALL_LIMIT, Happening, World};
+use schedule::{Command, Event, Fault, LossCause};
+
+impl ToCoordinator {
+    /// The call that waits for an answer to this.
+    pub(super) fn call(&self) -> Option<CallId> {
+        match self {
+            Self::Register { call, .. } | Self::Heartbeat { call, .. } | Self::Submit { call, .. } => {
+                Some(*call)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn answer_call(&mut self, packet: &ToCoordinator, answer: Answer) {
+        if let Some(call) = packet.call() {
+            self.answer(call, answer);
+        }
+    }
+
+    fn answer(&mut self, call: CallId, answer: Answer) {
+        let line = self.processes.get(call.process).and_then(|process| self.lines.get(process.line));
+        let line = line.copied().unwrap_or_default();
+        let copies = arrivals(&mut self.random, &self.weather, &line, Way::ToShard, self.now);
+        if copies.iter().all(Option::is_none) {
+            self.after(CALL_LIMIT, call.lost());
+        }
+        for at in copies.into_iter().flatten() {
+            self.at(at, call.answered(answer.clone()));
+        }
+    }
+
+    /// A shard calls.
+    pub(super) fn called(&mut self, index: usize, packet: ToCoordinator) {
+        match packet {
+            ToCoordinator::Register { call, slots } => self.register(index, call, slots),
+            ToCoordinator::Heartbeat { call, epoch, slots, queued, state, diverged } => {
+                let Some((shard, incarnation)) = self.caller(call) else { return };
+                let known = self.check_known(index, shard, incarnation);
+                let ours = self.coordinator(index).map(|known| known.epoch);
+                let answer = match known {
+                    Ok(()) if epoch != ours => Err(PeerError::NotRegistered("another epoch".into())),
+                    known => known,
+                };
+                if answer.is_ok() {
+                    self.tell(index, Event::Heartbeat { shard, incarnation, slots, queued });
+                    self.compare(index, shard, incarnation, state, diverged);
+                }
+                self.answer(call, Answer::Beat(answer));
+            }
+            ToCoordinator::Submit { call, result } => self.result(index, call, &result),
+            ToCoordinator::Draining { shard, incarnation } => {
+                if self.check_known(index, shard, incarnation).is_ok() {
+                    self.tell(index, Event::Draining { shard, incarnation });
+                }
+            }
+            ToCoordinator::Leave { shard, incarnation } => {
+                if self.check_known(index, shard, incarnation).is_ok() {
+                    self.tell(index, Event::Draining { shard, incarnation });
+                    let reason = "drained".to_owned();
+                    self.tell(index, Event::Lost { shard, incarnation, cause: LossCause::Left, reason });
+                }
+            }
+            ToCoordinator::Executed { .. } | ToCoordinator::Synced { .. } => {}
+        }
+    }
+
+    fn caller(&self, call: CallId) -> Option<(ShardId, Incarnation)> {
+        self.processes.get(call.process).map(|process| (process.shard, Incarnation(call.life)))
+    }
+
+    fn check_known(
+        &mut self,
+        index: usize,
+        shard: ShardId,
+        incarnation: Incarnation,
+    ) -> Result<(), PeerError> {
+        let link = self.coordinator(index).and_then(|known| known.links.get(&shard));
+        match link.map(|link| link.incarnation) {
+            Some(known) if known == incarnation => Ok(()),
+            Some(_) => Err(PeerError::Refused("another process has its place".into())),
+            None => Err(PeerError::NotRegistered("not part of the fleet".into())),
+        }
+    }
+
+    fn register(&mut self, index: usize, call: CallId, slots: u16) {
+        let Some((shard, incarnation)) = self.caller(call) else { return };
+        if let Some(known) = self.coordinator(index) {
+            known.admitting = Some(call);
+            known.deferred = false;
+        }
+        self.tell(index, Event::Register { shard, incarnation, slots });
+        let Some(known) = self.coordinator(index) else {
+            self.after(CALL_LIMIT, call.lost());
+            return;
+        };
+        known.admitting = None;
+        let (epoch, deferred) = (known.epoch, known.deferred);
+        let taken = known.links.get(&shard).is_some_and(|link| link.incarnation == incarnation);
+        let answer = if taken {
+            Ok(Registered { epoch, heartbeat_every: BEAT, lost_after: self.limits.lost_after })
+        } else if deferred {
+            Err(PeerError::Overloaded("perhaps alive in another process".into()))
+        } else {
+            Err(PeerError::Refused("alive in another process".into()))
+        };
+        self.answer(call, Answer::Registered(answer));
+    }
+
+    /// The scheduler has taken a shard.
+    pub(super) fn connect(&mut self, index: usize, shard: ShardId) {
+        let Some(known) = self.coordinator(index) else { return };
+        let Some(call) = known.admitting else { return };
+        let incarnation = Incarnation(call.life);
+        if known.links.get(&shard).is_none_or(|link| link.incarnation != incarnation) {
+            let link = Link::new(call.process, incarnation);
+            known.links.insert(shard, link);
+        }
+    }
+
+    fn result(&mut self, index: usize, call: CallId, result: &Arc<SubmitResult>) {
+        let now = self.now;
+        let assignment = result.assignment;
+        self.check.results_at.push(now);
+        let receipt = match &result.outcome {
+            Err(failure) => {
+                let fault = match failure {
+                    WorkFailure::BaseGone | WorkFailure::State(_) => Fault::WrongState,
+                    WorkFailure::WorkerPanicked { .. } => Fault::Panicked,
+                    WorkFailure::Damaged => Fault::Corrupt,
+                };
+                let reason = format!("{failure:?}");
+                self.tell(index, Event::Failed { assignment, fault, reason });
+                ResultReceipt::Ignored
+            }
+            Ok(_) => self.sound_result(index, assignment, &numbers(&result.outcome)),
+        };
+        if self.coordinator(index).is_some() {
+            self.answer(call, Answer::Submitted(Ok(receipt)));
+        } else {
+            self.after(CALL_LIMIT, call.lost());
+        }
+    }
+
+    fn sound_result(&mut self, index: usize, assignment: AssignmentId, found: &[u64]) -> ResultReceipt {
+        let now = self.now;
+        let work = assignment.work;
+        let wire = self.verification.wire;
+        let Some(known) = self.coordinator(index) else { return ResultReceipt::Ignored };
+        // A result that came over the network has its digest, one from within the process has not.
+        let wanted = wire || known.scheduler.wants_digest(&work);
+        let digest = wanted.then(|| digest(found));
+        let event = Event::Result { assignment, digest };
+        let transition = known.scheduler.transition(&event);
+        let verified = known.scheduler.counters().verified;
+        let commands = known.scheduler.handle(now, event);
+        let agreed = known.scheduler.counters().verified > verified;
+        let audit = known.scheduler.audit();
+        *self.transitions.entry(transition).or_default() += 1;
+        if let Err(wrong) = audit {
+            self.check.fail(now, wrong);
+        }
+        let uses = commands.iter().filter(|command| matches!(command, Command::Use(_))).count();
+        for _ in 0..uses {
+            self.use_result(index, assignment, found);
+        }
+        if agreed && let Some(run) = self.coordinators.get_mut(index).and_then(|known| known.run.as_mut()) {
+            run.doubtful.remove(&work);
+        }
+        for command in commands {
+            if self.ends_here(index) {
+                break;
+            }
+            self.obey(index, command);
+        }
+        if uses > 0 { ResultReceipt::Used } else { ResultReceipt::Ignored }
+    }
+
+    fn use_result(&mut self, index: usize, assignment: AssignmentId, found: &[u64]) {
+        let now = self.now;
+        let work = assignment.work;
+        let Some(known) = self.coordinators.get_mut(index) else { return };
+        let epoch = known.epoch;
+        let Some(run) = &mut known.run else {
+            return self.check.fail(now, "a result was used while no round was open");
+        };
+        let (open, round) = (run.open.remove(&work), run.round.0);
+        let first = usize::from(Piece::of(&work).first);
+        for (place, number) in run.results.iter_mut().skip(first).zip(found) {
+            *place = Some(*number);
+        }
+        run.answers.insert(work, (assignment.shard, digest(found)));
+        if self.check.is_struck(epoch, assignment.shard) && !run.verify.contains(&work) {
+            run.doubtful.insert(work);
+        }
+        self.check.used(now, epoch, round, work, open);
+        if assignment.epoch > epoch {
+            self.check.fail(now, "a result of a later epoch was used");
+        }
+    }
+
+    pub(super) fn answered_command(&mut self, index: usize, packet: ToCoordinator) {
+        match packet {
+            ToCoordinator::Executed { assignment, answer } => {
+                let Some(known) = self.coordinator(index) else { return };
+                let (was_under_way, epoch) = (known.under_way.remove(&assignment), known.epoch);
+                if !was_under_way {
+                    return;
+                }
+                let event = match answer {
+                    Ok(()) => Event::Accepted(assignment),
+                    Err(error) => {
+                        let fault = fault_of(&error);
+                        if fault == Fault::Busy {
+                            self.check.not_begun(epoch, assignment.work);
+                        }
+                        Event::Failed { assignment, fault, reason: error.to_string() }
+                    }
+                };
+                self.tell(index, event);
+            }
+            ToCoordinator::Synced { shard, incarnation, answer } => {
+                self.synced(index, shard, incarnation, answer);
+            }
+            _ => {}
+        }
+    }
+
+    /// Brings a shard to the head, if it is elsewhere and not under way.
+    pub(super) fn sync(&mut self, index: usize, shard: ShardId) {
+        let now = self.now;
+        let Some(known) = self.coordinator(index) else { return };
+        let (epoch, target) = (known.epoch, state(known.base.0, known.base.1));
+        let Some(link) = known.links.get_mut(&shard) else { return };
+        if link.syncing || link.state == Some(target) || link.sync_at > now {
+            return;
+        }
+        link.syncing = true;
+        let incarnation = link.incarnation;
+        let sent = self.send(index, shard, incarnation, ToShard::Sync { epoch, incarnation, target });
+        if !sent {
+            self.after(CALL_LIMIT, Happening::SyncLost { coordinator: index, shard, incarnation });
+        }
+    }
+
+    pub(super) fn synced(
+        &mut self,
+        index: usize,
+        shard: ShardId,
+        incarnation: Incarnation,
+        answer: Result<StateRef, ()>,
+    ) {
+        let again_at = self.now + Duration::from_millis(40);
+        let Some(known) = self.coordinator(index) else { return };
+        let Some(link) = known.links.get_mut(&shard).filter(|link| link.incarnation == incarnation) else {
+            return;
+        };
+        link.syncing = false;
+        link.state = answer.ok();
+        if answer.is_err() {
+            link.sync_at = again_at;
+        }
+        self.tell(index, Event::State { shard, incarnation, state: answer.ok() });
+        self.sync(index, shard);
+    }
+
+    /// A heartbeat's word about the replica against what is known of it.
+    fn compare(
+        &mut self,
+        index: usize,
+        shard: ShardId,
+        incarnation: Incarnation,
+        state: Option<StateRef>,
+        diverged: bool,
+    ) {
+        let link = self.coordinator(index).and_then(|known| known.links.get_mut(&shard));
+        let Some(link) = link.filter(|link| !link.syncing && link.state.is_some()) else { return };
+        if diverged || link.state != state {
+            link.state = None;
+            self.tell(index, Event::State { shard, incarnation, state: None });
+            self.sync(index, shard);
+        }
+    }
+
+    pub(super) fn housekeep(&mut self, index: usize) {
+        let shards: Vec<ShardId> =
+            self.coordinator(index).map_or_else(Vec::new, |known| known.links.keys().copied().collect());
+        for shard in shards {
+            self.sync(index, shard);
+        }
+    }
+}
+
+/// As the real link classifies them.
+fn fault_of(error: &PeerError) -> Fault {
+    match error {
+        PeerError::Command(Refusal::QueueFull { .. }) | PeerError::Overloaded(_) => Fault::Busy,
+        PeerError::Command(Refusal::NotAtBase { .. }) => Fault::WrongState,
+        PeerError::Command(Refusal::Draining) => Fault::Draining,
+        PeerError::Command(Refusal::StaleEpoch { .. } | Refusal::WrongShard { .. }) => Fault::Superseded,
+        PeerError::Command(Refusal::Malformed { .. }) => Fault::Hopeless,
+        _ => Fault::Failed,
+    }
+}

@@ -1,0 +1,131 @@
+//! The model of verified execution: which work is drawn, trusted code, and the naming of shards.
+
+use alloy_primitives::B256;
+use common::id::{ShardId, WorkId};
+
+use super::chain::{Piece, digest, numbers};
+use super::coordinator::Run;
+use super::random::{Random, join};
+use super::world::{Happening, World};
+use schedule::Event;
+
+/// How a history verifies.
+#[derive(Debug, Clone)]
+pub(super) struct Verification {
+    /// A source of its own: histories that verify nothing are what they would be without it.
+    lots: Random,
+    /// So many eighths of all work.
+    eighths: u64,
+    /// No header covers what shards return, as with a stand-alone pre-state; all work is verified.
+    pub(super) blind: bool,
+    /// Results come with their digests.
+    pub(super) wire: bool,
+}
+
+impl Verification {
+    pub(super) fn draw(seed: u64) -> Self {
+        let mut lots = Random::new(join(seed, 0x5ec0));
+        let (eighths, blind) = match lots.between(0, 3) {
+            0 => (0, false),
+            1 => (8, true),
+            _ => (lots.between(1, 8), false),
+        };
+        let wire = lots.one_in(2);
+        Self { lots, eighths, blind, wire }
+    }
+
+    /// Whether the next piece of work is verified.
+    pub(super) fn draws(&mut self) -> bool {
+        self.lots.between(1, 8) <= self.eighths
+    }
+}
+
+impl World {
+    /// The digest of the right result of some work.
+    pub(super) fn truth(&self, work: &WorkId) -> Option<B256> {
+        let piece = Piece::of(work);
+        let block = self.blocks.get(piece.block)?;
+        Some(digest(&numbers(&Ok(block.output(&piece, Piece::base_digest(work))))))
+    }
+
+    /// The first result of some work is to be checked by trusted code.
+    pub(super) fn check_here(&mut self, index: usize, work: WorkId) {
+        let run = self.coordinator(index).and_then(|known| known.run.as_ref());
+        let answer = run.and_then(|run| run.answers.get(&work)).copied();
+        match answer {
+            Some(answer) => self.recompute(index, work, vec![answer]),
+            None => self.check.fail(self.now, "a result is to be checked that was never used"),
+        }
+    }
+
+    /// Trusted code does some work, in the coordinator's own process.
+    pub(super) fn recompute(&mut self, index: usize, work: WorkId, answers: Vec<(ShardId, B256)>) {
+        let piece = Piece::of(&work);
+        let killer = self.blocks.get(piece.block).and_then(|block| block.killer);
+        if piece.execute && killer.is_some_and(|killer| piece.contains(killer)) {
+            self.check.fail(self.now, "trusted code is to do work that kills whoever does it");
+        }
+        let takes = self.micros(200, 3_000);
+        self.after(takes, Happening::Settled { coordinator: index, work, answers });
+    }
+
+    /// Trusted code has done it.
+    pub(super) fn settle(&mut self, index: usize, work: &WorkId, answers: &[(ShardId, B256)]) {
+        let Some(digest) = self.truth(work) else { return };
+        let run = self.coordinator(index).and_then(|known| known.run.as_mut());
+        let used = run.as_ref().and_then(|run| run.answers.get(work)).copied();
+        let Some((_, used)) = used else { return };
+        if let Some(run) = run {
+            run.disputed |= used != digest;
+            run.doubtful.remove(work);
+        }
+        for (shard, answer) in answers {
+            if *answer != digest {
+                self.blame(index, *shard);
+            }
+        }
+        self.tell(index, Event::Checked { work: *work, digest });
+        self.go_on_alone(index);
+    }
+
+    /// A round is disputed, and nobody is left to go on with it.
+    fn go_on_alone(&mut self, index: usize) {
+        let Some(known) = self.coordinator(index) else { return };
+        let scheduler = &known.scheduler;
+        let left =
+            known.links.iter().any(|(shard, link)| link.state.is_some() && !scheduler.is_quarantined(*shard));
+        let Some(run) = known.run.take_if(|run| run.disputed && !left) else { return };
+        self.tell(index, Event::Abandon { round: run.round });
+        self.check.tries_again(run.block);
+        self.judge(index, run.block);
+    }
+
+    /// The block is right and what came of the shards' results is not.
+    pub(super) fn name_the_wrong(&mut self, index: usize, run: &Run) {
+        for (work, (shard, answer)) in &run.answers {
+            if self.truth(work) != Some(*answer) {
+                self.blame(index, *shard);
+            }
+        }
+    }
+
+    fn blame(&mut self, index: usize, shard: ShardId) {
+        self.trace(|| format!("shard {shard} is named"));
+        self.tell(index, Event::Blame { shard, reason: "simulated".into() });
+        let trusted = self.coordinator(index).is_some_and(|known| !known.scheduler.is_quarantined(shard));
+        if trusted {
+            self.check.fail(self.now, format!("shard {shard} was found wrong and is still trusted"));
+        }
+    }
+
+    /// A round is finished: what was to be verified in it is right, or known not to be.
+    pub(super) fn check_verified(&mut self, run: &Run) {
+        let passed = |work: &&WorkId| {
+            run.answers.get(*work).is_some_and(|(_, answer)| self.truth(work) != Some(*answer))
+        };
+        if let Some(wrong) = run.verify.iter().find(passed).filter(|_| !run.disputed) {
+            let what = format!("a wrong result of verified work passed: {:?}", Piece::of(wrong));
+            self.check.fail(self.now, what);
+        }
+    }
+}
