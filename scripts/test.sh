@@ -39,6 +39,12 @@ cargo fmt --all -- --check
 step "lints (warnings are errors)"
 cargo clippy --locked --release --workspace --all-targets -- -D warnings
 
+step "dependencies of each room"
+scripts/deps.sh
+
+step "documentation (warnings are errors)"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --release --workspace --no-deps --quiet
+
 step "binaries"
 cargo build --locked --release --bins
 

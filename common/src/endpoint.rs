@@ -49,6 +49,15 @@ impl PeerError {
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Overloaded(_) | Self::NotRegistered(_))
     }
+
+    /// What the peer said, without what kind of error it is.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Refused(reason) => reason.clone(),
+            error => error.to_string(),
+        }
+    }
 }
 
 /// A stream of snapshot parts.

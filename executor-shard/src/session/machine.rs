@@ -202,8 +202,8 @@ impl Session {
                 self.announced = false;
                 self.outbox.resume(now);
             }
-            Err(PeerError::Refused(reason)) => {
-                self.fatal = Some(format!("the coordinator does not take this shard: {reason}"));
+            Err(error) if !error.is_retryable() => {
+                self.fatal = Some(format!("the coordinator does not take this shard: {}", error.reason()));
             }
             Err(_) => self.phase = Phase::Away { ask_at: now + self.asking.next(random) },
         }
@@ -234,7 +234,7 @@ impl Session {
             }
             Err(PeerError::NotRegistered(_)) => self.away(now, random),
             // Refused for good: another process has taken this shard's place.
-            Err(PeerError::Refused(reason)) => self.fatal = Some(reason),
+            Err(error) if !error.is_retryable() => self.fatal = Some(error.reason()),
             Err(_) if now.saturating_sub(self.heard_at) > self.lost_after => self.away(now, random),
             Err(_) => {}
         }
@@ -250,8 +250,8 @@ impl Session {
     ) {
         let outcome = match &answer {
             Ok(_) => SendOutcome::Taken,
-            Err(PeerError::Refused(_) | PeerError::Command(_)) => SendOutcome::RefusedForGood,
-            Err(_) => SendOutcome::TryAgain,
+            Err(error) if error.is_retryable() => SendOutcome::TryAgain,
+            Err(_) => SendOutcome::RefusedForGood,
         };
         self.outbox.finished(entry, outcome, now, random);
         match answer {
@@ -435,6 +435,24 @@ mod tests {
         };
         session.submitted(entry, Ok(ResultReceipt::Used), ms(4), 0);
         assert_eq!(session.accept(assignment(3)), Ok(Accepted::New));
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_understood_is_not_asked_for_again() {
+        let protocol = || PeerError::Protocol("the reply names no epoch".into());
+        let mut session = session();
+        session.poll(ms(0));
+        session.registered(Err(protocol()), ms(5), 0);
+        assert!(matches!(session.poll(ms(5)).as_slice(), [Action::GiveUp(reason)] if reason.contains("epoch")));
+
+        let mut session = joined();
+        session.accept(assignment(1)).unwrap();
+        session.finished(result(1), ms(3));
+        let Some(Action::Submit(entry, _)) = session.poll(ms(3)).into_iter().next() else {
+            unreachable!("a finished result is due at once")
+        };
+        session.submitted(entry, Err(protocol()), ms(4), 0);
+        assert_eq!(session.undelivered(), 0, "a result that is refused for good is not sent again");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! that are valid there. `ScheduleLimits::slowest_gas` is set from its output.
 //!
 //! Each row is one transaction whose contract repeats one expensive thing until its gas is gone.
-//! Run it in a release build: `cargo run --release -p executor-shard --example slowest`.
+//! Run it in a release build: `cargo run --release -p engine --example slowest`.
 
 use std::collections::HashMap;
 use std::time::Instant;
