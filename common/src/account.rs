@@ -1,7 +1,7 @@
-//! Accounts, what one transaction writes, and what one block changes (the delta).
+//! Accounts, the write set of one transaction, and the delta of one block.
 //!
-//! These are plain data in canonical form. How writes are applied is the overlay's business (in
-//! the engine), how deltas move a state is the replica's and the ledger's.
+//! These types are plain data in canonical form. The overlay (in the engine) applies write sets.
+//! Replicas and the ledger apply deltas.
 
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::word;
 use crate::id::StateRef;
 
-/// An account as one value. An account that does not exist is `None`, which differs from an
+/// An account as one value. `None` stands for an account that does not exist, which differs from an
 /// account that exists and is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Account {
@@ -18,7 +18,7 @@ pub struct Account {
     pub balance: U256,
     /// Number of transactions sent, or contracts created.
     pub nonce: u64,
-    /// Keccak-256 of the code; [`KECCAK256_EMPTY`] without code.
+    /// Keccak-256 of the code; [`KECCAK256_EMPTY`] for an account without code.
     pub code_hash: B256,
 }
 
@@ -29,43 +29,44 @@ impl Default for Account {
 }
 
 impl Account {
-    /// Empty as EIP-161 defines it: no balance, no nonce, no code.
+    /// Whether the account is empty as EIP-161 defines it: no balance, no nonce, no code.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.balance.is_zero() && self.nonce == 0 && self.code_hash == KECCAK256_EMPTY
     }
 }
 
-/// One storage slot and a value.
+/// One storage slot and its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SlotValue {
     /// The slot's index.
     #[serde(with = "word")]
     pub slot: U256,
-    /// Its value; zero is absent.
+    /// The value. Zero means that the slot is absent.
     #[serde(with = "word")]
     pub value: U256,
 }
 
-/// What one transaction does to one account. It carries the EVM's own flags, never differences of
-/// values: an account that was touched and is empty is a deletion, whatever it was before.
+/// What one transaction does to one account. It carries the EVM's own flags, not differences of values:
+/// a transaction that touches an account and leaves it empty deletes it, whatever the account was
+/// before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccountWrite {
-    /// The account is gone and its storage wiped (SELFDESTRUCT, or touched and empty under
+    /// The transaction deletes the account and its storage (SELFDESTRUCT, or touched and empty under
     /// EIP-161).
     Delete,
-    /// The account was created in this transaction: its storage is exactly what is named.
+    /// The transaction creates the account: its storage consists of exactly the listed slots.
     Create {
-        /// The account afterwards.
+        /// The account after the transaction.
         account: Account,
-        /// Its slots, in order.
+        /// All its non-zero slots, in ascending order.
         storage: Vec<SlotValue>,
     },
-    /// The account's value, and the slots that changed.
+    /// The transaction changes or touches the account in any other way.
     Update {
-        /// The account afterwards.
+        /// The account after the transaction.
         account: Account,
-        /// The slots that changed, in order.
+        /// The slots that changed, in ascending order.
         storage: Vec<SlotValue>,
     },
 }
@@ -73,45 +74,46 @@ pub enum AccountWrite {
 /// The write set of one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteSet {
-    /// Per account, in order of address.
+    /// One entry per account, in ascending order of address.
     pub accounts: Vec<(Address, AccountWrite)>,
-    /// Code whose hash an account took on in this transaction: by creation, or by a set-code
-    /// authorisation (EIP-7702). In order of hash.
+    /// The code whose hash an account took on in this transaction: by creation, or by a set-code
+    /// authorisation (EIP-7702). In ascending order of hash.
     pub code: Vec<(B256, Bytes)>,
 }
 
 /// What one block changed about one account, against the state before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountDelta {
-    /// Whose account.
+    /// The account's address.
     pub address: Address,
-    /// The account afterwards; `None` if it no longer exists.
+    /// The account after the block; `None` if it no longer exists.
     pub account: Option<Account>,
-    /// Whether all storage from before is gone, before `storage` applies.
+    /// Whether all storage from before the block is deleted before `storage` applies.
     pub wiped: bool,
-    /// Slots whose value differs from before (or that exist again after a wipe), in order.
+    /// The slots whose value differs from before the block (or that exist again after a wipe), in ascending
+    /// order.
     pub storage: Vec<SlotValue>,
 }
 
-/// What one block changes: it carries the state `from` to the state `to`. Canonical: sorted, and
-/// free of entries that change nothing, so that equal changes have equal bytes.
+/// What one block changes: it carries the state `from` to the state `to`. It is canonical: sorted, and
+/// without entries that change nothing. Equal changes therefore have equal bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta {
-    /// The state it applies to.
+    /// The state that the delta applies to.
     pub from: StateRef,
-    /// The state it leads to.
+    /// The state that the delta leads to.
     pub to: StateRef,
-    /// Changed accounts, in order of address.
+    /// The changed accounts, in ascending order of address.
     pub accounts: Vec<AccountDelta>,
-    /// Code that is new, in order of hash.
+    /// The code that is new, in ascending order of hash.
     pub code: Vec<(B256, Bytes)>,
-    /// The content digest of the state it leads to.
+    /// The content digest of the state `to`.
     #[serde(with = "word")]
     pub digest: U256,
 }
 
 impl Delta {
-    /// About how many bytes its encoding has.
+    /// The approximate size of the delta's encoding, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
         let accounts = self.accounts.iter().map(|account| 110 + account.storage.len() * 66);
@@ -119,8 +121,8 @@ impl Delta {
         accounts.chain(code).sum()
     }
 
-    /// The delta in parts of about `weight` bytes, which [`Delta::append`] joins again. The parts of one
-    /// account follow each other; only its first part can say that its storage is wiped.
+    /// Splits the delta into parts of about `weight` bytes, which [`Delta::append`] joins again. The parts
+    /// of one account follow each other, and only the first of them can say that the storage is wiped.
     #[must_use]
     pub fn split(&self, weight: usize) -> Vec<Self> {
         let empty = || Self {
@@ -145,7 +147,7 @@ impl Delta {
         }
         for account in &self.accounts {
             let mut first = true;
-            // An account without slots is a part too.
+            // An account without slots still needs one part.
             let mut rest = account.storage.as_slice();
             while first || !rest.is_empty() {
                 let (storage, others) = rest.split_at(rest.len().min(slots));
@@ -159,7 +161,7 @@ impl Delta {
         parts
     }
 
-    /// Adds the part that follows. False if it is of another delta.
+    /// Adds the part that follows. Returns false if that part belongs to another delta.
     #[must_use]
     pub fn append(&mut self, part: Self) -> bool {
         if (self.from, self.to, self.digest) != (part.from, part.to, part.digest) {
@@ -177,20 +179,20 @@ impl Delta {
 }
 
 impl AccountDelta {
-    /// The change without its slots.
+    /// The same change without its slots.
     fn bare(&self) -> Self {
         Self { address: self.address, account: self.account, wiped: self.wiped, storage: Vec::new() }
     }
 }
 
-/// One account of a whole state, with its storage, as snapshots and pre-states list them.
+/// One account of a whole state with its storage, as snapshots and pre-states list it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountRecord {
-    /// Whose account.
+    /// The account's address.
     pub address: Address,
     /// The account.
     pub account: Account,
-    /// Part or all of its non-zero slots.
+    /// Some or all of its non-zero slots.
     pub storage: Vec<SlotValue>,
 }
 
@@ -228,8 +230,8 @@ mod tests {
     }
 
     proptest! {
-        // Law: the parts of a delta, joined in their order, are the delta, and no part is much larger
-        // than was asked for.
+        // Law: the parts of a delta, joined in order, give the delta back, and no part is much larger than
+        // requested.
         #[test]
         fn a_delta_that_was_split_is_joined_to_the_same(
             accounts in prop::collection::vec((0_usize..40, any::<bool>()), 0..8),

@@ -1,46 +1,45 @@
-//! BCS, the canonical encoding of work and results on the wire, with its size limits, and the
-//! payload digest.
+//! BCS, the encoding of work and results on the wire, with its size limits and the payload digest.
 //!
-//! BCS is canonical, so equal values have equal bytes and can be compared by digest. Sizes are
-//! checked before anything is decoded. This module is not for hashing state: see [`crate::digest`].
+//! BCS is canonical: equal values have equal bytes, so digests can compare values. The codec checks
+//! sizes before it decodes anything. This module does not hash state: see [`crate::digest`].
 
 use alloy_primitives::{B256, U256};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The largest payload that is ever encoded or decoded as one value, in bytes. Larger things
-/// (snapshots) travel as many values.
+/// The largest payload that is encoded or decoded as one value, in bytes. Larger data (snapshots)
+/// travels as many values.
 pub const MAX_PAYLOAD_BYTES: usize = 256 << 20;
 
-/// Why bytes are not a value, or a value cannot become bytes.
+/// Why bytes cannot be decoded, or a value cannot be encoded.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CodecError {
-    /// More bytes than the limit for this kind of value.
+    /// The value has more bytes than the limit for its kind.
     #[error("{what} is {size} bytes long, more than the limit of {limit}; raise the limit or split it")]
     TooLarge {
-        /// What was being coded.
+        /// The name of the value, for the message.
         what: &'static str,
         /// Its size in bytes.
         size: usize,
         /// The limit in bytes.
         limit: usize,
     },
-    /// The digest does not match: the bytes were damaged on their way.
+    /// The digest does not match: the bytes were damaged in transit.
     #[error("{what} is damaged: its digest is {found}, {expected} was announced")]
     Damaged {
-        /// What was being decoded.
+        /// The name of the value, for the message.
         what: &'static str,
         /// The announced digest.
         expected: B256,
-        /// The digest of what arrived.
+        /// The digest of the received bytes.
         found: B256,
     },
-    /// Not BCS of the expected type.
+    /// The bytes are not BCS of the expected type.
     #[error("{what} is malformed: {reason}")]
     Malformed {
-        /// What was being decoded.
+        /// The name of the value, for the message.
         what: &'static str,
-        /// What the decoder said.
+        /// The decoder's message.
         reason: String,
     },
 }
@@ -48,7 +47,7 @@ pub enum CodecError {
 /// Encodes `value` within `limit` bytes.
 ///
 /// # Errors
-/// [`CodecError::TooLarge`] over the limit, [`CodecError::Malformed`] for a value that BCS cannot
+/// [`CodecError::TooLarge`] above the limit, [`CodecError::Malformed`] for a value that BCS cannot
 /// express.
 pub fn encode<T: Serialize>(what: &'static str, value: &T, limit: usize) -> Result<Vec<u8>, CodecError> {
     let bytes =
@@ -57,20 +56,20 @@ pub fn encode<T: Serialize>(what: &'static str, value: &T, limit: usize) -> Resu
     Ok(bytes)
 }
 
-/// Decodes a value from all of `bytes`, at most `limit` of them.
+/// Decodes a value from all of `bytes`, which may be at most `limit` long.
 ///
 /// # Errors
-/// [`CodecError::TooLarge`] over the limit, [`CodecError::Malformed`] when the bytes are not
-/// exactly one value.
+/// [`CodecError::TooLarge`] above the limit, [`CodecError::Malformed`] if the bytes are not exactly one
+/// value.
 pub fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8], limit: usize) -> Result<T, CodecError> {
     check_size(what, bytes.len(), limit)?;
     bcs::from_bytes(bytes).map_err(|error| CodecError::Malformed { what, reason: error.to_string() })
 }
 
-/// Decodes a value after checking the digest that was announced for its bytes.
+/// Checks the digest that was announced for the bytes, then decodes a value from them.
 ///
 /// # Errors
-/// As [`decode`], and [`CodecError::Damaged`] when the digest differs.
+/// As [`decode`], and [`CodecError::Damaged`] if the digest differs.
 pub fn decode_checked<T: DeserializeOwned>(
     what: &'static str,
     bytes: &[u8],
@@ -95,7 +94,7 @@ fn check_size(what: &'static str, size: usize, limit: usize) -> Result<(), Codec
     if size > limit { Err(CodecError::TooLarge { what, size, limit }) } else { Ok(()) }
 }
 
-/// A 256-bit word that encodes as a byte string of its 32 big-endian bytes: several times faster
+/// A 256-bit word, encoded as a byte string of its 32 big-endian bytes. This is several times faster
 /// than the number's own encoding, which allocates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Word(pub U256);

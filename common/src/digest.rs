@@ -1,8 +1,9 @@
-//! The content digest: an order-independent sum, modulo 2²⁵⁶, of a hash of every `key‖value` in a
-//! state, so that it can be updated with each change.
+//! The content digest of a state: the sum, modulo 2²⁵⁶, of a hash of every `key‖value`. The order does
+//! not matter, so each change can update the digest.
 //!
-//! Two holders with equal digests hold the same state. It catches bugs and damage. It is
-//! self-reported, so it proves nothing about liars, and it is not Ethereum's state root.
+//! Two holders with equal digests hold the same state, so the digest catches bugs and damage. A shard
+//! computes its own digest, so it proves nothing about a dishonest shard. It is not Ethereum's state
+//! root.
 
 use alloy_primitives::{Address, U256};
 
@@ -19,13 +20,13 @@ impl ContentDigest {
         Self(word)
     }
 
-    /// The digest as it travels.
+    /// The digest as a 256-bit word, the form that travels.
     #[must_use]
     pub fn word(self) -> U256 {
         self.0
     }
 
-    /// The account `address` changes from `before` to `after`.
+    /// Records that the account at `address` changes from `before` to `after`.
     pub fn account(&mut self, address: Address, before: Option<&Account>, after: Option<&Account>) {
         if before == after {
             return;
@@ -38,7 +39,7 @@ impl ContentDigest {
         }
     }
 
-    /// A slot of `address` changes from `before` to `after`; zero is absent.
+    /// Records that a slot of `address` changes from `before` to `after`. Zero means absent.
     pub fn slot(&mut self, address: Address, slot: U256, before: U256, after: U256) {
         if before == after {
             return;

@@ -1,9 +1,9 @@
-//! The two faces of the protocol as traits: what a shard offers a coordinator, and what a
-//! coordinator offers a shard.
+//! The two sides of the protocol as traits: what a shard offers a coordinator, and what a coordinator
+//! offers a shard.
 //!
-//! Both have two implementations each: the real thing, and a gRPC client that reaches it over the
-//! network (in `net`). In one process the real things are handed to each other directly, so
-//! in-process shards run the same code without a network.
+//! Each trait has two implementations: the real one, and a gRPC client (in `net`) that reaches it over
+//! the network. Inside one process the two real ones call each other directly, so in-process shards run
+//! the same code without a network.
 
 use std::sync::Arc;
 
@@ -23,22 +23,22 @@ use crate::work::ExecuteBlock;
 /// Why a call to a peer failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
-    /// The peer cannot be reached, or did not answer in time. Worth retrying.
+    /// The peer cannot be reached, or did not answer in time. The caller may retry.
     #[error("peer unreachable: {0}")]
     Unreachable(String),
-    /// The peer is there and busy. Worth retrying later.
+    /// The peer answers but is busy. The caller may retry later.
     #[error("peer overloaded: {0}")]
     Overloaded(String),
-    /// The peer does not know this shard (any more): register again.
+    /// The peer does not know this shard (any more). The shard must register again.
     #[error("not registered: {0}")]
     NotRegistered(String),
-    /// The peer refuses for good: retrying is pointless.
+    /// The peer rejects the call for good. A retry is pointless.
     #[error("refused: {0}")]
     Refused(String),
-    /// A shard refuses a command, and says why.
+    /// The shard rejects a command and gives the reason.
     #[error("refused by the shard: {0}")]
     Command(Refusal),
-    /// What came back cannot be understood.
+    /// The peer's answer cannot be understood.
     #[error("protocol error: {0}")]
     Protocol(String),
 }
@@ -50,7 +50,7 @@ impl PeerError {
         matches!(self, Self::Unreachable(_) | Self::Overloaded(_) | Self::NotRegistered(_))
     }
 
-    /// What the peer said, without what kind of error it is.
+    /// The peer's message, without the kind of error.
     #[must_use]
     pub fn reason(&self) -> String {
         match self {
@@ -66,46 +66,47 @@ pub type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotPart, PeerErr
 /// What a shard offers its coordinator.
 #[async_trait]
 pub trait ShardEndpoint: Send + Sync + std::fmt::Debug {
-    /// ExecuteBlock: accepts the assignment into the bounded queue, or refuses, at once.
+    /// ExecuteBlock: accepts the assignment into the bounded queue or rejects it. Returns at once.
     async fn execute(&self, command: ExecuteBlock) -> Result<(), PeerError>;
 
-    /// Hands over a block's bytes; each shard gets them once.
+    /// Delivers a block's bytes. The coordinator sends them to each shard once.
     async fn put_block(&self, epoch: Epoch, block: Arc<BlockPayload>) -> Result<(), PeerError>;
 
-    /// Moves the replica by one committed block; answers where it is then.
+    /// Moves the replica forward by one committed block and returns the state it then holds.
     async fn put_delta(&self, epoch: Epoch, delta: Arc<Delta>) -> Result<StateSummary, PeerError>;
 
-    /// Asks the shard to fetch this state from the coordinator. Answers when the replica holds it.
+    /// Asks the shard to fetch this state from the coordinator. Returns once the replica holds it.
     async fn sync(&self, epoch: Epoch, target: StateSummary) -> Result<StateSummary, PeerError>;
 
-    /// The result of this assignment is no longer wanted.
+    /// Tells the shard that the result of this assignment is no longer wanted.
     async fn cancel(&self, assignment: AssignmentId) -> Result<(), PeerError>;
 
-    /// Asks the shard to stop: it finishes what it holds and leaves.
+    /// Asks the shard to stop: it finishes its accepted work and leaves.
     async fn drain(&self, epoch: Epoch) -> Result<(), PeerError>;
 
-    /// Ends only when the peer is gone or no longer answers pings; tells how it showed.
+    /// Resolves only when the connection to the peer is lost or the peer stops answering pings. Returns how
+    /// that showed.
     async fn gone(&self) -> PeerError;
 }
 
 /// What a coordinator offers its shards.
 #[async_trait]
 pub trait CoordinatorEndpoint: Send + Sync + std::fmt::Debug {
-    /// Joins the fleet.
+    /// Registers a shard with the fleet.
     async fn register(&self, request: Register) -> Result<Registered, PeerError>;
 
-    /// Says that the shard lives.
+    /// Reports that the shard is alive, and its progress.
     async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<(), PeerError>;
 
-    /// Delivers a result. Idempotent.
+    /// Delivers a result. A repeated delivery changes nothing.
     async fn submit_result(&self, result: Arc<SubmitResult>) -> Result<ResultReceipt, PeerError>;
 
-    /// Says that the shard is about to stop and takes nothing new.
+    /// Announces that the shard is about to stop and takes no new work.
     async fn draining(&self, notice: Draining) -> Result<(), PeerError>;
 
-    /// Says goodbye.
+    /// Announces that the shard leaves the fleet.
     async fn leave(&self, leave: Leave) -> Result<(), PeerError>;
 
-    /// Streams a whole state.
+    /// Streams a whole state, or the deltas that lead to it.
     async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotStream, PeerError>;
 }

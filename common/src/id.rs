@@ -1,7 +1,7 @@
-//! Identifiers and units: numbers that mean different things are different types.
+//! Identifiers and units: numbers with different meanings have different types.
 //!
-//! Nothing here generates identifiers from a clock or a random source except
-//! [`Incarnation::fresh`] and [`Epoch::first`], which exist to be unlike every other start.
+//! Only [`Incarnation::fresh`] and [`Epoch::first`] take a value from a clock or a random source. They
+//! exist to differ from every other start.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -36,8 +36,8 @@ number! {
     ShardId(u32)
 }
 number! {
-    /// One start of a shard process: new at every start, so that messages of an earlier life are
-    /// recognised.
+    /// One start of a shard process. Every start draws a new one, so that the coordinator recognises
+    /// messages of an earlier start.
     Incarnation(u64)
 }
 number! {
@@ -45,11 +45,11 @@ number! {
     TxIndex(u32)
 }
 number! {
-    /// One worker thread of a shard, from 0.
+    /// One worker thread of a shard, counted from 0.
     SlotIndex(u16)
 }
 number! {
-    /// The how-manieth try at the same work this is, from 1.
+    /// The number of the try at the same work, counted from 1.
     Attempt(u32)
 }
 number! {
@@ -61,17 +61,18 @@ number! {
     Gas(u64)
 }
 
-/// Some of a block's transactions, from the first to the last of them; often one.
+/// A contiguous range of a block's transactions, from `first` to `last` inclusive; often one
+/// transaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TxRange {
-    /// The first.
+    /// The first transaction.
     pub first: TxIndex,
-    /// The last.
+    /// The last transaction, inclusive.
     pub last: TxIndex,
 }
 
 impl TxRange {
-    /// The narrowest range with all of these; nothing of none.
+    /// The narrowest range that contains all these indices; `None` if there are none.
     #[must_use]
     pub fn around(indices: impl IntoIterator<Item = TxIndex>) -> Option<Self> {
         indices.into_iter().fold(None, |range: Option<Self>, index| {
@@ -80,7 +81,7 @@ impl TxRange {
         })
     }
 
-    /// The transaction, if it is only one.
+    /// The transaction, if the range holds exactly one.
     #[must_use]
     pub fn one(self) -> Option<TxIndex> {
         (self.first == self.last).then_some(self.first)
@@ -104,17 +105,17 @@ impl Incarnation {
     }
 }
 
-/// A random number from the seed that the standard library takes from the operating system.
+/// A random number from the seed that the standard library draws from the operating system.
 fn random_u64() -> u64 {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     hasher.finish()
 }
 
-/// The coordinator's term: it fences commands (shards refuse an older one) and commits.
+/// The coordinator's term. It fences commands (shards reject those of an older epoch) and commits.
 ///
-/// Ordered by number first. Two coordinators that start from the same number differ in the
-/// random instance, and the order between them is then arbitrary but agreed on by everyone.
+/// Epochs are ordered by number first. Two coordinators that start from the same number differ in the
+/// random instance. The order between them is then arbitrary, but the same for everyone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch {
     /// Raised at every start of a coordinator on the same data directory.
@@ -124,8 +125,8 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// The epoch of a coordinator that keeps nothing between its starts: the seconds since 1970, so
-    /// that a later start has the greater one as long as the clock is not set back.
+    /// The epoch of a coordinator that stores nothing between its starts: the number of seconds since 1970.
+    /// A later start has the greater epoch as long as the clock is not set back.
     #[must_use]
     pub fn first() -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -149,7 +150,7 @@ macro_rules! hash_id {
         pub struct $name(pub B256);
 
         impl fmt::Display for $name {
-            /// The first four bytes, enough to follow one in a log.
+            /// Writes the first four bytes, which is enough to follow one id in a log.
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 for byte in self.0.iter().take(4) {
                     write!(f, "{byte:02x}")?;
@@ -161,22 +162,22 @@ macro_rules! hash_id {
 }
 
 hash_id! {
-    /// One chain's universe: the hash of its genesis state (or stand-alone pre-state) and its
-    /// chain specification.
+    /// Identifies one chain: the hash of its genesis state (or stand-alone pre-state) and of its chain
+    /// specification.
     WorldId
 }
 hash_id! {
-    /// What is to be computed: `H(state reference, block, visible inputs, transaction indices)`.
-    /// Deterministic, so the first sound result for it is *the* result.
+    /// Identifies a computation: `H(state reference, block, visible inputs, transaction indices)`. The
+    /// result is deterministic, so the first sound one settles the work.
     WorkId
 }
 
-/// Names one state: heights alone do not, because of reorganisations and stand-alone pre-states.
+/// Names one state. A height alone does not, because of reorganisations and stand-alone pre-states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StateRef {
-    /// The chain's universe.
+    /// The chain.
     pub world: WorldId,
-    /// The height of the block after which this is the state.
+    /// The number of the block that leads to this state.
     pub height: Height,
     /// The hash of that block; for a stand-alone pre-state, the parent hash of its block.
     pub block_hash: B256,
@@ -188,18 +189,19 @@ impl fmt::Display for StateRef {
     }
 }
 
-/// One try at one piece of work: which work, by whom, in which life, under which coordinator.
+/// One try at one piece of work: the work, the shard and its incarnation, the attempt, and the
+/// coordinator's epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AssignmentId {
-    /// What is to be computed.
+    /// The computation.
     pub work: WorkId,
-    /// Who is to compute it.
+    /// The shard that must compute it.
     pub shard: ShardId,
-    /// That shard's life.
+    /// The incarnation of that shard.
     pub incarnation: Incarnation,
-    /// The how-manieth try this is.
+    /// The number of this try at the work, counted from 1.
     pub attempt: Attempt,
-    /// The coordinator's term.
+    /// The coordinator's epoch.
     pub epoch: Epoch,
 }
 

@@ -1,8 +1,9 @@
-//! The vocabulary that every room shares: identifiers, blocks, accounts, deltas, work and its
-//! results, the chain specification, the BCS codec with its limits, telemetry and supervision.
+//! The vocabulary that every crate shares: identifiers, blocks, accounts, deltas, work and its results,
+//! the chain specification, the messages between coordinator and shards, and the BCS codec with its
+//! limits.
 //!
-//! It is deliberately not a place for behaviour: nothing here talks to a peer, executes a
-//! transaction or decides what runs where. It depends on no other room.
+//! It deliberately contains no behaviour: nothing here talks to a peer, executes a transaction or
+//! decides which shard runs what. It depends on no other crate of the workspace.
 
 pub mod account;
 pub mod block;

@@ -1,7 +1,7 @@
 //! The messages between a coordinator and its shards, as typed values.
 //!
-//! How they travel (gRPC, or a direct call within one process) is the business of
-//! [`crate::endpoint`] and its implementations.
+//! [`crate::endpoint`] and its implementations decide how they travel: by gRPC, or by a direct call
+//! within one process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,157 +15,160 @@ use crate::codec::word;
 use crate::id::{AssignmentId, Epoch, Gas, Incarnation, ShardId, SlotIndex, StateRef, TxIndex};
 use crate::work::{WorkFailure, WorkOutput};
 
-/// The version of the protocol between coordinator and shards. Peers of another version are
-/// refused, with both versions in the message.
+/// The version of the protocol between coordinator and shards. The coordinator rejects a peer of
+/// another version with a message that names both versions.
 pub const PROTOCOL_VERSION: u32 = 3;
 
-/// Which state a replica holds.
+/// The state that a replica holds, with its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateSummary {
-    /// The state's name.
+    /// The name of the state.
     pub state: StateRef,
-    /// Its content digest.
+    /// The content digest of the state.
     #[serde(with = "word")]
     pub digest: U256,
 }
 
-/// A shard asks to join.
+/// A shard's request to join the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Register {
-    /// The protocol that the shard speaks.
+    /// The version of the protocol that the shard speaks.
     pub protocol: u32,
-    /// The shard's build, for the operator's eyes.
+    /// The shard's build, shown to the operator.
     pub build: String,
     /// The engine's version: results of different engines must not be mixed.
     pub engine: String,
-    /// Who it is.
+    /// The shard's id.
     pub shard: ShardId,
-    /// In which life.
+    /// The shard's incarnation.
     pub incarnation: Incarnation,
-    /// How many worker threads it offers.
+    /// The number of worker threads that the shard offers.
     pub slots: u16,
-    /// Where its own service can be reached.
+    /// The URL of the shard's own service.
     pub advertise: String,
-    /// What its replica holds.
+    /// The state that the shard's replica holds, if any.
     pub state: Option<StateSummary>,
-    /// The only chain it serves, if its operator says so.
+    /// The only chain that the shard serves, if its operator restricts it to one.
     pub chain_id: Option<u64>,
 }
 
 /// The coordinator's answer to [`Register`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registered {
-    /// The coordinator's term; commands of an older one are refused from now on.
+    /// The coordinator's epoch. From now on the shard rejects commands of an older one.
     pub epoch: Epoch,
-    /// How often to send heartbeats.
+    /// The interval between heartbeats.
     pub heartbeat_every: Duration,
-    /// Silence after which either side counts as gone.
+    /// The silence after which either side considers the other lost.
     pub lost_after: Duration,
 }
 
-/// What one worker thread is doing.
+/// The progress of one worker thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotProgress {
-    /// Which thread.
+    /// The thread.
     pub slot: SlotIndex,
-    /// Transactions finished since the process started; stands still when the thread is stuck.
+    /// The number of transactions that the slot's current thread has begun. It does not change while the
+    /// thread is stuck.
     pub transactions: u64,
-    /// The assignment in hand, and the transaction it is at.
+    /// The assignment that runs, and its current transaction.
     pub current: Option<(AssignmentId, TxIndex)>,
-    /// The gas limit of that transaction: it may take time in proportion. Zero while senders are
-    /// recovered, and before the first transaction.
+    /// The gas limit of that transaction: its time may grow with the limit. Zero while the thread recovers
+    /// senders, and before the first transaction.
     pub gas: Gas,
 }
 
-/// A shard says that it lives, and how it is.
+/// A shard's report that it is alive, with its progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Who.
+    /// The shard's id.
     pub shard: ShardId,
-    /// In which life.
+    /// The shard's incarnation.
     pub incarnation: Incarnation,
-    /// Under which term it registered.
+    /// The epoch under which the shard registered.
     pub epoch: Epoch,
-    /// What its replica holds.
+    /// The state that the shard's replica holds, if any.
     pub state: Option<StateSummary>,
-    /// Its worker threads.
+    /// The progress of each worker thread.
     pub slots: Vec<SlotProgress>,
-    /// Work accepted and not begun.
+    /// The number of assignments that the shard accepted and has not started.
     pub queued: u32,
-    /// Results not yet delivered.
+    /// The number of results that the shard has not delivered yet.
     pub outbox: u32,
 }
 
-/// A shard delivers the result of an assignment.
+/// A shard's delivery of the result of an assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubmitResult {
-    /// Of which assignment.
+    /// The assignment.
     pub assignment: AssignmentId,
-    /// The result, or why there is none.
+    /// The result, or the reason why there is none.
     pub outcome: Result<WorkOutput, WorkFailure>,
-    /// The digest of the outcome's encoding, where the way it came has checked that. It tells
-    /// results apart without encoding them again.
+    /// The digest of the outcome's encoding, if the transport checked it. It compares results without
+    /// encoding them again.
     pub digest: Option<B256>,
 }
 
-/// What became of a delivered result. Either way the shard forgets it.
+/// What the coordinator did with a delivered result. The shard forgets the result in both cases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResultReceipt {
-    /// It was the first for work that is still open.
+    /// It was the first result for work that is still open.
     Used,
-    /// The work is done, cancelled or unknown.
+    /// The work is already done, cancelled or unknown.
     Ignored,
 }
 
-/// A shard takes its leave: it will finish nothing more.
+/// A shard leaves the fleet: it will finish nothing more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leave {
-    /// Who.
+    /// The shard's id.
     pub shard: ShardId,
-    /// In which life.
+    /// The shard's incarnation.
     pub incarnation: Incarnation,
-    /// Why, for the log.
+    /// The reason, for the log.
     pub reason: String,
 }
 
-/// A shard is about to stop: it finishes what it runs and takes nothing new.
+/// A shard is about to stop: it finishes the work that runs and takes no new work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draining {
-    /// Who.
+    /// The shard's id.
     pub shard: ShardId,
-    /// In which life.
+    /// The shard's incarnation.
     pub incarnation: Incarnation,
 }
 
-/// A shard asks for a whole state.
+/// A shard's request for a whole state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotRequest {
-    /// Who asks.
+    /// The shard's id.
     pub shard: ShardId,
-    /// In which life.
+    /// The shard's incarnation.
     pub incarnation: Incarnation,
-    /// Which state; the newest is sent if this one is gone, and the header says which it is.
+    /// The wanted state. If the coordinator no longer has it, the coordinator sends the newest state; the
+    /// header names the state sent.
     pub state: StateRef,
-    /// What it holds: if that is not too old, a few deltas are sent instead of a whole state.
+    /// The state that the shard holds. If it is not too old, the coordinator sends a few deltas instead of
+    /// a whole state.
     pub held: Option<StateSummary>,
 }
 
-/// What precedes the chunks of a snapshot.
+/// The first message of a snapshot, before its chunks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotHeader {
-    /// Which state, and its digest, to be checked at the end.
+    /// The state and its digest. The shard checks the digest at the end.
     pub summary: StateSummary,
-    /// The rules of its chain.
+    /// The specification of the state's chain.
     pub spec: ChainSpec,
-    /// The hashes of ancestors by block number: those that BLOCKHASH can see, and more for a chain
-    /// that is unwound.
+    /// The hashes of ancestors by block number: those that BLOCKHASH can see, and more for a chain that is
+    /// unwound.
     pub ancestors: Vec<(u64, B256)>,
 }
 
-/// Part of a snapshot: an account's slots may be spread over several chunks.
+/// Part of a snapshot. An account's slots may be spread over several chunks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotChunk {
-    /// Accounts with some or all of their slots.
+    /// Accounts, each with some or all of its slots.
     pub accounts: Vec<AccountRecord>,
     /// Code by hash.
     pub code: Vec<(B256, Bytes)>,
@@ -174,36 +177,36 @@ pub struct SnapshotChunk {
 /// One message of a snapshot stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SnapshotPart {
-    /// One of the deltas that lead on from what the shard holds.
+    /// One of the deltas that lead from the shard's state to the wanted one.
     Delta(Arc<Delta>),
-    /// The first, where a whole state is sent.
+    /// The first message, if the coordinator sends a whole state.
     Header(Box<SnapshotHeader>),
-    /// Those in between.
+    /// A message between the header and the end.
     Chunk(SnapshotChunk),
-    /// The last: all has been sent.
+    /// The last message: the snapshot is complete.
     End,
-    /// A part of a delta that is too large for one message; further parts follow, and the last of them is
-    /// a [`SnapshotPart::Delta`].
+    /// A part of a delta that is too large for one message. Further parts follow; the last of them is a
+    /// [`SnapshotPart::Delta`].
     DeltaPart(Arc<Delta>),
 }
 
-/// Why a shard does not take a command.
+/// Why a shard rejects a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    /// The command is of an older term than the one the shard knows.
+    /// The command carries an older epoch than the shard knows.
     #[error("the command is of epoch {got}, this shard serves epoch {current}")]
     StaleEpoch {
-        /// The command's.
+        /// The epoch of the command.
         got: Epoch,
-        /// The shard's.
+        /// The epoch that the shard serves.
         current: Epoch,
     },
-    /// The command is for another life or another shard.
+    /// The command addresses another shard or another incarnation.
     #[error("the command is for shard {shard} incarnation {incarnation}, which is not this process")]
     WrongShard {
-        /// To whom it was addressed.
+        /// The addressed shard.
         shard: ShardId,
-        /// In which life.
+        /// The addressed incarnation.
         incarnation: Incarnation,
     },
     /// The bounded queue is full.
@@ -212,27 +215,27 @@ pub enum Refusal {
         /// The queue's bound.
         limit: usize,
     },
-    /// The block's bytes have not arrived, or are not the ones that the work names.
+    /// The block's bytes have not arrived, or differ from those that the work names.
     #[error("block {block} is not here; send its bytes first")]
     UnknownBlock {
-        /// Which block.
+        /// The hash of the block.
         block: B256,
     },
-    /// The replica is at another state.
+    /// The replica holds another state than the work needs.
     #[error("the replica is at {at:?}, the work needs {wanted}")]
     NotAtBase {
-        /// Where it is.
+        /// The state that the replica holds.
         at: Option<StateRef>,
-        /// Where it would have to be.
+        /// The state that the work needs.
         wanted: StateRef,
     },
     /// The shard is stopping.
     #[error("the shard is draining")]
     Draining,
-    /// The command does not make sense; every shard would refuse it.
+    /// The command is invalid. Every shard would reject it.
     #[error("the command is malformed: {reason}")]
     Malformed {
-        /// In what way.
+        /// The reason.
         reason: String,
     },
 }

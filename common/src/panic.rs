@@ -1,9 +1,9 @@
-//! What a panic said. Catching panics is the supervisor's.
+//! The message of a panic. Catching panics is the supervisor's task.
 
 use std::any::Any;
 
-/// The message of a panic, from what `JoinHandle::join` or `catch_unwind` gave. For a `Box`, pass
-/// `payload.as_ref()`: `&payload` would be taken for a payload that is a box.
+/// Returns the message of a panic, from the payload that `JoinHandle::join` or `catch_unwind` returned.
+/// For a `Box`, pass `payload.as_ref()`: with `&payload` the box itself would be the payload.
 #[must_use]
 pub fn panic_message(payload: &(dyn Any + Send)) -> String {
     if let Some(message) = payload.downcast_ref::<&'static str>() {

@@ -1,14 +1,14 @@
-//! What is held against a shard, in the form in which the ledger keeps it.
+//! A shard's strikes, in the form in which the ledger stores them.
 
 use serde::{Deserialize, Serialize};
 
-/// A shard's strikes, as they outlive the coordinator.
+/// A shard's strikes. They survive a restart of the coordinator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StrikeRecord {
-    /// How many there are.
+    /// The number of strikes.
     pub strikes: u32,
-    /// How often the shard was put into quarantine, or its probation failed, since it last passed one.
+    /// How often the shard entered quarantine or failed its probation since it last passed a probation.
     pub quarantines: u32,
-    /// Whether it is in quarantine.
+    /// Whether the shard is in quarantine.
     pub quarantined: bool,
 }

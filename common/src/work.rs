@@ -1,8 +1,8 @@
-//! Work and its results: what a sub-block is asked to compute, and what comes back for each of
-//! its transactions.
+//! Work and its results: the computation that a sub-block asks for, and the result of each of its
+//! transactions.
 //!
-//! Everything in here that a shard returns is a claim. Read sets are validated against sequential
-//! values, and only then do writes count.
+//! Everything here that a shard returns is a claim. The coordinator validates read sets against the
+//! sequential values, and only then do the writes count.
 
 use alloy_primitives::{Address, B256, Bytes, Log, U256};
 use serde::{Deserialize, Serialize};
@@ -11,39 +11,39 @@ use crate::account::{Account, SlotValue, WriteSet};
 use crate::codec::{self, CodecError, word};
 use crate::id::{AssignmentId, Gas, RoundId, StateRef, TxIndex, WorkId};
 
-/// What is to be computed over a set of transactions of one block.
+/// The computation over a set of transactions of one block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkKind {
-    /// Recover the senders from the signatures.
+    /// Recovers the senders from the signatures.
     Recover,
-    /// Execute in index order over the base state and the sub-block's own earlier writes.
+    /// Executes in index order over the base state and the sub-block's own earlier writes.
     Execute {
         /// The recovered sender of each transaction, in the order of the indices.
         senders: Vec<Address>,
-        /// Speculate on a base state that is deliberately wrong in places, chosen by this seed:
-        /// a test of validation.
+        /// If set, speculates on a base state that is deliberately wrong in places, chosen by this seed. It
+        /// tests the validation.
         poison: Option<u64>,
     },
 }
 
-/// One piece of work, complete: the same specification always has the same result.
+/// A complete piece of work: the same specification always has the same result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkSpec {
-    /// The state that execution starts from.
+    /// The state from which execution starts.
     pub base: StateRef,
     /// The block's hash.
     pub block: B256,
-    /// The digest of the block's payload: header, transactions, and the changes that precede
-    /// the first transaction.
+    /// The digest of the block's payload: header, transactions, and the changes that precede the first
+    /// transaction.
     pub inputs: B256,
-    /// What to compute.
+    /// The computation.
     pub kind: WorkKind,
-    /// Over which transactions, ascending.
+    /// The indices of the transactions, ascending.
     pub indices: Vec<TxIndex>,
 }
 
 impl WorkSpec {
-    /// The identity of this work: the hash of everything that its result depends on.
+    /// The identity of this work: the hash of everything on which its result depends.
     ///
     /// # Errors
     /// [`CodecError`] only for a specification beyond the payload limit.
@@ -56,15 +56,15 @@ impl WorkSpec {
 /// The ExecuteBlock command: one assignment of one piece of work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecuteBlock {
-    /// Which try at which work by whom.
+    /// The try: the work, the shard and the attempt.
     pub assignment: AssignmentId,
-    /// The round that the work belongs to.
+    /// The round to which the work belongs.
     pub round: RoundId,
     /// The work.
     pub spec: WorkSpec,
 }
 
-/// Why a signature has no sender.
+/// Why no sender can be recovered from a signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BadSignature(pub String);
 
@@ -73,29 +73,30 @@ pub struct BadSignature(pub String);
 pub enum WorkOutput {
     /// The sender of each transaction, in the order of the indices.
     Recovered(Vec<Result<Address, BadSignature>>),
-    /// What each transaction did, in the order of the indices.
+    /// The result of each transaction, in the order of the indices.
     Executed(Vec<TxOutput>),
 }
 
 /// Why a shard could not do a piece of work that it had accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkFailure {
-    /// The worker thread panicked; the message and the transaction it was at.
+    /// The worker thread panicked.
     WorkerPanicked {
         /// The panic's message.
         message: String,
-        /// The transaction that was being executed, if any.
+        /// The transaction that was executing, if any.
         at: Option<TxIndex>,
     },
-    /// The base state was reset or rewound before the work began.
+    /// The replica was reset or rewound before the work began, so the base state is no longer there.
     BaseGone,
-    /// The result arrived damaged.
+    /// The result was damaged in transit.
     Damaged,
-    /// The state view failed (a missing code, an unknown ancestor).
+    /// The state view failed (missing code, an unknown ancestor).
     State(String),
 }
 
-/// The digest of an outcome's encoding: equal for equal results of the same work, whoever made them.
+/// The digest of an outcome's encoding. Equal results of the same work have equal digests, whichever
+/// shard computed them.
 ///
 /// # Errors
 /// [`CodecError`] only for a result beyond the payload limit.
@@ -103,26 +104,26 @@ pub fn outcome_digest(outcome: Result<&WorkOutput, &WorkFailure>) -> Result<B256
     Ok(codec::payload_digest(&codec::encode("result", &outcome, codec::MAX_PAYLOAD_BYTES)?))
 }
 
-/// All that one transaction read of one account.
+/// Everything that one transaction read of one account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountReads {
-    /// Whose account.
+    /// The account's address.
     pub address: Address,
-    /// Its value as one: existence, balance, nonce and code hash. The outer option tells whether
-    /// it was read at all.
+    /// The account as one value: existence, balance, nonce and code hash. The outer option says whether the
+    /// transaction read it at all.
     pub account: Option<Option<Account>>,
-    /// Whether it has storage, when that was asked (EIP-7610).
+    /// Whether the account has storage, if the transaction asked for that (EIP-7610).
     pub has_storage: Option<bool>,
-    /// Slots, in the order of reading.
+    /// The slots that were read, in the order of reading.
     pub slots: Vec<SlotValue>,
 }
 
 /// The read set of one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadSet {
-    /// Per account, in the order of first reading.
+    /// One entry per account, in the order of first reading.
     pub accounts: Vec<AccountReads>,
-    /// Ancestor hashes (BLOCKHASH) by block number.
+    /// Hashes of ancestors that BLOCKHASH read, by block number.
     pub block_hashes: Vec<(u64, B256)>,
 }
 
@@ -133,7 +134,7 @@ pub struct LogEntry {
     pub address: Address,
     /// Up to four topics.
     pub topics: Vec<B256>,
-    /// The payload.
+    /// The data of the entry.
     pub data: Bytes,
 }
 
@@ -150,88 +151,88 @@ impl From<LogEntry> for Log {
     }
 }
 
-/// A plain transfer, whose effects are additions and so do not depend on the exact balances.
+/// A plain transfer. Its effects are additions, so they do not depend on the exact balances.
 ///
-/// It stands for the reads and writes of a transaction that loaded only its sender and a
-/// recipient without code, and succeeded. It is valid on any state in which the sender has this
-/// nonce and code and at least the required balance, and the recipient still has no code.
+/// It replaces the reads and writes of a successful transaction that loaded only its sender and a
+/// recipient without code. It is valid on any state in which the sender has this nonce and code and at
+/// least the required balance, and the recipient has no code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transfer {
-    /// Who pays.
+    /// The account that pays.
     pub sender: Address,
-    /// The sender's nonce before.
+    /// The sender's nonce before the transaction.
     pub nonce: u64,
     /// The sender's code hash.
     pub code_hash: B256,
-    /// The balance that the sender must have: all that the transaction may spend.
+    /// The balance that the sender must have, in wei: the most that the transaction may spend.
     #[serde(with = "word")]
     pub required: U256,
-    /// What the sender pays: the value and the price of the gas used.
+    /// The amount that the sender pays, in wei: the value and the price of the gas used.
     #[serde(with = "word")]
     pub debit: U256,
-    /// Who receives.
+    /// The account that receives.
     pub recipient: Address,
-    /// What the recipient receives, in wei; it may be nothing.
+    /// The amount that the recipient receives, in wei; it may be zero.
     #[serde(with = "word")]
     pub credit: U256,
 }
 
-/// What a transaction depends on and what it changes.
+/// The values that a transaction depends on, and its changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effects {
-    /// Valid if and only if every value read is the sequential one.
+    /// The result is valid if and only if every value read is the sequential one.
     Exact {
-        /// The values it read.
+        /// The values that the transaction read.
         reads: ReadSet,
-        /// What it wrote.
+        /// The transaction's writes.
         writes: WriteSet,
     },
     /// A plain transfer, applied as additions.
     Transfer(Transfer),
 }
 
-/// What a transaction did that was executed.
+/// The result of a transaction that was executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Executed {
-    /// Whether it succeeded (a reverted or halted transaction is executed too).
+    /// Whether the transaction succeeded (a reverted or halted transaction is executed too).
     pub success: bool,
-    /// Gas used after refunds: what the sender pays for and the receipt counts.
+    /// Gas used after refunds: the sender pays for it and the receipt counts it.
     pub gas_used: Gas,
-    /// Gas that counts against the block's limit from Amsterdam on: regular (EIP-7778).
+    /// Regular gas, which counts against the block's limit from Amsterdam on (EIP-7778).
     pub regular_gas: Gas,
-    /// Gas that counts against the block's limit from Amsterdam on: state (EIP-8037).
+    /// State gas, which counts against the block's limit from Amsterdam on (EIP-8037).
     pub state_gas: Gas,
     /// Its logs.
     pub logs: Vec<LogEntry>,
-    /// The fee owed to the beneficiary in wei, to be added before the writes are committed, even
-    /// when it is zero (that touches the account). `None` when it is already among the writes,
-    /// because the transaction itself had loaded the beneficiary.
+    /// The fee owed to the beneficiary, in wei. The validator adds it before the writes are committed, even
+    /// if it is zero (that touches the account). `None` if the writes already contain it, because the
+    /// transaction itself had loaded the beneficiary.
     pub fee: Option<crate::codec::Word>,
-    /// What it depends on and changes.
+    /// The values that the result depends on, and the changes.
     pub effects: Effects,
 }
 
 /// The result of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TxOutcome {
-    /// It was executed.
+    /// The transaction was executed.
     Executed(Box<Executed>),
-    /// It cannot be part of a block on this state (nonce, balance, …). Only a guess until the
-    /// reads validate.
+    /// The transaction cannot be part of a block on this state (nonce, balance, …). This is only a guess
+    /// until its reads validate.
     Invalid {
-        /// What it had read by then.
+        /// The values that the transaction had read by then.
         reads: ReadSet,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// One transaction's result with its index.
+/// The result of one transaction, with its index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TxOutput {
-    /// Which transaction.
+    /// The transaction's index in the block.
     pub index: TxIndex,
-    /// What came of it.
+    /// The result.
     pub outcome: TxOutcome,
 }
 

@@ -1,4 +1,4 @@
-//! Faults on purpose: what drills and tests have a shard do wrong, and at which assignment.
+//! Planned faults: the errors that tests make a shard commit, and the assignments at which they occur.
 //!
 //! A process has them only with `--allow-faults`.
 
@@ -16,60 +16,61 @@ use common::work::{Effects, Executed, TxOutcome, WorkKind, WorkOutput, WorkSpec}
 
 use engine::sub_block::Progress;
 
-/// The code that a planned exit ends the process with.
+/// The exit code of a process that a planned fault ends.
 pub const EXIT_CODE: i32 = 70;
 
-/// Damaged assignments that are remembered until they are sent.
+/// The maximum number of damaged assignments that are remembered until their results are sent.
 const REMEMBERED: usize = 256;
 
-/// Whoever dies of its work has had time to say that it took it: a transaction does not kill before it
-/// is executed, and executing takes time.
+/// The pause before a planned exit, so that the shard can report the work that it took. A real
+/// transaction leaves that time too, because it executes before it kills.
 const LAST_WORDS: Duration = Duration::from_millis(5);
 
-/// A slow slot sleeps when it owes as much: shorter sleeps would last longer than they should.
+/// The shortest sleep of a slow slot. Shorter sleeps last longer than requested, so the slot collects
+/// the time it owes.
 const LEAST_SLEEP: Duration = Duration::from_millis(1);
 
-/// What goes wrong.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
-    /// The result is not what execution gives, and says nothing of it.
+    /// The result is plausible but wrong.
     Wrong,
-    /// The result's bytes are damaged on their way.
+    /// The result's bytes are damaged in transit.
     Corrupt,
-    /// The work takes this much longer.
+    /// The work takes longer by this time.
     Slow(Duration),
-    /// Each transaction takes so many times as long.
+    /// Each transaction takes this many times as long.
     SlowTimes(u32),
     /// The work never ends.
     Hang,
     /// The worker thread panics.
     Panic,
-    /// The process ends.
+    /// The process exits.
     Exit,
-    /// Heartbeats tell of another state than the replica should hold, until it is synced.
+    /// Heartbeats report a wrong digest of the replica's state, until the replica is synced.
     Diverge,
 }
 
-/// When a fault comes.
+/// The moment at which a fault occurs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum When {
-    /// At this assignment of the process.
+    /// At the assignment with this number, counted from 1 in this process.
     At(u64),
-    /// From this assignment on.
+    /// At every assignment from this number on.
     From(u64),
-    /// Whenever this transaction of the block at this height is to be executed.
+    /// At every execution of this transaction of the block at this height.
     Transaction { height: u64, index: u32 },
 }
 
-/// A fault, and when: `KIND@N` at the Nth assignment, `KIND@N+` from the Nth on, `KIND@HEIGHT/INDEX`
-/// whenever a certain transaction of a certain block is to be executed.
+/// A fault and its moment: `KIND@N` at the Nth assignment, `KIND@N+` from the Nth on,
+/// `KIND@HEIGHT/INDEX` at every execution of one transaction of one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     kind: FaultKind,
     when: When,
 }
 
-/// Not a fault.
+/// The text does not describe a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a fault: wrong, corrupt, slow:MILLISECONDS, slow:TIMESx, hang, panic, exit or diverge, then @N for the Nth assignment, @N+ from it on, or @HEIGHT/INDEX for a transaction of a block"
@@ -106,7 +107,7 @@ impl When {
         Some(if text.ends_with('+') { Self::From(number) } else { Self::At(number) })
     }
 
-    /// Whether it is the turn of this work, the `number`th assignment of the process.
+    /// Whether the fault occurs at this work, the `number`th assignment of the process.
     fn is_due(self, number: u64, spec: &WorkSpec) -> bool {
         match self {
             Self::At(at) => number == at,
@@ -120,7 +121,7 @@ impl When {
     }
 }
 
-/// What follows `slow:`.
+/// Parses the text after `slow:`.
 fn slowness(text: &str) -> Option<FaultKind> {
     match text.strip_suffix('x') {
         Some(times) => times.parse().ok().filter(|times| *times > 0).map(FaultKind::SlowTimes),
@@ -128,7 +129,7 @@ fn slowness(text: &str) -> Option<FaultKind> {
     }
 }
 
-/// The faults of one process.
+/// The planned faults of one process.
 #[derive(Debug, Default)]
 pub struct Faults {
     planned: Vec<Fault>,
@@ -138,13 +139,13 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// These faults.
+    /// Creates the plan with these faults.
     #[must_use]
     pub fn new(planned: Vec<Fault>) -> Self {
         Self { planned, ..Self::default() }
     }
 
-    /// An assignment begins: what is to go wrong with it.
+    /// Counts an assignment that begins, and returns the fault planned for it.
     pub(crate) fn begin(&self, spec: &WorkSpec) -> Option<FaultKind> {
         if self.planned.is_empty() {
             return None;
@@ -153,17 +154,17 @@ impl Faults {
         self.planned.iter().find(|fault| fault.when.is_due(number, spec)).map(|fault| fault.kind)
     }
 
-    /// From now on heartbeats tell of a state that is not held.
+    /// From now on heartbeats report a state that the replica does not hold.
     pub(crate) fn diverge(&self) {
         self.diverged.store(true, Ordering::Relaxed);
     }
 
-    /// The replica was synced: it is what it should be again.
+    /// Ends the divergence: the replica was synced.
     pub(crate) fn mend(&self) {
         self.diverged.store(false, Ordering::Relaxed);
     }
 
-    /// What a heartbeat is to tell of this state.
+    /// The state to report in a heartbeat, given the state that the replica holds.
     pub(crate) fn told(&self, held: Option<StateSummary>) -> Option<StateSummary> {
         if !self.diverged.load(Ordering::Relaxed) {
             return held;
@@ -171,7 +172,7 @@ impl Faults {
         held.map(|held| StateSummary { digest: !held.digest, ..held })
     }
 
-    /// This assignment's result is to be damaged when it is sent.
+    /// Marks this assignment: its result must be damaged when it is sent.
     pub(crate) fn damage(&self, assignment: AssignmentId) {
         let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         damaged.push(assignment);
@@ -180,13 +181,13 @@ impl Faults {
         }
     }
 
-    /// Whether this assignment's result is to be damaged.
+    /// Whether this assignment's result must be damaged.
     pub fn is_damaged(&self, assignment: &AssignmentId) -> bool {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(assignment)
     }
 }
 
-/// What comes before the work is done. A hang does not come back.
+/// Runs the part of a fault that precedes the work. A hang never returns.
 pub(crate) fn before(fault: FaultKind) {
     match fault {
         FaultKind::Wrong | FaultKind::Corrupt | FaultKind::SlowTimes(_) | FaultKind::Diverge => {}
@@ -203,14 +204,14 @@ pub(crate) fn before(fault: FaultKind) {
     }
 }
 
-/// A slot's progress, and time lost between transactions so that each takes so many times as long.
+/// Reports a slot's progress, and sleeps between transactions so that each takes `times` as long.
 pub(crate) struct Slowed<'a, P> {
     progress: &'a P,
     times: u32,
     clock: Mutex<Clock>,
 }
 
-/// When the last transaction began, and how much is to be slept.
+/// The start of the last transaction, and the time still to sleep.
 struct Clock {
     began: Instant,
     owed: Duration,
@@ -242,7 +243,7 @@ impl<P: Progress> Progress for Slowed<'_, P> {
     }
 }
 
-/// A result that looks like one and is wrong, in a way that no check of its form could find.
+/// Makes a result wrong in a way that no check of its form can find.
 pub(crate) fn falsify(output: &mut WorkOutput) {
     match output {
         WorkOutput::Recovered(senders) => {
@@ -262,7 +263,7 @@ pub(crate) fn falsify(output: &mut WorkOutput) {
     }
 }
 
-/// Gives somebody a wei that nobody paid.
+/// Credits an account with one wei that no account paid.
 fn enrich(executed: &mut Executed) {
     match &mut executed.effects {
         Effects::Transfer(transfer) => transfer.debit = transfer.debit.saturating_sub(U256::from(1)),

@@ -1,5 +1,5 @@
-//! Fetches a state from the coordinator into the replica: the deltas that are missing, or a whole
-//! state in chunks, checked at the end by its content digest.
+//! Fetches a state from the coordinator into the replica: the missing deltas, or a whole state in
+//! chunks. The content digest checks the state at the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,14 @@ use net::bounded::BoundedExecutor;
 use crate::replica::Replica;
 use engine::StateError;
 
-/// How long one part may take; the first waits for a free stream as well.
+/// The longest time for one part. The first part also waits for a free stream.
 const PART_WITHIN: Duration = Duration::from_secs(90);
 
-/// Brings the replica to `target`, or to what the coordinator has instead; answers where it is then.
+/// Brings the replica to `target`, or to the state that the coordinator has instead. Returns the state
+/// reached.
 ///
 /// # Errors
-/// [`PeerError`] when the coordinator does not send it, or what it sends does not add up.
+/// [`PeerError`] if the coordinator does not send the state, or sends an inconsistent one.
 pub(crate) async fn fetch_state(
     coordinator: &dyn CoordinatorEndpoint,
     replica: &Arc<Replica>,
@@ -54,7 +55,7 @@ pub(crate) async fn fetch_state(
     }
 }
 
-/// A delta, or the first parts of one, with the part that has come.
+/// Joins the parts of a delta: the first parts, if any, and the part that has just arrived.
 fn joined(begun: Option<Delta>, part: Arc<Delta>) -> Result<Delta, PeerError> {
     let part = Arc::unwrap_or_clone(part);
     let Some(mut delta) = begun else { return Ok(part) };

@@ -1,8 +1,8 @@
-//! An executor shard: it keeps a replica of the state, executes sub-blocks on worker threads and
-//! returns what every transaction read and wrote.
+//! An executor shard: it holds a replica of the state, executes sub-blocks on worker threads, and
+//! returns the reads and writes of every transaction.
 //!
-//! It commits nothing and decides nothing about a block: the coordinator does. It can be lost at
-//! any moment.
+//! A shard commits no block and judges no block; the coordinator does both. A shard may fail at any
+//! moment.
 
 pub mod fault;
 mod fetch;

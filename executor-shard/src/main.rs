@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     match start(args) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            // Nobody may read it any more; the exit code says it too.
+            // Standard error may have no reader any more; the exit code reports the failure too.
             let _ = writeln!(io::stderr(), "executor-shard: {error:#}");
             Exit::Failed.into()
         }

@@ -1,4 +1,4 @@
-//! The shard process: options, start, and an orderly end.
+//! The shard process: its options, its start and its orderly end.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,17 +21,17 @@ use crate::node::{NodeConfig, ShardNode};
 use crate::replica::Replica;
 use engine::ENGINE_VERSION;
 
-/// How long tasks and threads may take to end when they are told to.
+/// The longest time that tasks and threads may take to end once they are asked to.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Executes sub-blocks of Ethereum blocks for a coordinator.
 ///
-/// It joins the coordinator's fleet, keeps a replica of the state, and executes what it is sent.
-/// It may be started before the coordinator, and may be killed at any moment: the coordinator
-/// gives its work to another shard. SIGTERM lets it finish what it holds first.
+/// It joins the coordinator's fleet, holds a replica of the state, and executes the work that the
+/// coordinator sends. It may start before the coordinator, and may be killed at any moment: the
+/// coordinator then gives its work to another shard. SIGTERM lets it finish its accepted work first.
 ///
-/// Exit codes: 0 stopped cleanly, 1 failed or refused by the coordinator, 2 bad command line,
-/// 3 stopped before everything was finished.
+/// Exit codes: 0 stopped cleanly, 1 failed or rejected by the coordinator, 2 bad command line, 3
+/// stopped before all work was finished.
 #[derive(Debug, Clone, Parser)]
 #[command(version, name = "executor-shard")]
 pub struct ShardArgs {
@@ -47,7 +47,7 @@ pub struct ShardArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
 
-    /// The address that the coordinator is told, where it differs from --listen.
+    /// The address that the coordinator must use for this shard, if it differs from --listen.
     #[arg(long, value_name = "ADDR")]
     pub advertise: Option<String>,
 
@@ -55,12 +55,12 @@ pub struct ShardArgs {
     #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
 
-    /// Serve only this chain: a coordinator of another one is refused.
+    /// Serve only the chain with this id and reject coordinators of other chains.
     #[arg(long, value_name = "ID")]
     pub chain_id: Option<u64>,
 
-    /// Keep the replica in this folder, made if it is not there, so that a restart fetches only what
-    /// is missing; without it the replica is in memory.
+    /// Keep the replica in this folder, which is created if missing, so that a restart fetches only the
+    /// missing blocks; without it the replica is in memory.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
@@ -73,15 +73,15 @@ pub struct ShardArgs {
     #[arg(long, hide = true)]
     pub allow_faults: bool,
 
-    /// How long SIGTERM waits for work in hand.
+    /// How long SIGTERM waits for accepted work to finish.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub grace: u64,
 
-    /// Write the address that was bound to this file, once it is served.
+    /// Write the bound address to this file once the shard serves on it.
     #[arg(long, value_name = "FILE")]
     pub address_file: Option<PathBuf>,
 
-    /// End when standard input does: for processes that another one starts.
+    /// Stop when standard input ends, for a shard that another process starts.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
 
@@ -90,18 +90,18 @@ pub struct ShardArgs {
     pub telemetry: TelemetryArgs,
 }
 
-/// Runs a shard until it is asked to stop, and drains it.
+/// Runs a shard until it is asked to stop, then drains it.
 ///
 /// # Errors
-/// When it cannot start.
+/// An error if the shard cannot start.
 pub async fn run(args: ShardArgs) -> anyhow::Result<Drained> {
     let mut signals = Signals::new()?;
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("executor-shard");
     let node = start(&args, &supervisor.handle()).await?;
     let (left, dismissed) = (node.left(), node.dismissed());
-    // A drain that the coordinator asked for ends the process too, within the same grace: a slot that is
-    // stuck never lets it finish.
+    // A drain that the coordinator asked for also ends the process within the grace time, because a stuck
+    // slot never lets the drain finish.
     let asked = async {
         tokio::select! {
             reason = stop_asked(&mut signals, &parent) => reason,
@@ -114,7 +114,7 @@ pub async fn run(args: ShardArgs) -> anyhow::Result<Drained> {
     };
     let grace = Duration::from_secs(args.grace);
     let outcome = supervisor.run_until_stopped(asked).await;
-    // With the parent gone there is nobody to finish anything for.
+    // If the parent has ended, finishing the work is pointless.
     let mut patience = DRAIN_WITHIN;
     let finish = !matches!(outcome, Outcome::Failed(_) | Outcome::Stopped(StopReason::ParentGone));
     if finish {
@@ -132,7 +132,7 @@ pub async fn run(args: ShardArgs) -> anyhow::Result<Drained> {
     Ok(supervisor.drain(patience, signals.next()).await)
 }
 
-/// Binds, serves and joins.
+/// Binds the address, serves on it and joins the fleet.
 async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Result<Arc<ShardNode>> {
     let limits = PeerLimits::default().checked()?;
     let bound = Bound::bind(args.listen).await?;

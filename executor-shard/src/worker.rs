@@ -1,11 +1,11 @@
-//! The slots: one named OS thread each, taking work from a bounded queue.
+//! The slots: named OS threads, one per slot, that take work from a bounded queue.
 //!
-//! Every thread's `JoinHandle` is kept. A supervising thread waits for threads that end, joins
-//! them, reports the work they held, and starts them again a bounded number of times; beyond that
-//! it ends too, and with it the process. The process is never alive and doing nothing.
+//! Every thread's `JoinHandle` is kept. A supervising thread joins threads that end, reports the work
+//! they held, and starts them again a bounded number of times. Beyond that limit it ends too, and with
+//! it the process. So the process never stays alive without doing its work.
 //!
-//! A thread cannot be killed. Where it is stuck and its process cannot be started again (a shard
-//! within the coordinator), its slot is given to a new thread ([`Slots::renew`]).
+//! A thread cannot be killed. If a thread is stuck and its process cannot be restarted (a shard inside
+//! the coordinator), a new thread takes over its slot ([`Slots::renew`]).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -24,34 +24,34 @@ use crate::fault::{self, FaultKind, Faults, Slowed};
 use engine::replica_view::ReplicaView;
 use engine::sub_block::{self, Progress};
 
-/// How often threads are started again before the process is given up.
+/// The maximum number of thread restarts in one process.
 const MAX_RESTARTS: u32 = 64;
 
-/// How many stuck threads lose their slot to another one before the process is given up.
+/// The maximum number of stuck threads that new threads replace in one process.
 const MAX_RENEWALS: u32 = 64;
 
-/// The stack of a worker thread: the EVM recurses up to 1,024 calls deep in its own frames, and
-/// precompiles take their share.
+/// The stack size of a worker thread, in bytes. The EVM recurses up to 1,024 calls deep in its own
+/// frames, and precompiles need stack too.
 const STACK_BYTES: usize = 16 << 20;
 
-/// One assignment, with all that is needed to do it.
+/// One assignment with everything that its execution needs.
 #[derive(Debug)]
 pub struct Job {
-    /// Which assignment.
+    /// The assignment's id.
     pub assignment: AssignmentId,
     /// The work.
     pub spec: WorkSpec,
-    /// Its block.
+    /// The block of the transactions.
     pub block: Arc<ShardBlock>,
-    /// The chain's rules.
+    /// The specification of the chain.
     pub chain: Arc<ChainSpec>,
-    /// The base state; none is needed to recover senders.
+    /// The base state. Recovering senders needs none.
     pub view: Option<ReplicaView>,
     /// Set when the result is no longer wanted.
     pub cancelled: Arc<AtomicBool>,
 }
 
-/// What a slot reports.
+/// A report from a slot.
 #[derive(Debug)]
 pub enum SlotEvent {
     /// An assignment has a result.
@@ -60,39 +60,39 @@ pub enum SlotEvent {
     Dropped(AssignmentId),
 }
 
-/// Takes up what slots report; called on their threads, and may block them for a moment.
+/// Handles the reports of slots. It runs on their threads and may block them for a moment.
 pub type Reporter = Arc<dyn Fn(SlotEvent) + Send + Sync>;
 
-/// The slots are all gone, or cannot be had.
+/// Why the slots have ended or cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SlotsError {
     /// A thread cannot be started.
     #[error("worker thread {name} cannot be started: {source}")]
     Spawn {
-        /// Its name.
+        /// The thread's name.
         name: String,
-        /// What the operating system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Threads ended too often.
+    /// The threads panicked too often.
     #[error("worker threads ended {restarts} times, the last with: {last}")]
     TooManyPanics {
-        /// How often they were started again.
+        /// The number of restarts.
         restarts: u32,
-        /// The last message.
+        /// The message of the last panic.
         last: String,
     },
-    /// Threads were stuck too often.
+    /// The threads were stuck too often.
     #[error(
         "{renewals} worker threads were stuck; look at the alarms before this, and start the process again"
     )]
     TooManyStuck {
-        /// How many.
+        /// The number of stuck threads.
         renewals: u32,
     },
 }
 
-/// What one thread does; heartbeats tell it.
+/// The activity of one thread, as heartbeats report it.
 #[derive(Debug, Default)]
 struct SlotState {
     transactions: AtomicU64,
@@ -104,7 +104,7 @@ struct SlotState {
 #[derive(Debug, Default)]
 struct Held {
     current: Option<AssignmentId>,
-    /// Another thread has taken this one's slot: it finishes what it is at, and ends.
+    /// A new thread has taken over this one's slot: this one finishes its current work, then ends.
     superseded: bool,
 }
 
@@ -114,12 +114,12 @@ impl SlotState {
     }
 
     fn begin(&self, assignment: AssignmentId) {
-        // What the former work left here says nothing about this one.
+        // The values of the previous work do not apply to this one.
         self.gas.store(0, Ordering::Relaxed);
         self.held().current = Some(assignment);
     }
 
-    /// The work is done. Whether the thread goes on with another.
+    /// Records the end of the work. Returns whether the thread goes on with other work.
     fn end(&self) -> bool {
         let mut held = self.held();
         held.current = None;
@@ -130,7 +130,7 @@ impl SlotState {
         self.held().current
     }
 
-    /// Whether the thread was at work, and is to end after it.
+    /// Marks the thread as superseded if it runs work. Returns whether it did.
     fn supersede(&self) -> bool {
         let mut held = self.held();
         held.superseded = held.current.is_some();
@@ -146,22 +146,22 @@ impl Progress for SlotState {
     }
 }
 
-/// What each slot's present thread does.
+/// The activity of each slot's current thread.
 type SlotStates = Arc<[Mutex<Arc<SlotState>>]>;
 
-/// What threads do that have lost their slots; at most [`MAX_RENEWALS`].
+/// The activity of threads that have lost their slots; at most [`MAX_RENEWALS`].
 type FormerStates = Arc<Mutex<Vec<Weak<SlotState>>>>;
 
-/// What the supervisor of the threads is told.
+/// A message to the supervisor of the threads.
 #[derive(Debug, Clone, Copy)]
 enum Notice {
-    /// The thread with this number has ended, however that came about.
+    /// The thread with this number has ended, with or without a panic.
     Ended(u64),
-    /// Threads that are at work are stuck: others take their slots.
+    /// The threads that run work are stuck: new threads must take over their slots.
     Renew,
 }
 
-/// The queue of the slots, and a look at what they do.
+/// The queue of the slots, and a view of their activity.
 #[derive(Debug, Clone)]
 pub struct Slots {
     /// `None` once the slots are closed.
@@ -172,7 +172,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Slots, not yet running, with a queue of `queue` jobs; [`SlotSupervisor::run`] runs them.
+    /// Creates slots with a queue of `queue` jobs. They run once [`SlotSupervisor::run`] runs.
     #[must_use]
     pub fn new(
         name: &str,
@@ -183,7 +183,7 @@ impl Slots {
     ) -> (Self, SlotSupervisor) {
         let (jobs, queue) = bounded(queue.max(1));
         let states: SlotStates = (0..slots.max(1)).map(|_| Mutex::default()).collect();
-        // Threads end, and are replaced, a bounded number of times: there is room for all of it.
+        // Threads end and are replaced a bounded number of times: the channel has room for every notice.
         let (notices, noticed) = bounded(states.len() + 2 * (MAX_RESTARTS + MAX_RENEWALS) as usize);
         let former = FormerStates::default();
         let supervisor = SlotSupervisor {
@@ -199,10 +199,10 @@ impl Slots {
         (Self { jobs: Arc::new(Mutex::new(Some(jobs))), states, former, notices }, supervisor)
     }
 
-    /// Puts a job into the queue, unless it is full.
+    /// Puts a job into the queue if there is room.
     ///
     /// # Errors
-    /// The job, when the queue is full or the slots have ended.
+    /// Returns the job if the queue is full or the slots have ended.
     #[allow(clippy::result_large_err)]
     pub fn offer(&self, job: Job) -> Result<(), Job> {
         match self.jobs.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
@@ -211,20 +211,20 @@ impl Slots {
         }
     }
 
-    /// Takes no more jobs: the threads end when the queue is empty.
+    /// Closes the queue: the threads end once it is empty.
     pub fn close(&self) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Gives the slots of all threads that are at work to new threads. The old ones finish and deliver
-    /// what they are at, if they ever do, and end then: a thread cannot be killed.
+    /// Gives the slots of all threads that run work to new threads. A thread cannot be killed, so the old
+    /// ones end after they finish and deliver their work, if ever.
     pub fn renew(&self) {
-        // A full queue of notices means that the supervisor has ended.
+        // A full channel of notices means that the supervisor has ended.
         let _ = self.notices.try_send(Notice::Renew);
     }
 
-    /// Work that was accepted, is not finished and is in no slot: it waits in the queue, or a thread
-    /// that has lost its slot is still at it. A process with such work is not idle.
+    /// The number of accepted, unfinished assignments without a slot: they wait in the queue, or a thread
+    /// that has lost its slot still runs them. A process with such work is not idle.
     #[must_use]
     pub fn queued(&self) -> usize {
         let waiting =
@@ -234,7 +234,7 @@ impl Slots {
         waiting + working.count()
     }
 
-    /// What each slot is doing.
+    /// The progress of each slot.
     #[must_use]
     pub fn progress(&self) -> Vec<SlotProgress> {
         (0..)
@@ -252,12 +252,12 @@ impl Slots {
     }
 }
 
-/// The state of a slot's present thread.
+/// The state of a slot's current thread.
 fn present(state: &Mutex<Arc<SlotState>>) -> Arc<SlotState> {
     Arc::clone(&state.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Owns the worker threads.
+/// Owns the worker threads and replaces those that end or get stuck.
 pub struct SlotSupervisor {
     name: String,
     queue: Receiver<Job>,
@@ -275,7 +275,7 @@ impl std::fmt::Debug for SlotSupervisor {
     }
 }
 
-/// Tells the supervisor that a thread ends, however it ends.
+/// Notifies the supervisor that a thread ends, with or without a panic.
 struct EndGuard {
     number: u64,
     ended: Sender<Notice>,
@@ -283,21 +283,21 @@ struct EndGuard {
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
-        // The supervisor outlives its threads; if it is gone, nobody needs to know.
+        // The supervisor outlives its threads. If it has ended, the notice is not needed.
         let _ = self.ended.send(Notice::Ended(self.number));
     }
 }
 
-/// A thread that runs.
+/// A running thread.
 struct Worker {
     slot: usize,
     state: Arc<SlotState>,
-    /// Another thread has its slot.
+    /// Whether another thread has taken over its slot.
     superseded: bool,
     handle: JoinHandle<()>,
 }
 
-/// The threads by number, and how often any was started beyond the first of each slot.
+/// The running threads by number, and the counts of threads started, restarted and renewed.
 #[derive(Default)]
 struct Workers {
     running: BTreeMap<u64, Worker>,
@@ -307,18 +307,18 @@ struct Workers {
 }
 
 impl SlotSupervisor {
-    /// Runs the slots until [`Slots::close`] and the queue is empty. A thread that is stuck then, and
-    /// has lost its slot, is left behind.
+    /// Runs the slots until [`Slots::close`] is called and the queue is empty. A thread that is stuck by
+    /// then and has lost its slot is left behind.
     ///
     /// # Errors
-    /// [`SlotsError`] when threads cannot be started, end too often or are stuck too often.
+    /// [`SlotsError`] if threads cannot be started, end too often or are stuck too often.
     pub fn run(self) -> Result<(), SlotsError> {
         let mut workers = Workers::default();
         for slot in 0..self.states.len() {
             self.start(&mut workers, slot)?;
         }
         while workers.running.values().any(|worker| !worker.superseded) {
-            // The supervisor holds a sender itself: this ends only with a message.
+            // The supervisor holds a sender itself, so the call returns only with a message.
             match self.noticed.recv() {
                 Ok(Notice::Ended(number)) => self.ended(&mut workers, number)?,
                 Ok(Notice::Renew) => self.renew(&mut workers)?,
@@ -380,7 +380,7 @@ impl SlotSupervisor {
         }
     }
 
-    /// Starts a thread, which has the slot from now on.
+    /// Starts a thread, which takes over the slot.
     fn start(&self, workers: &mut Workers, slot: usize) -> Result<(), SlotsError> {
         let Some(place) = self.states.get(slot) else { return Ok(()) };
         let state = Arc::new(SlotState::default());
@@ -406,14 +406,14 @@ impl SlotSupervisor {
     }
 }
 
-/// Does a job. Whether the thread goes on with another.
+/// Runs a job. Returns whether the thread goes on with another.
 fn work_on(job: Job, state: &SlotState, faults: &Faults, report: &Reporter) -> bool {
     let Job { assignment, spec, block, chain, view, cancelled } = job;
     state.begin(assignment);
-    // A panic ends this thread and leaves `current` set: the supervisor reads what it held.
+    // A panic ends this thread and leaves `current` set: the supervisor reads which work the thread held.
     let planned = faults.begin(&spec);
     if let Some(fault) = planned {
-        // Whoever measures what follows has to know since when.
+        // Measurements need the time at which the fault occurred.
         tracing::info!(%assignment, ?fault, "a planned fault");
         fault::before(fault);
     }
@@ -510,7 +510,7 @@ mod tests {
     fn a_slot_that_is_idle_keeps_its_thread() {
         let report: Reporter = Arc::new(|_| {});
         let (slots, supervisor) = Slots::new("test", 2, 4, Arc::default(), report);
-        // As many as would be too much if each was a new thread.
+        // More renewals than the limit would allow if each replaced a thread.
         for _ in 0..MAX_RENEWALS {
             slots.renew();
         }

@@ -1,7 +1,7 @@
-//! Delays between retries: exponential, capped, with jitter, endless.
+//! Delays between retries: exponential, capped, with jitter, without an end.
 //!
-//! The only module that knows the `backoff` crate, which has no maintainer: it gives the series,
-//! and the jitter is applied here from a number that the caller passes in, so that a simulator
+//! This is the only module that knows the `backoff` crate, which has no maintainer. The crate gives the
+//! series. This module applies the jitter from a number that the caller passes in, so that a simulator
 //! can replay it.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
-/// How delays grow.
+/// The growth of the delays: the first delay, the cap and the jitter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BackoffPolicy {
     first: Duration,
@@ -17,10 +17,10 @@ pub struct BackoffPolicy {
     jitter: f64,
 }
 
-/// A policy that makes no sense.
+/// Why a policy is rejected.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BackoffError {
-    /// The first delay is zero: that is a busy loop.
+    /// The first delay is zero, which would be a busy loop.
     #[error("the first delay must be more than zero")]
     NoDelay,
     /// The cap is below the first delay.
@@ -31,16 +31,17 @@ pub enum BackoffError {
         /// The cap.
         most: Duration,
     },
-    /// The jitter is not a share.
+    /// The jitter is not between 0 and 0.9.
     #[error("the jitter must be between 0 and 0.9")]
     Jitter,
 }
 
 impl BackoffPolicy {
-    /// Delays that double from `first` up to `most`, each varied by up to the share `jitter`.
+    /// Creates a policy: delays double from `first` up to `most`, and each varies by up to the share
+    /// `jitter`.
     ///
     /// # Errors
-    /// [`BackoffError`] for a policy that makes no sense.
+    /// [`BackoffError`] for contradictory or out-of-range values.
     pub fn new(first: Duration, most: Duration, jitter: f64) -> Result<Self, BackoffError> {
         if first.is_zero() {
             return Err(BackoffError::NoDelay);
@@ -56,13 +57,13 @@ impl BackoffPolicy {
 }
 
 impl Default for BackoffPolicy {
-    /// 20 ms doubling up to 2 s, varied by a quarter.
+    /// From 20 ms, doubling up to 2 s, with a jitter of 0.25.
     fn default() -> Self {
         Self { first: Duration::from_millis(20), most: Duration::from_secs(2), jitter: 0.25 }
     }
 }
 
-/// One series of delays.
+/// One series of delays between the retries of one call.
 #[derive(Debug)]
 pub struct Delays {
     series: ExponentialBackoff,
@@ -70,7 +71,7 @@ pub struct Delays {
 }
 
 impl Delays {
-    /// A series from its beginning.
+    /// Starts a series from its first delay.
     #[must_use]
     pub fn new(policy: BackoffPolicy) -> Self {
         let series = ExponentialBackoff {
@@ -85,15 +86,15 @@ impl Delays {
         Self { series, policy }
     }
 
-    /// The next delay. `random` is any number; equal numbers give equal delays.
+    /// Returns the next delay. `random` is any number; equal numbers give equal delays.
     pub fn next(&mut self, random: u64) -> Duration {
         let delay = self.series.next_backoff().unwrap_or(self.policy.most);
-        // Between -1 and 1.
+        // A number between -1 and 1.
         let swing = (random >> 11) as f64 / (1u64 << 52) as f64 - 1.0;
         delay.mul_f64(1.0 + swing * self.policy.jitter)
     }
 
-    /// Begins the series again, after a success.
+    /// Starts the series again from its first delay, after a success.
     pub fn reset(&mut self) {
         self.series.reset();
     }
@@ -124,7 +125,7 @@ mod tests {
     }
 
     proptest! {
-        // Law: jitter moves a delay by no more than its share.
+        // Law: the jitter moves a delay by no more than its share.
         #[test]
         fn jitter_stays_within_its_share(random: u64) {
             let policy = BackoffPolicy::new(Duration::from_millis(100), Duration::from_secs(1), 0.25).unwrap();

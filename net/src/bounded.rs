@@ -1,12 +1,12 @@
-//! Blocking work off the runtime's workers, a bounded number of pieces at once: what comes beyond
-//! waits its turn where it can be seen, in the caller.
+//! Runs blocking work off the runtime's workers, with a limit on concurrent pieces. Further calls wait
+//! in their callers, where the wait is visible.
 
 use std::sync::Arc;
 
 use common::endpoint::PeerError;
 use tokio::sync::Semaphore;
 
-/// Runs blocking work, so much at once and no more.
+/// Runs blocking work, up to a fixed number of pieces at once.
 #[derive(Debug, Clone)]
 pub struct BoundedExecutor {
     name: &'static str,
@@ -14,17 +14,17 @@ pub struct BoundedExecutor {
 }
 
 impl BoundedExecutor {
-    /// An executor for at most `most` pieces at once, at least one.
+    /// Creates an executor for at most `most` concurrent pieces, at least one.
     #[must_use]
     pub fn new(name: &'static str, most: usize) -> Self {
         Self { name, permits: Arc::new(Semaphore::new(most.max(1))) }
     }
 
-    /// Runs `work` when there is room. Whoever stops waiting before it has begun takes it out; once
-    /// begun it runs to its end and keeps its room until then.
+    /// Runs `work` as soon as the limit allows. If the caller stops waiting before the work starts, the
+    /// work does not run. Once started, it runs to its end and occupies its place until then.
     ///
     /// # Errors
-    /// [`PeerError::Protocol`] when the work panics.
+    /// [`PeerError::Protocol`] if the work panics.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

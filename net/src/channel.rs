@@ -7,22 +7,22 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::limits::PeerLimits;
 
-/// How often an idle connection is probed, and how long the answer may take.
+/// The interval of HTTP/2 keepalive probes on an idle connection, and the time limit for their answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// A channel to `url` that connects when it is first used.
+/// Creates a channel to `url` that connects at its first use.
 ///
 /// # Errors
-/// [`PeerError::Refused`] when the address is not a URL.
+/// [`PeerError::Refused`] if the address is not a URL.
 pub fn lazy(url: &str, limits: &PeerLimits) -> Result<Channel, PeerError> {
     Ok(endpoint(url, limits)?.connect_lazy())
 }
 
-/// A connected channel to `url`.
+/// Connects a channel to `url`.
 ///
 /// # Errors
-/// [`PeerError::Refused`] when the address is not a URL, [`PeerError::Unreachable`] when nobody
-/// answers there.
+/// [`PeerError::Refused`] if the address is not a URL, [`PeerError::Unreachable`] if no peer answers
+/// there.
 pub async fn connect(url: &str, limits: &PeerLimits) -> Result<Channel, PeerError> {
     endpoint(url, limits)?
         .connect()
@@ -40,7 +40,7 @@ fn endpoint(url: &str, limits: &PeerLimits) -> Result<Endpoint, PeerError> {
     Ok(endpoint
         .connect_timeout(limits.connect)
         .tcp_nodelay(true)
-        // Pings of our own tell of a dead peer much sooner: these clear away what is left.
+        // Our own pings detect a dead peer much sooner. These probes only clean up remaining connections.
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
@@ -48,7 +48,7 @@ fn endpoint(url: &str, limits: &PeerLimits) -> Result<Endpoint, PeerError> {
         .initial_connection_window_size(16 << 20))
 }
 
-/// The innermost message of an error: transport errors hide it behind "transport error".
+/// The message of an error's innermost cause: transport errors hide it behind "transport error".
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {

@@ -1,8 +1,8 @@
-//! Everything about talking to a peer: servers and channels with explicit limits, the retrying
-//! sender, payloads in chunks, and the gRPC adapters of the two endpoint traits.
+//! All communication with a peer: servers and channels with explicit limits, the retrying sender,
+//! payloads in chunks, and the gRPC adapters of the two endpoint traits.
 //!
-//! It knows nothing of what a block means or who executes what: work and results are opaque
-//! payloads here.
+//! The crate carries work and results but does not interpret them: it knows neither the meaning of a
+//! block nor which shard executes what.
 
 pub mod backoff;
 pub mod bounded;

@@ -1,14 +1,14 @@
-//! Every limit of the wire, with its default, checked when it is built.
+//! Every limit of the wire, with its default. [`PeerLimits::checked`] rejects contradictions.
 
 use std::time::Duration;
 
-/// A gRPC message's largest size, in either direction. Payloads beyond it travel in chunks.
+/// The largest size of a gRPC message, in bytes, in either direction. Larger payloads travel in chunks.
 pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
 
-/// The data in one chunk of a payload.
+/// The amount of data in one chunk of a payload, in bytes.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
-/// The largest payload that is reassembled from chunks.
+/// The largest payload that is reassembled from chunks, in bytes.
 pub const MAX_PAYLOAD_BYTES: usize = common::codec::MAX_PAYLOAD_BYTES;
 
 /// The largest result of one piece of work, in bytes.
@@ -17,15 +17,15 @@ pub const MAX_RESULT_BYTES: usize = 128 << 20;
 /// Timeouts and liveness limits of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerLimits {
-    /// How long a connection may take to be made.
+    /// The longest time to establish a connection.
     pub connect: Duration,
-    /// How long an answer to a small command may take.
+    /// The longest time to wait for the answer to a small command.
     pub call: Duration,
-    /// How long a transfer (block, delta, result, sync) may take.
+    /// The longest time that a transfer (block, delta, result, sync) may take.
     pub transfer: Duration,
-    /// How often to ping, and to send heartbeats.
+    /// The interval between pings, and between heartbeats.
     pub beat: Duration,
-    /// Silence after which a peer counts as gone.
+    /// The silence after which a peer counts as lost.
     pub lost_after: Duration,
 }
 
@@ -41,16 +41,16 @@ impl Default for PeerLimits {
     }
 }
 
-/// Limits that contradict each other.
+/// Why limits are rejected.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LimitsError {
     /// A limit is zero.
     #[error("{0} must be more than zero")]
     Zero(&'static str),
-    /// A peer would be given up between two beats.
+    /// `lost_after` is shorter than three beats: a peer would be given up between two beats.
     #[error("the lost limit ({lost_after:?}) must be at least three times the heartbeat interval ({beat:?})")]
     LostTooSoon {
-        /// The silence after which a peer counts as gone.
+        /// The silence after which a peer counts as lost.
         lost_after: Duration,
         /// The heartbeat interval.
         beat: Duration,
@@ -58,10 +58,10 @@ pub enum LimitsError {
 }
 
 impl PeerLimits {
-    /// The limits, if they make sense.
+    /// Returns the limits if none is zero and they do not contradict each other.
     ///
     /// # Errors
-    /// [`LimitsError`] naming the limit that does not.
+    /// [`LimitsError`] with the name of the wrong limit.
     pub fn checked(self) -> Result<Self, LimitsError> {
         for (name, value) in [
             ("the connect timeout", self.connect),

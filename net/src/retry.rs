@@ -1,27 +1,27 @@
-//! The retrying sender: an outbox whose entries are sent until they are taken or refused for
-//! good, with a bounded number under way.
+//! The retrying sender: an outbox that sends each entry until the peer takes it or rejects it for good,
+//! with a limit on entries in flight.
 //!
-//! A pure state machine: it holds no clock, no randomness and no connection. A driver sends what
-//! [`Outbox::due`] names, reports what became of it, and waits until [`Outbox::next_due`].
-//! An unreachable peer is a state to be in: entries wait, none is dropped.
+//! The outbox is a pure state machine without clock, randomness and connection. A driver sends the
+//! entries that [`Outbox::due`] returns, reports the outcome, and waits until [`Outbox::next_due`]. An
+//! unreachable peer is a normal state: the entries wait, and none is dropped.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::backoff::{BackoffPolicy, Delays};
 
-/// An entry's place in the order of arrival.
+/// An entry's position in the order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId(pub u64);
 
-/// What became of one try.
+/// The outcome of one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// The peer has it.
+    /// The peer has taken the item.
     Taken,
-    /// The peer does not want it, now or ever: it is dropped.
+    /// The peer rejects the item for good: the outbox drops it.
     RefusedForGood,
-    /// The peer could not be reached or is busy: again later.
+    /// The peer is unreachable or busy: the outbox retries later.
     TryAgain,
 }
 
@@ -34,15 +34,15 @@ struct Entry<T> {
     tries: u32,
 }
 
-/// The outbox is at its bound.
+/// The outbox is full.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the outbox is full at {limit} entries")]
 pub struct OutboxFull {
-    /// The bound.
+    /// The maximum number of entries.
     pub limit: usize,
 }
 
-/// The outbox.
+/// The entries that wait for delivery, in order of arrival, and their delays.
 #[derive(Debug)]
 pub struct Outbox<T> {
     entries: BTreeMap<EntryId, Entry<T>>,
@@ -54,18 +54,18 @@ pub struct Outbox<T> {
 }
 
 impl<T> Outbox<T> {
-    /// An empty outbox for at most `limit` entries, `parallel` of them under way at once. Either
-    /// is at least one.
+    /// Creates an empty outbox for at most `limit` entries, of which at most `parallel` are in flight at
+    /// once. Both are raised to at least one.
     #[must_use]
     pub fn new(limit: usize, parallel: usize, policy: BackoffPolicy) -> Self {
         let (limit, parallel) = (limit.max(1), parallel.max(1));
         Self { entries: BTreeMap::new(), next_id: 0, limit, parallel, policy, paused: false }
     }
 
-    /// Puts an item at the end, to be sent at once.
+    /// Appends an item, which is due at once.
     ///
     /// # Errors
-    /// [`OutboxFull`] with nothing changed.
+    /// [`OutboxFull`] if the outbox is full; it then stays unchanged.
     pub fn push(&mut self, item: T, now: Duration) -> Result<EntryId, OutboxFull> {
         if self.entries.len() >= self.limit {
             return Err(OutboxFull { limit: self.limit });
@@ -77,24 +77,25 @@ impl<T> Outbox<T> {
         Ok(id)
     }
 
-    /// Entries held, under way or waiting.
+    /// The number of entries, both in flight and waiting.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether everything was delivered.
+    /// Whether every entry has been delivered or rejected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// While paused (the peer is known to be away) nothing is due.
+    /// Pauses the outbox: the peer is known to be away, so no entry is due.
     pub fn pause(&mut self) {
         self.paused = true;
     }
 
-    /// The peer is back: everything is due at once, from the beginning of its delays.
+    /// Ends the pause: the peer is back. All entries are due at once, and their delays start from the
+    /// first.
     pub fn resume(&mut self, now: Duration) {
         self.paused = false;
         for entry in self.entries.values_mut() {
@@ -103,8 +104,8 @@ impl<T> Outbox<T> {
         }
     }
 
-    /// The entries to send now, in order of arrival. They are under way until
-    /// [`Outbox::finished`] says otherwise.
+    /// Returns the entries to send now, in order of arrival. They are in flight until [`Outbox::finished`]
+    /// reports their outcome.
     pub fn due(&mut self, now: Duration) -> Vec<(EntryId, T)>
     where
         T: Clone,
@@ -128,7 +129,8 @@ impl<T> Outbox<T> {
         ready
     }
 
-    /// When something will be due that is not under way, if nothing else happens.
+    /// The time when the next entry that is not in flight becomes due; `None` while paused, empty or at the
+    /// parallel limit.
     #[must_use]
     pub fn next_due(&self) -> Option<Duration> {
         if self.paused || self.under_way() >= self.parallel {
@@ -137,8 +139,8 @@ impl<T> Outbox<T> {
         self.entries.values().filter(|entry| !entry.under_way).map(|entry| entry.due).min()
     }
 
-    /// What became of a try. `random` feeds the jitter of the next delay. Returns the item when
-    /// it has left the outbox. Reports about unknown entries are ignored.
+    /// Records the outcome of a try. `random` feeds the jitter of the next delay. Returns the item once it
+    /// has left the outbox. Reports about unknown entries are ignored.
     pub fn finished(&mut self, id: EntryId, outcome: SendOutcome, now: Duration, random: u64) -> Option<T> {
         match outcome {
             SendOutcome::Taken | SendOutcome::RefusedForGood => {
@@ -218,8 +220,8 @@ mod tests {
     }
 
     proptest! {
-        // Law: whatever the network does, every entry is delivered exactly once in the end, in
-        // no more tries at a time than allowed.
+        // Law: whatever the network does, every entry is finally delivered exactly once, and the parallel
+        // limit is never exceeded.
         #[test]
         fn everything_is_delivered_in_the_end(fates in proptest::collection::vec(0u8..4, 1..200)) {
             let mut outbox = outbox(64);
@@ -233,7 +235,7 @@ mod tests {
                 let due = outbox.due(now);
                 prop_assert!(due.len() <= 2);
                 for (id, _) in due {
-                    // Three fates in four are failures; when they run out the network is well.
+                    // Three of four fates are failures. Once the fates run out, every try succeeds.
                     let taken = fates.next().is_none_or(|fate| fate == 0);
                     let outcome = if taken { SendOutcome::Taken } else { SendOutcome::TryAgain };
                     delivered.extend(outbox.finished(id, outcome, now, 0));

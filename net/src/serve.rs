@@ -1,4 +1,4 @@
-//! Servers: binding, limits, health and reflection, and an end with a hard time limit.
+//! gRPC servers: binding, limits, health and reflection, and a shutdown with a hard time limit.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,40 +10,40 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 
-/// Concurrent requests on one connection.
+/// The maximum number of concurrent requests on one connection.
 const CONCURRENCY_PER_CONNECTION: usize = 256;
 
-/// Concurrent HTTP/2 streams on one connection.
+/// The maximum number of concurrent HTTP/2 streams on one connection.
 const STREAMS_PER_CONNECTION: u32 = 512;
 
-/// How long a graceful end may take: hyper can wait for ever on a peer that never speaks.
+/// The longest time for a graceful shutdown: hyper can wait for ever for a peer that never speaks.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Why a server cannot be, or ended.
+/// Why a server cannot start, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The address is taken, or not ours.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {address}: {source}; choose another --listen address")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the operating system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The reflection service cannot read the descriptors.
     #[error("the reflection service cannot be built: {0}")]
     Reflection(String),
-    /// The server failed.
+    /// The server failed while it ran.
     #[error("the server on {address} failed: {source}")]
     Serve {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The transport's error.
         source: tonic::transport::Error,
     },
 }
 
-/// A socket that is bound and not yet served.
+/// A socket that is bound but not served yet.
 #[derive(Debug)]
 pub struct Bound {
     listener: TcpListener,
@@ -51,10 +51,10 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Binds `address`; port 0 is any free port.
+    /// Binds `address`. Port 0 selects any free port.
     ///
     /// # Errors
-    /// [`ServeError::Bind`] when that is impossible.
+    /// [`ServeError::Bind`] if the address cannot be bound.
     pub async fn bind(address: SocketAddr) -> Result<Self, ServeError> {
         let bind = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
@@ -62,17 +62,17 @@ impl Bound {
         Ok(Self { listener, address })
     }
 
-    /// The address, with the port that was given.
+    /// The bound address, with the actual port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves `routes`, `grpc.health.v1` and reflection until `stop`, then lets requests finish
-    /// for a bounded time.
+    /// Serves `routes`, `grpc.health.v1` and reflection until `stop`, then lets open requests finish for a
+    /// limited time.
     ///
     /// # Errors
-    /// [`ServeError`] when the server fails before it is asked to stop.
+    /// [`ServeError`] if the server fails before `stop`.
     pub async fn serve(
         self,
         routes: Routes,
@@ -85,8 +85,8 @@ impl Bound {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .map_err(|error| ServeError::Reflection(error.to_string()))?;
-        // Set on the incoming connections: the builder's own setting is for sockets that it binds.
-        // Without it small answers wait for the peer's delayed acknowledgement, 40 ms each.
+        // Set on the incoming connections, because the builder's own setting affects only sockets that it
+        // binds. Without it small answers wait 40 ms each for the peer's delayed acknowledgement.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let server = Server::builder()
             .concurrency_limit_per_connection(CONCURRENCY_PER_CONNECTION)
@@ -114,14 +114,15 @@ async fn overdue(stop: CancellationToken) {
     tokio::time::sleep(GRACE).await;
 }
 
-/// The `grpc.health.v1` service, and the hand that sets it.
+/// The `grpc.health.v1` service.
 #[derive(Debug)]
 pub struct Health {
     service: tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>,
 }
 
 impl Health {
-    /// A health service that says "serving" for the server as a whole, and who changes that.
+    /// Creates a health service that reports "serving" for the whole server, and the reporter that changes
+    /// the status.
     #[must_use]
     pub fn new() -> (Self, HealthReporter) {
         let reporter = HealthReporter::new();

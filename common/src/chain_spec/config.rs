@@ -1,4 +1,4 @@
-//! The schedule as a geth genesis file's `config` gives it.
+//! Reads the hardfork schedule from the `config` of a geth genesis file.
 
 use alloy_genesis::ChainConfig;
 use alloy_hardforks::EthereumHardfork;
@@ -7,11 +7,11 @@ use alloy_primitives::Address;
 use super::{Activation, ChainSpec, ChainSpecError, Schedule};
 
 impl ChainSpec {
-    /// The schedule of a geth genesis file's `config`.
+    /// Reads the schedule from the `config` of a geth genesis file.
     ///
     /// # Errors
-    /// [`ChainSpecError`] for forks this build does not know, forks out of order, and consensus
-    /// engines with other rules.
+    /// [`ChainSpecError`] for forks that this build does not know, for forks out of order, and for
+    /// consensus engines with other rules.
     pub fn from_config(config: &ChainConfig) -> Result<Self, ChainSpecError> {
         check_supported(config)?;
         let forks: Vec<(EthereumHardfork, Activation)> = EthereumHardfork::VARIANTS
@@ -41,10 +41,10 @@ impl ChainSpec {
     }
 }
 
-/// Fields that other clients know and that change no rule, among those that hold objects.
+/// Fields that hold an object, that other clients know, and that change no rule.
 const HARMLESS_OBJECTS: [&str; 2] = ["checkpoint", "discovery"];
 
-/// Fields of other clients that change rules without being a fork or an engine (Besu, Quorum).
+/// Fields of other clients (Besu, Quorum) that change rules without being a fork or an engine.
 const RULE_CHANGES: [&str; 8] = [
     "contractSizeLimit",
     "ecCurve",
@@ -56,12 +56,12 @@ const RULE_CHANGES: [&str; 8] = [
     "zeroBaseFee",
 ];
 
-/// As geth has it: where the genesis names no deposit contract, it is the zero address.
+/// geth's rule: if the genesis names no deposit contract, it is the zero address.
 fn deposit_contract(config: &ChainConfig) -> Option<Address> {
     config.deposit_contract_address.or_else(|| config.prague_time.map(|_| Address::ZERO))
 }
 
-/// Refuses what cannot be executed faithfully.
+/// Rejects engines and fields whose rules this build does not have.
 fn check_supported(config: &ChainConfig) -> Result<(), ChainSpecError> {
     for (field, present) in [("clique", config.clique.is_some()), ("parlia", config.parlia.is_some())] {
         if present {
@@ -88,10 +88,10 @@ fn check_supported(config: &ChainConfig) -> Result<(), ChainSpecError> {
     config.extra_fields.iter().try_for_each(|(field, value)| check_extra(field, value))
 }
 
-/// A field that the library does not know. geth ignores such fields; here those that would change a
-/// rule are refused.
+/// Checks a field that the library does not know. geth ignores such fields; this build rejects those
+/// that would change a rule.
 fn check_extra(field: &str, value: &serde_json::Value) -> Result<(), ChainSpecError> {
-    // Absent, in other words.
+    // `null` means the same as an absent field.
     if value.is_null() {
         return Ok(());
     }
@@ -118,7 +118,7 @@ fn scheduled(config: &ChainConfig, fork: EthereumHardfork) -> Option<Activation>
         F::SpuriousDragon => block(config.eip158_block),
         F::Byzantium => block(config.byzantium_block),
         F::Constantinople => block(config.constantinople_block),
-        // geth: without a block of its own it comes with Constantinople.
+        // geth's rule: without a block number of its own, Petersburg comes with Constantinople.
         F::Petersburg => block(config.petersburg_block.or(config.constantinople_block)),
         F::Istanbul => block(config.istanbul_block),
         F::MuirGlacier => block(config.muir_glacier_block),
@@ -129,7 +129,7 @@ fn scheduled(config: &ChainConfig, fork: EthereumHardfork) -> Option<Activation>
         F::Paris => match config.terminal_total_difficulty {
             Some(difficulty) if difficulty.is_zero() => Some(Activation::Block(0)),
             Some(_) => Some(Activation::Merge),
-            // mergeNetsplitBlock only tells networks apart: without a total difficulty no chain merges.
+            // `mergeNetsplitBlock` only tells networks apart. Without a total difficulty no chain merges.
             None => None,
         },
         F::Shanghai => time(config.shanghai_time),
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(pro.at(&header).dao_fork_refused_at(), None);
         assert_eq!(contra.at(&header).ethereum_fork_activation(EthereumHardfork::Dao), ForkCondition::Never);
         assert_eq!(contra.at(&header).dao_fork_refused_at(), Some(5));
-        // Not to say it is to refuse it.
+        // A chain that does not say that it supports the DAO fork refuses it.
         let unsaid =
             ChainSpec::from_config(&config(r#"{"chainId": 5, "homesteadBlock": 0, "daoForkBlock": 5}"#));
         assert_eq!(unsaid.unwrap(), contra);

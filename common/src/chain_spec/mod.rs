@@ -1,9 +1,8 @@
-//! The chain specification: chain id and hardfork schedule, in a form that travels to the shards.
-//! It is read from a geth `genesis.json` (`config`), taken from mainnet's constants, or composed
-//! from a [`Schedule`].
+//! The chain specification: chain id and hardfork schedule, in a form that travels to the shards. It
+//! comes from a geth `genesis.json` (`config`), from mainnet's constants, or from a [`Schedule`].
 //!
-//! It answers alloy's hardfork traits, so the rules themselves stay alloy's. It does not hold the
-//! genesis state.
+//! [`ActiveSpec`] implements alloy's hardfork traits, so the rules themselves stay alloy's. The
+//! specification does not hold the genesis state.
 
 mod config;
 pub mod networks;
@@ -17,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::word;
 
-/// The most blobs that a schedule may allow a block: far beyond any there will be, and low enough
-/// for their gas to be added up without overflow.
+/// The most blobs that a schedule may allow a block. The number is far beyond any real schedule, and
+/// low enough that the sum of the blobs' gas cannot overflow.
 const MAX_BLOBS_PER_BLOCK: u64 = 1_000_000;
 
 /// When a hardfork becomes active.
@@ -30,24 +29,24 @@ pub enum Activation {
     Time(u64),
     /// When the total difficulty is reached (the Merge): seen by a block's zero difficulty.
     Merge,
-    /// Never, and from this block number on the chain refuses the blocks of those that take the fork.
-    /// Only the DAO fork can be refused (EIP-779).
+    /// Never. From this block number on, the chain rejects the blocks of those who take the fork. Only the
+    /// DAO fork can be refused (EIP-779).
     Refused(u64),
 }
 
-/// What a chain specification is composed from.
+/// The parts from which a chain specification is built.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     /// The chain id (EIP-155).
     pub chain_id: u64,
-    /// The total difficulty at which the chain merges, if it does so by difficulty.
+    /// The total difficulty at which the chain merges; `None` if no difficulty decides it.
     pub terminal_total_difficulty: Option<U256>,
-    /// When each fork becomes active, each fork at most once. Frontier need not be named.
+    /// When each fork becomes active. Each fork appears at most once; Frontier may be left out.
     pub forks: Vec<(EthereumHardfork, Activation)>,
-    /// Blob parameters by the timestamp from which they apply; of two at one timestamp the later
-    /// in the list applies.
+    /// Blob parameters by the timestamp from which they apply. If two have the same timestamp, the later
+    /// one in the list applies.
     pub blobs: Vec<(u64, BlobParams)>,
-    /// The contract whose logs are deposits (EIP-6110).
+    /// The contract whose logs are deposits (EIP-6110), if the chain has one.
     pub deposit_contract: Option<Address>,
 }
 
@@ -93,7 +92,7 @@ impl BlobStep {
 pub struct ChainSpec {
     /// The chain id (EIP-155).
     pub chain_id: u64,
-    /// The total difficulty at which the chain merges, where the schedule says so.
+    /// The total difficulty at which the chain merges; the greatest number if the schedule states none.
     #[serde(with = "word")]
     pub terminal_total_difficulty: U256,
     /// Activations by the fork's position in [`EthereumHardfork::VARIANTS`].
@@ -105,7 +104,8 @@ pub struct ChainSpec {
 /// What is wrong with a genesis file's `config`.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ChainSpecError {
-    /// A fork that this build does not know: executing without its rules would be wrong.
+    /// The config schedules a fork that this build does not know. Executing without its rules would be
+    /// wrong.
     #[error(
         "config.{field} schedules a hardfork that this build does not know; remove it or use a newer build"
     )]
@@ -113,7 +113,7 @@ pub enum ChainSpecError {
         /// The field's name.
         field: String,
     },
-    /// A consensus engine whose block rules are not Ethereum's.
+    /// The config names a consensus engine whose block rules are not Ethereum's.
     #[error(
         "config.{field}: this consensus engine, or extension, has block rules of its own, which this build does \
          not have; only chains of ethash and of the beacon chain are supported"
@@ -122,34 +122,34 @@ pub enum ChainSpecError {
         /// The field's name.
         field: String,
     },
-    /// A fork builds on one that is not scheduled.
+    /// The config schedules a fork without one that it builds on.
     #[error("config schedules {later} without {earlier}, which it builds on")]
     Missing {
         /// The fork that is scheduled.
         later: EthereumHardfork,
-        /// The fork that is not.
+        /// The fork that is missing.
         earlier: EthereumHardfork,
     },
-    /// Rules that no engine here has.
+    /// The config asks for rules that no engine here has.
     #[error("config.{field}: {reason}")]
     Unsupported {
         /// The field's name.
         field: &'static str,
-        /// Why it cannot be executed.
+        /// Why this build cannot execute it.
         reason: &'static str,
     },
-    /// Forks must be scheduled in their order.
+    /// The config schedules two forks in the wrong order.
     #[error("config schedules {later} before {earlier}, which it builds on")]
     OutOfOrder {
         /// The fork that comes too early.
         later: EthereumHardfork,
-        /// The fork that should precede it.
+        /// The fork that must precede it.
         earlier: EthereumHardfork,
     },
 }
 
 impl ChainSpec {
-    /// Ethereum mainnet.
+    /// The specification of Ethereum mainnet.
     #[must_use]
     pub fn mainnet() -> Self {
         let hardforks = EthereumChainHardforks::mainnet();
@@ -185,10 +185,10 @@ impl ChainSpec {
         spec
     }
 
-    /// The specification of this schedule.
+    /// Builds the specification of a schedule.
     ///
     /// # Errors
-    /// [`ChainSpecError`] for forks out of order, or without those they build on.
+    /// [`ChainSpecError`] for forks out of order, or without the forks they build on.
     pub fn from_schedule(schedule: Schedule) -> Result<Self, ChainSpecError> {
         let Schedule { chain_id, terminal_total_difficulty, forks: scheduled, blobs, deposit_contract } =
             schedule;
@@ -202,7 +202,7 @@ impl ChainSpec {
         }
         let mut blobs: Vec<BlobStep> =
             blobs.into_iter().map(|(from, params)| BlobStep::new(from, params)).collect();
-        // Stable, so that of forks at one timestamp the later fork's parameters come last.
+        // A stable sort: of forks at one timestamp, the later fork's parameters come last.
         blobs.sort_by_key(|step| step.from);
         let terminal_total_difficulty = terminal_total_difficulty.unwrap_or(U256::MAX);
         let spec = Self { chain_id, terminal_total_difficulty, forks, blobs, deposit_contract };
@@ -221,7 +221,7 @@ impl ChainSpec {
             .map(|(_, activation)| *activation)
     }
 
-    /// Forks whose blocks cannot be verified here, and what only the DAO fork can be.
+    /// Rejects forks whose blocks this build cannot verify, and refusals of any fork but the DAO fork.
     fn check_known(&self) -> Result<(), ChainSpecError> {
         if self.activation(EthereumHardfork::Amsterdam).is_some() {
             return Err(ChainSpecError::Unsupported {
@@ -242,15 +242,15 @@ impl ChainSpec {
         Ok(())
     }
 
-    /// Block-numbered forks precede the Merge, and among themselves the numbers do not fall; nor
-    /// do the timestamps after it.
+    /// Checks that block-numbered forks precede the Merge and that their numbers do not fall. The
+    /// timestamps after the Merge must not fall either.
     fn check_order(&self) -> Result<(), ChainSpecError> {
         let mut earlier: Option<(EthereumHardfork, u64, bool)> = None;
         for (position, activation) in &self.forks {
             let Some(fork) = EthereumHardfork::VARIANTS.get(usize::from(*position)).copied() else {
                 continue;
             };
-            // A petersburgBlock at constantinopleBlock's place, and the difficulty bombs, have no
+            // `petersburgBlock` in the place of `constantinopleBlock`, and the difficulty bombs, have no
             // rules of their own that could be out of order.
             let (at, timed) = match activation {
                 Activation::Block(number) | Activation::Refused(number) => (*number, false),
@@ -267,7 +267,7 @@ impl ChainSpec {
         Ok(())
     }
 
-    /// Every fork with rules of its own builds on all that precede it.
+    /// Checks that every fork with rules of its own comes with all forks that precede it.
     fn check_complete(&self) -> Result<(), ChainSpecError> {
         use EthereumHardfork as F;
         const LADDER: [EthereumHardfork; 14] = [
@@ -300,7 +300,7 @@ impl ChainSpec {
         Ok(())
     }
 
-    /// Blob parameters are divided by, and a target above the maximum is never met.
+    /// Checks the blob parameters: some are divisors, and a target above the maximum can never be met.
     fn check_blobs(&self) -> Result<(), ChainSpecError> {
         let sound = |step: &BlobStep| {
             step.update_fraction > 0
@@ -316,26 +316,26 @@ impl ChainSpec {
         })
     }
 
-    /// The schedule as it applies to one block.
+    /// The schedule as it applies to one block. The block's own difficulty decides on the Merge.
     #[must_use]
     pub fn at<'a>(&'a self, header: &Header) -> ActiveSpec<'a> {
         ActiveSpec { spec: self, merged: header.number > 0 && header.difficulty.is_zero() }
     }
 
-    /// The schedule as it applies to a block whose parent's total difficulty decides on the Merge.
-    /// Unlike [`ChainSpec::at`] it believes nothing that the block says of itself.
+    /// The schedule as it applies to a block whose parent has this total difficulty, which decides on the
+    /// Merge. Unlike [`ChainSpec::at`] it trusts no field of the block.
     #[must_use]
     pub fn after(&self, total_difficulty_of_parent: U256) -> ActiveSpec<'_> {
         ActiveSpec { spec: self, merged: total_difficulty_of_parent >= self.terminal_total_difficulty }
     }
 
-    /// The blob parameters at a timestamp, from Cancun on.
+    /// The blob parameters at a timestamp; `None` before Cancun.
     #[must_use]
     pub fn blob_params(&self, timestamp: u64) -> Option<BlobParams> {
         self.blobs.iter().rev().find(|step| step.from <= timestamp).map(BlobStep::params)
     }
 
-    /// The newest fork whose rules apply to a block, by name.
+    /// The name of the newest fork whose rules apply to a block.
     #[must_use]
     pub fn fork_name(&self, header: &Header) -> &'static str {
         let active = self.at(header);
@@ -351,7 +351,7 @@ impl ChainSpec {
     }
 }
 
-/// A chain's schedule as it applies to one block: the Merge is decided by the block itself.
+/// A chain's schedule as it applies to one block, with the question of the Merge already decided.
 #[derive(Debug, Clone, Copy)]
 pub struct ActiveSpec<'a> {
     spec: &'a ChainSpec,
@@ -365,7 +365,7 @@ impl ActiveSpec<'_> {
         self.spec.deposit_contract
     }
 
-    /// The block from which on the chain refuses the DAO fork, if it does.
+    /// The first block from which the chain refuses the DAO fork, if it does.
     #[must_use]
     pub fn dao_fork_refused_at(&self) -> Option<u64> {
         match self.spec.activation(EthereumHardfork::Dao) {

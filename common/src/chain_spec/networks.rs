@@ -1,9 +1,9 @@
-//! The suites' networks: a name, such as `Cancun` or `BerlinToLondonAt5`, and the chain
-//! specification that it means.
+//! The networks of the test suites: a name, such as `Cancun` or `BerlinToLondonAt5`, and the chain
+//! specification that it stands for.
 //!
-//! A plain name has every fork up to its own from block 0 on. A transition has those of its first
-//! name from block 0 on, and those up to its second from a block, a timestamp or a total
-//! difficulty on. Case does not matter, since the suites differ in it.
+//! A plain name activates every fork up to its own at block 0. A transition activates the forks of its
+//! first name at block 0, and those up to its second name at a block, a timestamp or a total
+//! difficulty. Names are case-insensitive, since the suites differ in case.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use alloy_eips::eip7840::{BLOB_BASE_COST, BlobParams};
 use alloy_hardforks::EthereumHardfork as Fork;
 use alloy_primitives::U256;
 
-/// The forks in their order, the DAO fork excepted, with their names in lower case.
+/// The forks in their order, without the DAO fork, each with its names in lower case.
 const FORKS: [(Fork, &[&str]); 25] = [
     (Fork::Frontier, &["frontier"]),
     (Fork::Homestead, &["homestead"]),
@@ -43,7 +43,7 @@ const FORKS: [(Fork, &[&str]); 25] = [
     (Fork::Bogota, &["bogota"]),
 ];
 
-/// Where the forks begin that are scheduled by timestamp.
+/// The first fork that is scheduled by timestamp.
 const FIRST_TIMED: Fork = Fork::Shanghai;
 
 /// When a transition happens.
@@ -54,7 +54,7 @@ enum When {
     Difficulty(U256),
 }
 
-/// What a case states beside the name of its network.
+/// The settings that a test case states beside the name of its network.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkConfig {
     /// The chain id; 1 if the case states none.
@@ -66,18 +66,18 @@ pub struct NetworkConfig {
 /// Blob parameters that a case states for one fork (EIP-7840).
 #[derive(Debug, Clone, Copy)]
 pub struct StatedBlobs {
-    /// Blobs aimed at.
+    /// The target number of blobs in a block.
     pub target: u64,
-    /// Blobs at most.
+    /// The maximum number of blobs in a block.
     pub max: u64,
-    /// How fast the fee moves.
+    /// The base fee's update fraction: the greater it is, the slower the fee moves.
     pub update_fraction: u64,
 }
 
-/// The specification of a network, with what a case states beside its name.
+/// Builds the specification of a network, with the settings that a test case states.
 ///
 /// # Errors
-/// Why cases of this network cannot be run.
+/// The reason why cases of this network cannot run.
 pub fn chain_spec(network: &str, config: &NetworkConfig) -> Result<ChainSpec, String> {
     let name = network.to_lowercase();
     let (mut forks, terminal_total_difficulty) = match parse(&name) {
@@ -115,7 +115,7 @@ impl ChainSpec {
     /// The specification of one of the suites' networks, with chain id 1.
     ///
     /// # Errors
-    /// When the network is not known.
+    /// A message if the network is unknown.
     pub fn of_network(network: &str) -> Result<Self, String> {
         chain_spec(network, &NetworkConfig::default())
     }
@@ -126,7 +126,7 @@ fn position(name: &str) -> Option<usize> {
     FORKS.iter().position(|(_, names)| names.contains(&name))
 }
 
-/// The fork or the two forks that a name consists of.
+/// Splits a name into one fork, or into two forks and the moment of the transition.
 fn parse(name: &str) -> Option<(usize, Option<(usize, When)>)> {
     if let Some(fork) = position(name) {
         return Some((fork, None));
@@ -145,7 +145,7 @@ fn parse(name: &str) -> Option<(usize, Option<(usize, When)>)> {
     Some((position(from)?, Some((position(to)?, when))))
 }
 
-/// Every fork up to this one, from block 0 on.
+/// Every fork up to `last`, active from the beginning.
 fn from_the_beginning(last: usize) -> Vec<(Fork, Activation)> {
     let timed =
         |fork| FORKS.iter().skip_while(|(first, _)| *first != FIRST_TIMED).any(|(other, _)| *other == fork);
@@ -158,8 +158,8 @@ fn from_the_beginning(last: usize) -> Vec<(Fork, Activation)> {
 
 type Forks = Vec<(Fork, Activation)>;
 
-/// Every fork up to `from` at once, those up to `to` later; and the total difficulty of the Merge
-/// where that decides.
+/// Every fork up to `from` at the beginning and those up to `to` later, with the total difficulty of
+/// the Merge if that decides.
 fn transition(from: usize, to: usize, when: When) -> Option<(Forks, Option<U256>)> {
     let mut forks = from_the_beginning(to);
     if to <= from {
@@ -173,7 +173,8 @@ fn transition(from: usize, to: usize, when: When) -> Option<(Forks, Option<U256>
                 terminal = Some(difficulty);
                 Activation::Merge
             }
-            // A difficulty is that of the Merge; what precedes it only delays the bomb.
+            // The difficulty decides the Merge. The forks before the Merge only delay the bomb, so they start
+            // at block 0.
             (Activation::Block(_), When::Difficulty(_)) => Activation::Block(0),
             (Activation::Block(_), When::Block(number)) if *fork != Fork::Paris => Activation::Block(number),
             _ => return None,
@@ -182,7 +183,7 @@ fn transition(from: usize, to: usize, when: When) -> Option<(Forks, Option<U256>
     Some((forks, terminal))
 }
 
-/// The blob parameters of every fork that has its own, the file's where it states them.
+/// The blob parameters of every fork that has its own; the case's parameters take precedence.
 fn blobs(forks: &Forks, stated: &BTreeMap<String, StatedBlobs>) -> Vec<(u64, BlobParams)> {
     let mut blobs: Vec<(u64, BlobParams)> = Vec::new();
     for (fork, activation) in forks {
@@ -209,7 +210,7 @@ fn blobs(forks: &Forks, stated: &BTreeMap<String, StatedBlobs>) -> Vec<(u64, Blo
 fn stated_params(entry: &StatedBlobs, usual: Option<BlobParams>) -> BlobParams {
     let StatedBlobs { target, max, update_fraction } = *entry;
     let like = usual.unwrap_or_else(BlobParams::osaka);
-    // From Osaka on a transaction has a limit of its own (EIP-7594).
+    // From Osaka on each transaction has a limit of its own (EIP-7594).
     let max_blobs_per_tx = if like.blob_base_cost == BLOB_BASE_COST { MAX_BLOBS_PER_TX_FUSAKA } else { max };
     BlobParams {
         target_blob_count: target,

@@ -1,7 +1,7 @@
-//! What a command says: data on standard output, messages on standard error.
+//! The output of a command: data on standard output, messages on standard error.
 //!
-//! The macros of the standard library panic when the reader of a pipe has gone. Here a closed
-//! standard output is an error, [`OutputError::Closed`], that ends the command quietly; a message that
+//! The macros of the standard library panic if the reader of a pipe has closed it. Here a closed
+//! standard output is an error, [`OutputError::Closed`], that ends the command quietly. A message that
 //! cannot be written to standard error is dropped.
 
 use std::fmt;
@@ -13,13 +13,13 @@ use serde::Serialize;
 /// Why data could not be printed.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// The reader of the pipe has gone, for example `head -1` after its line.
+    /// The reader closed the pipe, for example `head -1` after its line.
     #[error("the reader of standard output has gone")]
     Closed,
-    /// The file or device behind standard output fails.
+    /// A write to the file or device behind standard output failed.
     #[error("standard output cannot be written: {0}")]
     Failed(#[source] io::Error),
-    /// A value that cannot be written as JSON.
+    /// A value cannot be written as JSON.
     #[error("a line of JSON cannot be made: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -31,19 +31,19 @@ impl From<io::Error> for OutputError {
 }
 
 impl OutputError {
-    /// Whether a command failed only because nobody reads its output any more.
+    /// Whether a command failed only because its output has no reader any more.
     pub fn is_closed(error: &anyhow::Error) -> bool {
         error.chain().any(|cause| matches!(cause.downcast_ref(), Some(Self::Closed)))
     }
 }
 
-/// Milliseconds with microsecond precision.
+/// The duration in milliseconds, with microsecond precision.
 #[must_use]
 pub fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Prints a line. It has left this process when this returns.
+/// Prints a line and flushes it before returning.
 pub fn print_line(line: impl fmt::Display) -> Result<(), OutputError> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
@@ -55,13 +55,13 @@ pub fn print_json(value: &impl Serialize) -> Result<(), OutputError> {
     print_line(serde_json::to_string(value)?)
 }
 
-/// Writes a message to standard error, if anybody reads it.
+/// Writes a message to standard error and ignores a failure.
 pub fn write_message(message: fmt::Arguments<'_>) {
-    // One write, so that the messages of two threads do not mix. There is nowhere to report a failure to.
+    // One write, so that the messages of two threads do not mix. A failure cannot be reported anywhere.
     let _ = io::stderr().write_all(format!("{message}\n").as_bytes());
 }
 
-/// Writes a message to standard error; arguments as for `format!`.
+/// Writes a message to standard error. The arguments are those of `format!`.
 #[macro_export]
 macro_rules! tell {
     ($($argument:tt)*) => {

@@ -1,15 +1,15 @@
-//! A process that another one of ours started ends with it, however that one ends.
+//! Ends a child process together with the process that started it, however the parent ends.
 //!
 //! The parent gives the child a pipe as stdin, keeps the writing end open and never writes. When the
-//! parent is gone, also by SIGKILL, the system closes the pipe and the child sees the end of file. So
-//! nothing is orphaned, and no process id is looked at that may have been given to somebody else.
+//! parent ends, even by SIGKILL, the system closes the pipe and the child sees the end of file. So no
+//! child is orphaned, and no code relies on a process id that may belong to another process by now.
 //!
-//! For the parent: start the child with [`PARENT_PIPE_FLAG`] and `stdin(Stdio::piped())`, and take
-//! `child.stdin` out and keep it: `Child::wait` closes a stdin that it still finds in there, which
-//! asks the child to stop. Dropping it is also the gentle way to stop a child without a signal.
+//! For the parent: start the child with [`PARENT_PIPE_FLAG`] and `stdin(Stdio::piped())`, then take
+//! `child.stdin` out and keep it. `Child::wait` closes a stdin that it still finds in the child, which
+//! asks the child to stop. Dropping the stdin is also the gentle way to stop a child without a signal.
 //!
-//! Deliberately not here: starting and watching children. And nothing here ends the process: the
-//! child's `main` decides what the loss of its parent means.
+//! Deliberately not here: starting and watching children. This module does not end the process either:
+//! the child's `main` decides how to react to the loss of its parent.
 
 use std::future::pending;
 use std::io::{self, ErrorKind, Read};
@@ -18,46 +18,46 @@ use tokio_util::sync::CancellationToken;
 
 use crate::supervise::{Signals, StopReason};
 
-/// The flag that tells a process to stop when its stdin ends.
+/// The flag that makes a process stop when its stdin ends.
 pub const PARENT_PIPE_FLAG: &str = "--exit-with-parent";
 
 /// Waits for the end of stdin.
 ///
-/// A thread of its own reads it, not tokio's stdin: a runtime waits for its blocking reads when it
-/// is dropped, and so would hang while the parent lives. This thread belongs to no runtime and no
-/// supervisor. It ends with stdin, or with the process, whose exit it does not hold up.
+/// A thread of its own reads stdin instead of tokio's stdin: a runtime that is dropped waits for its
+/// blocking reads, and so would hang while the parent lives. The thread belongs to no runtime and no
+/// supervisor. It ends with stdin or with the process, and it does not delay the exit of the process.
 #[derive(Debug)]
 pub struct ParentWatch {
-    /// None if there is no parent to watch.
+    /// `None` if there is no parent to watch.
     ended: Option<CancellationToken>,
 }
 
 impl ParentWatch {
-    /// Starts to watch stdin. From here on stdin belongs to the watch: what arrives is discarded,
-    /// and any other reader in this process waits for ever. If stdin is not a pipe from a parent but,
-    /// say, `/dev/null`, the parent counts as gone at once.
+    /// Starts to watch stdin. From now on stdin belongs to the watch: it discards all input, and any other
+    /// reader in this process waits for ever. If stdin is not a pipe from a parent but, say, `/dev/null`,
+    /// the parent counts as ended at once.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// An error if the thread cannot be started.
     pub fn start() -> io::Result<Self> {
         Self::watch(|| io::stdin().lock())
     }
 
-    /// Watches nothing: for a process that nobody of ours started.
+    /// Watches nothing, for a process without a parent of ours.
     #[must_use]
     pub const fn none() -> Self {
         Self { ended: None }
     }
 
-    /// Watches if `wanted`, as told by [`PARENT_PIPE_FLAG`].
+    /// Watches stdin if `wanted` is set, which is the value of [`PARENT_PIPE_FLAG`].
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// An error if the thread cannot be started.
     pub fn start_if(wanted: bool) -> io::Result<Self> {
         if wanted { Self::start() } else { Ok(Self::none()) }
     }
 
-    /// Resolves when stdin has ended or failed; at once if it has before. Cancel safe.
+    /// Resolves when stdin has ended or failed, at once if that happened before. Cancel safe.
     pub async fn gone(&self) {
         match &self.ended {
             Some(ended) => ended.cancelled().await,
@@ -69,19 +69,19 @@ impl ParentWatch {
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
         let handle = std::thread::Builder::new().name("parent-watch".to_owned()).spawn(move || {
-            // Cancels at the end, also by a panic.
+            // Cancels the token at the end of the thread, even after a panic.
             let _guard = guard;
             read_to_end(open());
         })?;
-        // Detached on purpose, see above; its end is told by the token.
+        // Detached on purpose, see above. The token reports the thread's end.
         drop(handle);
         Ok(Self { ended: Some(ended) })
     }
 }
 
-/// Resolves when a signal asks to stop or the parent is gone: the usual argument of
-/// `Supervisor::run_until_stopped`. Cancel safe. For the drain use the signals alone, as a parent
-/// that is gone stays gone and would cut it short.
+/// Resolves when a signal asks to stop or the parent has ended: the usual argument of
+/// `Supervisor::run_until_stopped`. Cancel safe. For the drain use the signals alone: a parent that has
+/// ended would cut the drain short at once.
 pub async fn stop_asked(signals: &mut Signals, parent: &ParentWatch) -> StopReason {
     tokio::select! {
         biased;
@@ -90,7 +90,7 @@ pub async fn stop_asked(signals: &mut Signals, parent: &ParentWatch) -> StopReas
     }
 }
 
-/// Reads and discards until the end of file or an error.
+/// Reads and discards all input until the end of file or an error.
 fn read_to_end(mut input: impl Read) {
     let mut discarded = [0_u8; 256];
     loop {
@@ -114,7 +114,7 @@ mod tests {
 
     const CHILD: &str = "LAUNCH_TEST_CHILD";
 
-    /// Not a test but the child process of the test below.
+    /// Not a test: the child process of the test below.
     #[test]
     fn child_process() {
         if std::env::var_os(CHILD).is_none() {

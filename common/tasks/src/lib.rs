@@ -1,7 +1,7 @@
-//! What every process here runs on: supervision of tasks and threads, telemetry, what a command prints,
-//! and how one process starts another.
+//! The services that every process here runs on: supervision of tasks and threads, telemetry, the
+//! output of commands, and the link between a process and the children it starts.
 //!
-//! It knows nothing of blocks or shards, and depends on no other room.
+//! The crate knows nothing of blocks or shards, and depends on no other crate of the workspace.
 
 pub mod console;
 pub mod launch;

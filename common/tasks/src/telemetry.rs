@@ -1,11 +1,11 @@
-//! Logging and panics: where they go, in which form, and that nothing ends silently.
+//! Logging and panics: the destination and the form of the log, and a report of every panic.
 //!
-//! Logs go to stderr, so that stdout stays free for results. A panic anywhere is logged with its
-//! thread, place and backtrace; then unwinding goes on, and whoever joins the thread decides what
+//! Logs go to stderr, so that stdout stays free for results. Every panic is logged with its thread,
+//! place and backtrace. Then unwinding goes on, and the code that joins the thread decides what
 //! follows. Deliberately not here: metrics, log files, rotation.
 //!
-//! Invariant: logging never panics and never fails its caller, also when stderr is closed or its
-//! reader is gone (a launcher that was killed).
+//! Invariant: logging never panics and never fails its caller, even if stderr is closed or its reader
+//! has ended (a launcher that was killed).
 
 use common::panic::panic_message;
 use std::backtrace::Backtrace;
@@ -26,9 +26,9 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 const DEFAULT_FILTER: &str = "info";
 
-/// The options about logging, the same for every process.
+/// The options for logging, the same for every process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-// Or else clap would show the comment above as what the whole program is about.
+// Without this, clap would show the comment above as the description of the whole program.
 #[command(about = None, long_about = None)]
 pub struct TelemetryArgs {
     /// What to log: off, error, warn, info, debug, trace, or a filter such as `info,coordinator=debug`
@@ -50,12 +50,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// A log filter that has been checked. Empty text means the default, `info`.
+/// A log filter that has been checked. An empty text means the default, `info`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFilter(String);
 
 impl LogFilter {
-    /// The filter as it was written.
+    /// The filter as the user wrote it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -83,9 +83,9 @@ impl FromStr for LogFilter {
     type Err = TelemetryError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // `EnvFilter` takes spaces for part of a name.
+        // `EnvFilter` would take spaces as part of a name.
         let words: Vec<&str> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-        // It takes a bare word that is no level for a target: `--log dbug` would silence all.
+        // `EnvFilter` takes a bare word that is not a level as a target: `--log dbug` would silence all.
         if let Some(word) = words.iter().find(|word| is_bare_target(word)) {
             return Err(TelemetryError::NotALevel((*word).to_owned()));
         }
@@ -101,24 +101,24 @@ impl FromStr for LogFilter {
 /// Why logging could not be set up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TelemetryError {
-    /// A word in the filter that is neither a level nor a directive.
+    /// The filter contains a word that is neither a level nor a directive.
     #[error("`{0}` is not a level; use off, error, warn, info, debug or trace, or `target=level`")]
     NotALevel(String),
-    /// A filter that cannot be parsed.
+    /// The filter cannot be parsed.
     #[error("log filter `{filter}`: {reason}")]
     Filter {
         /// The filter.
         filter: String,
-        /// What is wrong with it.
+        /// The parser's message.
         reason: String,
     },
-    /// Logging has been set up in this process before; that remains in force.
+    /// This process has already set up logging; the first setup remains in force.
     #[error("logging is set up already")]
     AlreadyInitialised,
 }
 
 impl TelemetryArgs {
-    /// These options, with `level` where the user chose none: long-running services tell more than
+    /// Returns these options, with `level` if the user chose none. Long-running services log more than
     /// commands that print their results.
     #[must_use]
     pub fn or_level(mut self, level: &str) -> Self {
@@ -130,11 +130,11 @@ impl TelemetryArgs {
 /// Sets up logging to stderr for the process called `process`, and the panic hook.
 ///
 /// # Errors
-/// When it is called a second time, or something else has set up logging (then nothing changes), or
-/// when the filter is refused.
+/// [`TelemetryError`] if it is called a second time, or other code has set up logging (then nothing
+/// changes), or if the filter is rejected.
 pub fn init(args: &TelemetryArgs, process: &'static str) -> Result<(), TelemetryError> {
     let filter = args.log.clone().unwrap_or_default().compile()?;
-    // With internal errors logged, a failed write to stderr would be told by `eprintln!`, which panics.
+    // With internal errors logged, `eprintln!` would report a failed write to stderr, and it panics.
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);
     let layer = match args.log_format {
         LogFormat::Text => layer.with_ansi(use_colour()).event_format(Named::text(process)).boxed(),
@@ -148,7 +148,7 @@ pub fn init(args: &TelemetryArgs, process: &'static str) -> Result<(), Telemetry
     Ok(())
 }
 
-/// The panic hook. A panic in here would abort the process, so nothing in here can panic.
+/// The panic hook. A panic here would abort the process, so no code here may panic.
 fn report_panic(info: &PanicHookInfo<'_>) {
     let current = std::thread::current();
     let thread = current.name().unwrap_or("unnamed");
@@ -158,11 +158,11 @@ fn report_panic(info: &PanicHookInfo<'_>) {
     if tracing::enabled!(target: "panic", Level::ERROR) {
         tracing::error!(target: "panic", thread, location, backtrace = %format_args!("\n{backtrace}"), "thread panicked: {message}");
     } else {
-        // Filtered out, or not set up: a panic is told all the same.
+        // The log filter dropped the event, or logging is not set up: report the panic all the same.
         let report = format!("thread `{thread}` panicked at {location}: {message}\n{backtrace}\n");
         let _ = io::stderr().write_all(report.as_bytes());
     }
-    // Both results are dropped for the same reason: there is nowhere left to report to.
+    // Both results are ignored for the same reason: a failure cannot be reported anywhere.
     let _ = io::stderr().flush();
 }
 
@@ -175,12 +175,12 @@ fn is_bare_target(word: &str) -> bool {
     !word.contains(['=', '[']) && word.parse::<LevelFilter>().is_err()
 }
 
-/// Puts the process's name into each event, in front of what the inner format writes.
+/// Puts the process's name into each event, before the text of the inner format.
 struct Named<F> {
     inner: F,
-    /// What the event is to start with.
+    /// The text with which the event starts.
     prefix: String,
-    /// What the inner format starts with and the prefix replaces.
+    /// The beginning of the inner format's text, which the prefix replaces.
     replaces: &'static str,
 }
 
@@ -193,7 +193,7 @@ impl Named<Format<Compact>> {
 
 impl Named<Format<Json>> {
     fn json(process: &str) -> Self {
-        // Flat, so events must not have fields called process, timestamp, level, target or message.
+        // Events are flat, so they must not have fields named process, timestamp, level, target or message.
         let inner = Format::default().json().flatten_event(true);
         let name = serde_json::Value::from(process);
         Self { inner, prefix: format!("{{\"process\":{name},"), replaces: "{" }
@@ -232,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    /// About the program.
+    /// The description of the program.
     #[derive(Debug, Parser)]
     struct Cli {
         #[command(flatten)]
@@ -241,7 +241,7 @@ mod tests {
 
     const SCENARIO: &str = "TELEMETRY_TEST_SCENARIO";
 
-    /// Not a test but the process that the tests below look at: logging is global to a process.
+    /// Not a test: the process that the tests below observe. Logging is global to a process.
     #[test]
     fn child_process() {
         let Ok(scenario) = std::env::var(SCENARIO) else { return };
@@ -253,7 +253,7 @@ mod tests {
         tracing::info!(block = 12, "hello");
         let worker = std::thread::Builder::new().name("slot-3".to_owned());
         let payload = worker.spawn(|| panic!("the slot broke")).unwrap().join().unwrap_err();
-        // stdout tells the parent that unwinding went on to here.
+        // The line on stdout shows the parent that unwinding reached this point.
         println!("joined: {}", panic_message(payload.as_ref()));
     }
 
@@ -286,7 +286,7 @@ mod tests {
         for part in ["ERROR", "thread panicked: the slot broke", "slot-3", "telemetry.rs:", "child_process"] {
             assert!(log.contains(part), "{part}: {log}");
         }
-        // Once only, so the standard hook does not tell it again.
+        // Exactly once: the standard hook does not report the panic again.
         assert_eq!(log.matches("the slot broke").count(), 1);
     }
 

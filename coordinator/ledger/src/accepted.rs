@@ -1,8 +1,9 @@
-//! What the coordinator has to know besides the chain when it is started again: blocks that it accepted
-//! and that have not ended, those of them that are parked, and what is held against shards.
+//! The journal of accepted blocks: the data beside the chain that a coordinator needs after a restart.
+//! It holds the accepted blocks that have not ended, marks those that are parked, and stores the
+//! strikes of shards.
 //!
-//! It decides nothing about them. A block that becomes the chain's leaves the journal in the same
-//! transaction ([`Ledger::commit`]).
+//! This module decides nothing about blocks. A block that becomes part of the chain leaves the journal
+//! in the same transaction ([`Ledger::commit`]).
 
 use std::collections::BTreeMap;
 
@@ -17,37 +18,37 @@ use super::records::{RecordWriter, Records, damaged, decode, encode};
 use super::{Ledger, LedgerError};
 use common::strikes::StrikeRecord;
 
-/// Accepted blocks by hash: how they stand.
+/// The records of accepted blocks, by hash.
 const ACCEPTED: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("accepted");
 
-/// Accepted blocks by hash: their RLP.
+/// The RLP of accepted blocks, by hash.
 const ACCEPTED_BLOCKS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("accepted_blocks");
 
-/// Shards whose strikes are kept, at most.
+/// The maximum number of shards whose strikes are stored.
 const STRIKES_KEPT: usize = 4096;
 
 /// Why a block is parked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parked {
-    /// The transaction that kills, or seems to kill, whoever runs it; none if it is not known which of
-    /// several it is. The reason names those.
+    /// The transaction that kills, or seems to kill, every shard that runs it; `None` if several
+    /// transactions are suspects. The reason names them.
     pub index: Option<TxIndex>,
-    /// Whether it is proven.
+    /// Whether the transaction is proven to kill shards.
     pub convicted: bool,
-    /// In words.
+    /// The reason in words, for the operator.
     pub reason: String,
-    /// When, in seconds since 1970.
+    /// The time of parking, in seconds since 1970.
     pub at: u64,
 }
 
-/// How an accepted block stands.
+/// The state of an accepted block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AcceptedRecord {
-    /// The order of acceptance.
+    /// The block's position in the order of acceptance.
     pub sequence: u64,
-    /// Starts of coordinators at which it was the first to be done.
+    /// The number of coordinator starts at which this block was the first to be executed.
     pub starts: u32,
-    /// Whether it waits for an operator, and why.
+    /// Why the block waits for an operator; `None` if it is not parked.
     pub parked: Option<Parked>,
 }
 
@@ -56,11 +57,11 @@ pub struct AcceptedRecord {
 pub struct AcceptedBlock {
     /// The block.
     pub block: Block,
-    /// How it stands.
+    /// The state of the block.
     pub record: AcceptedRecord,
 }
 
-/// Writing the journal of accepted blocks within a transaction.
+/// Writes the journal of accepted blocks within a transaction.
 #[derive(Debug)]
 pub(super) struct AcceptedWriter<'t> {
     records: Table<'t, &'static [u8; 32], &'static [u8]>,
@@ -84,7 +85,7 @@ impl<'t> AcceptedWriter<'t> {
         self.records.get(&hash.0)?.map(|bytes| decode("accepted block", bytes.value())).transpose()
     }
 
-    /// The block has ended.
+    /// Removes a block that has ended.
     pub(super) fn end(&mut self, hash: &B256) -> Result<(), LedgerError> {
         self.records.remove(&hash.0)?;
         self.blocks.remove(&hash.0)?;
@@ -93,11 +94,11 @@ impl<'t> AcceptedWriter<'t> {
 }
 
 impl Ledger {
-    /// Journals blocks that are about to be acknowledged, each with its place in the order: durable when
-    /// this returns.
+    /// Journals blocks before the coordinator acknowledges them, each with its position in the order. The
+    /// records are durable when this returns.
     ///
     /// # Errors
-    /// [`LedgerError`]; none of them is journaled.
+    /// [`LedgerError`]; then no block is journaled.
     pub fn accept<'b>(&self, blocks: impl IntoIterator<Item = (u64, &'b Block)>) -> Result<(), LedgerError> {
         self.write_accepted(Durability::Immediate, |accepted| {
             for (sequence, block) in blocks {
@@ -110,10 +111,10 @@ impl Ledger {
         })
     }
 
-    /// The accepted blocks that have not ended, in the order in which they were accepted.
+    /// The accepted blocks that have not ended, in the order of acceptance.
     ///
     /// # Errors
-    /// [`LedgerError`] when the database cannot be read.
+    /// [`LedgerError`] if the database cannot be read.
     pub fn accepted(&self) -> Result<Vec<AcceptedBlock>, LedgerError> {
         let transaction = self.database.begin_read()?;
         let Some(records) = table(&transaction, ACCEPTED)? else { return Ok(Vec::new()) };
@@ -129,7 +130,7 @@ impl Ledger {
             if block.hash != hash {
                 return Err(damaged(&what, format!("its bytes are those of {}", block.hash)));
             }
-            // It was checked before it was accepted.
+            // The body was checked before the block was accepted, so a mismatch here is damage.
             block.check_body().map_err(|error| damaged(&what, error))?;
             found.push(AcceptedBlock { block, record });
         }
@@ -137,10 +138,11 @@ impl Ledger {
         Ok(found)
     }
 
-    /// Changes how an accepted block stands: durable when this returns. One that has ended stays so.
+    /// Changes the record of an accepted block. The change is durable when this returns. A block that has
+    /// ended stays removed.
     ///
     /// # Errors
-    /// [`LedgerError`]; nothing has changed.
+    /// [`LedgerError`]; then nothing has changed.
     pub fn change_accepted(
         &self,
         hash: &B256,
@@ -153,21 +155,22 @@ impl Ledger {
         })
     }
 
-    /// Accepted blocks have ended without becoming the chain's: they were refused, or are known already.
-    /// That is durable with the next commit; until then they would end the same way again.
+    /// Removes accepted blocks that ended without becoming part of the chain: they were rejected, or were
+    /// known already. The removal becomes durable with the next commit. After a crash before that they end
+    /// the same way again.
     ///
     /// # Errors
-    /// [`LedgerError`]; nothing has changed.
+    /// [`LedgerError`]; then nothing has changed.
     pub fn end_accepted<'h>(&self, hashes: impl IntoIterator<Item = &'h B256>) -> Result<(), LedgerError> {
         self.write_accepted(Durability::None, |accepted| {
             hashes.into_iter().try_for_each(|hash| accepted.end(hash))
         })
     }
 
-    /// An operator has given an accepted block up: durable when this returns.
+    /// Removes an accepted block that an operator has given up. The removal is durable when this returns.
     ///
     /// # Errors
-    /// [`LedgerError`]; nothing has changed.
+    /// [`LedgerError`]; then nothing has changed.
     pub fn discard_accepted(&self, hash: &B256) -> Result<(), LedgerError> {
         self.write_accepted(Durability::Immediate, |accepted| accepted.end(hash))
     }
@@ -185,10 +188,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// Keeps what is held against shards, over the coordinator's end.
+    /// Stores the strikes of shards, so that they survive the coordinator.
     ///
     /// # Errors
-    /// [`LedgerError`]; nothing has changed.
+    /// [`LedgerError`]; then nothing has changed.
     pub fn keep_strikes(&self, strikes: &BTreeMap<ShardId, StrikeRecord>) -> Result<(), LedgerError> {
         self.check_term()?;
         let kept: Vec<(ShardId, StrikeRecord)> =
@@ -199,19 +202,19 @@ impl Ledger {
         Ok(())
     }
 
-    /// What earlier coordinators held against shards.
+    /// The strikes of shards that earlier coordinators stored.
     ///
     /// # Errors
-    /// [`LedgerError`] when the database cannot be read.
+    /// [`LedgerError`] if the database cannot be read.
     pub fn strikes(&self) -> Result<BTreeMap<ShardId, StrikeRecord>, LedgerError> {
         Ok(Records(&self.database.begin_read()?).strikes()?.into_iter().collect())
     }
 }
 
-/// A table by block hash, to be read.
+/// A table keyed by block hash, opened for reading.
 type ByHash = redb::ReadOnlyTable<&'static [u8; 32], &'static [u8]>;
 
-/// A table, if anything was ever written to it.
+/// Opens a table; `None` if it was never written to.
 fn table(
     transaction: &ReadTransaction,
     name: TableDefinition<'static, &'static [u8; 32], &'static [u8]>,

@@ -1,4 +1,5 @@
-//! The journal of accepted blocks: what is acknowledged survives a power cut, what has ended is gone.
+//! The journal of accepted blocks: acknowledged blocks survive a power cut, and blocks that have ended
+//! are removed.
 #![allow(clippy::unwrap_used)]
 
 use common::id::ShardId;
@@ -11,7 +12,7 @@ fn hashes(ledger: &Ledger) -> Vec<B256> {
     ledger.accepted().unwrap().into_iter().map(|accepted| accepted.block.hash).collect()
 }
 
-/// Two blocks that may follow the head.
+/// Two different blocks that may follow the head.
 fn two_blocks(ledger: &Ledger) -> (Block, Block) {
     (block_after(&ledger.head(), 1), block_after(&ledger.head(), 2))
 }
@@ -64,7 +65,7 @@ fn how_a_block_stands_is_durable_and_ends_with_it() {
     again.discard_accepted(&one.hash).unwrap();
     again.end_accepted([&other.hash]).unwrap();
     assert!(again.accepted().unwrap().is_empty());
-    // One that has ended does not come back.
+    // A block that has ended does not come back.
     again.change_accepted(&one.hash, |record| record.parked = None).unwrap();
     assert!(again.accepted().unwrap().is_empty());
 }

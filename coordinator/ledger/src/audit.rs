@@ -1,8 +1,9 @@
-//! Telling damage from an invalid block. A block is refused for what its execution came to on the flat
-//! state; if that was not the state that the trie's root covers, the ledger is damaged and the block is
-//! not at fault.
+//! Tells damage apart from an invalid block. Execution judges a block on the flat state. If the flat
+//! state differs from the trie that the root covers, the ledger is damaged and the block is not at
+//! fault.
 //!
-//! This runs only before a refusal: each value that the block reads is looked up in the trie too.
+//! The audit runs only before a rejection: it looks up each value that the block reads in the trie as
+//! well.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,7 +16,7 @@ use super::nodes::Nodes;
 use super::trie::{AccountFields, AccountLeaf, find_account, find_slot};
 use super::{LedgerError, Tip};
 
-/// A tip's flat state, every answer of which is compared with the trie before it is given.
+/// A tip's flat state. It compares every value with the trie before it returns the value.
 #[derive(Debug)]
 pub struct AuditedView<'t> {
     tip: &'t Tip,
@@ -25,14 +26,14 @@ pub struct AuditedView<'t> {
 }
 
 impl<'t> AuditedView<'t> {
-    /// The view; nothing where the state is not known as a whole, so that there is no trie.
+    /// Creates the view; `None` if the ledger does not hold the whole state, so that there is no trie.
     #[must_use]
     pub fn of(tip: &'t Tip) -> Option<Self> {
         let (nodes, root) = (tip.nodes.as_ref()?, tip.state_root?);
         Some(Self { tip, nodes, root, damage: Mutex::default() })
     }
 
-    /// The first damage that was found.
+    /// The first damage that the view found, if any.
     #[must_use]
     pub fn into_damage(self) -> Option<LedgerError> {
         self.damage.into_inner().unwrap_or_else(PoisonError::into_inner)
@@ -51,7 +52,7 @@ impl<'t> AuditedView<'t> {
     }
 }
 
-/// How an account differs from its leaf, if it does.
+/// Describes how an account differs from its leaf; `None` if they are equal.
 pub(super) fn difference(flat: Option<&Account>, leaf: Option<&AccountFields>) -> Option<String> {
     match (flat, leaf) {
         (None, None) => None,

@@ -1,5 +1,5 @@
-//! The states of blocks that are not the head: earlier blocks of the chain, and side blocks. Each is
-//! the head's state with blocks taken back, and a branch's blocks above.
+//! The states of blocks other than the head: earlier blocks of the chain, and side blocks. Such a state
+//! is the head's state with blocks taken back, and then with the blocks of a branch on top.
 
 use std::sync::Arc;
 
@@ -16,12 +16,11 @@ use super::{Ledger, LedgerError, Tip};
 use common::block::{Ancestor, MAX_ANCESTORS};
 
 impl Ledger {
-    /// The state after a block of the chain, or of a branch that is kept. Nothing when the block is
-    /// not known.
+    /// The state after a block of the chain or a side block; `None` if the block is unknown.
     ///
     /// # Errors
-    /// [`LedgerError::TooFarBack`] when it is older than the journal, [`LedgerError::Damaged`] when a
-    /// block's record is not what its hash covers.
+    /// [`LedgerError::TooFarBack`] if the block is older than the journal, [`LedgerError::Damaged`] if a
+    /// block's record does not match its hash.
     pub fn tip_at(&self, height: Height, hash: B256) -> Result<Option<Arc<Tip>>, LedgerError> {
         let mut branch = Vec::new();
         let (mut height, mut hash) = (height, hash);
@@ -81,7 +80,7 @@ impl Ledger {
         Ok(tip)
     }
 
-    /// Where a block of the chain stands.
+    /// The place of a block of the chain.
     pub(super) fn place(
         &self,
         transaction: &ReadTransaction,
@@ -100,7 +99,7 @@ impl Ledger {
     }
 }
 
-/// The block and those before it, newest first, down to the origin at most.
+/// The block and its ancestors, newest first, down to the origin at most.
 fn load_ancestors(
     records: &Records<'_>,
     height: Height,

@@ -1,4 +1,4 @@
-//! Committing: the steps of a tip become the database's next version, all of them or none.
+//! Commits a tip: its steps become the database's next version, either all of them or none.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -16,18 +16,18 @@ use super::tip::{Step, Tip};
 use super::{Ledger, LedgerError};
 
 impl Ledger {
-    /// Makes `tip` the head: durable when this returns. It may be one block ahead of the head, or
-    /// several, or on another branch; whatever it is, it is one transaction. Returns the head.
+    /// Makes `tip` the head, durably when this returns, and returns the new head. The tip may be one or
+    /// several blocks ahead of the head, or on another branch; in every case one transaction writes it.
     ///
     /// # Errors
-    /// [`LedgerError::Outdated`] when the tip does not lead on from the head. Nothing has changed
-    /// after an error.
+    /// [`LedgerError::Outdated`] if the tip does not descend from the head. After an error nothing has
+    /// changed.
     pub fn commit(&self, tip: &Arc<Tip>) -> Result<Arc<Tip>, LedgerError> {
         self.write(tip, TakenBack::Kept)
     }
 
-    /// Makes an earlier block the head, as an operator asks for it: what is taken back is forgotten, and
-    /// so are all side blocks above. It is executed again when it is imported again.
+    /// Makes an earlier block the head, at the request of an operator. The blocks that it takes back are
+    /// deleted, and so are all side blocks above. They are executed again if they are imported again.
     ///
     /// # Errors
     /// As [`Ledger::commit`].
@@ -36,7 +36,7 @@ impl Ledger {
     }
 
     fn write(&self, tip: &Arc<Tip>, taken_back: TakenBack) -> Result<Arc<Tip>, LedgerError> {
-        // Those who ask for the head meanwhile need not wait.
+        // Readers of the head need not wait meanwhile.
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let head = self.head();
         let steps = new_steps(&head, tip)?;
@@ -79,7 +79,7 @@ impl Ledger {
             })?;
             side.index
         };
-        // Another one may have taken over while this was written.
+        // Another coordinator may have taken over during the write.
         self.check_term()?;
         transaction.commit()?;
         let version = self.cache.advance(steps.iter().flat_map(|step| step.delta.accounts.iter()));
@@ -91,7 +91,7 @@ impl Ledger {
         Ok(rebased)
     }
 
-    /// Blocks, receipts and journal as a step changes them. Returns the block that it takes back.
+    /// Records a step in the blocks, receipts and journal. Returns the block that it takes back, if any.
     fn record(
         &self,
         records: &mut RecordWriter<'_>,
@@ -119,7 +119,7 @@ impl Ledger {
         Ok(None)
     }
 
-    /// The tip on the newest version of the database, without steps.
+    /// The same tip on the newest version of the database, without steps.
     pub(super) fn rebased(&self, tip: &Tip, version: u64) -> Result<Arc<Tip>, LedgerError> {
         let transaction = self.database.begin_read()?;
         let state = DiskState::open(&transaction, version, Arc::clone(&self.cache))?;
@@ -134,21 +134,21 @@ impl Ledger {
     }
 }
 
-/// What becomes of blocks that a commit takes back.
+/// What happens to the blocks that a commit takes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TakenBack {
-    /// They are side blocks.
+    /// They become side blocks.
     Kept,
-    /// They are removed.
+    /// They are deleted.
     Forgotten,
 }
 
-/// The steps of `tip` that are not in the database yet.
+/// The steps of `tip` that the database does not contain yet.
 fn new_steps<'t>(head: &Tip, tip: &'t Tip) -> Result<&'t [Arc<Step>], LedgerError> {
     if tip.version == head.version {
         return Ok(&tip.steps);
     }
-    // The tip was made on an older version: what has been committed since must be its own steps.
+    // The tip was made on an older version: every block committed since must be one of its own steps.
     let reached =
         |step: &Arc<Step>| head.summary == StateSummary { state: step.delta.to, digest: step.delta.digest };
     let done = tip.steps.iter().position(reached);

@@ -1,5 +1,5 @@
-//! Damage of what is stored: every flipped bit in a record's value is found by the check of the whole
-//! ledger, and named.
+//! Damage of stored data: the check of the whole ledger finds and names every flipped bit in a record's
+//! value.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use alloy_primitives::{Address, B256, U256, keccak256};
@@ -26,8 +26,8 @@ fn check(ledger: &Ledger) -> VerifyReport {
     ledger.verify(&mut |_, _, _| {})
 }
 
-/// Flips one bit in the value of each record of a table, one record after another; returns how many of
-/// these the check did not find.
+/// Flips one bit in the value of each record of a table, one record after another. Returns the cases
+/// that the check did not find.
 fn flip_each<K: redb::Key + 'static>(
     ledger: &Ledger,
     table: TableDefinition<'static, K, &'static [u8]>,
@@ -90,8 +90,8 @@ fn a_flipped_bit_in_any_record_of_a_block_is_found() {
         let (records, missed) =
             flip_each(&ledger, TableDefinition::<&[u8; 32], &[u8]>::new(name), hash_key, as_hash);
         assert!(records > 0, "{name}");
-        // The header's hash covers no more of a delta than what it leads to, and that is checked when it
-        // is used.
+        // The header's hash covers only the state that a delta leads to. The ledger checks that when it uses
+        // the delta.
         let exempt = name == "side_deltas";
         assert!(missed.is_empty() || exempt, "{name}: {missed:?}");
     }
@@ -112,7 +112,7 @@ fn a_flipped_bit_in_any_entry_of_the_journal_or_node_of_the_trie_is_found() {
     }
 }
 
-/// Changes one bit of an account's balance, or of a slot's value, in the flat state only.
+/// Flips one bit of an account's balance, or of a slot's value, in the flat state only.
 fn damage(ledger: &Ledger, owner: &Address, slot: Option<U256>) {
     let transaction = ledger.database.begin_write().unwrap();
     let hashed = keccak256(owner);

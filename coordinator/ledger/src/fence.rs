@@ -1,8 +1,8 @@
-//! The fence: which term of the coordinator may commit.
+//! The fence: it decides which epoch of the coordinator may commit.
 //!
-//! The database's lock keeps a second process out. Where a storage lets two in (a lock that a
-//! network file system does not keep), the older one must still not commit: a term is written
-//! where both see it, and compared at every commit.
+//! The database's lock keeps a second process out. Some storage lets two in (a network file system that
+//! does not keep the lock). Even then the older coordinator must not commit. So each coordinator writes
+//! its epoch where both see it, and every commit compares it.
 
 use std::fmt::Debug;
 use std::fs;
@@ -12,22 +12,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::LedgerError;
 
-/// Where the newest term is kept.
+/// The place that stores the newest epoch.
 pub trait Fence: Debug + Send + Sync {
-    /// The newest term.
+    /// The newest epoch.
     ///
     /// # Errors
-    /// [`LedgerError::Io`] when it cannot be read.
+    /// [`LedgerError::Io`] if it cannot be read.
     fn newest(&self) -> Result<u64, LedgerError>;
 
-    /// Makes `term` the newest, durably.
+    /// Makes `term` the newest epoch, durably.
     ///
     /// # Errors
-    /// [`LedgerError::Io`] when it cannot be written.
+    /// [`LedgerError::Io`] if it cannot be written.
     fn raise(&self, term: u64) -> Result<(), LedgerError>;
 }
 
-/// A fence for those who share memory: a ledger that lies in it.
+/// A fence for coordinators that share memory, for a ledger in memory.
 #[derive(Debug, Default)]
 pub struct MemoryFence(AtomicU64);
 
@@ -42,7 +42,7 @@ impl Fence for MemoryFence {
     }
 }
 
-/// A fence beside the database.
+/// A fence in a file beside the database.
 #[derive(Debug)]
 pub(super) struct FileFence {
     pub(super) path: PathBuf,

@@ -1,5 +1,5 @@
-//! Who holds a data directory: a note beside the database, for another coordinator that is to take it
-//! over. The note is a hint for finding the holder; the database's lock is what holds.
+//! The holder of a data directory: a note beside the database for another coordinator that wants to
+//! take over. The note only helps to find the holder; the database's lock is authoritative.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -10,22 +10,23 @@ use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
 
-/// The note's file in the data directory.
+/// The name of the note's file in the data directory.
 const FILE: &str = "holder.json";
 
-/// The largest note that is read, in bytes.
+/// The largest size of a note, in bytes.
 const MAX_NOTE: u64 = 4096;
 
-/// Who holds a data directory.
+/// The coordinator that holds a data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Its process id, on its machine.
+    /// The coordinator's process id on its machine.
     pub pid: u32,
-    /// Where it serves clients; empty if it serves none.
+    /// The address on which it serves clients; empty if it serves none.
     pub address: String,
-    /// What it wants to hear before it steps down, in hex. Only who can read the directory knows it.
+    /// The secret, in hex, that a successor must present before this coordinator steps down. Only a user
+    /// who can read the directory knows it.
     pub secret: String,
-    /// Its term.
+    /// The coordinator's epoch.
     pub epoch: u64,
 }
 
@@ -37,7 +38,7 @@ impl Holder {
     /// Writes the note, readable by this user only.
     ///
     /// # Errors
-    /// [`LedgerError::Io`].
+    /// [`LedgerError::Io`] if it cannot be written.
     pub fn note(&self, folder: &Path) -> Result<(), LedgerError> {
         let path = path_in(folder);
         let write = || {
@@ -54,7 +55,7 @@ impl Holder {
     /// Reads the note, if there is one.
     ///
     /// # Errors
-    /// [`LedgerError::Io`], and [`LedgerError::Damaged`] when it is no such note.
+    /// [`LedgerError::Io`] if it cannot be read, and [`LedgerError::Damaged`] if it is not a valid note.
     pub fn read(folder: &Path) -> Result<Option<Self>, LedgerError> {
         let path = path_in(folder);
         let mut text = String::new();

@@ -27,7 +27,7 @@ fn block_with(parent: &Tip, changes: Vec<AccountDelta>) -> Arc<Tip> {
     parent.seal(draft, &Block::new(header, vec![], Ommers::Headers(vec![]), None), &[])
 }
 
-/// A contract with so many slots.
+/// A contract with this many slots.
 fn contract(slots: u64) -> AccountDelta {
     let slot = |slot: u64| SlotValue { slot: U256::from(slot), value: U256::from(slot + 1) };
     AccountDelta {
@@ -38,16 +38,16 @@ fn contract(slots: u64) -> AccountDelta {
     }
 }
 
-/// Destroys it: the change is small, the way back has every slot.
+/// The destruction of the contract: the change is small, but its inverse contains every slot.
 fn destroyed() -> AccountDelta {
     AccountDelta { address: CONTRACT, account: None, wiped: true, storage: vec![] }
 }
 
 fn check_destruction(slots: u64) {
-    // On disk: a ledger in memory would take many times the memory of a large one.
+    // On disk: a large ledger in memory would take many times its size.
     let folder = tempfile::tempdir().unwrap();
     let open = || Ledger::open(folder.path(), origin(), LedgerOptions::small()).unwrap();
-    // Tips keep the database open.
+    // Tips keep the database open, so drop each one.
     let commit = |ledger: &Ledger, changes| {
         let tip = ledger.commit(&block_with(&ledger.head(), changes)).unwrap();
         (tip.summary(), tip.state_root())
@@ -63,7 +63,7 @@ fn check_destruction(slots: u64) {
     assert_eq!(deltas.iter().map(|delta| delta.to).collect::<Vec<_>>(), [full.0.state, gone.0.state]);
     let back = again.tip_at(full.0.state.height, full.0.state.block_hash).unwrap().unwrap();
     assert_eq!((back.summary(), back.state_root()), full);
-    // A branch that does not destroy it replaces the block that does, which stays a side block.
+    // A branch that does not destroy the contract replaces the block that does, which stays a side block.
     let other = block_with(&block_with(&back, vec![]), vec![]);
     again.commit(&other).unwrap();
     assert_eq!(again.head().state_root(), full.1);
@@ -80,8 +80,8 @@ fn the_destruction_of_a_contract_larger_than_one_record_can_be_committed_and_tak
     check_destruction(slots);
 }
 
-/// As many slots as the journal could not take when an entry was one record of 256 MiB. It takes minutes
-/// and some gigabytes: `cargo test --release -p coordinator --lib millions -- --ignored`.
+/// More slots than the journal could take when an entry was one record of 256 MiB. The test takes
+/// minutes and some gigabytes: `cargo test --release -p ledger --lib millions -- --ignored`.
 #[test]
 #[ignore = "minutes, and gigabytes of memory"]
 fn the_destruction_of_a_contract_with_millions_of_slots_can_be_committed_and_taken_back() {

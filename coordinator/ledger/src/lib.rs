@@ -1,8 +1,8 @@
-//! The ledger: state, trie, blocks, receipts and journal of one world, in an embedded redb
-//! database: in a folder, or in memory. Only the ledger commits.
+//! The ledger: state, trie, blocks, receipts and journal of one chain, in an embedded redb database in
+//! a folder or in memory. Only the ledger commits.
 //!
-//! It decides nothing about blocks: what it is given to commit has been validated. States are
-//! handed out as [`Tip`]s, which stay readable while later blocks commit.
+//! The ledger does not judge blocks: its callers commit only validated ones. It hands out states as
+//! [`Tip`]s, which stay readable while later blocks commit.
 
 mod accepted;
 #[cfg(test)]
@@ -58,31 +58,31 @@ pub use root::state_root;
 pub use tip::{Draft, IntermediateRoots, Tip};
 pub use verify::{Counts, Finding, VerifyReport};
 
-/// What a world begins with.
+/// The block and state at which a ledger starts.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// The rules of its chain.
+    /// The specification of the chain.
     pub spec: ChainSpec,
     /// The height of the block after which this is the state.
     pub height: Height,
     /// The hash of that block.
     pub block_hash: B256,
-    /// The header of that block, where it is known: needed to check what follows it.
+    /// The header of that block, if it is known. Checking the next blocks needs it.
     pub header: Option<Header>,
-    /// All accounts, or those that one block reads.
+    /// All accounts, or only those that one block reads.
     pub accounts: Vec<AccountRecord>,
     /// Code by hash.
     pub code: Vec<(B256, Bytes)>,
-    /// Ancestors by number.
+    /// The hashes of ancestors, by number.
     pub ancestors: Vec<(u64, B256)>,
-    /// Whether `accounts` are all there are, so that the state root can be computed.
+    /// Whether `accounts` is the whole state, so that the state root can be computed.
     pub complete: bool,
 }
 
-/// Why the ledger does not do what it is asked.
+/// Why the ledger cannot fulfil a request.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// Something cannot be encoded or is too large.
+    /// A value cannot be encoded or is too large.
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// The block does not follow the head.
@@ -99,7 +99,7 @@ pub enum LedgerError {
         /// The head's hash.
         head_hash: B256,
     },
-    /// The block's parent is not known: neither on the chain nor kept beside it. That says nothing about
+    /// The block's parent is unknown: it is neither on the chain nor a side block. This says nothing about
     /// the block itself.
     #[error(
         "the parent {parent} of block {number} ({hash}) is neither on the chain nor a side block; submit or import it first (the head is block {head})"
@@ -114,12 +114,12 @@ pub enum LedgerError {
         /// The head's height.
         head: Height,
     },
-    /// A tip does not lead on from the head: another block was committed meanwhile.
+    /// A tip does not descend from the head: another block was committed meanwhile.
     #[error("the state after {tip} does not lead on from the head {head}; execute the block again")]
     Outdated {
-        /// What was to be committed.
+        /// The state that was to be committed.
         tip: StateRef,
-        /// Where the head is.
+        /// The state of the head.
         head: StateRef,
     },
     /// The state cannot be read.
@@ -128,23 +128,23 @@ pub enum LedgerError {
     /// The trie cannot be read or is damaged.
     #[error(transparent)]
     Trie(#[from] trie::TrieError),
-    /// The origin's state is not the one that its header names.
+    /// The state root of the origin's accounts differs from the one in its header.
     #[error("the origin's accounts have state root {computed}, its header says {header}")]
     OriginRoot {
-        /// Of the accounts.
+        /// The root of the accounts.
         computed: B256,
-        /// In the header.
+        /// The root in the header.
         header: B256,
     },
-    /// The database fails.
+    /// The database failed.
     #[error("the ledger's database fails: {0}")]
     Database(#[from] redb::Error),
     /// A file or folder cannot be used.
     #[error("{}: {source}", path.display())]
     Io {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// Another process has the database open.
@@ -156,30 +156,30 @@ pub enum LedgerError {
     /// The file is not a ledger of this format.
     #[error("{} is not a ledger that this build can use: {reason}; it was left as it is", path.display())]
     Format {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// The ledger is of another chain.
+    /// The ledger belongs to another chain.
     #[error(
         "{} holds another chain: it began with block {found}, --genesis gives {expected} (or other fork times); it was left as it is",
         path.display()
     )]
     Foreign {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// The origin that it has.
+        /// The origin in the file.
         found: B256,
-        /// The origin that was asked for.
+        /// The origin that the caller asked for.
         expected: B256,
     },
-    /// What is in the database contradicts itself.
+    /// The contents of the database contradict each other.
     #[error("the ledger is damaged: {what}: {reason}; move it away and import the chain again")]
     Damaged {
-        /// Which part.
+        /// The damaged part.
         what: String,
-        /// In what way.
+        /// The contradiction.
         reason: String,
     },
     /// A newer coordinator has taken the ledger over.
@@ -187,23 +187,24 @@ pub enum LedgerError {
         "a coordinator of epoch {newest} has taken this ledger over, this one is of epoch {ours}; it commits nothing more and must stop"
     )]
     Superseded {
-        /// This coordinator's term.
+        /// This coordinator's epoch.
         ours: u64,
-        /// The newest one.
+        /// The newest epoch.
         newest: u64,
     },
-    /// The block is too far back.
+    /// The block is too far below the head.
     #[error("the state after block {block} is not kept any more: the newest {kept} blocks can be unwound")]
     TooFarBack {
-        /// Which block.
+        /// The block's height.
         block: Height,
-        /// How many blocks back there are.
+        /// The number of newest blocks that can be unwound.
         kept: u64,
     },
 }
 
 impl LedgerError {
-    /// Whether the database itself is at fault, so that nothing further can be made durable.
+    /// Whether the ledger can no longer make anything durable: its database failed or is damaged, or a
+    /// newer coordinator has taken over.
     #[must_use]
     pub fn is_storage(&self) -> bool {
         matches!(
@@ -236,7 +237,7 @@ impl From<BlockError> for LedgerError {
     }
 }
 
-/// One world's ledger.
+/// The ledger of one chain.
 #[derive(Debug)]
 pub struct Ledger {
     database: Database,
@@ -246,31 +247,31 @@ pub struct Ledger {
     origin: StateRef,
     complete: bool,
     fence: Arc<dyn Fence>,
-    /// This coordinator's term; none before it is raised.
+    /// This coordinator's epoch; zero before it is raised.
     term: AtomicU64,
-    /// Held while a block is committed: one at a time.
+    /// Held while a block is committed, so that commits run one at a time.
     turn: Mutex<()>,
     head: Mutex<Arc<Tip>>,
     side: Mutex<SideIndex>,
 }
 
 impl Ledger {
-    /// The rules of the chain.
+    /// The specification of the chain.
     #[must_use]
     pub fn spec(&self) -> &Arc<ChainSpec> {
         &self.spec
     }
 
-    /// The state that the world began with.
+    /// The state at which the ledger started.
     #[must_use]
     pub fn origin(&self) -> StateRef {
         self.origin
     }
 
-    /// The header of the block that the world began with, where it is known.
+    /// The header of the block at which the ledger started, if it is known.
     ///
     /// # Errors
-    /// [`LedgerError`] when the database cannot be read.
+    /// [`LedgerError`] if the database cannot be read.
     pub fn origin_header(&self) -> Result<Option<Header>, LedgerError> {
         let rlp = Records(&self.database.begin_read()?).identity()?.header;
         if rlp.is_empty() {
@@ -282,7 +283,7 @@ impl Ledger {
         })
     }
 
-    /// Whether the whole state is here, so that state roots can be computed.
+    /// Whether the ledger holds the whole state, so that it can compute state roots.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete
@@ -294,8 +295,8 @@ impl Ledger {
         Arc::clone(&self.head.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Begins a new term of the coordinator: an epoch above all that this ledger has seen, durable
-    /// when this returns.
+    /// Starts a new epoch of the coordinator, above every epoch that this ledger has seen. The epoch is
+    /// durable when this returns.
     ///
     /// # Errors
     /// [`LedgerError::Database`].
@@ -311,26 +312,26 @@ impl Ledger {
         Ok(epoch)
     }
 
-    /// Whether this coordinator may still commit.
+    /// Checks that no newer coordinator has taken the ledger over.
     fn check_term(&self) -> Result<(), LedgerError> {
         let (ours, newest) = (self.term.load(Ordering::SeqCst), self.fence.newest()?);
-        // Without a term of its own it is a tool that works while no coordinator runs.
+        // A ledger without an epoch belongs to a tool that works while no coordinator runs.
         if ours > 0 && newest > ours {
             return Err(LedgerError::Superseded { ours, newest });
         }
         Ok(())
     }
 
-    /// How many blocks below the head a block's parent may lie.
+    /// The greatest number of blocks by which a block's parent may lie below the head.
     #[must_use]
     pub fn reach(&self) -> u64 {
         self.options.journal.max(self.options.unwind)
     }
 
-    /// The hash of the chain's block at a height, if it is there.
+    /// The hash of the chain's block at a height, if the ledger knows it.
     ///
     /// # Errors
-    /// [`LedgerError`] when the database cannot be read.
+    /// [`LedgerError`] if the database cannot be read.
     pub fn hash_at(&self, height: Height) -> Result<Option<B256>, LedgerError> {
         use engine::StateView as _;
         let head = self.head();
@@ -341,18 +342,18 @@ impl Ledger {
         Ok((!hash.is_zero()).then_some(hash))
     }
 
-    /// Whether the block is on the chain, up to and including the head.
+    /// Whether the chain contains the block, up to and including the head.
     ///
     /// # Errors
-    /// [`LedgerError`] when the database cannot be read.
+    /// [`LedgerError`] if the database cannot be read.
     pub fn contains(&self, height: Height, hash: B256) -> Result<bool, LedgerError> {
         Ok(self.hash_at(height)? == Some(hash))
     }
 
-    /// A block of the chain, as RLP. The origin is known by its header only.
+    /// A block of the chain as RLP; `None` for the origin, of which only the header is stored.
     ///
     /// # Errors
-    /// [`LedgerError`] when the database cannot be read.
+    /// [`LedgerError`] if the database cannot be read.
     pub fn block_rlp(&self, hash: &B256) -> Result<Option<Vec<u8>>, LedgerError> {
         Records(&self.database.begin_read()?).block(hash)
     }
@@ -360,7 +361,7 @@ impl Ledger {
     /// A block of the chain.
     ///
     /// # Errors
-    /// [`LedgerError`] when the database cannot be read.
+    /// [`LedgerError`] if the database cannot be read.
     pub fn block(&self, hash: &B256) -> Result<Option<Block>, LedgerError> {
         let Some(rlp) = self.block_rlp(hash)? else { return Ok(None) };
         Ok(Some(Block::decode(&mut rlp.as_slice())?))
@@ -369,16 +370,16 @@ impl Ledger {
     /// The receipts of a block of the chain, as an RLP list.
     ///
     /// # Errors
-    /// [`LedgerError`] when the database cannot be read.
+    /// [`LedgerError`] if the database cannot be read.
     pub fn receipts_rlp(&self, hash: &B256) -> Result<Option<Vec<u8>>, LedgerError> {
         Records(&self.database.begin_read()?).receipts(hash)
     }
 
-    /// The deltas of the chain that lead on from a state, up to the head; nothing when they are
-    /// gone, or the state is not on the chain.
+    /// The chain's deltas from the state `from` up to the head; `None` if the journal no longer has them,
+    /// or if the state is not on the chain.
     ///
     /// # Errors
-    /// [`LedgerError`] when the database cannot be read.
+    /// [`LedgerError`] if the database cannot be read.
     pub fn deltas_from(&self, from: StateRef) -> Result<Option<Vec<Arc<Delta>>>, LedgerError> {
         let head = self.head().summary.state;
         let known = from.world == head.world && self.contains(from.height, from.block_hash)?;
@@ -390,7 +391,7 @@ impl Ledger {
         let records = Records(&transaction);
         let mut deltas = Vec::new();
         for number in from.height.0 + 1..=head.height.0 {
-            // Between two looks the chain may have moved to another branch.
+            // Between two reads the chain may have moved to another branch.
             let expected = deltas.last().map_or(from, |last: &Arc<Delta>| last.to);
             match records.journal(number)? {
                 Some(entry) if entry.redo.from == expected => deltas.push(Arc::new(entry.redo)),

@@ -1,4 +1,5 @@
-//! Where the trie's nodes lie: a version of the database, and the blocks above it.
+//! The storage of the trie's nodes: one version of the database, and the changes of the blocks above
+//! it.
 
 use std::sync::Arc;
 
@@ -13,10 +14,10 @@ use super::trie::{
     Updated, account_key, storage_key, update,
 };
 
-/// Nodes of the account trie by path, one nibble a byte.
+/// The nodes of the account trie by path, one byte per nibble.
 const ACCOUNT_NODES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("account_nodes");
 
-/// Nodes of storage tries by hashed address and path.
+/// The nodes of storage tries by hashed address and path.
 const STORAGE_NODES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("storage_nodes");
 
 /// The nodes of one version of the database.
@@ -51,7 +52,7 @@ impl NodeSource for StoredNodes {
     }
 }
 
-/// The nodes of one state: stored ones, and what the blocks above have changed.
+/// The nodes of one state: the stored nodes, and the changes of the blocks above.
 #[derive(Debug, Clone)]
 pub(super) struct Nodes {
     stored: Arc<StoredNodes>,
@@ -70,7 +71,7 @@ impl Nodes {
         Self { stored: Arc::clone(&self.stored), newest_first }
     }
 
-    /// Whether the root node is the one that the root names.
+    /// Checks that the root node has the hash `root`.
     pub(super) fn check_root(&self, root: B256) -> Result<(), LedgerError> {
         let node = self.stored.node(&Tree::Accounts, &Nibbles::default()).map_err(TrieError::from)?;
         let found = node.map_or(EMPTY_ROOT_HASH, keccak256);
@@ -81,7 +82,7 @@ impl Nodes {
         Err(LedgerError::Damaged { what: "the account trie".into(), reason })
     }
 
-    /// Where they are read.
+    /// The source from which the nodes are read.
     pub(super) fn source(&self) -> NodeLayers<&StoredNodes> {
         NodeLayers::new(self.newest_first.clone(), self.stored.as_ref())
     }
@@ -92,7 +93,7 @@ impl Nodes {
     }
 }
 
-/// The root after `changes` to the trie in `source`.
+/// The root after applying `changes` to the trie in `source`, and the nodes that change with it.
 pub(super) fn update_from(
     source: &impl NodeSource,
     root: B256,
@@ -102,7 +103,7 @@ pub(super) fn update_from(
     update(source, root, changes.iter().map(change_of).collect(), threads)
 }
 
-/// A change as the trie sees it: by hashes.
+/// An account's change in the form that the trie uses: keyed by hashes.
 fn change_of(delta: &AccountDelta) -> AccountChange {
     AccountChange {
         hashed_address: keccak256(delta.address),
@@ -137,7 +138,7 @@ impl<'t> NodeWriter<'t> {
 
     pub(super) fn apply(&mut self, changes: &NodeChanges) -> Result<(), LedgerError> {
         for address in &changes.wiped {
-            // A path has at most 64 nibbles, none above 15: all keys of the trie lie in between.
+            // A path has at most 64 nibbles, each at most 15, so all keys of the trie lie in this range.
             let (first, mut last) = (address.to_vec(), address.to_vec());
             last.push(0xff);
             self.storage.retain_in(first.as_slice()..last.as_slice(), |_, _| false)?;

@@ -1,4 +1,4 @@
-//! Opening a ledger: a new one, in memory or in a folder, or one that is there already.
+//! Opens a ledger: a new one in memory or in a folder, or an existing one.
 
 use std::fs;
 use std::io::Read as _;
@@ -26,25 +26,26 @@ use super::records::{FORMAT, HeadRecord, Identity, RecordWriter, Records, word};
 use super::side::SideIndex;
 use super::{Ledger, LedgerError, Origin, Tip};
 
-/// The database's file in its folder.
+/// The name of the database's file in its folder.
 pub const FILE: &str = "ledger.redb";
 
-/// Its name while it is made.
+/// The name of the file while the database is created.
 const NEW_FILE: &str = "ledger.redb.new";
 
-/// What every redb file begins with.
+/// The first bytes of every redb file.
 const MAGIC: &[u8] = b"redb";
 
-/// Bounds of a ledger.
+/// The limits of a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerOptions {
-    /// Blocks that can be unwound.
+    /// The number of newest blocks that can be unwound.
     pub unwind: u64,
-    /// Blocks whose deltas are kept for shards that catch up; never fewer than can be unwound.
+    /// The number of newest blocks whose deltas are stored for shards that catch up. If it is smaller than
+    /// `unwind`, `unwind` applies.
     pub journal: u64,
-    /// Accounts in the flat cache; slots are four times as many.
+    /// The number of accounts in the flat cache. It holds four times as many slots.
     pub cached_accounts: usize,
-    /// Bytes of the database's own page cache.
+    /// The size of the database's own page cache, in bytes.
     pub page_cache: usize,
 }
 
@@ -55,7 +56,7 @@ impl Default for LedgerOptions {
 }
 
 impl LedgerOptions {
-    /// Bounds for a small world in memory, which many of may be begun one after another.
+    /// Limits for a small ledger in memory, for callers that create many of them one after another.
     #[must_use]
     pub fn small() -> Self {
         Self { cached_accounts: 1 << 12, page_cache: 16 << 20, ..Self::default() }
@@ -63,11 +64,11 @@ impl LedgerOptions {
 }
 
 impl Ledger {
-    /// Begins a world in memory.
+    /// Creates a ledger in memory.
     ///
     /// # Errors
-    /// [`LedgerError`] when its rules cannot be encoded, or its accounts are not the ones that its
-    /// header names.
+    /// [`LedgerError`] if the chain specification cannot be encoded, or if the accounts do not have the
+    /// state root in the header.
     pub fn begin(origin: Origin) -> Result<Self, LedgerError> {
         let options = LedgerOptions {
             cached_accounts: (origin.accounts.len() * 2).clamp(1 << 10, 1 << 20),
@@ -76,7 +77,7 @@ impl Ledger {
         Self::on_backend(InMemoryBackend::new(), origin, options)
     }
 
-    /// Begins or continues a world on a storage of the caller's.
+    /// Opens or creates a ledger on a storage backend of the caller.
     ///
     /// # Errors
     /// As [`Ledger::open`].
@@ -90,12 +91,13 @@ impl Ledger {
         Self::on_database(database, &origin, identity, options, Path::new("memory"))
     }
 
-    /// Opens the ledger in a folder, which is made if it is missing, or begins it there.
+    /// Opens the ledger in a folder. If there is none, creates the folder and a ledger with this origin.
     ///
     /// # Errors
-    /// [`LedgerError::Locked`] when another process has it, [`LedgerError::Foreign`] and
-    /// [`LedgerError::Format`] when it is of another chain or format, [`LedgerError::Damaged`]
-    /// when it contradicts itself. The file is left as it is in all these cases.
+    /// [`LedgerError::Locked`] if another process has it open, [`LedgerError::Foreign`] or
+    /// [`LedgerError::Format`] if it belongs to another chain or has another format,
+    /// [`LedgerError::Damaged`] if its contents contradict each other. In all these cases the file stays
+    /// unchanged.
     pub fn open(folder: &Path, origin: Origin, options: LedgerOptions) -> Result<Self, LedgerError> {
         fs::create_dir_all(folder).map_err(|source| LedgerError::Io { path: folder.into(), source })?;
         let path = folder.join(FILE);
@@ -104,7 +106,7 @@ impl Ledger {
             if path.exists() {
                 check_file(&path, &identity)?;
             } else {
-                // Begun under another name: a crash meanwhile leaves nothing half done behind.
+                // Created under another name: a crash meanwhile leaves no incomplete ledger behind.
                 create(&folder.join(NEW_FILE), &path, (&origin, &identity), options)?;
             }
             let database = Database::builder()
@@ -116,10 +118,10 @@ impl Ledger {
         .map(|ledger| ledger.fenced(file_fence(folder)))
     }
 
-    /// Opens a ledger that is there, whatever chain it is of, to be read.
+    /// Opens an existing ledger of any chain, for reading.
     ///
     /// # Errors
-    /// As [`Ledger::open`], and [`LedgerError::Io`] when there is none.
+    /// As [`Ledger::open`], and [`LedgerError::Io`] if there is none.
     pub fn open_existing(folder: &Path, options: LedgerOptions) -> Result<Self, LedgerError> {
         let path = folder.join(FILE);
         fs::metadata(&path).map_err(|source| LedgerError::Io { path: path.clone(), source })?;
@@ -139,7 +141,7 @@ impl Ledger {
         .map(|ledger| ledger.fenced(file_fence(folder)))
     }
 
-    /// The ledger with another fence: one that all who may write to its storage share.
+    /// Returns the ledger with another fence, which all writers of its storage must share.
     #[must_use]
     pub fn fenced(self, fence: Arc<dyn Fence>) -> Self {
         Self { fence, ..self }
@@ -216,7 +218,7 @@ impl Ledger {
         }
         tip.header = place.header;
         tip.ancestors = place.ancestors;
-        // The trie's root node must be the one that the head names.
+        // The trie's root node must have the hash that the head names.
         if let (Some(nodes), Some(root)) = (&tip.nodes, tip.state_root) {
             nodes.check_root(root)?;
         }
@@ -229,8 +231,8 @@ fn file_fence(folder: &Path) -> Arc<dyn Fence> {
     Arc::new(FileFence { path: folder.join("epoch") })
 }
 
-/// Opens a database whose pages may be damaged: redb takes its pages' structure for granted, and
-/// panics where it is not what it wrote.
+/// Opens a database whose pages may be damaged. redb trusts the structure of its pages, and panics if
+/// they differ from what it wrote.
 fn contained(path: &Path, open: impl FnOnce() -> Result<Ledger, LedgerError>) -> Result<Ledger, LedgerError> {
     catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
         let reason = format!("its pages are not what was written ({})", panic_message(panic.as_ref()));
@@ -238,7 +240,7 @@ fn contained(path: &Path, open: impl FnOnce() -> Result<Ledger, LedgerError>) ->
     })
 }
 
-/// Makes a database that holds the origin, and gives it its name.
+/// Creates a database that holds the origin, then renames it to its final name.
 fn create(
     new: &Path,
     path: &Path,
@@ -260,7 +262,7 @@ fn create(
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
 }
 
-/// Writes a world's beginning, in one transaction.
+/// Writes the origin in one transaction.
 fn begin(
     database: Database,
     (origin, identity): (&Origin, &Identity),
@@ -282,7 +284,7 @@ fn begin(
         state.insert_ancestor(origin.height.0, &origin.block_hash)?;
         let mut nodes = NodeWriter::open(&transaction)?;
         if origin.complete {
-            // Nothing is stored yet: all nodes come from the accounts.
+            // The database is still empty: all nodes come from the accounts.
             let empty = super::trie::MemoryNodes::default();
             let updated = super::nodes::update_from(&empty, EMPTY_ROOT_HASH, &as_changes(origin))?;
             state_root = updated.root;
@@ -307,7 +309,7 @@ fn begin(
     Ledger::resume(database, identity.clone(), options)
 }
 
-/// The origin's accounts as changes to nothing.
+/// The origin's accounts as changes to the empty state.
 fn as_changes(origin: &Origin) -> Vec<AccountDelta> {
     let change = |record: &common::account::AccountRecord| AccountDelta {
         address: record.address,
@@ -340,8 +342,8 @@ fn identity_of(origin: &Origin) -> Result<Identity, LedgerError> {
     })
 }
 
-/// Looks at a file before anything is written to it. One that was not closed cannot be looked at
-/// so: it is looked at after its repair.
+/// Checks a file before anything is written to it. A file that was not closed properly cannot be opened
+/// for reading; it is checked after its repair.
 fn check_file(path: &Path, expected: &Identity) -> Result<(), LedgerError> {
     check_magic(path)?;
     let database = match Database::builder().open_read_only(path) {

@@ -1,7 +1,7 @@
-//! Values that may be larger than one record of the database: their bytes are cut into pieces.
+//! Splits values that may be larger than one record of the database into pieces.
 //!
-//! The first piece lies in the value's own table, the others in a second table under the same key and
-//! a number. A value of one piece is stored exactly as it would be without pieces.
+//! The value's own table holds the first piece. A second table holds the others, under the same key and
+//! a number. A value of one piece is stored exactly as without pieces.
 
 use super::LedgerError;
 use super::records::damaged;
@@ -9,16 +9,17 @@ use super::records::damaged;
 /// The largest piece, in bytes.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
 
-/// The largest value, in bytes: the changes of about 120 million storage slots, both ways.
+/// The largest value, in bytes. It holds the changes of about 120 million storage slots, in both
+/// directions.
 pub(super) const MAX_VALUE_BYTES: usize = 16 << 30;
 
-/// The first piece of a value, and the numbered others.
+/// Splits a value into its first piece and the numbered others.
 pub(super) fn cut(bytes: &[u8], piece: usize) -> (&[u8], impl Iterator<Item = (u32, &[u8])>) {
     let (first, rest) = bytes.split_at(bytes.len().min(piece.max(1)));
     (first, (0..).zip(rest.chunks(piece.max(1))))
 }
 
-/// The whole value from its first piece and the others, which must be numbered without a gap.
+/// Joins the first piece and the others, which must be numbered without a gap.
 pub(super) fn join<P: AsRef<[u8]>>(
     what: &str,
     first: &[u8],

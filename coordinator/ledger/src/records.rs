@@ -1,5 +1,5 @@
-//! What the database holds besides state and trie: its identity, the head, blocks, receipts, and
-//! the journal of what the newest blocks changed.
+//! The contents of the database besides state and trie: its identity, the head, blocks, receipts, and
+//! the journal of the newest blocks' changes.
 
 use alloy_primitives::{B256, U256};
 use common::account::Delta;
@@ -15,25 +15,25 @@ use super::LedgerError;
 use super::pieces::{self, MAX_VALUE_BYTES, PIECE_BYTES};
 use common::strikes::StrikeRecord;
 
-/// The layout of the database. Another one is refused.
+/// The version of the database's layout. A database of another version is rejected.
 pub(super) const FORMAT: u64 = 1;
 
 /// Single values by name.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
-/// Blocks of the chain by hash: their RLP.
+/// The RLP of the chain's blocks, by hash.
 const BLOCKS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("blocks");
 
-/// What is known of each block of the chain, by hash.
+/// The [`BlockInfo`] of the chain's blocks, by hash.
 const BLOCK_INFO: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("block_info");
 
-/// Receipts of each block of the chain, by hash: an RLP list.
+/// The receipts of the chain's blocks, by hash: an RLP list.
 const RECEIPTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("receipts");
 
-/// What the newest blocks changed, both ways, by number: the first piece.
+/// The changes of the newest blocks in both directions, by number: the first piece.
 const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
 
-/// The further pieces, by number and the piece's number.
+/// The further pieces, by block number and piece number.
 const JOURNAL_MORE: TableDefinition<'_, &[u8; 12], &[u8]> = TableDefinition::new("journal_more");
 
 /// The identity of a database.
@@ -41,25 +41,25 @@ const JOURNAL_MORE: TableDefinition<'_, &[u8; 12], &[u8]> = TableDefinition::new
 pub(super) struct Identity {
     pub(super) world: WorldId,
     pub(super) spec: ChainSpec,
-    /// The block that it began with.
+    /// The block at which the ledger started.
     pub(super) origin: StateSummary,
-    /// Its header as RLP; empty where it is not known.
+    /// The RLP of its header; empty if it is not known.
     pub(super) header: Vec<u8>,
-    /// Whether all accounts are there.
+    /// Whether the ledger holds all accounts.
     pub(super) complete: bool,
 }
 
-/// Where the chain is.
+/// The chain's newest block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct HeadRecord {
     pub(super) summary: StateSummary,
     pub(super) state_root: B256,
     pub(super) total_difficulty: Word,
-    /// Blocks since the origin.
+    /// The number of blocks since the origin.
     pub(super) blocks: u64,
 }
 
-/// What is known of a block besides its content.
+/// The data of a block besides its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct BlockInfo {
     pub(super) number: u64,
@@ -67,16 +67,16 @@ pub(super) struct BlockInfo {
     pub(super) blocks: u64,
 }
 
-/// What one block changed.
+/// The changes of one block.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct JournalEntry {
-    /// From its parent's state to its own.
+    /// The change from the parent's state to the block's own.
     pub(super) redo: Delta,
-    /// And back.
+    /// The change back.
     pub(super) undo: Delta,
 }
 
-/// The same, to be written: it may be large, and is not copied for that.
+/// A journal entry for writing. It borrows the deltas, which may be large.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct NewEntry<'d> {
     pub(super) redo: &'d Delta,
@@ -99,7 +99,7 @@ pub(super) fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<
     Ok(codec::encode(what, value, codec::MAX_PAYLOAD_BYTES)?)
 }
 
-/// Encodes what may be cut into pieces.
+/// Encodes a value that may be split into pieces.
 pub(super) fn encode_large<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, LedgerError> {
     Ok(codec::encode(what, value, MAX_VALUE_BYTES)?)
 }
@@ -108,7 +108,7 @@ pub(super) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> R
     codec::decode(what, bytes, codec::MAX_PAYLOAD_BYTES).map_err(|error| damaged(what, error))
 }
 
-/// Reading the records of one version.
+/// Reads the records of one version of the database.
 pub(super) struct Records<'t>(pub(super) &'t ReadTransaction);
 
 impl Records<'_> {
@@ -170,21 +170,21 @@ impl Records<'_> {
         decoded.map(Some).map_err(|error| damaged(&what, error))
     }
 
-    /// How many further pieces the journal has.
+    /// The number of further pieces in the journal.
     #[cfg(test)]
     pub(super) fn journal_pieces(&self) -> Result<u64, LedgerError> {
         use redb::ReadableTableMetadata as _;
         Ok(self.0.open_table(JOURNAL_MORE)?.len()?)
     }
 
-    /// The numbers of the blocks that the journal has, ascending.
+    /// The numbers of the blocks in the journal, ascending.
     pub(super) fn journaled(&self) -> Result<Vec<u64>, LedgerError> {
         let table = self.0.open_table(JOURNAL)?;
         table.range::<u64>(..)?.map(|entry| Ok(entry?.0.value())).collect()
     }
 }
 
-/// Writing records within a transaction.
+/// Writes records within a transaction.
 #[derive(Debug)]
 pub(super) struct RecordWriter<'t> {
     meta: Table<'t, &'static str, &'static [u8]>,
@@ -227,7 +227,7 @@ impl<'t> RecordWriter<'t> {
         self.set("strikes", strikes)
     }
 
-    /// The epoch as it was, and a higher one in its place.
+    /// Raises the stored epoch above its old value and to at least `least`.
     pub(super) fn raise_epoch(&mut self, least: u64) -> Result<u64, LedgerError> {
         let stored: u64 = match self.meta.get("epoch")? {
             Some(bytes) => decode("epoch", bytes.value())?,
@@ -258,7 +258,7 @@ impl<'t> RecordWriter<'t> {
         Ok(())
     }
 
-    /// Adds a block's changes to the journal, which keeps the newest `keep`.
+    /// Adds a block's changes to the journal, which keeps the newest `keep` blocks.
     pub(super) fn log(&mut self, number: u64, entry: NewEntry<'_>, keep: u64) -> Result<(), LedgerError> {
         self.unlog(number)?;
         let bytes = encode_large("journal", &entry)?;
@@ -281,7 +281,7 @@ impl<'t> RecordWriter<'t> {
     }
 }
 
-/// A difficulty as it is stored.
+/// A difficulty in its stored form.
 pub(super) fn word(difficulty: U256) -> Word {
     Word(difficulty)
 }

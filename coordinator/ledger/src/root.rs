@@ -1,5 +1,5 @@
-//! The state root of a whole state, computed from nothing: what the incremental trie is checked
-//! against. Its cost grows with the state.
+//! Computes the state root of a whole state from scratch. Tests check the incremental trie against it.
+//! Its cost grows with the state.
 
 use alloy_consensus::constants::EMPTY_ROOT_HASH;
 use alloy_primitives::{B256, keccak256};
@@ -11,7 +11,7 @@ use engine::{StateError, StateView};
 /// The state root of a complete state. Its cost grows with the state.
 ///
 /// # Errors
-/// [`StateError`] when the state cannot be read.
+/// [`StateError`] if the state cannot be read.
 pub fn state_root(view: &ReplicaView) -> Result<B256, StateError> {
     let mut leaves = Vec::new();
     for address in view.addresses()? {

@@ -1,9 +1,9 @@
-//! Side blocks: valid blocks that were executed and are not on the chain. They are on other branches,
-//! or a reorganisation took them back.
+//! Side blocks: valid, executed blocks that are not on the chain. They belong to other branches, or a
+//! reorganisation took them back.
 //!
-//! A side block lies in the database with its bytes, its receipts and what it changes, so that a branch
-//! that becomes the chain need not be executed again, before or after a restart. Their count and their
-//! bytes are bounded; the oldest go first. Memory holds only an index.
+//! The database stores a side block with its bytes, its receipts and its changes. So a branch that
+//! becomes the chain need not be executed again, before or after a restart. Their number and their
+//! total size are limited; the oldest are removed first. Memory holds only an index.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
@@ -21,25 +21,26 @@ use super::pieces::{self, MAX_VALUE_BYTES, PIECE_BYTES};
 use super::records::{damaged, decode, encode, encode_large};
 use super::{Ledger, LedgerError, Tip};
 
-/// Side blocks that are kept, at most: as many as one reorganisation can take back.
+/// The maximum number of side blocks: as many as one reorganisation can take back.
 const MOST: usize = 512;
 
-/// Their bytes, at most, with receipts and changes. One block may be larger by itself.
+/// The maximum total size of side blocks with receipts and changes, in bytes. A single block may be
+/// larger.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// Side blocks by hash: what is known of each.
+/// The records of side blocks, by hash.
 const SIDE: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("side");
 
-/// Side blocks by hash: RLP.
+/// The RLP of side blocks, by hash.
 const SIDE_BLOCKS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("side_blocks");
 
-/// Side blocks by hash: receipts, an RLP list.
+/// The receipts of side blocks, by hash: an RLP list.
 const SIDE_RECEIPTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("side_receipts");
 
-/// Side blocks by hash: what they change, the first piece.
+/// The changes of side blocks, by hash: the first piece.
 const SIDE_DELTAS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("side_deltas");
 
-/// The further pieces, by hash and number.
+/// The further pieces, by hash and piece number.
 const SIDE_MORE: TableDefinition<'_, &[u8; 36], &[u8]> = TableDefinition::new("side_deltas_more");
 
 /// A block that is not on the chain.
@@ -49,21 +50,21 @@ pub(super) struct SideBlock {
     pub(super) parent: B256,
     pub(super) rlp: Vec<u8>,
     pub(super) receipts: Vec<u8>,
-    /// What it changes about its parent's state.
+    /// The block's change of its parent's state.
     pub(super) delta: Arc<Delta>,
 }
 
-/// What is known of a side block without reading it.
+/// The data of a side block in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SideRecord {
-    /// The order in which they were kept.
+    /// The position in the order in which the blocks were stored.
     sequence: u64,
     number: u64,
-    /// Of all that is stored of it.
+    /// The size of everything stored about it, in bytes.
     bytes: u64,
 }
 
-/// The side blocks, as the newest version of the database has them.
+/// The index of the side blocks in the newest version of the database.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SideIndex {
     blocks: HashMap<B256, SideRecord>,
@@ -72,7 +73,7 @@ pub(super) struct SideIndex {
 }
 
 impl SideIndex {
-    /// The index of what is stored.
+    /// Loads the index from the database.
     pub(super) fn load(transaction: &ReadTransaction) -> Result<Self, LedgerError> {
         let mut index = Self::default();
         let Some(records) = table(transaction, SIDE)? else { return Ok(index) };
@@ -101,20 +102,21 @@ impl SideIndex {
         self.order.last_key_value().map_or(0, |(last, _)| last.saturating_add(1))
     }
 
-    /// The block that has to go for the sake of the bounds, if one has.
+    /// The oldest block, if the limits require its removal.
     fn surplus(&self, most: usize, most_bytes: u64) -> Option<B256> {
         let over = self.blocks.len() > most || self.bytes > most_bytes;
         let (_, oldest) = self.order.first_key_value().filter(|_| over && self.order.len() > 1)?;
         Some(*oldest)
     }
 
-    /// The hashes of all, the oldest first.
+    /// The hashes of all side blocks, the oldest first.
     pub(super) fn hashes(&self) -> impl Iterator<Item = B256> + '_ {
         self.order.values().copied()
     }
 }
 
-/// Changing the side blocks within a transaction. The index is the new one once it is committed.
+/// Changes the side blocks within a transaction. Its index becomes valid once the transaction is
+/// committed.
 #[derive(Debug)]
 pub(super) struct SideWriter<'t> {
     pub(super) index: SideIndex,
@@ -139,7 +141,7 @@ impl<'t> SideWriter<'t> {
         })
     }
 
-    /// Keeps a block, and removes the oldest ones if the bounds ask for it.
+    /// Stores a block, and removes the oldest ones if the limits require it.
     pub(super) fn insert(&mut self, block: &SideBlock) -> Result<(), LedgerError> {
         self.remove(&block.hash)?;
         let delta = encode_large("side block's changes", block.delta.as_ref())?;
@@ -165,7 +167,7 @@ impl<'t> SideWriter<'t> {
         Ok(())
     }
 
-    /// The block is on the chain, or is not kept any more.
+    /// Removes a block that is on the chain, or that must not be stored any more.
     pub(super) fn remove(&mut self, hash: &B256) -> Result<(), LedgerError> {
         if !self.index.take(hash) {
             return Ok(());
@@ -195,7 +197,7 @@ fn piece_key(hash: &B256, number: u32) -> [u8; 36] {
     key
 }
 
-/// A side block as it is stored; nothing if it is not there.
+/// Reads a side block; `None` if it is not stored.
 pub(super) fn read(transaction: &ReadTransaction, hash: &B256) -> Result<Option<SideBlock>, LedgerError> {
     let what = format!("side block {hash}");
     let missing = || damaged(&what, "a part of it is missing");
@@ -223,7 +225,7 @@ pub(super) fn read(transaction: &ReadTransaction, hash: &B256) -> Result<Option<
     Ok(Some(SideBlock { hash: *hash, parent, rlp, receipts, delta: Arc::new(delta) }))
 }
 
-/// A table, if anything was ever written to it.
+/// Opens a table; `None` if it was never written to.
 fn table<K: redb::Key + 'static>(
     transaction: &ReadTransaction,
     name: TableDefinition<'static, K, &'static [u8]>,
@@ -236,11 +238,11 @@ fn table<K: redb::Key + 'static>(
 }
 
 impl Ledger {
-    /// Keeps the newest block of `tip` beside the chain. In the same transaction it leaves the journal of
-    /// accepted blocks, if it is there: durable when this returns.
+    /// Stores the newest block of `tip` as a side block. The same transaction removes it from the journal
+    /// of accepted blocks, if it is there. The change is durable when this returns.
     ///
     /// # Errors
-    /// [`LedgerError`]; nothing has changed.
+    /// [`LedgerError`]; then nothing has changed.
     pub fn keep_aside(&self, tip: &Tip) -> Result<(), LedgerError> {
         let Some(step) = tip.steps.last() else { return Ok(()) };
         let Some(added) = &step.block else { return Ok(()) };
@@ -275,13 +277,13 @@ impl Ledger {
         *self.side.lock().unwrap_or_else(PoisonError::into_inner) = index;
     }
 
-    /// The number of a side block.
+    /// The number of a side block; `None` if it is not stored.
     fn side_number(&self, hash: &B256) -> Option<Height> {
         let side = self.side.lock().unwrap_or_else(PoisonError::into_inner);
         side.blocks.get(hash).map(|record| Height(record.number))
     }
 
-    /// A side block; nothing if it is not kept.
+    /// A side block; `None` if it is not stored.
     pub(super) fn side_block(&self, hash: &B256) -> Result<Option<SideBlock>, LedgerError> {
         match self.side_number(hash) {
             Some(_) => read(&self.database.begin_read()?, hash),
@@ -289,19 +291,19 @@ impl Ledger {
         }
     }
 
-    /// Whether the block was executed before: it is on the chain, or on a branch that is kept.
+    /// Whether the block was executed before: it is on the chain, or it is a side block.
     ///
     /// # Errors
-    /// [`LedgerError`] when the database cannot be read.
+    /// [`LedgerError`] if the database cannot be read.
     pub fn knows(&self, height: Height, hash: B256) -> Result<bool, LedgerError> {
         Ok(self.side_number(&hash).is_some() || self.contains(height, hash)?)
     }
 
-    /// The number of a block of the chain, the origin included, or of a branch that is kept. Nothing when
-    /// the block is not known.
+    /// The number of a block of the chain, including the origin, or of a side block; `None` if the block is
+    /// unknown.
     ///
     /// # Errors
-    /// [`LedgerError`] when the database cannot be read.
+    /// [`LedgerError`] if the database cannot be read.
     pub fn height_of(&self, hash: &B256) -> Result<Option<Height>, LedgerError> {
         if *hash == self.origin.block_hash {
             return Ok(Some(self.origin.height));
@@ -336,7 +338,7 @@ mod tests {
         assert_eq!(index.hashes().collect::<Vec<_>>(), [B256::repeat_byte(1), B256::repeat_byte(3)]);
         assert_eq!((index.bytes, index.next_sequence()), (20, 4));
         index.take(&B256::repeat_byte(1));
-        // The newest stays, however large it is.
+        // The newest block stays, however large it is.
         assert_eq!(index.surplus(4, 1), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Side blocks are kept over a restart, and leave the journal of accepted blocks when they are kept.
+//! Side blocks survive a restart, and they leave the journal of accepted blocks when they are stored.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::tests::{Disk, block_after, next, origin};
@@ -34,7 +34,7 @@ fn a_side_block_and_its_state_are_there_after_a_restart() {
     assert!(!again.contains(height, hash_of(&side)).unwrap());
     let found = again.tip_at(height, hash_of(&side)).unwrap().unwrap();
     assert_eq!((found.summary(), found.state_root()), (side.summary(), side.state_root()));
-    // A child makes its branch the chain, and it is no side block any more.
+    // A child makes its branch the chain, so its parent is no longer a side block.
     let child = next(&found, 3);
     again.commit(&child).unwrap();
     assert_eq!(again.head().summary(), child.summary());
@@ -115,7 +115,7 @@ fn what_an_operator_unwinds_is_not_known_any_more() {
         let state = tip.summary().state;
         assert!(!again.knows(state.height, state.block_hash).unwrap());
     }
-    // One at the height of the head stays.
+    // A side block at the height of the head stays.
     let state = next(&parent, 10).summary().state;
     assert!(again.knows(state.height, state.block_hash).unwrap());
 }

@@ -1,4 +1,4 @@
-//! Ledgers over generated blocks of their own: no EVM, only changes.
+//! Tests of ledgers over generated blocks, which consist of changes only: no EVM runs.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ fn slot(slot: u64, value: u64) -> SlotValue {
     SlotValue { slot: U256::from(slot), value: U256::from(value) }
 }
 
-/// A world of forty accounts, half of them with storage.
+/// A chain's start with forty accounts, half of them with storage.
 pub(super) fn origin() -> Origin {
     let accounts: Vec<AccountRecord> = (0..40)
         .map(|number| AccountRecord {
@@ -57,7 +57,7 @@ pub(super) fn origin() -> Origin {
     origin
 }
 
-/// Changes that depend on `seed`: updates, new accounts, wiped and deleted ones.
+/// Changes that depend on `seed`: updated, new, wiped and deleted accounts.
 fn changes(seed: u64) -> Vec<AccountDelta> {
     let of = |number: u64, account: Option<Account>, wiped, storage| AccountDelta {
         address: address(number),
@@ -79,7 +79,7 @@ fn changes(seed: u64) -> Vec<AccountDelta> {
     changes
 }
 
-/// A block with these changes on `parent`.
+/// A block with the changes of `seed` on `parent`.
 pub(super) fn block_after(parent: &Tip, seed: u64) -> Block {
     let draft = parent.draft(changes(seed), vec![]).unwrap();
     let header = Header {
@@ -94,7 +94,7 @@ pub(super) fn block_after(parent: &Tip, seed: u64) -> Block {
     Block::new(header, vec![], Ommers::Headers(vec![]), None)
 }
 
-/// The tip after it.
+/// The tip after that block.
 pub(super) fn next(parent: &Tip, seed: u64) -> Arc<Tip> {
     let draft = parent.draft(changes(seed), vec![]).unwrap();
     parent.seal(draft, &block_after(parent, seed), &[])
@@ -165,7 +165,7 @@ fn a_heavier_branch_replaces_the_chain_in_one_commit_and_back() {
     check(&ledger.head());
     assert_eq!(ledger.head().summary(), branch.summary());
     assert_eq!(ledger.hash_at(Height(3)).unwrap(), Some(branch.ancestors()[3].hash));
-    // The branch that was left is still known, and can be returned to.
+    // The abandoned branch is still known, and the chain can return to it.
     let left = trunk[4].summary().state;
     assert!(ledger.knows(left.height, left.block_hash).unwrap());
     assert!(!ledger.contains(left.height, left.block_hash).unwrap());
@@ -254,7 +254,7 @@ fn accounts_that_are_not_the_genesis_headers_are_refused() {
     assert!(matches!(Ledger::begin(origin), Err(LedgerError::OriginRoot { .. })));
 }
 
-/// A disk with a cache that a power cut empties: what was not synced is gone.
+/// A disk with a cache that a power cut empties: data that was not synced is lost.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Disk(Arc<Mutex<Platters>>);
 
@@ -263,9 +263,9 @@ struct Platters {
     written: Vec<u8>,
     synced: Vec<u8>,
     syncs: u64,
-    /// The power goes at this sync: it and all that follows fail.
+    /// The number of the sync at which the power fails: this sync and all later ones fail.
     cut_at: Option<u64>,
-    /// Syncs before what a test is about.
+    /// The number of syncs before the part that the test examines.
     marked: u64,
 }
 
@@ -280,12 +280,12 @@ impl Disk {
         self.0.lock().unwrap().syncs
     }
 
-    /// A disk whose power goes at a sync.
+    /// A disk whose power fails at the given sync.
     pub(super) fn cut_at(sync: u64) -> Self {
         Self(Arc::new(Mutex::new(Platters { cut_at: Some(sync), ..Default::default() })))
     }
 
-    /// From here on a test is about what happens.
+    /// Marks the start of the part that the test examines.
     pub(super) fn mark(&self) {
         let mut disk = self.0.lock().unwrap();
         disk.marked = disk.syncs;
@@ -329,7 +329,7 @@ impl StorageBackend for Disk {
         let mut disk = self.0.lock().unwrap();
         disk.powered()?;
         disk.syncs += 1;
-        // The cut comes within this sync, before anything has reached the platters.
+        // The power fails during this sync, before any byte has reached the platters.
         disk.powered()?;
         disk.synced = disk.written.clone();
         Ok(())
@@ -344,7 +344,7 @@ impl StorageBackend for Disk {
     }
 }
 
-/// Commits blocks until the power goes; returns the heads that were acknowledged.
+/// Commits blocks until the power fails. Returns the acknowledged heads.
 fn run_until_cut(disk: &Disk, blocks: u64) -> Vec<common::message::StateSummary> {
     let Ok(ledger) = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()) else {
         return Vec::new();
@@ -370,7 +370,8 @@ fn a_power_cut_at_any_sync_loses_no_acknowledged_block_and_tears_none() {
     let heads = run_until_cut(&undisturbed, BLOCKS);
     assert_eq!(heads.len() as u64, BLOCKS + 1);
     let syncs = undisturbed.syncs();
-    // In a folder a database gets its name when it is complete: what a cut leaves before is not it.
+    // In a folder, a database gets its name only when it is complete. What a cut leaves before that is not
+    // opened.
     let made = {
         let disk = Disk::default();
         let _ledger = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap();
@@ -383,7 +384,7 @@ fn a_power_cut_at_any_sync_loses_no_acknowledged_block_and_tears_none() {
         let acknowledged = run_until_cut(&disk, BLOCKS);
         let ledger = Ledger::on_backend(disk.rebooted(), origin(), LedgerOptions::small()).unwrap();
         let head = ledger.head();
-        // The head is one of the undisturbed chain's, and not before the last acknowledged one.
+        // The head belongs to the undisturbed chain and is not older than the last acknowledged one.
         let position = heads.iter().position(|summary| *summary == head.summary()).unwrap();
         assert!(position + 1 >= acknowledged.len(), "cut at {cut}: {position} after {acknowledged:?}");
         check(&head);
@@ -418,7 +419,7 @@ fn a_damaged_file_is_an_error_with_a_name_or_changes_nothing() {
     };
     let whole = std::fs::read(&file).unwrap();
     let mut refused = 0;
-    // Every page's beginning, where its structure is, and some bytes within.
+    // The start of every page, where its structure lies, and some bytes within the page.
     for offset in (0..whole.len()).step_by(4096).flat_map(|page| [page, page + 1, page + 8, page + 100]) {
         let mut bytes = whole.clone();
         bytes[offset] ^= 0x55;
@@ -426,12 +427,12 @@ fn a_damaged_file_is_an_error_with_a_name_or_changes_nothing() {
         let opened = std::panic::catch_unwind(|| {
             let ledger = Ledger::open(folder.path(), origin(), LedgerOptions::small())?;
             let summary = ledger.head().summary();
-            // Closing may stumble over a page that nobody has read: by then nothing is at stake.
+            // Closing may fail at a page that was never read; the test no longer needs the ledger then.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(ledger)));
             Ok::<_, LedgerError>(summary)
         });
         match opened {
-            // What is damaged further down is found when it is read.
+            // Damage further down is found when it is read.
             Ok(Ok(summary)) => assert_eq!(summary, expected, "flipped at {offset}"),
             Ok(Err(_)) => refused += 1,
             Err(_) => panic!("opening a file with a flipped byte at {offset} panicked"),
@@ -442,7 +443,7 @@ fn a_damaged_file_is_an_error_with_a_name_or_changes_nothing() {
 
 #[test]
 fn a_coordinator_whose_term_has_passed_commits_nothing_more() {
-    // A storage that lets both in: each has the database to itself, as far as it knows.
+    // A storage that lets both in: each ledger believes that it has the database to itself.
     let fence: Arc<dyn Fence> = Arc::new(MemoryFence::default());
     let open = || Ledger::begin(origin()).unwrap().fenced(Arc::clone(&fence));
     let (older, newer) = (open(), open());

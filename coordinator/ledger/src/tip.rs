@@ -1,7 +1,8 @@
-//! A tip: the state after one block, with all that is needed to execute and check the next one.
+//! A tip: the state after one block, with everything needed to execute and check the next block.
 //!
-//! It is a version of the database and the steps above it: blocks that are not committed, or that
-//! are taken back to get to another branch. A tip never changes, and making one changes nothing.
+//! It consists of a version of the database and the steps above it. A step adds a block that is not
+//! committed, or takes a block back on the way to another branch. A tip never changes, and making one
+//! changes nothing in the database.
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ pub struct Tip {
     pub(super) state_root: Option<B256>,
     pub(super) total_difficulty: U256,
     pub(super) blocks: u64,
-    /// Newest first, this block included.
+    /// The newest ancestor first, this block included.
     pub(super) ancestors: Vec<Arc<Ancestor>>,
     pub(super) view: ReplicaView,
     pub(super) nodes: Option<Nodes>,
@@ -36,14 +37,14 @@ pub struct Tip {
     pub(super) steps: Vec<Arc<Step>>,
 }
 
-/// From one tip to the next.
+/// The change from one tip to the next.
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) delta: Arc<Delta>,
-    /// The way back.
+    /// The change back.
     pub(super) inverse: Arc<Delta>,
     pub(super) nodes: Option<Arc<NodeChanges>>,
-    /// The block that is added; nothing where one is taken back.
+    /// The block that the step adds; `None` if it takes one back.
     pub(super) block: Option<AddedBlock>,
 }
 
@@ -57,7 +58,7 @@ pub(super) struct AddedBlock {
     pub(super) blocks: u64,
 }
 
-/// What changes lead to, before the block that makes them has its hash.
+/// The result of a block's changes, before the block has its hash.
 #[derive(Debug)]
 pub struct Draft {
     accounts: Vec<AccountDelta>,
@@ -68,7 +69,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The state root, where the whole state is known.
+    /// The state root; `None` if the ledger does not hold the whole state.
     #[must_use]
     pub fn state_root(&self) -> Option<B256> {
         self.state_root
@@ -82,25 +83,25 @@ impl Tip {
         self.summary
     }
 
-    /// The block's header, where it is known.
+    /// The block's header, if it is known.
     #[must_use]
     pub fn header(&self) -> Option<&Header> {
         self.header.as_ref()
     }
 
-    /// The state root, where the whole state is known.
+    /// The state root; `None` if the ledger does not hold the whole state.
     #[must_use]
     pub fn state_root(&self) -> Option<B256> {
         self.state_root
     }
 
-    /// The chain's difficulty up to this block.
+    /// The total difficulty of the chain up to and including this block.
     #[must_use]
     pub fn total_difficulty(&self) -> U256 {
         self.total_difficulty
     }
 
-    /// Blocks since the origin.
+    /// The number of blocks since the origin.
     #[must_use]
     pub fn blocks(&self) -> u64 {
         self.blocks
@@ -118,10 +119,10 @@ impl Tip {
         &self.view
     }
 
-    /// Whether the block follows this one.
+    /// Checks that `block` follows this tip's block.
     ///
     /// # Errors
-    /// [`LedgerError::NotNext`].
+    /// [`LedgerError::NotNext`] if it does not.
     pub fn check_next(&self, block: &Block) -> Result<(), LedgerError> {
         let at = self.summary.state;
         if block.header.parent_hash == at.block_hash
@@ -138,10 +139,10 @@ impl Tip {
         })
     }
 
-    /// What changes lead to.
+    /// Computes the result of changes to this state.
     ///
     /// # Errors
-    /// [`LedgerError`] when the state or the trie cannot be read.
+    /// [`LedgerError`] if the state or the trie cannot be read.
     pub fn draft(&self, accounts: Vec<AccountDelta>, code: Vec<(B256, Bytes)>) -> Result<Draft, LedgerError> {
         let consequence = self.view.consequence(self.summary.digest, &accounts)?;
         let (state_root, nodes) = match (&self.nodes, self.state_root) {
@@ -154,7 +155,7 @@ impl Tip {
         Ok(Draft { accounts, code, consequence, state_root, nodes })
     }
 
-    /// The tip after `block`, which makes the changes of `draft` to this one.
+    /// The tip after `block`, whose changes to this state are in `draft`.
     #[must_use]
     pub fn seal(&self, draft: Draft, block: &Block, receipts: &[ReceiptEnvelope]) -> Arc<Self> {
         let mut rlp = Vec::new();
@@ -194,7 +195,7 @@ impl Tip {
         self.step(step, place)
     }
 
-    /// The tip that a step leads to.
+    /// The tip to which a step leads.
     pub(super) fn step(&self, step: Step, place: Place) -> Arc<Self> {
         let Place { header, state_root, total_difficulty, blocks, ancestors } = place;
         let nodes = match (&self.nodes, &step.nodes) {
@@ -219,7 +220,7 @@ impl Tip {
         })
     }
 
-    /// The change from the tip before this one, if it is not the database's own.
+    /// The change from the previous tip to this one; `None` if this is the database's own state.
     #[must_use]
     pub fn delta(&self) -> Option<Arc<Delta>> {
         self.steps.last().map(|step| Arc::clone(&step.delta))
@@ -235,14 +236,14 @@ impl Tip {
         self.steps.iter().rev().map(|step| Arc::clone(&step.inverse))
     }
 
-    /// State roots within the next block, where the whole state is known.
+    /// The state roots within the next block; `None` if the ledger does not hold the whole state.
     #[must_use]
     pub fn intermediate_roots(&self) -> Option<IntermediateRoots> {
         Some(IntermediateRoots { nodes: self.nodes.clone()?, root: self.state_root? })
     }
 }
 
-/// State roots between the transactions of a block: receipts hold them before Byzantium.
+/// State roots between the transactions of a block. Receipts before Byzantium contain them.
 #[derive(Debug)]
 pub struct IntermediateRoots {
     nodes: Nodes,
@@ -253,7 +254,7 @@ impl IntermediateRoots {
     /// The root after further changes.
     ///
     /// # Errors
-    /// [`StateError::Storage`] when the trie cannot be read.
+    /// [`StateError::Storage`] if the trie cannot be read.
     pub fn after(&mut self, changes: &[AccountDelta]) -> Result<B256, StateError> {
         let updated =
             self.nodes.update(self.root, changes).map_err(|error| StateError::Storage(error.to_string()))?;
@@ -263,7 +264,7 @@ impl IntermediateRoots {
     }
 }
 
-/// Where a tip stands in its chain.
+/// A tip's position in its chain.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) header: Option<Header>,

@@ -1,8 +1,8 @@
-//! Checking a whole ledger: everything in it against what covers it. Blocks and headers are covered by
-//! their hashes, receipts by their roots, the flat state and the trie's nodes by the state root, the
-//! journal by the roots that it leads to.
+//! Checks a whole ledger: every record against the hash or root that covers it. Their hashes cover
+//! blocks and headers, receipt roots cover receipts, the state root covers the flat state and the
+//! trie's nodes, and the roots of the headers cover the journal.
 //!
-//! It changes nothing. What is damaged is a finding, and the check goes on.
+//! The check changes nothing. Damage becomes a finding, and the check goes on.
 
 mod chain;
 mod state;
@@ -16,15 +16,15 @@ use serde::Serialize;
 
 use super::{Ledger, LedgerError};
 
-/// Findings that are listed; of further ones the count is kept.
+/// The maximum number of findings in the list. Further ones are only counted.
 const LISTED: usize = 100;
 
-/// Something that is damaged.
+/// A damaged part of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Where: a block, an account, an entry of the journal.
+    /// The damaged part: a block, an account, an entry of the journal.
     pub place: String,
-    /// What is wrong there.
+    /// The damage.
     pub what: String,
 }
 
@@ -34,38 +34,38 @@ impl fmt::Display for Finding {
     }
 }
 
-/// How much was checked.
+/// The numbers of checked items.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Blocks of the chain, with their receipts.
+    /// Blocks of the chain, each with its receipts.
     pub blocks: u64,
     /// Accounts.
     pub accounts: u64,
     /// Storage slots.
     pub slots: u64,
-    /// Contracts.
+    /// Contract codes.
     pub codes: u64,
-    /// Entries of the journal, both ways.
+    /// Entries of the journal, each in both directions.
     pub journal: u64,
     /// Side blocks.
     pub side_blocks: u64,
-    /// Blocks that were accepted and have not ended.
+    /// Accepted blocks that have not ended.
     pub accepted: u64,
 }
 
-/// What a check has found.
+/// The result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// How much was checked.
+    /// The numbers of checked items.
     pub counts: Counts,
-    /// The first findings; none if the ledger is sound.
+    /// The first findings; empty if the ledger is sound.
     pub findings: Vec<Finding>,
-    /// Findings that are not listed.
+    /// The number of findings that are not listed.
     pub omitted: u64,
 }
 
 impl VerifyReport {
-    /// Whether nothing is damaged.
+    /// Whether the check found no damage.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
@@ -80,16 +80,16 @@ impl VerifyReport {
     }
 }
 
-/// A check under way.
+/// A check in progress.
 struct Check<'l> {
     ledger: &'l Ledger,
     report: VerifyReport,
-    /// Told of the part that is being checked, how far it is, and how much there is, if that is known.
+    /// Called with the part that is checked, the items done, and the total number of items (0 if unknown).
     progress: &'l mut dyn FnMut(&'static str, u64, u64),
 }
 
 impl Check<'_> {
-    /// Runs one part. An error of it is a finding, and so is a page that redb cannot read.
+    /// Runs one part. An error of the part becomes a finding, and so does a page that redb cannot read.
     fn part(&mut self, name: &'static str, part: impl FnOnce(&mut Self) -> Result<(), LedgerError>) {
         (self.progress)(name, 0, 0);
         let ended = catch_unwind(AssertUnwindSafe(|| part(self)));
@@ -106,8 +106,8 @@ impl Check<'_> {
 }
 
 impl Ledger {
-    /// Checks everything. `progress` is told of the part that is being checked, how far it is, and how much
-    /// there is (0 where that is not known).
+    /// Checks the whole ledger. `progress` is called with the part that is checked, the items done, and the
+    /// total number of items (0 if unknown).
     pub fn verify(&self, progress: &mut dyn FnMut(&'static str, u64, u64)) -> VerifyReport {
         let mut check = Check { ledger: self, report: VerifyReport::default(), progress };
         check.part("blocks", Check::blocks);

@@ -1,9 +1,11 @@
 //! What the scheduler is told, and what it tells.
 
 use alloy_primitives::B256;
+use common::endpoint::PeerError;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, SlotIndex, StateRef, WorkId};
-use common::message::SlotProgress;
+use common::message::{Refusal, SlotProgress};
 use common::strikes::StrikeRecord;
+use common::work::WorkFailure;
 
 /// Kinds of work that take comparable times for comparable costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,31 @@ pub enum Fault {
     Hopeless,
     /// The shard serves a newer coordinator.
     Superseded,
+}
+
+impl From<&PeerError> for Fault {
+    /// Of a command that was refused, or that failed.
+    fn from(error: &PeerError) -> Self {
+        match error {
+            PeerError::Command(Refusal::QueueFull { .. }) | PeerError::Overloaded(_) => Self::Busy,
+            PeerError::Command(Refusal::NotAtBase { .. }) => Self::WrongState,
+            PeerError::Command(Refusal::Draining) => Self::Draining,
+            PeerError::Command(Refusal::Malformed { .. }) => Self::Hopeless,
+            PeerError::Command(Refusal::StaleEpoch { .. } | Refusal::WrongShard { .. }) => Self::Superseded,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl From<&WorkFailure> for Fault {
+    /// Of work that was accepted, and that failed.
+    fn from(failure: &WorkFailure) -> Self {
+        match failure {
+            WorkFailure::BaseGone | WorkFailure::State(_) => Self::WrongState,
+            WorkFailure::WorkerPanicked { .. } => Self::Panicked,
+            WorkFailure::Damaged => Self::Corrupt,
+        }
+    }
 }
 
 /// How a shard was lost.

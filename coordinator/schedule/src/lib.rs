@@ -17,6 +17,7 @@ mod limits;
 mod machine;
 mod overdue;
 pub mod planner;
+pub mod replicas;
 mod rounds;
 mod strikes;
 mod suspects;

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use alloy_primitives::B256;
 use common::account::Delta;
 use common::endpoint::PeerError;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
-use common::message::{Register, Registered, ResultReceipt, SlotProgress, StateSummary, SubmitResult};
+use common::message::{Register, Registered, ResultReceipt, StateSummary, SubmitResult};
 use common::work::{WorkFailure, outcome_digest};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use net::limits::PeerLimits;
@@ -17,61 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::{EventKind, publish};
 use super::link::{LINK_QUEUE, Link, LinkCommand, LinkId, run_link};
-use super::obey::work_item;
-use super::round::{Abandoned, Drill, OpenRound, RoundEvent, RoundRequest};
+use super::message::Message;
+use super::round::{Abandoned, Drill, OpenRound, RoundEvent, RoundRequest, work_item};
 use super::waiting::Waiting;
 use super::{FleetError, ShardView, Shared};
-use schedule::{Command, Event, Fault, LossCause, Scheduler, StrikeRecord};
-
-/// How long a shard that did not reach the state is left alone, times the failures in a row.
-const SYNC_PAUSE: Duration = Duration::from_millis(100);
-
-/// Heartbeats in a row that must disagree before a replica counts as diverged.
-const MISMATCHES: u32 = 3;
-
-/// What the driver is told.
-#[derive(Debug)]
-pub(super) enum Message {
-    /// Something happened at this time.
-    Event(Duration, Event),
-    /// A shard asks to join.
-    Register(Register, oneshot::Sender<Result<Registered, PeerError>>),
-    /// A result arrived.
-    Result(Arc<SubmitResult>, oneshot::Sender<Result<ResultReceipt, PeerError>>),
-    /// A shard's heartbeat tells this of its state.
-    Heartbeat {
-        shard: ShardId,
-        incarnation: Incarnation,
-        at: Duration,
-        state: Option<StateSummary>,
-        slots: Vec<SlotProgress>,
-        queued: u32,
-    },
-    /// A link has ended: its shard is gone.
-    LinkEnded { link: LinkId, cause: LossCause, reason: String },
-    /// A sync or a delta was answered.
-    Reached { link: LinkId, answer: Result<StateSummary, String> },
-    /// A round is to be done.
-    Open(RoundRequest, Sender<RoundEvent>),
-    /// A round is no longer wanted; what is held against it.
-    Abandon(RoundId, Sender<Abandoned>),
-    /// Shards are to hold this state.
-    Target(StateSummary),
-    /// Shards are to move by one block.
-    Advance(Arc<Delta>),
-    /// Trusted execution has shown that a shard was wrong about this block.
-    Blame { shard: ShardId, block: u64, reason: String },
-    /// Trusted code has done this work.
-    Checked { work: WorkId, digest: B256 },
-    /// What an earlier coordinator held against shards.
-    Strikes(Vec<(ShardId, StrikeRecord)>),
-    /// Rounds without shards fail at once from now on.
-    WaitNoLonger,
-    /// How the shards are.
-    Shards(Sender<Vec<ShardView>>),
-    /// Tell when so many shards hold the current state.
-    WhenReady { wanted: usize, until: Duration, reply: Sender<()> },
-}
+use schedule::replicas::{ReplicaCommand, ReplicaLimits, Replicas};
+use schedule::{Command, Event, Fault, Scheduler};
 
 /// Somebody waits for so many shards to hold the current state.
 struct Waiter {
@@ -87,7 +37,7 @@ pub(super) struct Driver {
     pub(super) scheduler: Scheduler,
     pub(super) links: HashMap<ShardId, Link>,
     pub(super) rounds: HashMap<RoundId, OpenRound>,
-    target: Option<StateSummary>,
+    pub(super) replicas: Replicas,
     waiting: Vec<Waiter>,
     pub(super) waiting_for: Waiting,
     links_made: u64,
@@ -103,7 +53,7 @@ impl Driver {
             scheduler,
             links,
             rounds,
-            target: None,
+            replicas: Replicas::new(ReplicaLimits::default()),
             waiting: Vec::new(),
             waiting_for: Waiting::default(),
             links_made: 0,
@@ -143,7 +93,8 @@ impl Driver {
             Message::Result(result, reply) => self.result(now, result, reply),
             Message::Heartbeat { shard, incarnation, at, state, slots, queued } => {
                 self.handle(at, Event::Heartbeat { shard, incarnation, slots, queued });
-                self.compare(now, shard, incarnation, state);
+                let commands = self.replicas.heartbeat(now, shard, incarnation, state);
+                self.follow(commands, None);
             }
             Message::LinkEnded { link, cause, reason } => {
                 // A link that has a successor speaks for nobody.
@@ -161,14 +112,15 @@ impl Driver {
                 self.handle(now, Event::Abandon { round });
             }
             Message::Target(target) => {
-                self.target = Some(target);
-                let shards: Vec<ShardId> = self.links.keys().copied().collect();
-                for shard in shards {
-                    self.sync(shard);
-                }
+                let commands = self.replicas.lead_to(now, target);
+                self.follow(commands, None);
                 self.check_waiting();
             }
-            Message::Advance(delta) => self.advance(&delta),
+            Message::Advance(delta) => {
+                let target = StateSummary { state: delta.to, digest: delta.digest };
+                let commands = self.replicas.advance(now, delta.from, target);
+                self.follow(commands, Some(&delta));
+            }
             Message::Blame { shard, block, reason } => self.blame(shard, block, reason),
             Message::Checked { work, digest } => self.handle(now, Event::Checked { work, digest }),
             Message::Strikes(records) => self.scheduler.restore_strikes(records, now),
@@ -214,15 +166,8 @@ impl Driver {
     /// What is done at every tick besides the scheduler's.
     fn housekeep(&mut self, now: Duration) {
         self.waiting.retain(|waiter| waiter.until > now);
-        let due: Vec<ShardId> = self
-            .links
-            .iter()
-            .filter(|(_, link)| !link.syncing && link.state != self.target && link.sync_at <= now)
-            .map(|(shard, _)| *shard)
-            .collect();
-        for shard in due {
-            self.sync(shard);
-        }
+        let commands = self.replicas.tick(now);
+        self.follow(commands, None);
         self.say_what_is_waited_for(now);
     }
 
@@ -304,12 +249,6 @@ impl Driver {
             incarnation: request.incarnation,
             address: request.advertise.clone(),
             slots: request.slots,
-            state: None,
-            syncing: false,
-            sync_at: Duration::ZERO,
-            sync_failures: 0,
-            trouble: None,
-            mismatches: 0,
             draining: false,
             results: 0,
             commands,
@@ -320,6 +259,7 @@ impl Driver {
         let place = if link.address.is_empty() { "this process".to_owned() } else { link.address.clone() };
         let text = format!("{} with {} slots at {place}", request.build, request.slots);
         publish(&self.shared, EventKind::ShardJoined, Some(shard), None, text);
+        self.replicas.join(shard, request.incarnation);
         self.links.insert(shard, link);
         let shared = Arc::clone(&self.shared);
         self.shared.supervisor.spawn_job(format!("link-{shard}"), async move {
@@ -384,11 +324,6 @@ impl Driver {
     }
 
     fn failed(&mut self, now: Duration, assignment: AssignmentId, failure: &WorkFailure) {
-        let fault = match failure {
-            WorkFailure::BaseGone | WorkFailure::State(_) => Fault::WrongState,
-            WorkFailure::WorkerPanicked { .. } => Fault::Panicked,
-            WorkFailure::Damaged => Fault::Corrupt,
-        };
         let reason = match failure {
             WorkFailure::WorkerPanicked { message, at } => {
                 let at = at.map_or_else(String::new, |index| format!(" at transaction {index}"));
@@ -399,118 +334,55 @@ impl Driver {
             WorkFailure::State(reason) => reason.clone(),
         };
         tracing::warn!(%assignment, reason, "an assignment failed");
-        self.handle(now, Event::Failed { assignment, fault, reason });
+        self.handle(now, Event::Failed { assignment, fault: Fault::from(failure), reason });
     }
 
-    /// Brings a shard to the current state, if it is elsewhere, not under way already, and not
-    /// resting after a failure.
-    pub(super) fn sync(&mut self, shard: ShardId) {
-        let Some(target) = self.target else { return };
-        let now = self.shared.now();
-        let Some(link) = self.links.get_mut(&shard) else { return };
-        if link.syncing || link.state == Some(target) || link.sync_at > now {
-            return;
-        }
-        link.syncing = true;
-        let incarnation = link.incarnation;
-        self.command(shard, incarnation, LinkCommand::Sync(target));
-    }
-
-    fn advance(&mut self, delta: &Arc<Delta>) {
-        self.target = Some(StateSummary { state: delta.to, digest: delta.digest });
-        let shards: Vec<(ShardId, Incarnation, bool)> = self
-            .links
-            .iter()
-            .map(|(shard, link)| {
-                let follows = !link.syncing && link.state.is_some_and(|held| held.state == delta.from);
-                (*shard, link.incarnation, follows)
-            })
-            .collect();
-        for (shard, incarnation, follows) in shards {
-            if !follows {
-                self.sync(shard);
-                continue;
+    /// Carries out what was decided about replicas. `delta` is what the fleet advances by.
+    pub(super) fn follow(&mut self, commands: Vec<ReplicaCommand>, delta: Option<&Arc<Delta>>) {
+        for command in commands {
+            match command {
+                ReplicaCommand::Sync { shard, incarnation, target } => {
+                    self.command(shard, incarnation, LinkCommand::Sync(target));
+                }
+                ReplicaCommand::Advance { shard, incarnation } => {
+                    if let Some(delta) = delta {
+                        self.command(shard, incarnation, LinkCommand::Advance(Arc::clone(delta)));
+                    }
+                }
+                ReplicaCommand::Holds { shard, incarnation, state } => {
+                    self.handle(self.shared.now(), Event::State { shard, incarnation, state });
+                }
+                ReplicaCommand::AtTarget { shard, fresh } => {
+                    if let Some(held) = self.replicas.state(shard).filter(|_| fresh) {
+                        let text = format!("block {}", held.state.height);
+                        publish(&self.shared, EventKind::ShardSynced, Some(shard), None, text);
+                    }
+                    self.check_waiting();
+                }
+                ReplicaCommand::Diverged { shard } => {
+                    let text = "its replica is not what it should be; it is synced again".to_owned();
+                    publish(&self.shared, EventKind::Alarm, Some(shard), None, text);
+                }
             }
-            if let Some(link) = self.link(shard, incarnation) {
-                link.syncing = true;
-            }
-            self.command(shard, incarnation, LinkCommand::Advance(Arc::clone(delta)));
         }
     }
 
     /// A shard has answered a sync or a delta.
     fn reached(&mut self, now: Duration, id: LinkId, answer: Result<StateSummary, String>) {
-        let target = self.target;
-        let Some(link) = self.by_id(id) else { return };
+        if self.by_id(id).is_none() {
+            return;
+        }
         let LinkId { shard, incarnation, .. } = id;
-        link.syncing = false;
-        match answer {
-            Ok(held) => {
-                let fresh = link.state.replace(held).is_none();
-                link.sync_failures = 0;
-                link.trouble = None;
-                link.mismatches = 0;
-                self.handle(now, Event::State { shard, incarnation, state: Some(held.state) });
-                if target == Some(held) {
-                    if fresh {
-                        let text = format!("block {}", held.state.height);
-                        publish(&self.shared, EventKind::ShardSynced, Some(shard), None, text);
-                    }
-                    self.check_waiting();
-                    return;
-                }
-                if target.is_some_and(|target| target.state == held.state) {
-                    self.diverged(now, shard, incarnation);
-                }
-            }
-            Err(reason) => {
-                link.state = None;
-                link.sync_failures = link.sync_failures.saturating_add(1);
-                link.sync_at = now + SYNC_PAUSE * link.sync_failures.min(50);
-                tracing::warn!(shard = shard.0, reason, "a shard did not reach the state");
-                link.trouble = Some(reason);
-                self.handle(now, Event::State { shard, incarnation, state: None });
-            }
+        if let Err(reason) = &answer {
+            tracing::warn!(shard = shard.0, reason, "a shard did not reach the state");
         }
-        self.sync(shard);
-    }
-
-    /// A heartbeat's word about the replica against what is known of it. One that was under way
-    /// while the replica moved says nothing: only repeated disagreement counts.
-    fn compare(
-        &mut self,
-        now: Duration,
-        shard: ShardId,
-        incarnation: Incarnation,
-        state: Option<StateSummary>,
-    ) {
-        let Some(link) = self.link(shard, incarnation) else { return };
-        if link.syncing || link.state.is_none() || link.state == state {
-            link.mismatches = 0;
-            return;
-        }
-        link.mismatches += 1;
-        if link.mismatches < MISMATCHES {
-            return;
-        }
-        link.mismatches = 0;
-        self.diverged(now, shard, incarnation);
-        self.sync(shard);
-    }
-
-    /// The replica's content is not what it should be: nothing is given to it until it is synced.
-    fn diverged(&mut self, now: Duration, shard: ShardId, incarnation: Incarnation) {
-        if let Some(link) = self.link(shard, incarnation) {
-            link.state = None;
-        }
-        self.handle(now, Event::State { shard, incarnation, state: None });
-        let text = "its replica is not what it should be; it is synced again".to_owned();
-        publish(&self.shared, EventKind::Alarm, Some(shard), None, text);
+        let commands = self.replicas.reached(now, shard, incarnation, answer);
+        self.follow(commands, None);
     }
 
     /// Whether the shard holds the current state and takes work.
     pub(super) fn is_ready(&self, link: &Link) -> bool {
-        link.state.is_some() && link.state == self.target && !link.draining
+        self.replicas.is_at_target(link.id.shard) && !link.draining
     }
 
     pub(super) fn ready_shards(&self) -> usize {
@@ -518,7 +390,7 @@ impl Driver {
     }
 
     fn check_waiting(&mut self) {
-        if self.target.is_none() {
+        if self.replicas.target().is_none() {
             return;
         }
         let ready = self.ready_shards();
@@ -540,12 +412,9 @@ impl Driver {
                 incarnation: link.incarnation,
                 address: link.address.clone(),
                 slots: link.slots,
-                state: link.state.map(|held| held.state),
+                state: self.replicas.state(*shard).map(|held| held.state),
                 draining: link.draining,
-                ready: link.state.is_some()
-                    && link.state == self.target
-                    && !link.draining
-                    && !self.scheduler.is_quarantined(*shard),
+                ready: self.is_ready(link) && !self.scheduler.is_quarantined(*shard),
                 quarantined: self.scheduler.is_quarantined(*shard),
                 outstanding: self.scheduler.outstanding(*shard),
                 results: link.results,

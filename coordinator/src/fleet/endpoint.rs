@@ -13,7 +13,7 @@ use engine::ENGINE_VERSION;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::driver::Message;
+use super::message::Message;
 use super::snapshot::Snapshots;
 use super::{FleetError, Shared};
 use schedule::{Event, LossCause};

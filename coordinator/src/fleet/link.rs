@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::driver::Message;
+use super::message::Message;
 use schedule::{Event, Fault, LossCause};
 
 /// Commands that wait for a link, at most.
@@ -73,15 +73,6 @@ pub(super) struct Link {
     pub(super) incarnation: Incarnation,
     pub(super) address: String,
     pub(super) slots: u16,
-    pub(super) state: Option<StateSummary>,
-    pub(super) syncing: bool,
-    /// After a failed sync, not before then.
-    pub(super) sync_at: Duration,
-    pub(super) sync_failures: u32,
-    /// Why the last sync failed, if it did.
-    pub(super) trouble: Option<String>,
-    /// Heartbeats in a row that say something else than `state`.
-    pub(super) mismatches: u32,
     pub(super) draining: bool,
     pub(super) results: u64,
     pub(super) commands: mpsc::Sender<LinkCommand>,
@@ -276,21 +267,9 @@ async fn execute(
 fn executed(shared: &Arc<Shared>, assignment: AssignmentId, answer: Result<(), PeerError>) {
     let event = match answer {
         Ok(()) => Event::Accepted(assignment),
-        Err(error) => Event::Failed { assignment, fault: fault_of(&error), reason: error.to_string() },
+        Err(error) => Event::Failed { assignment, fault: Fault::from(&error), reason: error.to_string() },
     };
     tell(shared, event);
-}
-
-/// Which kind of fault a refused or failed command is.
-fn fault_of(error: &PeerError) -> Fault {
-    match error {
-        PeerError::Command(Refusal::QueueFull { .. }) | PeerError::Overloaded(_) => Fault::Busy,
-        PeerError::Command(Refusal::NotAtBase { .. }) => Fault::WrongState,
-        PeerError::Command(Refusal::Draining) => Fault::Draining,
-        PeerError::Command(Refusal::Malformed { .. }) => Fault::Hopeless,
-        PeerError::Command(Refusal::StaleEpoch { .. } | Refusal::WrongShard { .. }) => Fault::Superseded,
-        _ => Fault::Failed,
-    }
 }
 
 fn reached(shared: &Arc<Shared>, link: LinkId, answer: Result<StateSummary, PeerError>) {

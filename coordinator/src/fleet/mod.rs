@@ -8,6 +8,7 @@ mod driver;
 mod endpoint;
 mod event;
 mod link;
+mod message;
 mod obey;
 mod round;
 mod snapshot;
@@ -27,9 +28,10 @@ use net::limits::{LimitsError, PeerLimits};
 use tasks::supervise::SupervisorHandle;
 use tokio::sync::broadcast;
 
-use driver::{Driver, Message};
+use driver::Driver;
 use endpoint::FleetEndpoint;
 use ledger::Ledger;
+use message::Message;
 use schedule::{ScheduleLimits, StrikeRecord};
 
 pub use event::{EventKind, FleetEvent};

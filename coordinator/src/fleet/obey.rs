@@ -3,45 +3,15 @@
 use std::sync::{Arc, PoisonError};
 
 use alloy_primitives::B256;
-use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxIndex, TxRange, WorkId};
-use common::work::{ExecuteBlock, WorkKind, WorkSpec};
+use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxRange, WorkId};
+use common::work::{ExecuteBlock, WorkSpec};
 
-use super::driver::{Driver, Message};
+use super::driver::Driver;
 use super::event::{EventKind, publish};
 use super::link::LinkCommand;
-use super::round::{RoundEvent, RoundFailure};
-use schedule::planner;
-use schedule::{Command, Event, FailCause, LossCause, StrikeRecord, WorkClass, WorkItem};
-
-/// What the scheduler has to know of a piece of work. `gas` are the gas limits of the block's
-/// transactions.
-pub(super) fn work_item(id: WorkId, spec: &WorkSpec, gas: &[u64], verify: bool) -> WorkItem {
-    let transactions = u32::try_from(spec.indices.len()).unwrap_or(u32::MAX);
-    let limits = || spec.indices.iter().filter_map(|index: &TxIndex| gas.get(index.0 as usize).copied());
-    let (class, base, cost, heaviest) = match spec.kind {
-        WorkKind::Recover => (WorkClass::Recover, None, u64::from(transactions), 0),
-        WorkKind::Execute { .. } => {
-            let cost = limits().map(planner::cost).fold(0, u64::saturating_add);
-            (WorkClass::Execute, Some(spec.base), cost, limits().max().unwrap_or(0))
-        }
-    };
-    WorkItem { id, base, class, cost: cost.max(1), heaviest, transactions, verify }
-}
-
-/// The work cut into single transactions; nothing if it cannot be.
-fn singles(spec: &WorkSpec) -> Vec<(WorkId, Arc<WorkSpec>)> {
-    let one = |(place, index): (usize, &TxIndex)| {
-        let kind = match &spec.kind {
-            WorkKind::Recover => WorkKind::Recover,
-            WorkKind::Execute { senders, poison } => {
-                WorkKind::Execute { senders: vec![*senders.get(place)?], poison: *poison }
-            }
-        };
-        let part = WorkSpec { kind, indices: vec![*index], ..spec.clone() };
-        Some((part.id().ok()?, Arc::new(part)))
-    };
-    spec.indices.iter().enumerate().map(one).collect::<Option<_>>().unwrap_or_default()
-}
+use super::message::Message;
+use super::round::{RoundEvent, RoundFailure, singles, work_item};
+use schedule::{Command, Event, FailCause, LossCause, StrikeRecord};
 
 impl Driver {
     pub(super) fn obey(&mut self, command: Command) {
@@ -53,11 +23,8 @@ impl Driver {
                 self.command(assignment.shard, assignment.incarnation, LinkCommand::Cancel(assignment));
             }
             Command::Sync(shard) => {
-                // Whatever it was thought to hold, it does not.
-                if let Some(link) = self.links.get_mut(&shard) {
-                    link.state = None;
-                }
-                self.sync(shard);
+                let commands = self.replicas.doubt(self.shared.now(), shard);
+                self.follow(commands, None);
             }
             Command::Reassigned { work, round, from } => {
                 if let Some(round) = self.rounds.get(&round) {
@@ -193,6 +160,7 @@ impl Driver {
             return;
         }
         let Some(link) = self.links.remove(&shard) else { return };
+        self.replicas.lose(shard, incarnation);
         self.shared.alive.write().unwrap_or_else(PoisonError::into_inner).remove(&shard);
         self.shared.remember_loss(shard, incarnation, &reason);
         for round in self.rounds.values_mut() {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use alloy_primitives::B256;
 use common::block::BlockPayload;
-use common::id::{RoundId, ShardId, TxRange, WorkId};
+use common::id::{RoundId, ShardId, TxIndex, TxRange, WorkId};
 use common::message::SubmitResult;
-use common::work::WorkSpec;
+use common::work::{WorkKind, WorkSpec};
 use crossbeam_channel::Sender;
+use schedule::{WorkClass, WorkItem, planner};
 
 /// A round to be done.
 #[derive(Debug)]
@@ -142,4 +143,34 @@ impl OpenRound {
             tracing::debug!("a round's listener is gone or full");
         }
     }
+}
+
+/// What the scheduler has to know of a piece of work. `gas` are the gas limits of the block's
+/// transactions.
+pub(super) fn work_item(id: WorkId, spec: &WorkSpec, gas: &[u64], verify: bool) -> WorkItem {
+    let transactions = u32::try_from(spec.indices.len()).unwrap_or(u32::MAX);
+    let limits = || spec.indices.iter().filter_map(|index: &TxIndex| gas.get(index.0 as usize).copied());
+    let (class, base, cost, heaviest) = match spec.kind {
+        WorkKind::Recover => (WorkClass::Recover, None, u64::from(transactions), 0),
+        WorkKind::Execute { .. } => {
+            let cost = limits().map(planner::cost).fold(0, u64::saturating_add);
+            (WorkClass::Execute, Some(spec.base), cost, limits().max().unwrap_or(0))
+        }
+    };
+    WorkItem { id, base, class, cost: cost.max(1), heaviest, transactions, verify }
+}
+
+/// The work cut into single transactions; nothing if it cannot be.
+pub(super) fn singles(spec: &WorkSpec) -> Vec<(WorkId, Arc<WorkSpec>)> {
+    let one = |(place, index): (usize, &TxIndex)| {
+        let kind = match &spec.kind {
+            WorkKind::Recover => WorkKind::Recover,
+            WorkKind::Execute { senders, poison } => {
+                WorkKind::Execute { senders: vec![*senders.get(place)?], poison: *poison }
+            }
+        };
+        let part = WorkSpec { kind, indices: vec![*index], ..spec.clone() };
+        Some((part.id().ok()?, Arc::new(part)))
+    };
+    spec.indices.iter().enumerate().map(one).collect::<Option<_>>().unwrap_or_default()
 }

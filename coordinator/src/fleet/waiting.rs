@@ -67,7 +67,7 @@ impl Driver {
         let reasons: Vec<String> = shards
             .into_iter()
             .filter_map(|(shard, link)| {
-                let why = match &link.trouble {
+                let why = match self.replicas.trouble(*shard) {
                     _ if link.draining => "is stopping".to_owned(),
                     _ if self.scheduler.is_quarantined(*shard) => "is in quarantine".to_owned(),
                     Some(reason) => format!("joined, but did not reach the state: {reason}"),

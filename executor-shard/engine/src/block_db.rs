@@ -1,5 +1,5 @@
-//! The database for what is executed outside of transactions (system calls): it commits into the
-//! overlay at once and records nothing.
+//! The database for execution outside of transactions (system calls). It commits into the overlay at
+//! once and records no reads.
 
 use alloy_primitives::map::AddressMap;
 use alloy_primitives::{Address, B256, U256};
@@ -12,7 +12,7 @@ use super::overlay::Layered;
 use super::recording::account_info;
 use super::view::{StateError, StateView};
 
-/// An overlay above a base, as alloy-evm's system calls want it.
+/// An overlay above a base, in the form that alloy-evm's system calls require.
 #[derive(Debug)]
 pub struct BlockDb<V> {
     view: Layered<V>,
@@ -20,19 +20,19 @@ pub struct BlockDb<V> {
 }
 
 impl<V> BlockDb<V> {
-    /// Wraps a view. `spec` decides what code means.
+    /// Wraps a view. `spec` is the fork whose rules interpret the code.
     #[must_use]
     pub fn new(view: Layered<V>, spec: SpecId) -> Self {
         Self { view, spec }
     }
 
-    /// The view, with what was committed so far.
+    /// The view, including everything committed so far.
     #[must_use]
     pub fn view(&self) -> &Layered<V> {
         &self.view
     }
 
-    /// Gives the view back, with what was committed.
+    /// Returns the view, including everything committed.
     #[must_use]
     pub fn into_view(self) -> Layered<V> {
         self.view

@@ -1,8 +1,8 @@
-//! What a transaction costs its sender, in 256 bits.
+//! The charge of a transaction's sender, in 256 bits.
 //!
-//! revm multiplies gas by its price in 128 bits: it takes what does not fit for invalid, or cuts it
-//! off. On a chain whose balances exceed 2¹²⁸ wei such a transaction can be valid. Where all
-//! products fit, revm's own functions are used.
+//! revm multiplies gas by its price in 128 bits: a product that does not fit makes the transaction
+//! invalid, or is cut off. On a chain whose balances exceed 2¹²⁸ wei such a transaction can be valid.
+//! If all products fit, this module calls revm's own functions.
 
 use alloy_primitives::U256;
 use revm::Database;
@@ -17,8 +17,8 @@ use revm::interpreter::Gas;
 
 type ChargeError<DB> = EVMError<<DB as Database>::Error>;
 
-/// The most that a transaction may take from its sender: gas and blobs at their highest price, and
-/// the value. `None` if that exceeds 2²⁵⁶, which no balance can pay.
+/// The most that a transaction may take from its sender, in wei: gas and blobs at their highest price,
+/// plus the value. `None` if that exceeds 2²⁵⁶, which no balance can pay.
 pub(super) fn most_spent(tx: &TxEnv) -> Option<U256> {
     let gas = U256::from(tx.gas_limit()).checked_mul(U256::from(tx.max_fee_per_gas()))?;
     let blobs = U256::from(tx.total_blob_gas()).checked_mul(U256::from(tx.max_fee_per_blob_gas()))?;
@@ -32,7 +32,7 @@ fn fits(tx: &TxEnv) -> bool {
     gas.is_some() && blobs.is_some()
 }
 
-/// Checks the sender, and takes from it what the transaction may cost at the price that it pays.
+/// Checks the sender and deducts the most that the transaction may cost at the price it pays.
 pub(super) fn charge_sender<DB: Database>(ctx: &mut MainnetContext<DB>) -> Result<(), ChargeError<DB>> {
     if fits(&ctx.tx) {
         return validate_against_state_and_deduct_caller(ctx);
@@ -57,7 +57,7 @@ pub(super) fn charge_sender<DB: Database>(ctx: &mut MainnetContext<DB>) -> Resul
     Ok(())
 }
 
-/// Gives back to the sender what the transaction did not use.
+/// Returns the price of the unused gas to the sender.
 pub(super) fn reimburse_sender<DB: Database>(
     ctx: &mut MainnetContext<DB>,
     gas: &Gas,

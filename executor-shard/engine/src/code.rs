@@ -1,7 +1,7 @@
-//! Code: the bytes that states hold, and what the EVM makes of them under a fork.
+//! Code: the bytes in a state, and their meaning for the EVM under a fork.
 //!
-//! A state knows no fork, and it outlives forks. So it holds [`Code`], and each execution asks for
-//! the form that its own fork gives to the bytes ([`Code::under`]).
+//! A state does not know its fork, and it outlives forks. So it holds [`Code`], and each execution asks
+//! for the form that its own fork gives to the bytes ([`Code::under`]).
 
 use alloy_primitives::Bytes;
 use revm::bytecode::eip7702::{EIP7702_BYTECODE_LEN, EIP7702_MAGIC_BYTES, EIP7702_VERSION};
@@ -13,7 +13,7 @@ use revm::state::Bytecode;
 pub struct Code(Bytecode);
 
 impl Code {
-    /// Analyses the bytes.
+    /// Analyses the bytes as ordinary code.
     #[must_use]
     pub fn new(bytes: Bytes) -> Self {
         Self(Bytecode::new_legacy(bytes))
@@ -25,11 +25,11 @@ impl Code {
         self.0.original_bytes()
     }
 
-    /// What the EVM runs under `spec`.
+    /// The form that the EVM runs under `spec`.
     ///
-    /// From Prague on, `0xef0100 ‖ address` delegates to that address (EIP-7702), also if it was
-    /// deployed before. Earlier forks know no delegation: there the same bytes are ordinary code that
-    /// begins with an invalid opcode. Bytes of any other form are ordinary code under every fork.
+    /// From Prague on, `0xef0100 ‖ address` delegates to that address (EIP-7702), even if it was deployed
+    /// before. Earlier forks know no delegation: there the same bytes are ordinary code that begins with an
+    /// invalid opcode. All other bytes are ordinary code under every fork.
     #[must_use]
     pub fn under(&self, spec: SpecId) -> Bytecode {
         if spec.is_enabled_in(SpecId::PRAGUE)

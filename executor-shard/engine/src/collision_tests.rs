@@ -1,5 +1,5 @@
-//! Creations that fail before a collision is looked for (EIP-7610): they cost no more than they would
-//! without one.
+//! Creations that fail before the check for a collision (EIP-7610): they cost the same as without the
+//! collision.
 #![allow(clippy::unwrap_used)]
 
 use alloy_consensus::{Header, SignableTransaction, TxLegacy};
@@ -18,7 +18,7 @@ const SENDER: Address = Address::repeat_byte(1);
 const CREATOR: Address = Address::repeat_byte(2);
 const GAS: u64 = 100_000_000;
 
-/// A chain with these forks from its beginning.
+/// A chain with these forks active from block 0.
 fn chain(forks: &[EthereumHardfork]) -> ChainSpec {
     let schedule = Schedule {
         chain_id: 1,
@@ -31,7 +31,7 @@ fn chain(forks: &[EthereumHardfork]) -> ChainSpec {
 }
 
 /// Calls a creator with this code and nonce, whose next creation would meet storage. Returns whether
-/// the call succeeded, and its gas.
+/// the call succeeded, and the gas it used.
 fn call(spec: &ChainSpec, code: &[u8], nonce: u64) -> (bool, u64) {
     let mut state = MemoryState::default();
     let rich = Account { balance: U256::from(1u64 << 60), ..Default::default() };
@@ -70,7 +70,8 @@ fn a_creator_at_the_last_nonce_fails_before_the_collision() {
 
 #[test]
 fn a_creation_below_the_deepest_frame_fails_before_the_collision() {
-    // Calls itself with all gas but 60,000, and creates where that fails: in the deepest frame.
+    // Calls itself with all gas but 60,000, and creates if that call fails, which happens in the deepest
+    // frame.
     let recurse = hex!("60006000600060006000" "30" "61ea605a03" "f1" "601c57");
     let code = [recurse.as_slice(), &CREATE, &hex!("5b")].concat();
     assert_eq!(code.get(0x1c), Some(&0x5b));

@@ -1,5 +1,4 @@
-//! What the EVM is told of a block besides state and transaction: the environment that follows from
-//! the header and the chain's schedule.
+//! The block environment of the EVM, which follows from the header and the chain's schedule.
 
 use alloy_consensus::Header;
 use alloy_evm::EvmEnv;
@@ -10,7 +9,7 @@ use alloy_hardforks::{EthereumHardfork, EthereumHardforks, ForkCondition};
 use alloy_primitives::Address;
 use common::chain_spec::{ActiveSpec, ChainSpec};
 
-/// What an SSTORE that changes nothing costs under EIP-1283.
+/// The gas that an SSTORE without a change costs under EIP-1283.
 pub(crate) const EIP1283_SLOAD_GAS: u64 = 200;
 
 /// The execution environment of a block.
@@ -33,8 +32,8 @@ pub fn spec_id(spec: &ChainSpec, header: &Header) -> SpecId {
     evm_env(spec, header).cfg_env.spec
 }
 
-/// Constantinople as it was before Petersburg withdrew EIP-1283 from it, which revm does not know:
-/// Petersburg, with the gas of that EIP for SSTORE. (`net_gas` counts by it.)
+/// Sets the environment of Constantinople as it was before Petersburg withdrew EIP-1283, which revm
+/// does not know: Petersburg, with that EIP's gas for SSTORE. (`net_gas` counts by it.)
 fn constantinople(env: &mut EvmEnv) {
     const SET: u64 = 20_000 - EIP1283_SLOAD_GAS;
     const RESET: u64 = 5_000 - EIP1283_SLOAD_GAS;
@@ -48,7 +47,7 @@ fn constantinople(env: &mut EvmEnv) {
     ]);
 }
 
-/// A chain's schedule at one block, as alloy-evm's executors ask for it.
+/// A chain's schedule at one block, in the form that alloy-evm's executors require.
 #[derive(Debug, Clone, Copy)]
 pub struct ExecutorSpec<'a>(pub ActiveSpec<'a>);
 

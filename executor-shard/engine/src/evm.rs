@@ -1,6 +1,6 @@
-//! revm's mainnet handler with three changes: the beneficiary's fee is kept as a number, creation
-//! onto an address that has storage fails (EIP-7610, which revm leaves to its database), and fees are
-//! multiplied in 256 bits.
+//! revm's mainnet handler with three changes. The beneficiary's fee is kept as a number. A creation at
+//! an address that has storage fails (EIP-7610, which revm leaves to its database). Fees are multiplied
+//! in 256 bits.
 
 use std::cell::Cell;
 
@@ -23,22 +23,22 @@ use super::charge;
 use super::recording::RecordingDb;
 use super::view::{StateError, StateView};
 
-/// The EVM that shards run.
+/// The EVM of the shards.
 pub(super) type ShardEvm<V> = MainnetEvm<MainnetContext<RecordingDb<V>>>;
 
-/// What goes wrong outside of a transaction's own doing, or makes it invalid.
+/// An error outside of the transaction, or one that makes the transaction invalid.
 pub(super) type ShardEvmError = EVMError<StateError>;
 
-/// What the EVM says of one transaction.
+/// The EVM's result for one transaction.
 pub(super) struct Transacted {
     pub(super) result: Result<ExecutionResult<HaltReason>, ShardEvmError>,
-    /// The accounts and slots it loaded, with revm's flags.
+    /// The accounts and slots that the transaction loaded, with revm's flags.
     pub(super) state: EvmState,
-    /// The fee owed to the beneficiary, if it is not among the writes.
+    /// The fee owed to the beneficiary in wei; `None` if the writes already contain it.
     pub(super) fee: Option<U256>,
 }
 
-/// Runs the transaction that is set in the context, and always finalizes the journal.
+/// Runs the transaction that is set in the context, and finalizes the journal in every case.
 pub(super) fn transact<V: StateView>(evm: &mut ShardEvm<V>) -> Transacted {
     let mut handler = ShardHandler { fee: Cell::new(None), _view: std::marker::PhantomData };
     let result = handler.run(evm);
@@ -56,7 +56,7 @@ impl<V: StateView> Handler for ShardHandler<V> {
     type Error = ShardEvmError;
     type HaltReason = HaltReason;
 
-    /// As revm's, with EIP-7610 before every creation.
+    /// Like revm's, with the check of EIP-7610 before every creation.
     fn run_exec_loop(
         &mut self,
         evm: &mut Self::Evm,
@@ -85,7 +85,7 @@ impl<V: StateView> Handler for ShardHandler<V> {
         }
     }
 
-    /// As revm's, in 256 bits.
+    /// Like revm's, in 256 bits.
     fn validate_against_state_and_deduct_caller(
         &self,
         evm: &mut Self::Evm,
@@ -94,7 +94,7 @@ impl<V: StateView> Handler for ShardHandler<V> {
         charge::charge_sender(&mut evm.ctx)
     }
 
-    /// As revm's, in 256 bits.
+    /// Like revm's, in 256 bits.
     fn reimburse_caller(
         &self,
         evm: &mut Self::Evm,
@@ -103,8 +103,8 @@ impl<V: StateView> Handler for ShardHandler<V> {
         charge::reimburse_sender(&mut evm.ctx, exec_result.gas()).map_err(EVMError::Database)
     }
 
-    /// Keeps the fee as a number, unless the transaction itself has loaded the beneficiary: then
-    /// its value is among the reads already, and the fee is added like any other credit.
+    /// Keeps the fee as a number, unless the transaction itself has loaded the beneficiary. Then the reads
+    /// already contain its value, and the fee is added like any other credit.
     fn reward_beneficiary(
         &self,
         evm: &mut Self::Evm,
@@ -131,8 +131,8 @@ impl<V: StateView> Handler for ShardHandler<V> {
     }
 }
 
-/// EIP-7610: a creation fails when its address has storage, as it does when the address has code
-/// or a nonce (which revm checks). Everything that revm checks before the collision is left to it.
+/// The check of EIP-7610: a creation fails if its address has storage, as it does if the address has
+/// code or a nonce (which revm checks). revm still makes all its checks that precede the collision.
 fn storage_collision<V: StateView>(
     evm: &mut ShardEvm<V>,
     init: &FrameInit,
@@ -148,7 +148,7 @@ fn storage_collision<V: StateView>(
         return Ok(None);
     }
     let address = inputs.created_address(nonce);
-    // Looked at without being loaded: loading would warm it, which only the creation itself may.
+    // Read without loading it: loading would warm the account, which only the creation itself may do.
     let known = journal.inner.state.get(&address).map(|account| account.info.clone());
     let target = match known {
         Some(info) => Some(info),

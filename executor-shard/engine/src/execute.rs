@@ -1,5 +1,5 @@
-//! The executor: one EVM over one view with an overlay of its own, for the transactions of a
-//! sub-block, or, in the coordinator, of a whole block.
+//! The executor: one EVM over one view with its own overlay. It runs the transactions of a sub-block
+//! or, in the coordinator, of a whole block.
 
 use alloy_consensus::Transaction as _;
 use alloy_evm::{EvmEnv, FromRecoveredTx};
@@ -22,10 +22,10 @@ use super::overlay::{Layered, Overlay};
 use super::recording::RecordingDb;
 use super::view::{StateError, StateView};
 
-/// What committing a transaction depends on besides the transaction.
+/// The block's rules for committing a transaction.
 #[derive(Debug, Clone, Copy)]
 pub struct CommitRules {
-    /// Who is owed the fees.
+    /// The account that receives the fees.
     pub beneficiary: Address,
     /// Whether touched empty accounts are deleted (EIP-161, from Spurious Dragon on).
     pub state_clear: bool,
@@ -59,7 +59,7 @@ impl<V: StateView> std::fmt::Debug for Executor<V> {
 }
 
 impl<V: StateView> Executor<V> {
-    /// An executor for transactions of one block above `base`.
+    /// Creates an executor for transactions of one block above `base`.
     #[must_use]
     pub fn new(env: EvmEnv, base: V, overlay: Overlay) -> Self {
         let rules = CommitRules::of(&env);
@@ -77,40 +77,40 @@ impl<V: StateView> Executor<V> {
         Self { evm, rules, spec }
     }
 
-    /// The state as the next transaction would see it.
+    /// The state that the next transaction sees.
     #[must_use]
     pub fn view(&self) -> &Layered<V> {
         &self.evm.ctx.journaled_state.database.view
     }
 
-    /// The rules that commits follow.
+    /// The rules for commits.
     #[must_use]
     pub fn rules(&self) -> CommitRules {
         self.rules
     }
 
-    /// The overlay, to be changed by what is not a transaction.
+    /// The overlay, for changes outside of transactions.
     pub fn overlay_mut(&mut self) -> &mut Overlay {
         &mut self.evm.ctx.journaled_state.database.view.overlay
     }
 
-    /// Overlay and base.
+    /// The overlay and the base.
     pub fn layers_mut(&mut self) -> (&mut Overlay, &V) {
         let view = &mut self.evm.ctx.journaled_state.database.view;
         (&mut view.overlay, &view.base)
     }
 
-    /// Ends the executor and gives back what was written and what it was written above.
+    /// Ends the executor and returns its overlay and base.
     #[must_use]
     pub fn into_layers(self) -> Layered<V> {
         self.evm.ctx.journaled_state.database.view
     }
 
-    /// Executes a transaction. Nothing is written: see [`Executor::commit`].
+    /// Executes a transaction without writing its result: see [`Executor::commit`].
     ///
     /// # Errors
-    /// [`StateError`] when the view is broken; a transaction that cannot be part of the block is
-    /// not an error but [`TxOutcome::Invalid`].
+    /// [`StateError`] if the view is broken. A transaction that cannot be part of the block is not an error
+    /// but [`TxOutcome::Invalid`].
     pub fn execute(&mut self, transaction: &Transaction, sender: Address) -> Result<TxOutcome, StateError> {
         let tx = TxEnv::from_recovered_tx(transaction, sender);
         let required = charge::most_spent(&tx);
@@ -137,11 +137,11 @@ impl<V: StateView> Executor<V> {
         Ok(TxOutcome::Executed(Box::new(executed(result, fee, effects))))
     }
 
-    /// Takes up what an executed transaction writes, and the fee it owes. Returns whether the
-    /// beneficiary's balance still fits into 256 bits; if not, it stays as it is.
+    /// Applies the writes of an executed transaction, and the fee it owes. Returns whether the
+    /// beneficiary's balance still fits into 256 bits; if not, it stays unchanged.
     ///
     /// # Errors
-    /// [`StateError`] when the base cannot be read.
+    /// [`StateError`] if the base cannot be read.
     pub fn commit(&mut self, executed: &Executed) -> Result<bool, StateError> {
         let rules = self.rules;
         let (overlay, base) = self.layers_mut();
@@ -155,8 +155,8 @@ impl<V: StateView> Executor<V> {
         Ok(true)
     }
 
-    /// The transaction as additions, where that is exact: it succeeded, sets no code, loaded only
-    /// its sender and a recipient without code, neither of them the beneficiary, and nothing else.
+    /// The transaction as additions, if that form is exact: it succeeded, sets no code, and loaded only its
+    /// sender and a recipient without code, neither of them the beneficiary.
     #[allow(clippy::too_many_arguments)]
     fn as_transfer(
         &self,
@@ -170,7 +170,7 @@ impl<V: StateView> Executor<V> {
     ) -> Option<Transfer> {
         let recipient = transaction.to()?;
         let plain = result.is_success()
-            // Amsterdam prices a transfer by whether the recipient exists, and logs it.
+            // Amsterdam prices a transfer by whether the recipient exists, and logs the transfer.
             && !self.spec.is_enabled_in(SpecId::AMSTERDAM)
             && !transaction.is_eip7702()
             && fee.is_some()
@@ -199,7 +199,7 @@ impl<V: StateView> Executor<V> {
         let debit = payer.balance.checked_sub(after_sender.info.balance)?;
         let credit =
             after_recipient.info.balance.checked_sub(payee.map_or(U256::ZERO, |account| account.balance))?;
-        // A blob transaction also pays for its blobs, which depends on nothing but the header.
+        // A blob transaction also pays for its blobs, at a price that depends only on the header.
         Some(Transfer {
             sender,
             nonce: payer.nonce,
@@ -212,7 +212,7 @@ impl<V: StateView> Executor<V> {
     }
 }
 
-/// What was read of an account, if it was the account as a whole and nothing but.
+/// The value that was read of an account, if the account as a whole was read and nothing else of it.
 fn read_account(reads: &ReadSet, address: &Address) -> Option<Option<Account>> {
     let entry = reads.accounts.iter().find(|entry| entry.address == *address)?;
     let alone = entry.slots.is_empty() && entry.has_storage.is_none();
@@ -233,7 +233,7 @@ fn commit_transfer<V: StateView>(
     sender.balance = sender.balance.saturating_sub(transfer.debit);
     sender.nonce = transfer.nonce.saturating_add(1);
     overlay.set_account(transfer.sender, sender);
-    // Validation has seen to it that the recipient can hold it.
+    // The validation has checked that the recipient's balance does not overflow.
     overlay.credit(base, transfer.recipient, transfer.credit, state_clear).map(|_| ())
 }
 
@@ -250,7 +250,7 @@ fn executed(result: ExecutionResult<HaltReason>, fee: Option<U256>, effects: Eff
     }
 }
 
-/// A transaction's writes from revm's flags, never from differences of values.
+/// Derives a transaction's writes from revm's flags, not from differences of values.
 pub(super) fn write_set(state: EvmState) -> WriteSet {
     let mut accounts = Vec::with_capacity(state.len());
     let mut code: Vec<(B256, Bytes)> = Vec::new();

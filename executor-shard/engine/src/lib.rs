@@ -1,9 +1,9 @@
-//! The engine: executes transactions with revm over a state view, recording for each one what it
-//! read and what it wrote.
+//! The engine: it executes transactions with revm over a state view and records the reads and writes of
+//! each.
 //!
-//! It does not decide what runs where, whether a result is valid, or what is committed, and it
-//! moves no replica. The EVM and its gas rules are revm's, the block environment and the
-//! transaction encodings alloy's.
+//! The engine does not decide where work runs, whether a result is valid, or what is committed, and it
+//! moves no replica. revm provides the EVM and its gas rules, alloy the block environment and the
+//! transaction encodings.
 
 mod block_db;
 mod charge;
@@ -35,5 +35,5 @@ pub use recover::recover_sender;
 pub use state::{ANCESTORS_KEPT, MemoryState, StoredAccount};
 pub use view::{StateError, StateView};
 
-/// The engine's version: results of different engines must not be mixed in one block.
+/// The engine's version. A block must not mix results of different engines.
 pub const ENGINE_VERSION: &str = concat!("revm-43/", env!("CARGO_PKG_VERSION"));

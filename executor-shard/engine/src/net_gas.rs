@@ -1,8 +1,8 @@
-//! EIP-1283: SSTORE's gas in Constantinople, which Petersburg withdrew. It was never on mainnet, so
-//! revm goes from Byzantium to Petersburg; test chains have it.
+//! EIP-1283: SSTORE's gas in Constantinople, which Petersburg withdrew. It was never active on mainnet,
+//! so revm goes from Byzantium straight to Petersburg; test chains use it.
 //!
-//! The sums are those of EIP-2200 with an SLOAD of 200 gas, and without its sentry: revm's own
-//! accounting with other parameters, which the chain specification puts into the environment.
+//! The amounts are those of EIP-2200 with an SLOAD of 200 gas and without the check for a minimum of
+//! remaining gas. So this module uses revm's own accounting with other parameters, which `env` sets.
 
 use alloy_evm::EvmEnv;
 use revm::bytecode::opcode::SSTORE;
@@ -16,16 +16,16 @@ use revm::primitives::hardfork::SpecId;
 use super::evm::ShardEvm;
 use super::view::StateView;
 
-/// Whether the environment asks for it: before Istanbul only EIP-1283 has an SSTORE of 200 gas.
+/// Whether the environment uses EIP-1283. Before Istanbul only EIP-1283 has an SSTORE of 200 gas.
 pub(super) fn is_wanted(env: &EvmEnv) -> bool {
     let params = &env.cfg_env.gas_params;
     !env.cfg_env.spec.is_enabled_in(SpecId::ISTANBUL)
         && params.sstore_static_gas() == crate::env::EIP1283_SLOAD_GAS
 }
 
-/// Has the EVM count so.
+/// Replaces the EVM's SSTORE by one with this accounting.
 pub(super) fn install<V: StateView>(evm: &mut ShardEvm<V>) {
-    // Its static gas is part of the accounting.
+    // The accounting already contains SSTORE's static gas.
     evm.instruction.insert_instruction(SSTORE, Instruction::new(sstore), 0);
 }
 
@@ -77,7 +77,7 @@ mod tests {
         ChainSpec::from_schedule(schedule).unwrap()
     }
 
-    /// Gas that the code uses, refund taken off, and what is refunded, with slot 0 at `original`.
+    /// Runs the code with slot 0 at `original`. Returns the gas used after the refund.
     fn used(code: &[u8], original: u64) -> u64 {
         let (sender, contract) = (Address::repeat_byte(1), Address::repeat_byte(2));
         let mut state = MemoryState::default();
@@ -122,7 +122,7 @@ mod tests {
             (&hex!("600060005560016000556000600055"), 1, 10218, 19800),
         ];
         for (code, original, gas, refund) in cases {
-            // At most half of all gas used is refunded.
+            // The refund is at most half of all gas used.
             let expected = gas - refund.min((21_000 + gas) / 2);
             assert_eq!(used(code, original), expected, "{} on {original}", hex::encode(code));
         }

@@ -1,7 +1,8 @@
 //! The overlay: the writes of a block's transactions so far, above a base state.
 //!
-//! A sub-block keeps one of its own while it speculates; the validator keeps the one that counts.
-//! Both commit transactions through the same code, so they agree on what a write means.
+//! A sub-block has an overlay of its own while it speculates; the validator's overlay is the
+//! authoritative one. Both commit transactions through the same code, so a write has the same effect in
+//! both.
 
 use alloy_primitives::map::{AddressMap, B256Map, HashMap};
 use alloy_primitives::{Address, B256, Bytes, U256};
@@ -10,14 +11,14 @@ use common::account::{Account, AccountDelta, AccountWrite, SlotValue, WriteSet};
 use super::code::Code;
 use super::view::{StateError, StateView};
 
-/// One account as the overlay has it.
+/// One account in the overlay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OverlayAccount {
-    /// The account now; `None` if it does not exist (any more).
+    /// The account's current value; `None` if it does not exist (any more).
     pub account: Option<Account>,
-    /// Whether the base's storage is gone: slots not named here are zero.
+    /// Whether the base's storage was wiped: slots that are not in `storage` are zero.
     pub wiped: bool,
-    /// Slots written since.
+    /// The slots written since.
     pub storage: HashMap<U256, U256>,
 }
 
@@ -29,7 +30,7 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// The account, if anything about it was written.
+    /// The account, if any part of it was written.
     #[must_use]
     pub fn get(&self, address: &Address) -> Option<&OverlayAccount> {
         self.accounts.get(address)
@@ -40,13 +41,13 @@ impl Overlay {
         self.accounts.iter()
     }
 
-    /// Whether nothing was written.
+    /// Whether the overlay is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.accounts.is_empty()
     }
 
-    /// Takes up a write set.
+    /// Applies a write set.
     pub fn apply(&mut self, writes: &WriteSet) {
         for (address, write) in &writes.accounts {
             self.apply_account(*address, write);
@@ -54,7 +55,7 @@ impl Overlay {
         self.add_code(&writes.code);
     }
 
-    /// Takes up changes that precede the block's transactions.
+    /// Applies a change that precedes the block's transactions.
     pub fn apply_delta(&mut self, delta: &AccountDelta) {
         let entry = self.accounts.entry(delta.address).or_default();
         if delta.wiped {
@@ -65,14 +66,14 @@ impl Overlay {
         extend(&mut entry.storage, &delta.storage);
     }
 
-    /// Takes up code by its hash.
+    /// Adds code under its hash.
     pub fn add_code(&mut self, code: &[(B256, Bytes)]) {
         for (hash, bytes) in code {
             self.code.entry(*hash).or_insert_with(|| Code::new(bytes.clone()));
         }
     }
 
-    /// Code that was written, by its hash.
+    /// The code with this hash, if it was written.
     #[must_use]
     pub fn code(&self, hash: &B256) -> Option<&Code> {
         self.code.get(hash)
@@ -95,18 +96,18 @@ impl Overlay {
         }
     }
 
-    /// Sets an account's value and leaves its storage alone.
+    /// Sets an account's value without changing its storage.
     pub fn set_account(&mut self, address: Address, account: Account) {
         self.accounts.entry(address).or_default().account = Some(account);
     }
 
-    /// Touches an account with an amount added to its balance (EIP-161): if it is empty
-    /// afterwards it is deleted, or, before Spurious Dragon, comes into being.
+    /// Touches an account and adds an amount to its balance (EIP-161). If the account is empty afterwards,
+    /// it is deleted or, before Spurious Dragon, created.
     ///
-    /// Returns whether the sum fits into 256 bits. If not, the balance stays as it is.
+    /// Returns whether the sum fits into 256 bits. If not, the balance stays unchanged.
     ///
     /// # Errors
-    /// [`StateError`] when the base cannot be read.
+    /// [`StateError`] if the base cannot be read.
     pub fn credit<V: StateView>(
         &mut self,
         base: &V,
@@ -133,11 +134,11 @@ impl Overlay {
         Ok(sum.is_some())
     }
 
-    /// What the overlay changes against `base`, in canonical form: sorted, and without entries
-    /// that change nothing.
+    /// The overlay's net changes against `base`, in canonical form: sorted, and without entries that change
+    /// nothing.
     ///
     /// # Errors
-    /// [`StateError`] when the base cannot be read.
+    /// [`StateError`] if the base cannot be read.
     pub fn net_changes<V: StateView>(&self, base: &V) -> Result<Vec<AccountDelta>, StateError> {
         let mut deltas = Vec::with_capacity(self.accounts.len());
         for (address, entry) in &self.accounts {
@@ -149,7 +150,7 @@ impl Overlay {
         Ok(deltas)
     }
 
-    /// The code written and still in use by an account in `changes`, in order of hash.
+    /// The written code that an account in `changes` uses, in ascending order of hash.
     #[must_use]
     pub fn code_of(&self, changes: &[AccountDelta]) -> Vec<(B256, Bytes)> {
         let mut code: Vec<(B256, Bytes)> = changes
@@ -169,7 +170,7 @@ fn net_change<V: StateView>(
     base: &V,
 ) -> Result<Option<AccountDelta>, StateError> {
     let before = base.account(address)?;
-    // A wipe counts only where there was something to wipe.
+    // A wipe counts only if there was storage to wipe.
     let wiped = entry.wiped && before.is_some() && base.any_slot(address, &|_| true)?;
     let mut storage = Vec::new();
     for (slot, value) in &entry.storage {
@@ -191,9 +192,9 @@ fn extend(map: &mut HashMap<U256, U256>, storage: &[SlotValue]) {
 /// An overlay above a base, as one view.
 #[derive(Debug)]
 pub struct Layered<V> {
-    /// What was written.
+    /// The writes.
     pub overlay: Overlay,
-    /// What it was written above.
+    /// The state below the writes.
     pub base: V,
 }
 

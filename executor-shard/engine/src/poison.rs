@@ -1,5 +1,5 @@
-//! A view that is deliberately wrong in places: the strongest cheap test of validation, which has
-//! to notice all of it.
+//! A view that is deliberately wrong in places: the strongest cheap test of validation, which must
+//! notice every wrong value.
 
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use common::account::Account;
@@ -7,11 +7,11 @@ use common::account::Account;
 use super::code::Code;
 use super::view::{StateError, StateView};
 
-/// One key in this many is wrong.
+/// One in this many keys is wrong.
 const ONE_IN: u8 = 6;
 
-/// A view that lies about some accounts, slots and hashes, chosen by a seed: the same lies for
-/// the same seed.
+/// A view that returns wrong values for some accounts, slots and hashes, chosen by a seed. The same
+/// seed gives the same wrong values.
 #[derive(Debug)]
 pub struct Poisoned<V> {
     inner: V,
@@ -19,12 +19,12 @@ pub struct Poisoned<V> {
 }
 
 impl<V> Poisoned<V> {
-    /// Poisons a view.
+    /// Wraps a view.
     pub fn new(inner: V, seed: u64) -> Self {
         Self { inner, seed }
     }
 
-    /// For a key that is lied about, a byte that chooses the lie.
+    /// A byte that selects the wrong value; `None` if this key is answered correctly.
     fn lie(&self, kind: u8, parts: &[&[u8]]) -> Option<u8> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.seed.to_be_bytes()).update(&[kind]);

@@ -1,7 +1,7 @@
-//! The database that revm runs on: it answers from a state view and records every answer.
+//! The database under revm: it answers from a state view and records every answer.
 //!
-//! revm keeps what it has loaded for the length of a transaction, so each key is asked for, and
-//! recorded, once per transaction.
+//! revm caches loaded values for the length of a transaction. So each key is requested and recorded
+//! once per transaction.
 
 use alloy_primitives::map::AddressMap;
 use alloy_primitives::{Address, B256, U256};
@@ -18,7 +18,7 @@ use super::view::{StateError, StateView};
 pub(super) struct RecordingDb<V> {
     /// The view that answers.
     pub(super) view: V,
-    /// Decides what code means.
+    /// The fork whose rules interpret the code.
     spec: SpecId,
     reads: ReadSet,
     positions: AddressMap<usize>,
@@ -56,7 +56,7 @@ impl<V: StateView> RecordingDb<V> {
     }
 }
 
-/// An account in revm's form, its code to be loaded when it is needed.
+/// An account in revm's form. Its code is loaded when it is needed.
 pub(super) fn account_info(account: &Account) -> AccountInfo {
     AccountInfo {
         balance: account.balance,

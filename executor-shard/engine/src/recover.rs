@@ -1,4 +1,4 @@
-//! Sender recovery with libsecp256k1, under the signature rules of the block's fork.
+//! Recovers senders with libsecp256k1, under the signature rules of the block's fork.
 
 use alloy_consensus::Transaction as _;
 use alloy_consensus::transaction::SignerRecoverable;
@@ -7,13 +7,13 @@ use common::block::Transaction;
 use common::work::BadSignature;
 use revm::primitives::hardfork::SpecId;
 
-/// The sender of a transaction.
+/// Recovers the sender of a transaction.
 ///
-/// Signatures with a high `s` are legal before Homestead (EIP-2), and replay protection exists
-/// from Spurious Dragon on (EIP-155).
+/// Signatures with a high `s` are legal before Homestead (EIP-2). Replay protection exists from
+/// Spurious Dragon on (EIP-155).
 ///
 /// # Errors
-/// [`BadSignature`] when no sender can have made this signature under these rules.
+/// [`BadSignature`] if the signature is not valid under these rules.
 pub fn recover_sender(transaction: &Transaction, spec: SpecId) -> Result<Address, BadSignature> {
     if let Transaction::Legacy(legacy) = transaction
         && legacy.chain_id().is_some()
@@ -35,7 +35,7 @@ mod tests {
     use alloy_consensus::{SignableTransaction, TxLegacy};
     use alloy_primitives::{Signature, U256, uint};
 
-    /// secp256k1's order, less one: the highest `s` there is.
+    /// The order of secp256k1, less one: the highest possible `s`.
     const HIGH_S: U256 = uint!(0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364140_U256);
 
     fn signed(chain_id: Option<u64>, s: U256) -> Transaction {

@@ -1,4 +1,4 @@
-//! One state, readable for as long as it is held: a base and the blocks above it.
+//! One state that stays readable as long as the view is held: a base and the blocks above it.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use common::digest::ContentDigest;
 use crate::store::DiskState;
 use crate::{Code, MemoryState, Overlay, StateError, StateView};
 
-/// Layers above the base before it is copied to fold them: only a slot that is stuck for as many
-/// blocks can bring it there.
+/// The maximum number of layers above the base. Beyond it the base is copied to fold them in. Only a
+/// slot that is stuck for this many blocks can cause that.
 const MAX_LAYERS: usize = 64;
 
-/// A whole state, wherever it lies.
+/// A whole state, in memory or on disk.
 #[derive(Debug, Clone)]
 pub enum Base {
     /// In memory.
@@ -48,11 +48,11 @@ impl Base {
     }
 }
 
-/// One state, readable for as long as it is held.
+/// One state that stays readable as long as the view is held.
 #[derive(Debug, Clone)]
 pub struct ReplicaView {
     base: Base,
-    /// Oldest first.
+    /// The blocks above the base, oldest first.
     layers: Vec<Arc<Layer>>,
 }
 
@@ -62,17 +62,17 @@ struct Layer {
     overlay: Overlay,
 }
 
-/// What applying a delta comes to, found out beforehand.
+/// The result of applying a delta, computed beforehand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consequence {
-    /// The content digest afterwards.
+    /// The content digest after the changes.
     pub digest: U256,
-    /// The changes that lead back.
+    /// The changes that restore the old state.
     pub undo: Vec<AccountDelta>,
 }
 
 impl ReplicaView {
-    /// A view of a base as it is.
+    /// A view of a base without layers.
     #[must_use]
     pub fn new(base: Base) -> Self {
         Self { base, layers: Vec::new() }
@@ -84,13 +84,13 @@ impl ReplicaView {
         &self.base
     }
 
-    /// How many blocks lie above the base.
+    /// The number of blocks above the base.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.layers.len()
     }
 
-    /// Adds a block. A base in memory takes it in, when nobody else reads that base.
+    /// Adds a block. If no other view reads a base in memory, the layers are folded into it.
     pub fn push(&mut self, delta: &Arc<Delta>) {
         self.stack(delta);
         let Base::Memory(base) = &mut self.base else { return };
@@ -119,7 +119,7 @@ impl ReplicaView {
         self.layers.push(Arc::new(Layer { delta: Arc::clone(delta), overlay }));
     }
 
-    /// The state that `delta` leads to, without moving whoever holds this one.
+    /// The state to which `delta` leads. Other holders of this view keep theirs.
     #[must_use]
     pub fn after(&self, delta: &Arc<Delta>) -> Self {
         let mut view = self.clone();
@@ -130,7 +130,7 @@ impl ReplicaView {
     /// The addresses of all accounts, in no particular order.
     ///
     /// # Errors
-    /// [`StateError`] when the base cannot be read.
+    /// [`StateError`] if the base cannot be read.
     pub fn addresses(&self) -> Result<Vec<Address>, StateError> {
         let mut changed = alloy_primitives::map::AddressMap::default();
         for layer in &self.layers {
@@ -147,17 +147,18 @@ impl ReplicaView {
     /// An account's non-zero slots, in no particular order.
     ///
     /// # Errors
-    /// [`StateError`] when the base cannot be read.
+    /// [`StateError`] if the base cannot be read.
     pub fn storage(&self, address: &Address) -> Result<Vec<SlotValue>, StateError> {
         let mut storage = Vec::new();
         self.for_each_slot(address, &mut |slot, value| storage.push(SlotValue { slot, value }))?;
         Ok(storage)
     }
 
-    /// The content digest that `changes` lead to from `before`, and the changes that lead back.
+    /// Computes the content digest after `changes` to the state with digest `before`, and the changes that
+    /// restore the old state.
     ///
     /// # Errors
-    /// [`StateError`] when the state cannot be read.
+    /// [`StateError`] if the state cannot be read.
     pub fn consequence(&self, before: U256, changes: &[AccountDelta]) -> Result<Consequence, StateError> {
         let mut digest = ContentDigest::from_word(before);
         let mut undo = Vec::with_capacity(changes.len());
@@ -181,13 +182,13 @@ impl ReplicaView {
                 }
             }
             storage.sort_unstable();
-            // Slots that came after a wipe have to go before the old ones come back.
+            // Slots written after a wipe must be removed before the old ones are restored.
             undo.push(AccountDelta { address, account, wiped: wiped || account.is_none(), storage });
         }
         Ok(Consequence { digest: digest.word(), undo })
     }
 
-    /// Every non-zero slot of an account.
+    /// Visits every non-zero slot of an account.
     fn for_each_slot(&self, address: &Address, visit: &mut dyn FnMut(U256, U256)) -> Result<(), StateError> {
         let mut seen = std::collections::BTreeSet::new();
         for entry in self.layer_entries(address) {
@@ -245,7 +246,7 @@ impl StateView for ReplicaView {
             if number == to.height.0 {
                 return Ok(to.block_hash);
             }
-            // A block that was taken back is no ancestor.
+            // A block that was taken back is not an ancestor.
             if number > to.height.0 && number <= from.height.0 {
                 return Ok(B256::ZERO);
             }

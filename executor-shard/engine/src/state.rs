@@ -1,7 +1,7 @@
-//! A whole state in memory: what a replica and the coordinator's in-memory ledger hold.
+//! A whole state in memory: the form that a replica and the coordinator's in-memory ledger hold.
 //!
-//! It is moved only by deltas (and filled once by a snapshot), and keeps its content digest as it
-//! goes. It knows nothing of blocks or of who may move it.
+//! Only deltas move it (and one snapshot fills it), and each change updates its content digest. It
+//! knows nothing of blocks or of the rights to move it.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use common::digest::ContentDigest;
 use super::code::Code;
 use super::view::{StateError, StateView};
 
-/// How many ancestors are kept: the 256 that BLOCKHASH can see (Yellow Paper, section 9.4.2), and
-/// as many again as a chain may be unwound by.
+/// The number of stored ancestors: the 256 that BLOCKHASH can see (Yellow Paper, section 9.4.2), and
+/// 1024 more for blocks that are unwound.
 pub const ANCESTORS_KEPT: usize = 256 + 1024;
 
 /// An account with its storage.
@@ -74,7 +74,7 @@ impl MemoryState {
         self.accounts.get(address).into_iter().flat_map(|stored| stored.storage.iter())
     }
 
-    /// Adds an account, or more slots of one that is already here.
+    /// Adds an account, or more slots of an existing one.
     pub fn insert(&mut self, record: AccountRecord) {
         let stored = self.accounts.entry(record.address);
         let known = matches!(stored, alloy_primitives::map::Entry::Occupied(_));
@@ -93,20 +93,20 @@ impl MemoryState {
         self.code.entry(hash).or_insert_with(|| Code::new(code));
     }
 
-    /// Adds the hash of an ancestor; those that nobody can need any more are dropped.
+    /// Adds the hash of an ancestor and drops the hashes that are no longer needed.
     pub fn insert_ancestor(&mut self, number: u64, hash: B256) {
         self.ancestors.insert(number, hash);
         let oldest = number.saturating_sub(ANCESTORS_KEPT as u64 - 1);
         self.ancestors.retain(|kept, _| *kept >= oldest);
     }
 
-    /// The chain ends with this block: what was above is no ancestor any more.
+    /// Makes this block the newest ancestor and drops every block above it.
     pub fn set_newest_ancestor(&mut self, number: u64, hash: B256) {
         drop(self.ancestors.split_off(&number));
         self.insert_ancestor(number, hash);
     }
 
-    /// Applies one account's changes.
+    /// Applies the changes of one account.
     pub fn apply(&mut self, delta: &AccountDelta) {
         let address = delta.address;
         let stored = self.accounts.entry(address);
@@ -134,7 +134,7 @@ impl MemoryState {
     }
 }
 
-/// Sets a slot; a zero is an absence. Returns the value from before.
+/// Sets a slot; zero removes it. Returns the old value.
 fn set_slot(storage: &mut HashMap<U256, U256>, slot: U256, value: U256) -> U256 {
     let before = if value.is_zero() { storage.remove(&slot) } else { storage.insert(slot, value) };
     before.unwrap_or_default()

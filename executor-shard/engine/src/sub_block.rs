@@ -1,4 +1,4 @@
-//! Does one piece of work: recovers senders, or executes a sub-block, on the calling thread.
+//! Computes one piece of work on the calling thread: recovers senders, or executes a sub-block.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,16 +10,16 @@ use common::work::{TxOutcome, TxOutput, WorkFailure, WorkKind, WorkOutput, WorkS
 
 use crate::{Executor, Overlay, Poisoned, StateView, recover_sender};
 
-/// Where the worker is, told as it goes.
+/// Receives the progress of a worker.
 pub trait Progress {
-    /// The transaction that is begun now, and its gas limit; no gas where only its sender is recovered.
+    /// Called when a transaction begins, with its gas limit; zero gas if only its sender is recovered.
     fn at(&self, index: TxIndex, gas: Gas);
 }
 
-/// What comes of a piece of work.
+/// The result of a piece of work.
 pub type WorkResult = Result<WorkOutput, WorkFailure>;
 
-/// Does the work. `None` when it was cancelled meanwhile.
+/// Computes the result of a piece of work; `None` if it was cancelled meanwhile.
 pub fn run<V: StateView>(
     spec: &WorkSpec,
     block: &ShardBlock,

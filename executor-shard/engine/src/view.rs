@@ -1,4 +1,4 @@
-//! The state view: what the engine reads, whoever holds it.
+//! The state view: the interface through which the engine reads a state.
 
 use std::sync::Arc;
 
@@ -7,53 +7,53 @@ use common::account::Account;
 
 use super::code::Code;
 
-/// Why a state view cannot answer: the holder is broken, not the transaction.
+/// Why a state view cannot answer. The holder of the state is broken, not the transaction.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
     /// An account names code that the holder does not have.
     #[error("code {0} is missing from the state; the holder must be synced again")]
     MissingCode(B256),
-    /// The database that holds it fails, or is damaged.
+    /// The database failed or is damaged.
     #[error("the state's database fails: {0}; if it is damaged, move it away and import or sync again")]
     Storage(String),
-    /// revm reported a fault that is not the transaction's.
+    /// revm reported an error that the transaction did not cause.
     #[error("the EVM stopped: {0}")]
     Evm(String),
 }
 
 impl revm::database_interface::DBErrorMarker for StateError {}
 
-/// Read access to one state. Answers never change while a view is held.
+/// Read access to one state. The answers do not change while a view is held.
 pub trait StateView: std::fmt::Debug {
     /// An account; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`StateError`] when the holder is broken.
+    /// [`StateError`] if the holder is broken.
     fn account(&self, address: &Address) -> Result<Option<Account>, StateError>;
 
     /// A storage slot; zero if absent.
     ///
     /// # Errors
-    /// [`StateError`] when the holder is broken.
+    /// [`StateError`] if the holder is broken.
     fn slot(&self, address: &Address, slot: &U256) -> Result<U256, StateError>;
 
     /// Code by its hash.
     ///
     /// # Errors
-    /// [`StateError::MissingCode`] when the holder does not have it.
+    /// [`StateError::MissingCode`] if the holder does not have the code.
     fn code(&self, hash: &B256) -> Result<Code, StateError>;
 
     /// The hash of an ancestor; zero if it is not among the 256 that BLOCKHASH sees.
     ///
     /// # Errors
-    /// [`StateError`] when the holder is broken.
+    /// [`StateError`] if the holder is broken.
     fn block_hash(&self, number: u64) -> Result<B256, StateError>;
 
-    /// Whether any non-zero slot of `address` satisfies `counts` (EIP-7610 asks whether an
-    /// account has storage; layers above rule out the slots that they have cleared).
+    /// Whether any non-zero slot of `address` satisfies `counts`. EIP-7610 asks whether an account has
+    /// storage; layers above exclude the slots that they have cleared.
     ///
     /// # Errors
-    /// [`StateError`] when the holder is broken.
+    /// [`StateError`] if the holder is broken.
     fn any_slot(&self, address: &Address, counts: &dyn Fn(&U256) -> bool) -> Result<bool, StateError>;
 }
 

@@ -1,4 +1,4 @@
-//! A snapshot on its way into a replica.
+//! A snapshot that is being loaded into a replica.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use common::message::SnapshotChunk;
 use super::stored::Stored;
 use engine::{MemoryState, StateError};
 
-/// Where the snapshot goes.
+/// The storage that receives the snapshot.
 #[derive(Debug)]
 pub(super) enum Target {
     Memory(MemoryState),
     Stored(Arc<Stored>),
 }
 
-/// The content digest of a snapshot, summed up from its parts in their order.
+/// The content digest of a snapshot, computed from its parts in order.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SnapshotSum {
     digest: ContentDigest,
-    /// The account that came last: the next part may begin with more of its slots.
+    /// The last account so far. The next part may begin with more of its slots.
     last: Option<Address>,
 }
 
 impl SnapshotSum {
-    /// Adds a part.
+    /// Adds the contents of a part.
     pub fn add(&mut self, chunk: &SnapshotChunk) {
         for record in &chunk.accounts {
             if self.last != Some(record.address) {
@@ -38,14 +38,14 @@ impl SnapshotSum {
         }
     }
 
-    /// The digest of what was added.
+    /// The digest of all parts so far.
     #[must_use]
     pub fn digest(&self) -> U256 {
         self.digest.word()
     }
 }
 
-/// A snapshot on its way into a replica; it counts when the replica takes it as a whole.
+/// A snapshot that is being loaded. The replica uses it only once it is complete.
 #[derive(Debug)]
 pub struct Filling {
     pub(super) target: Target,
@@ -58,16 +58,16 @@ impl Filling {
         Self { target, ancestors, sum: SnapshotSum::default() }
     }
 
-    /// The content digest of what has come.
+    /// The content digest of all parts so far.
     #[must_use]
     pub fn digest(&self) -> U256 {
         self.sum.digest()
     }
 
-    /// Takes a part.
+    /// Loads one part.
     ///
     /// # Errors
-    /// [`StateError::Storage`] when the database fails.
+    /// [`StateError::Storage`] if the database fails.
     pub fn take(&mut self, chunk: SnapshotChunk) -> Result<(), StateError> {
         self.sum.add(&chunk);
         match &mut self.target {

@@ -1,7 +1,8 @@
-//! The replica: a shard's own copy of the state. Committed deltas move it, a snapshot replaces it,
-//! execution never touches it.
+//! The replica: a shard's own copy of the state. Committed deltas move it, a snapshot replaces it, and
+//! execution never changes it.
 //!
-//! Views stay readable while a slot uses them, however far the replica has moved on: deltas are
+//! A view stays readable while a slot uses it, however far the replica has moved on. Deltas are layers
+//! above a shared base, and are folded into the base as soon as no view reads it.
 //! layers above a shared base, folded into it as soon as nobody reads it.
 
 mod filling;
@@ -27,27 +28,27 @@ pub use stored::StoredError;
 use filling::Target;
 use stored::Stored;
 
-/// Why the replica does not move.
+/// Why the replica rejects a delta.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReplicaError {
-    /// The delta begins at another state.
+    /// The delta begins at another state than the replica holds.
     #[error("the replica is at {at:?}, the delta begins at {from}")]
     NotAtBase {
-        /// Where the replica is.
+        /// The state that the replica holds.
         at: Option<StateRef>,
-        /// Where the delta begins.
+        /// The state at which the delta begins.
         from: StateRef,
     },
-    /// After the delta the content is not what it should be: the replica has diverged.
+    /// After the delta the content digest is wrong: the replica has diverged.
     #[error(
         "after the delta to {state} the content digest is {found:#x}, it should be {expected:#x}; the replica must be synced again"
     )]
     Diverged {
-        /// The state it should have reached.
+        /// The state that the delta should lead to.
         state: StateRef,
-        /// The digest it should have.
+        /// The digest of that state.
         expected: U256,
-        /// The digest it has.
+        /// The digest of the replica.
         found: U256,
     },
     /// The base cannot be read.
@@ -59,9 +60,9 @@ pub enum ReplicaError {
 #[derive(Debug, Default)]
 pub struct Replica {
     held: RwLock<Option<Held>>,
-    /// Apart from the rest: heartbeats read it and must not wait while a state is moved.
+    /// A separate lock: heartbeats read the summary and must not wait while a delta is applied.
     summary: Mutex<Option<StateSummary>>,
-    /// Where the state lies, if not in memory.
+    /// The database of a replica in a folder; `None` if the state is in memory.
     stored: Option<Arc<Stored>>,
 }
 
@@ -73,31 +74,30 @@ struct Held {
 }
 
 impl Replica {
-    /// What is held.
+    /// The state that the replica holds, if any.
     #[must_use]
     pub fn summary(&self) -> Option<StateSummary> {
         *self.summary.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The rules of a world, if a state of it is held.
+    /// The specification of a chain, if the replica holds a state of it.
     #[must_use]
     pub fn spec(&self, world: WorldId) -> Option<Arc<ChainSpec>> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         held.as_ref().filter(|held| held.summary.state.world == world).map(|held| Arc::clone(&held.spec))
     }
 
-    /// A view of exactly this state, if it is the one that is held.
+    /// A view of exactly this state, if the replica holds it.
     #[must_use]
     pub fn view(&self, state: StateRef) -> Option<ReplicaView> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         held.as_ref().filter(|held| held.summary.state == state).map(|held| held.view.clone())
     }
 
-    /// A replica in a folder: it holds what it held when it was last there.
+    /// Opens the replica in a folder. It holds the state that it stored there last.
     ///
     /// # Errors
-    /// [`StoredError`] when the folder cannot be used. A database that is damaged is no error: it is
-    /// thrown away.
+    /// [`StoredError`] if the folder cannot be used. A damaged database is not an error: it is deleted.
     pub fn open(folder: &Path) -> Result<Self, StoredError> {
         let (stored, found) = Stored::open(folder)?;
         let replica = Self { stored: Some(Arc::new(stored)), ..Self::default() };
@@ -107,10 +107,10 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Begins to take a snapshot. A replica in a folder holds nothing until it is complete.
+    /// Starts to load a snapshot. A replica in a folder holds no state until the snapshot is complete.
     ///
     /// # Errors
-    /// [`StateError::Storage`] when the database fails.
+    /// [`StateError::Storage`] if the database fails.
     pub fn begin_filling(&self, ancestors: Vec<(u64, B256)>) -> Result<Filling, StateError> {
         let target = match &self.stored {
             None => Target::Memory(MemoryState::default()),
@@ -123,10 +123,10 @@ impl Replica {
         Ok(Filling::new(target, ancestors))
     }
 
-    /// Replaces everything by a snapshot, of another world perhaps.
+    /// Replaces the whole state by a snapshot, possibly of another chain.
     ///
     /// # Errors
-    /// [`StateError::Storage`] when the database fails.
+    /// [`StateError::Storage`] if the database fails.
     pub fn finish_filling(
         &self,
         summary: StateSummary,
@@ -146,7 +146,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Replaces everything by a state in memory, of another world perhaps.
+    /// Replaces the whole state by one in memory, possibly of another chain.
     pub fn replace(&self, summary: StateSummary, spec: ChainSpec, state: MemoryState) {
         self.hold(summary, spec, ReplicaView::new(Base::Memory(Arc::new(state))));
     }
@@ -157,7 +157,7 @@ impl Replica {
         let old = std::mem::replace(&mut *held, new);
         drop(held);
         self.tell(Some(summary));
-        // A large state takes its time to be dropped; nobody waits for it.
+        // Dropping a large state takes time, so it happens outside of the lock.
         drop(old);
     }
 
@@ -171,11 +171,11 @@ impl Replica {
         *self.summary.lock().unwrap_or_else(PoisonError::into_inner) = summary;
     }
 
-    /// Moves by one block.
+    /// Moves the replica by one block.
     ///
     /// # Errors
-    /// [`ReplicaError`]; the replica has not moved then, except when it has diverged or its database
-    /// fails: then it is given up, and holds nothing.
+    /// [`ReplicaError`]. The replica then holds its old state. But if it has diverged or its database
+    /// failed, it drops its state and holds none.
     pub fn apply(&self, delta: &Arc<Delta>) -> Result<StateSummary, ReplicaError> {
         let mut guard = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let at = guard.as_ref().map(|held| held.summary.state);
@@ -194,7 +194,7 @@ impl Replica {
             None => held.view.push(delta),
             Some(stored) => match stored.apply(delta, &summary, &held.spec) {
                 Ok(view) => held.view = view,
-                // What the database holds now is not known.
+                // The content of the database is now unknown.
                 Err(error) => {
                     *guard = None;
                     self.tell(None);
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn layers_and_folded_states_agree() {
-        // One replica is read all the time (layers pile up), the other never (all is folded).
+        // One replica is read all the time (its layers pile up), the other never (its layers are folded).
         let (layered, mut shadow) = replica();
         let (folded, _) = replica();
         let changes = [

@@ -1,8 +1,8 @@
-//! The replica's database: where a shard with a folder of its own keeps its state, so that a
-//! restart costs it a few deltas instead of a snapshot.
+//! The database in which a shard with its own folder stores its state. After a restart the shard needs
+//! only a few deltas instead of a snapshot.
 //!
-//! It is a copy of what the coordinator has: whatever is wrong with it, it is thrown away and
-//! fetched again. So commits are made durable only now and then.
+//! The database is a copy of the coordinator's data. If anything is wrong with it, the shard deletes it
+//! and fetches the state again. So only every few commits are made durable.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,25 +18,25 @@ use engine::StateError;
 use engine::replica_view::{Base, ReplicaView};
 use engine::store::{DiskState, StateCache, StateWriter, storage_error};
 
-/// The database's file in its folder.
+/// The name of the database's file in its folder.
 const FILE: &str = "replica.redb";
 
-/// The layout of the database; one of another layout is thrown away.
+/// The version of the database's layout. A database of another version is deleted.
 const FORMAT: u64 = 1;
 
-/// What the database holds: format, state, rules.
+/// The single values of the database: under [`HELD`] the format, the state and the chain specification.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("replica");
 
-/// The name of the only value in it.
+/// The key of the only value in [`META`].
 const HELD: &str = "held";
 
-/// Accounts in the flat cache; slots are four times as many.
+/// The number of accounts in the flat cache. It holds four times as many slots.
 const CACHED_ACCOUNTS: usize = 1 << 17;
 
-/// Bytes of the database's own page cache.
+/// The size of the database's own page cache, in bytes.
 const PAGE_CACHE: usize = 256 << 20;
 
-/// Every so many blocks one is made durable.
+/// One in this many blocks is committed durably.
 const DURABLE_EVERY: u64 = 16;
 
 /// Why a shard's folder cannot be used.
@@ -45,20 +45,20 @@ pub enum StoredError {
     /// The folder or its file cannot be used.
     #[error("{}: {source}", path.display())]
     Io {
-        /// Which.
+        /// The folder or file.
         path: PathBuf,
-        /// Why not.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Another process has it.
+    /// Another process has the database open.
     #[error("{} is in use by another process; give each shard a --data-dir of its own", .0.display())]
     Locked(PathBuf),
-    /// It cannot be read or written.
+    /// The database cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
 }
 
-/// The database.
+/// The database of one replica.
 #[derive(Debug)]
 pub(super) struct Stored {
     database: Database,
@@ -66,11 +66,11 @@ pub(super) struct Stored {
     applied: AtomicU64,
 }
 
-/// What a database was found to hold.
+/// The state and chain specification that a database holds, if any.
 pub(super) type Held = Option<(StateSummary, ChainSpec)>;
 
 impl Stored {
-    /// Opens the database in `folder`, or makes one.
+    /// Opens the database in `folder`, or creates one.
     pub(super) fn open(folder: &Path) -> Result<(Self, Held), StoredError> {
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -111,7 +111,7 @@ impl Stored {
         Ok((format == FORMAT).then_some((summary, spec)))
     }
 
-    /// The state as it is now.
+    /// A view of the current state.
     pub(super) fn view(&self) -> Result<ReplicaView, StateError> {
         self.view_of(self.cache.newest())
     }
@@ -134,7 +134,7 @@ impl Stored {
         transaction.commit().map_err(storage_error)
     }
 
-    /// Moves by one block.
+    /// Moves the state by one block.
     pub(super) fn apply(
         &self,
         delta: &Delta,
@@ -149,7 +149,7 @@ impl Stored {
         self.view_of(self.cache.advance(&delta.accounts))
     }
 
-    /// Forgets everything: a snapshot follows.
+    /// Deletes the whole state: a snapshot follows.
     pub(super) fn clear(&self) -> Result<(), StateError> {
         self.write(false, |transaction| {
             transaction.delete_table(META).map_err(storage_error)?;
@@ -160,7 +160,7 @@ impl Stored {
         Ok(())
     }
 
-    /// Adds part of a snapshot.
+    /// Adds one part of a snapshot.
     pub(super) fn fill(&self, chunk: &SnapshotChunk) -> Result<(), StateError> {
         self.write(false, |transaction| {
             let mut writer = StateWriter::open(transaction)?;
@@ -171,7 +171,7 @@ impl Stored {
         })
     }
 
-    /// The snapshot is complete.
+    /// Completes a snapshot: records its state and ancestors, and commits durably.
     pub(super) fn filled(
         &self,
         summary: &StateSummary,

@@ -1,4 +1,4 @@
-//! A replica in a folder against one in memory.
+//! Compares a replica in a folder with one in memory.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::sync::Arc;

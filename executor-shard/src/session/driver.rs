@@ -1,6 +1,7 @@
-//! Runs the session machine: a task that does what the machine says and tells it what came of it.
+//! Runs the session machine: a task that performs the machine's actions and reports their results to
+//! it.
 //!
-//! Calls are made in a set of their own, so a slow delivery never holds up a heartbeat.
+//! Calls run in a set of their own, so that a slow delivery never delays a heartbeat.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,19 +18,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::machine::{Accepted, Action, Session, SessionConfig};
 
-/// How long saying goodbye may take.
+/// The longest time for the call that announces the shard's leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
-/// What a session says of the shard, made by whoever knows.
+/// The messages that a session sends about the shard.
 pub trait SessionOptions: Send + Sync {
-    /// The request to join.
+    /// The request to join the fleet.
     fn register(&self) -> Register;
-    /// A heartbeat under the current term.
+    /// A heartbeat under the current epoch; `None` if the shard has not registered yet.
     fn heartbeat(&self) -> Option<Heartbeat>;
 }
 
-/// The session, shared by the task that drives it, the service that takes commands, and the slots
-/// that report.
+/// The session. The task that drives it, the service that receives commands, and the slots that report
+/// all share it.
 #[derive(Debug, Clone)]
 pub struct SessionHandle {
     shared: Arc<Shared>,
@@ -45,7 +46,7 @@ struct Shared {
 }
 
 impl SessionHandle {
-    /// A session that has not begun.
+    /// Creates a session that has not started.
     #[must_use]
     pub fn new(config: SessionConfig) -> Self {
         let shared = Shared {
@@ -66,51 +67,51 @@ impl SessionHandle {
         self.shared.started.elapsed()
     }
 
-    /// A look at the machine.
+    /// Reads from the machine under its lock.
     pub fn with<T>(&self, look: impl FnOnce(&Session) -> T) -> T {
         look(&self.machine())
     }
 
-    /// A command arrives.
+    /// Accepts or rejects an assignment that arrives.
     ///
     /// # Errors
-    /// [`Refusal`] saying why it is not taken.
+    /// [`Refusal`] with the reason.
     pub fn accept(&self, id: AssignmentId) -> Result<Accepted, Refusal> {
         let accepted = self.machine().accept(id);
         if matches!(accepted, Ok(Accepted::New)) {
-            // The next heartbeat is due sooner.
+            // The shard has work now, so the next heartbeat is due sooner.
             self.shared.changed.notify_one();
         }
         accepted
     }
 
-    /// A worker has finished an assignment.
+    /// Records the result of an assignment that a worker has finished.
     pub fn finished(&self, result: SubmitResult) {
         let now = self.now();
         self.machine().finished(result, now);
         self.shared.changed.notify_one();
     }
 
-    /// An accepted assignment is not going to be done.
+    /// Records that an accepted assignment was cancelled and has no result.
     pub fn dropped(&self, id: AssignmentId) {
         self.machine().dropped(id);
         self.shared.changed.notify_one();
     }
 
-    /// Begins to drain.
+    /// Starts the drain.
     pub fn drain(&self) {
         self.machine().drain();
         self.shared.changed.notify_one();
     }
 
-    /// Cancelled when the session has ended.
+    /// A token that is cancelled when the session has ended.
     #[must_use]
     pub fn left(&self) -> CancellationToken {
         self.shared.left.clone()
     }
 }
 
-/// What came of a call.
+/// The result of a call.
 enum Done {
     Registered(Result<Registered, PeerError>),
     Heartbeat(Result<(), PeerError>),
@@ -119,7 +120,7 @@ enum Done {
     Left,
 }
 
-/// The session was ended by the coordinator's refusal.
+/// The session ended because the coordinator rejected this shard for good.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct GaveUp(String);
@@ -127,7 +128,7 @@ pub struct GaveUp(String);
 /// Drives the session until it leaves, gives up, or is stopped.
 ///
 /// # Errors
-/// [`GaveUp`] when the coordinator refuses this shard for good.
+/// [`GaveUp`] if the coordinator rejects this shard for good.
 pub async fn run_session(
     handle: SessionHandle,
     coordinator: Arc<dyn CoordinatorEndpoint>,
@@ -170,7 +171,7 @@ pub async fn run_session(
             Some(done) = calls.join_next() => match done {
                 Ok(Done::Left) => return Ok(()),
                 Ok(done) => take_up(&handle, done),
-                // Its outcome is lost, so the machine would wait for it for ever.
+                // The call's outcome is lost, and the machine would wait for it for ever.
                 Err(error) => return Err(GaveUp(format!("a call of the session failed: {error}"))),
             },
         }
@@ -208,7 +209,7 @@ fn start(
         Action::Leave => {
             let leave = Leave { shard, incarnation, reason: "drained".into() };
             calls.spawn(async move {
-                // A coordinator that is away will notice by itself.
+                // If the coordinator is away, it will notice the shard's end by itself.
                 let _ = tokio::time::timeout(LEAVE_WITHIN, coordinator.leave(leave)).await;
                 Done::Left
             });
@@ -219,7 +220,7 @@ fn start(
 
 fn take_up(handle: &SessionHandle, done: Done) {
     let now = handle.now();
-    // The jitter's randomness: the clock's last digits differ between shards.
+    // The source of the jitter: the clock's last digits differ between shards.
     let random = (now.subsec_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut machine = handle.machine();
     match done {

@@ -1,5 +1,5 @@
-//! The session as a pure state machine: events in, actions out, time passed in. No clock, no
-//! I/O, no threads, no randomness of its own, so that a simulator runs the real thing.
+//! The session as a pure state machine: events and the time go in, actions come out. It has no clock,
+//! no I/O, no threads and no randomness of its own, so a simulator runs the same machine.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,65 +11,65 @@ use common::message::{Refusal, Registered, ResultReceipt, SubmitResult};
 use net::backoff::{BackoffPolicy, Delays};
 use net::retry::{EntryId, Outbox, SendOutcome};
 
-/// What a session is built from.
+/// The settings of a session.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionConfig {
-    /// Who this is.
+    /// The shard's id.
     pub shard: ShardId,
-    /// In which life.
+    /// The shard's incarnation.
     pub incarnation: Incarnation,
-    /// Assignments accepted and not yet delivered, at most.
+    /// The maximum number of assignments accepted and not yet delivered.
     pub queue_limit: usize,
-    /// Results under way at once, at most.
+    /// The maximum number of results in flight at once.
     pub parallel_sends: usize,
-    /// Silence of the coordinator after which it counts as away, until it says how long.
+    /// The silence after which the coordinator counts as away. The registration's answer replaces it.
     pub lost_after: Duration,
-    /// Delays between retries.
+    /// The delays between retries.
     pub backoff: BackoffPolicy,
 }
 
-/// What the driver has to do.
+/// An action that the driver must perform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Ask to join.
+    /// Send a request to join the fleet.
     Register,
-    /// Say that the shard lives.
+    /// Send a heartbeat.
     Heartbeat,
     /// Deliver a result.
     Submit(EntryId, Arc<SubmitResult>),
-    /// Say that nothing new is taken.
+    /// Announce that the shard takes no new work.
     AnnounceDraining,
-    /// Say goodbye, and end.
+    /// Announce that the shard leaves, then end the session.
     Leave,
-    /// End: there is no point in going on.
+    /// End the session: a retry would be pointless. The text is the reason.
     GiveUp(String),
 }
 
-/// A command was accepted.
+/// How a command was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
-    /// For the first time: do it.
+    /// The command is new: the shard must execute it.
     New,
-    /// Again: it is being done, or done.
+    /// The command is a repetition: its work runs or is done.
     Already,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Not registered; asks again at this time.
+    /// Not registered. The session sends the next request at `ask_at`.
     Away { ask_at: Duration },
-    /// Has asked.
+    /// The request to join is in flight.
     Asking,
-    /// Registered.
+    /// The session is registered.
     Joined,
-    /// Has said goodbye.
+    /// The session has ended.
     Left,
 }
 
-/// An idle shard's heartbeats are so many times as far apart, as far as the limit allows.
+/// The factor by which an idle shard's heartbeats are further apart, as far as the lost limit allows.
 const IDLE_BEATS: u32 = 3;
 
-/// The session.
+/// The state of a session.
 #[derive(Debug)]
 pub struct Session {
     config: SessionConfig,
@@ -78,7 +78,7 @@ pub struct Session {
     asking: Delays,
     beat_every: Duration,
     beat_at: Duration,
-    /// When the last heartbeat was answered.
+    /// The time when the last heartbeat was answered.
     beaten_at: Duration,
     beat_under_way: bool,
     heard_at: Duration,
@@ -92,7 +92,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that has not begun.
+    /// Creates a session that has not started.
     #[must_use]
     pub fn new(config: SessionConfig, now: Duration) -> Self {
         let mut outbox = Outbox::new(config.queue_limit.max(1), config.parallel_sends, config.backoff);
@@ -117,28 +117,28 @@ impl Session {
         }
     }
 
-    /// Whether the shard is part of a fleet.
+    /// Whether the shard is registered with the fleet.
     #[must_use]
     pub fn is_joined(&self) -> bool {
         self.phase == Phase::Joined
     }
 
-    /// The term under which it registered last.
+    /// The epoch under which the shard registered last; `None` before the first registration.
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         self.epoch
     }
 
-    /// Results not yet delivered.
+    /// The number of results that are not delivered yet.
     #[must_use]
     pub fn undelivered(&self) -> usize {
         self.outbox.len()
     }
 
-    /// Whether a command of this term is to be obeyed.
+    /// Checks that the shard may obey a command of this epoch.
     ///
     /// # Errors
-    /// [`Refusal::StaleEpoch`].
+    /// [`Refusal::StaleEpoch`] if it is older than the shard's.
     pub fn check_epoch(&self, got: Epoch) -> Result<(), Refusal> {
         match self.epoch {
             Some(current) if got < current => Err(Refusal::StaleEpoch { got, current }),
@@ -146,10 +146,10 @@ impl Session {
         }
     }
 
-    /// A command arrives.
+    /// Accepts or rejects an assignment that arrives.
     ///
     /// # Errors
-    /// [`Refusal`] saying why it is not taken.
+    /// [`Refusal`] with the reason.
     pub fn accept(&mut self, id: AssignmentId) -> Result<Accepted, Refusal> {
         if id.shard != self.config.shard || id.incarnation != self.config.incarnation {
             return Err(Refusal::WrongShard { shard: id.shard, incarnation: id.incarnation });
@@ -161,34 +161,34 @@ impl Session {
         if self.accepted.contains(&id) {
             return Ok(Accepted::Already);
         }
-        // A result keeps its place in the queue until it is delivered.
+        // A result occupies its place in the queue until it is delivered.
         if self.accepted.len() + self.outbox.len() >= self.config.queue_limit {
             return Err(Refusal::QueueFull { limit: self.config.queue_limit });
         }
         self.accepted.insert(id);
-        // Whoever has work is watched closely.
+        // The coordinator watches a busy shard closely.
         self.beat_at = self.beat_at.min(self.beaten_at + self.beat_every);
         Ok(Accepted::New)
     }
 
-    /// An accepted assignment is not going to be done: it was cancelled.
+    /// Records that an accepted assignment was cancelled and has no result.
     pub fn dropped(&mut self, id: AssignmentId) {
         self.accepted.remove(&id);
     }
 
-    /// A worker has finished an assignment.
+    /// Records the result of an assignment that a worker has finished.
     pub fn finished(&mut self, result: SubmitResult, now: Duration) {
-        // Cancelled meanwhile: nobody wants it.
+        // The assignment was cancelled meanwhile, so its result is not wanted.
         if !self.accepted.remove(&result.assignment) {
             return;
         }
-        // There is room: accepted and outbox share one bound.
+        // There is room: accepted work and the outbox share one limit.
         if let Err(full) = self.outbox.push(Arc::new(result), now) {
             self.fatal = Some(format!("a result has no place: {full}"));
         }
     }
 
-    /// The answer to [`Action::Register`].
+    /// Handles the answer to [`Action::Register`].
     pub fn registered(&mut self, answer: Result<Registered, PeerError>, now: Duration, random: u64) {
         match answer {
             Ok(registered) => {
@@ -209,8 +209,8 @@ impl Session {
         }
     }
 
-    /// The time between two heartbeats: an idle shard sends fewer, and never fewer than three within the
-    /// limit after which it counts as lost.
+    /// The time between two heartbeats. An idle shard sends fewer, but at least three within the limit
+    /// after which it counts as lost.
     fn pace(&self) -> Duration {
         if self.accepted.is_empty() && self.outbox.is_empty() {
             (self.beat_every * IDLE_BEATS).min(self.lost_after / IDLE_BEATS).max(self.beat_every)
@@ -219,7 +219,7 @@ impl Session {
         }
     }
 
-    /// The answer to [`Action::Heartbeat`].
+    /// Handles the answer to [`Action::Heartbeat`].
     pub fn heartbeat_done(&mut self, answer: Result<(), PeerError>, now: Duration, random: u64) {
         self.beat_under_way = false;
         self.beaten_at = now;
@@ -227,20 +227,20 @@ impl Session {
         match answer {
             Ok(()) => {
                 self.heard_at = now;
-                // A registration that lasts ends the pauses between those that do not.
+                // A registration that lasted resets the delays between attempts to register.
                 if now.saturating_sub(self.joined_at) > self.lost_after {
                     self.asking.reset();
                 }
             }
             Err(PeerError::NotRegistered(_)) => self.away(now, random),
-            // Refused for good: another process has taken this shard's place.
+            // Rejected for good: another process has taken this shard's place.
             Err(error) if !error.is_retryable() => self.fatal = Some(error.reason()),
             Err(_) if now.saturating_sub(self.heard_at) > self.lost_after => self.away(now, random),
             Err(_) => {}
         }
     }
 
-    /// What became of a delivery.
+    /// Handles the answer to a delivery.
     pub fn submitted(
         &mut self,
         entry: EntryId,
@@ -261,7 +261,8 @@ impl Session {
         }
     }
 
-    /// The coordinator is away, or does not know this shard: wait, and ask again.
+    /// Handles a coordinator that is away or does not know this shard: the session waits, then registers
+    /// again.
     fn away(&mut self, now: Duration, random: u64) {
         if self.phase == Phase::Joined {
             self.phase = Phase::Away { ask_at: now + self.asking.next(random) };
@@ -269,19 +270,18 @@ impl Session {
         }
     }
 
-    /// From now on nothing new is taken; what is held is finished and delivered, then the
-    /// session ends.
+    /// Starts the drain. The session takes no new work, finishes and delivers the accepted work, then ends.
     pub fn drain(&mut self) {
         self.draining = true;
     }
 
-    /// Whether the session is ending.
+    /// Whether the session is draining.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining
     }
 
-    /// What is to be done now.
+    /// Returns the actions that are due now.
     pub fn poll(&mut self, now: Duration) -> Vec<Action> {
         if let Some(reason) = self.fatal.take() {
             self.phase = Phase::Left;
@@ -320,7 +320,7 @@ impl Session {
         actions
     }
 
-    /// When [`Session::poll`] has something to do, if nothing happens before.
+    /// The time of the next action if no event comes before; `None` if only an event can cause one.
     #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
         match self.phase {
@@ -443,7 +443,9 @@ mod tests {
         let mut session = session();
         session.poll(ms(0));
         session.registered(Err(protocol()), ms(5), 0);
-        assert!(matches!(session.poll(ms(5)).as_slice(), [Action::GiveUp(reason)] if reason.contains("epoch")));
+        assert!(
+            matches!(session.poll(ms(5)).as_slice(), [Action::GiveUp(reason)] if reason.contains("epoch"))
+        );
 
         let mut session = joined();
         session.accept(assignment(1)).unwrap();

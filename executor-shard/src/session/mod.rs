@@ -1,6 +1,6 @@
-//! The session: a shard's side of its relation to the coordinator. It registers, sends
-//! heartbeats, accepts or refuses assignments, keeps finished results until they are delivered,
-//! waits when the coordinator is away, and takes its leave.
+//! The session: the shard's side of its relation to the coordinator. It registers, sends heartbeats,
+//! accepts or rejects assignments, stores finished results until they are delivered, waits while the
+//! coordinator is away, and leaves the fleet.
 
 mod driver;
 mod machine;

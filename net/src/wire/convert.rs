@@ -1,5 +1,5 @@
-//! Identifiers and small messages, between their wire form and their types. A peer is hostile:
-//! every length is checked.
+//! Conversion of identifiers and small messages between their wire form and their types. A peer may be
+//! hostile, so every length is checked.
 
 use std::time::Duration;
 
@@ -41,13 +41,13 @@ pub(super) fn epoch_from(epoch: Option<v1::Epoch>) -> Result<Epoch, Malformed> {
     Ok(Epoch { number: epoch.number, instance: epoch.instance })
 }
 
-/// A term as it travels.
+/// The wire form of an epoch.
 #[must_use]
 pub fn epoch_message(epoch: Epoch) -> v1::Epoch {
     epoch_to(epoch)
 }
 
-/// A state with its digest as it travels.
+/// The wire form of a state with its digest.
 #[must_use]
 pub fn summary_message(summary: StateSummary) -> v1::StateSummary {
     summary_to(summary)
@@ -115,7 +115,7 @@ pub(super) fn register_to(register: Register) -> v1::RegisterRequest {
     }
 }
 
-/// The longest text that a peer may call itself by.
+/// The longest name or other text that a peer may send about itself, in bytes.
 const MAX_TEXT: usize = 512;
 
 pub(super) fn register_from(request: v1::RegisterRequest) -> Result<Register, Malformed> {
@@ -165,7 +165,7 @@ pub(super) fn heartbeat_to(heartbeat: Heartbeat) -> v1::HeartbeatRequest {
     }
 }
 
-/// More slots than any machine has cores.
+/// The maximum number of slots in a heartbeat, more than any machine has cores.
 const MAX_SLOTS: usize = 4096;
 
 pub(super) fn heartbeat_from(request: v1::HeartbeatRequest) -> Result<Heartbeat, Malformed> {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     proptest! {
-        // Law: what goes onto the wire comes off it unchanged.
+        // Law: a value converted to its wire form and back is unchanged.
         #[test]
         fn heartbeats_survive_the_wire(assignment in assignment(), index: u32, height: u64, digest: [u8; 32]) {
             let state = StateRef { world: WorldId(B256::new(digest)), height: Height(height), block_hash: B256::new(digest) };

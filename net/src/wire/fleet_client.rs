@@ -1,4 +1,4 @@
-//! A coordinator across the network, as its shards see it.
+//! The gRPC client through which a shard calls its coordinator.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::shard_client::{encode, within};
 use super::status::from_status;
 use crate::limits::{MAX_MESSAGE_BYTES, PeerLimits};
 
-/// Whose result is to arrive damaged.
+/// Selects the assignments whose results will arrive damaged, for fault tests.
 pub type Damage = Arc<dyn Fn(&AssignmentId) -> bool + Send + Sync>;
 
 /// A coordinator behind a channel.
@@ -38,7 +38,7 @@ impl std::fmt::Debug for FleetClient {
 }
 
 impl FleetClient {
-    /// Speaks to the coordinator at the other end of `channel`.
+    /// Creates a client for the coordinator at the other end of `channel`.
     #[must_use]
     pub fn new(channel: Channel, limits: PeerLimits) -> Self {
         let client = Client::new(channel)
@@ -47,7 +47,7 @@ impl FleetClient {
         Self { client, limits, damage: None }
     }
 
-    /// For drills: has results damaged after their digest was taken.
+    /// For fault tests: damages selected results after their digest was computed.
     #[must_use]
     pub fn with_damage(self, damage: Damage) -> Self {
         Self { damage: Some(damage), ..self }

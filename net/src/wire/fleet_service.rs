@@ -1,4 +1,4 @@
-//! A coordinator's endpoint for shards, offered to the network.
+//! The gRPC service through which shards call a coordinator's endpoint.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,10 +20,11 @@ use super::status::to_status;
 use crate::bounded::BoundedExecutor;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_RESULT_BYTES};
 
-/// Results larger than this are decoded on a blocking thread, not on a worker of the runtime.
+/// Results larger than this, in bytes, are decoded on a blocking thread, not on a worker of the
+/// runtime.
 const DECODE_INLINE_BYTES: usize = 256 << 10;
 
-/// Large results decoded at once.
+/// The maximum number of large results decoded at once.
 const DECODE_AT_ONCE: usize = 4;
 
 /// The gRPC service over a coordinator's endpoint.
@@ -39,7 +40,7 @@ struct Service {
     decoding: BoundedExecutor,
 }
 
-/// The longest reason that a shard may give for leaving.
+/// The longest reason, in characters, that a shard may give for leaving; the rest is cut off.
 const MAX_REASON: usize = 1024;
 
 fn answer<T>(result: Result<T, PeerError>) -> Result<Response<T>, Status> {
@@ -79,7 +80,8 @@ impl Fleet for Service {
         request: Request<Streaming<v1::PayloadChunk>>,
     ) -> Result<Response<v1::SubmitReply>, Status> {
         let payload = match payload::receive(&mut request.into_inner(), MAX_RESULT_BYTES).await {
-            // The work must not wait for a result that will never be sound: it has failed.
+            // No sound result will come for this work. Report a failure, so that the work does not wait for
+            // one.
             Err(PayloadError::Damaged { assignment: Some(assignment) }) => {
                 let digest = [0; 32];
                 Payload { bytes: Bytes::new(), digest, epoch: None, assignment: Some(assignment) }

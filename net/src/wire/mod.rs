@@ -1,4 +1,4 @@
-//! The gRPC adapters of the two endpoint traits: a client that implements the trait, and a
+//! The gRPC adapters of the two endpoint traits: for each a client that implements the trait, and a
 //! service that offers an implementation to the network.
 
 mod convert;

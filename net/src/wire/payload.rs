@@ -1,5 +1,5 @@
-//! Payloads: values of any size, announced with size and digest, sent in chunks, checked before
-//! anything is allocated or decoded.
+//! Payloads: values of any size, announced with size and digest and sent in chunks. The receiver checks
+//! them before it allocates or decodes.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use tonic::Status;
 
 use crate::limits::CHUNK_BYTES;
 
-/// A received payload: complete, and its digest right.
+/// A complete received payload whose digest is right.
 #[derive(Debug, Clone)]
 pub struct Payload {
     /// The bytes.
     pub bytes: Bytes,
     /// Their digest.
     pub digest: [u8; 32],
-    /// The sender's term, where one was sent.
+    /// The sender's epoch, if the sender stated one.
     pub epoch: Option<Epoch>,
-    /// The assignment that it answers, where one was sent.
+    /// The assignment to which the payload belongs, if the sender stated one.
     pub assignment: Option<Assignment>,
 }
 
-/// Why a payload cannot be taken.
+/// Why a payload is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum PayloadError {
-    /// The stream broke.
+    /// The stream broke off.
     #[error("the transfer broke off: {0}")]
     Broken(Box<Status>),
     /// The first chunk carries no header.
     #[error("the first chunk has no header")]
     NoHeader,
-    /// Larger than the limit.
+    /// The announced size is above the limit.
     #[error("the payload is {size} bytes long, more than the limit of {limit}")]
     TooLarge {
         /// The announced size.
@@ -41,21 +41,21 @@ pub enum PayloadError {
         /// The limit.
         limit: usize,
     },
-    /// More or fewer bytes than announced.
+    /// The number of bytes differs from the announced one.
     #[error("the payload has {got} bytes, {announced} were announced")]
     WrongSize {
         /// The announced size.
         announced: u64,
-        /// How many came.
+        /// The number of bytes received.
         got: usize,
     },
-    /// The digest differs.
+    /// The digest differs from the announced one.
     #[error("the payload is damaged: its digest differs from the announced one")]
     Damaged {
-        /// The assignment that it answers, where one was sent.
+        /// The assignment to which the payload belongs, if the sender stated one.
         assignment: Option<Assignment>,
     },
-    /// It took too long.
+    /// The payload did not arrive in time.
     #[error("the payload did not arrive within {0:?}")]
     TooSlow(Duration),
 }
@@ -89,14 +89,14 @@ pub fn chunks(
     })
 }
 
-/// How long a payload may take to arrive.
+/// The longest time that a payload may take to arrive.
 const RECEIVE_WITHIN: Duration = Duration::from_secs(120);
 
-/// Reassembles a payload of at most `limit` bytes and checks size and digest, within a bounded
-/// time.
+/// Reassembles a payload of at most `limit` bytes within a limited time, and checks its size and
+/// digest.
 ///
 /// # Errors
-/// [`PayloadError`] saying what is wrong with it.
+/// [`PayloadError`] with the reason for the rejection.
 pub async fn receive<S>(stream: &mut S, limit: usize) -> Result<Payload, PayloadError>
 where
     S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
@@ -120,12 +120,12 @@ where
     let bytes = if first.data.len() == size {
         first.data
     } else {
-        // Grows with what arrives, not with what was announced.
+        // The buffer grows with the received bytes, not with the announced size.
         let mut bytes = BytesMut::from(first.data.as_ref());
         while bytes.len() < size {
             let Some(chunk) = stream.next().await else { return Err(wrong_size(bytes.len())) };
             let data = chunk.map_err(broken)?.data;
-            // Empty chunks would go on for ever.
+            // Without this check a peer could send empty chunks for ever.
             if data.is_empty() {
                 return Err(wrong_size(bytes.len()));
             }
@@ -143,7 +143,7 @@ where
     Ok(Payload { bytes, digest: digest.0, epoch: header.epoch, assignment: header.assignment })
 }
 
-/// Decodes a payload whose digest was checked on receipt.
+/// Decodes a payload whose digest was checked when it arrived.
 pub(super) fn decode<T: serde::de::DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Status> {
     codec::decode(what, bytes, codec::MAX_PAYLOAD_BYTES)
         .map_err(|error| Status::invalid_argument(error.to_string()))

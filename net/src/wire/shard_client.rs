@@ -1,4 +1,4 @@
-//! A shard across the network, as its coordinator sees it.
+//! The gRPC client through which a coordinator calls a shard.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use super::payload::chunks;
 use super::status::from_status;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, PeerLimits};
 
-/// An idle shard's pings are so many times as far apart, as far as the limit allows.
+/// The factor by which an idle shard's pings are further apart, as far as the lost limit allows.
 const IDLE_PINGS: u32 = 3;
 
 /// A shard behind a channel.
@@ -33,12 +33,12 @@ const IDLE_PINGS: u32 = 3;
 pub struct ShardClient {
     client: ExecutorShardClient<Channel>,
     limits: PeerLimits,
-    /// When it was last given work.
+    /// The time of the last command that gave the shard work.
     used_at: Arc<Mutex<Option<Instant>>>,
 }
 
 impl ShardClient {
-    /// Speaks to the shard at the other end of `channel`.
+    /// Creates a client for the shard at the other end of `channel`.
     #[must_use]
     pub fn new(channel: Channel, limits: PeerLimits) -> Self {
         let client = ExecutorShardClient::new(channel)
@@ -47,17 +47,17 @@ impl ShardClient {
         Self { client, limits, used_at: Arc::default() }
     }
 
-    /// Asks the shard who it is.
+    /// Asks the shard for its identity.
     ///
     /// # Errors
-    /// [`PeerError`] when it does not answer.
+    /// [`PeerError`] if the shard does not answer.
     pub async fn node_info(&self) -> Result<v1::NodeInfoReply, PeerError> {
         let mut client = self.client.clone();
         within(self.limits.call, client.node_info(v1::NodeInfoRequest {})).await
     }
 }
 
-/// Waits for an answer for a bounded time.
+/// Waits for an answer for at most `limit`.
 pub(super) async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
@@ -158,10 +158,10 @@ impl ShardClient {
         if idle { (beat * IDLE_PINGS).min(lost_after / IDLE_PINGS).max(beat) } else { beat }
     }
 
-    /// Pings over one stream. Its end tells at once that the connection is gone, silence that the
-    /// shard is frozen or cut off.
+    /// Sends pings over one stream. The end of the stream shows at once that the connection is lost;
+    /// silence shows that the shard is frozen or cut off.
     async fn watch(&self) -> Result<std::convert::Infallible, PeerError> {
-        // One ping under way at a time: the queue never holds more.
+        // One ping is in flight at a time, so the queue never holds more.
         let (pings, queue) = mpsc::channel(1);
         let mut client = self.client.clone();
         let first = v1::PingMessage { sequence: 0 };
@@ -173,7 +173,7 @@ impl ShardClient {
         loop {
             let silence = PeerError::Unreachable(format!("no pong for {:?}", self.limits.lost_after));
             let answer = match timeout(self.limits.lost_after, pongs.message()).await {
-                // After an absence of this process itself the pong may lie there unread.
+                // If this process itself was suspended, the pong may already be there unread.
                 Err(_) => timeout(self.limits.beat, pongs.message()).await,
                 answer => answer,
             };
@@ -186,7 +186,7 @@ impl ShardClient {
                 }
                 Ok(Ok(Some(_))) => {}
             }
-            // Between two pings the stream is watched too: its end must be noticed at once.
+            // Watches the stream between two pings too: its end must be noticed at once.
             let pause = Instant::now() + self.pause();
             match tokio::time::timeout_at(pause, pongs.message()).await {
                 Err(_) => {}

@@ -1,4 +1,4 @@
-//! A shard's endpoint offered to the network.
+//! The gRPC service through which a coordinator calls a shard's endpoint.
 
 use std::sync::Arc;
 
@@ -17,18 +17,18 @@ use super::payload::{self, decode};
 use super::status::to_status;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
 
-/// Who a shard is, for those who ask.
+/// A shard's identity, returned by the `NodeInfo` call.
 #[derive(Debug, Clone)]
 pub struct NodeIdentity {
-    /// Its id.
+    /// The shard's id.
     pub shard: ShardId,
-    /// Its life.
+    /// The shard's incarnation.
     pub incarnation: Incarnation,
-    /// Its worker threads.
+    /// The number of its worker threads.
     pub slots: u16,
-    /// Its build.
+    /// The version of its build.
     pub build: String,
-    /// Its engine.
+    /// The version of its engine.
     pub engine: String,
 }
 
@@ -48,7 +48,7 @@ struct Service {
     identity: NodeIdentity,
 }
 
-/// A refusal is an answer, anything else a status.
+/// Encodes a shard's refusal as an answer. Any other error becomes a status.
 fn refusal(error: PeerError) -> Result<Bytes, Status> {
     match error {
         PeerError::Command(refusal) => codec::encode("refusal", &refusal, MAX_MESSAGE_BYTES)
@@ -76,7 +76,7 @@ fn state_reply(result: Result<StateSummary, PeerError>) -> Result<Response<v1::S
 
 #[tonic::async_trait]
 impl ExecutorShard for Service {
-    /// The pings themselves, sent back as they come: no task, nothing to forget.
+    /// Sends the received pings straight back: this needs no task and no cleanup.
     type PingStream = Streaming<v1::PingMessage>;
 
     async fn execute_block(

@@ -1,9 +1,9 @@
-//! gRPC status codes against the errors of the endpoint traits.
+//! Conversion between gRPC status codes and the errors of the endpoint traits.
 
 use common::endpoint::PeerError;
 use tonic::{Code, Status};
 
-/// What a status means to the caller.
+/// Converts a status to the caller's error.
 #[must_use]
 pub fn from_status(status: &Status) -> PeerError {
     let text = if status.message().is_empty() {
@@ -12,7 +12,7 @@ pub fn from_status(status: &Status) -> PeerError {
         status.message().to_owned()
     };
     match status.code() {
-        // The last two are also what the transport says of a broken connection.
+        // The transport also reports `Internal` and `DataLoss` for a broken connection.
         Code::Unavailable
         | Code::DeadlineExceeded
         | Code::Cancelled
@@ -26,7 +26,7 @@ pub fn from_status(status: &Status) -> PeerError {
     }
 }
 
-/// An endpoint's error as a status.
+/// Converts an endpoint's error to a status.
 #[must_use]
 pub fn to_status(error: &PeerError) -> Status {
     let code = match error {

@@ -1,19 +1,18 @@
 //! Owns every tokio task and every OS thread of a process, by name and policy.
 //!
-//! What is started through a [`SupervisorHandle`] has a consequence when it ends: a critical task
-//! takes the process down, a restarting one is started again within limits and then takes it down,
-//! a job is logged when it failed. So a process is at work or on its way out, never alive and doing
-//! nothing.
+//! The end of each task has a consequence, which its policy decides. A critical task ends the process.
+//! A restarting task is started again within limits; beyond them it ends the process. A failed job is
+//! logged. So a process either works or shuts down, and never stays alive without doing its work.
 //!
-//! It is deliberately not a scheduler, not a place for messages between tasks, and it exits nothing:
-//! it reports, and `main` returns the [`Exit`].
+//! The supervisor is deliberately not a scheduler and carries no messages between tasks. It does not
+//! exit the process: it reports, and `main` returns the [`Exit`].
 //!
-//! Invariants: no handle of a task or thread is dropped while it runs (except a straggler's, after
-//! the grace period); the shutdown token is cancelled before a failure becomes visible; nobody but
-//! the supervisor can cancel it. Panics are seen only under `panic = "unwind"`.
+//! Invariants: no handle of a task or thread is dropped while the task runs (except a straggler's,
+//! after the grace period). The shutdown token is cancelled before a failure becomes visible. Only the
+//! supervisor can cancel it. Panics are caught only under `panic = "unwind"`.
 //!
-//! A task stuck in a blocking call cannot be aborted and holds up the drop of the runtime, so `main`
-//! ends its runtime with `Runtime::shutdown_background` after the drain.
+//! A task stuck in a blocking call cannot be aborted and delays the drop of the runtime. So `main` ends
+//! its runtime with `Runtime::shutdown_background` after the drain.
 
 mod registry;
 mod restart;
@@ -46,30 +45,30 @@ pub use self::task::SupervisorHandle;
 pub enum Outcome {
     /// The process was asked to stop.
     Stopped(StopReason),
-    /// Something critical ended; shutdown has begun.
+    /// A critical task or thread ended, and shutdown has begun.
     Failed(Failure),
 }
 
-/// How the drain went.
+/// The result of the drain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "the process's exit code is in here"]
 pub struct Drained {
-    /// The names of tasks and threads that had not ended when the drain did.
+    /// The names of the tasks and threads that were still running when the drain ended.
     pub stragglers: Vec<String>,
     /// The first critical failure, before or during the drain.
     pub failure: Option<Failure>,
-    /// What cut the drain short, if it was.
+    /// What cut the drain short, if anything did.
     pub interrupted: Option<StopReason>,
 }
 
 impl Drained {
-    /// Whether all ended in time and nothing critical failed.
+    /// Whether every task ended in time and no critical one failed.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.exit() == Exit::Clean
     }
 
-    /// What the process is to exit with. A failure outweighs a late drain.
+    /// The exit code for the process. A failure takes precedence over a late drain.
     #[must_use]
     pub fn exit(&self) -> Exit {
         if self.failure.is_some() {
@@ -85,15 +84,15 @@ impl Drained {
 /// The exit codes of all our processes. 2 is left to clap, which uses it for a bad command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: asked to stop, and everything ended in time.
+    /// 0: the process was asked to stop, and every task ended in time.
     Clean,
-    /// 1: it could not start, or something critical ended.
+    /// 1: the process could not start, or a critical task ended.
     Failed,
-    /// 3: asked to stop, but something had not ended when the grace period had (or a second signal
-    /// came). Work may have been cut off.
+    /// 3: the process was asked to stop, but a task was still running at the end of the grace period (or at
+    /// a second signal). Its work may be incomplete.
     DrainedLate,
-    /// 141: the reader of standard output has gone, for example `head -1` after its line. What shells
-    /// see of a program that SIGPIPE ends (128 + 13).
+    /// 141: the reader of standard output closed it, for example `head -1` after its line. Shells report
+    /// the same code for a program that SIGPIPE ends (128 + 13).
     OutputClosed,
 }
 
@@ -116,8 +115,8 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Owns the tasks and threads of one process. Dropped without a drain, it cancels the token and
-/// aborts every task.
+/// Owns the tasks and threads of one process. If it is dropped without a drain, it cancels the token
+/// and aborts every task.
 #[derive(Debug)]
 #[must_use = "dropping the supervisor aborts its tasks"]
 pub struct Supervisor {
@@ -125,8 +124,9 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor whose log lines carry `name`. To be called within a tokio runtime, whose handle it
-    /// keeps so that threads outside can spawn too; without one, each spawn looks for the caller's.
+    /// Creates a supervisor whose log lines carry `name`. Call it within a tokio runtime: the supervisor
+    /// keeps that runtime's handle so that other threads can spawn too. Without one, each spawn uses the
+    /// caller's runtime.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -140,15 +140,15 @@ impl Supervisor {
         }
     }
 
-    /// A handle to spawn with; any number may exist.
+    /// Returns a handle that spawns tasks and threads. Any number of handles may exist.
     #[must_use]
     pub fn handle(&self) -> SupervisorHandle {
         SupervisorHandle::new(self.shared.clone())
     }
 
-    /// Waits until `stop` asks to stop or something critical has ended, whichever is first; a
-    /// failure from before the call counts. Tasks go on until [`drain`](Self::drain), except after a
-    /// failure, which has cancelled the shutdown token already. Cancel safe.
+    /// Waits until `stop` resolves or a critical task ends, whichever is first. A failure before the call
+    /// counts too. Tasks go on until [`drain`](Self::drain), except after a failure, which has already
+    /// cancelled the shutdown token. Cancel safe.
     pub async fn run_until_stopped(&self, stop: impl Future<Output = StopReason>) -> Outcome {
         let supervisor = &*self.shared.name;
         tokio::select! {
@@ -161,10 +161,10 @@ impl Supervisor {
         }
     }
 
-    /// Cancels the shutdown token and waits until all tasks and threads have ended, the grace period
-    /// has, or `again` (a second signal) resolves. Tasks that have not ended by then are aborted,
-    /// threads left behind, and both named in the report. `again` must not resolve for a reason that
-    /// holds already, such as a parent that is gone.
+    /// Cancels the shutdown token and waits until all tasks and threads have ended, the grace period is
+    /// over, or `again` (a second signal) resolves. Then it aborts the remaining tasks, leaves the
+    /// remaining threads behind, and names both in the report. `again` must not resolve for a reason that
+    /// already holds, such as a parent that has ended.
     pub async fn drain(self, grace: Duration, again: impl Future<Output = StopReason>) -> Drained {
         let shared = &*self.shared;
         let supervisor = &*shared.name;
@@ -181,7 +181,7 @@ impl Supervisor {
         }
         let mut tasks = std::mem::take(&mut *lock(&shared.tasks));
         if stragglers.is_empty() {
-            // All have settled, so each is at its last instruction.
+            // All tasks have settled, so each is at its last instruction.
             while tasks.join_next().await.is_some() {}
         }
         for task in &stragglers {
@@ -197,21 +197,23 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         self.shared.close();
         self.shared.stop.cancel();
-        // The tasks hold the state that holds the set, so it is emptied by hand. Dropping it aborts.
+        // The tasks hold the state that holds the set, so the set must be emptied explicitly. Dropping it
+        // aborts the tasks.
         let tasks = std::mem::take(&mut *lock(&self.shared.tasks));
         drop(tasks);
     }
 }
 
-/// What the supervisor and its handles share.
+/// The state that the supervisor and its handles share.
 struct Shared {
     name: Arc<str>,
     runtime: Option<Handle>,
     stop: CancellationToken,
-    /// Something in the registry has changed.
+    /// Notified after every change of the registry.
     changed: Notify,
     registry: Mutex<Registry>,
-    /// Never locked while the registry is: spawning may drop a future, which settles.
+    /// Never lock this while holding the registry: spawning may drop a future, and its `Watch` then locks
+    /// the registry.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -222,10 +224,10 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Waits until `check` finds something in the registry.
+    /// Waits until `check` returns a value for the registry.
     async fn until<T>(&self, check: impl Fn(&Registry) -> Option<T>) -> T {
         loop {
-            // Created before the check: a change after it is not missed.
+            // Created before the check, so that a change after the check is not missed.
             let changed = self.changed.notified();
             let found = check(&lock(&self.registry));
             if let Some(found) = found {
@@ -235,7 +237,7 @@ impl Shared {
         }
     }
 
-    /// Records an end and lets its consequence happen.
+    /// Records the end of a task and applies its consequence.
     fn settle(&self, id: u64, task: &str, end: End) {
         let supervisor = &*self.name;
         let (consequence, stopping) = {
@@ -257,7 +259,7 @@ impl Shared {
         self.changed.notify_waiters();
     }
 
-    /// Ends all admission; who still runs, and what failed first.
+    /// Stops admitting tasks. Returns the names of those still running, and the first failure.
     fn close(&self) -> (Vec<String>, Option<Failure>) {
         let mut registry = lock(&self.registry);
         registry.close();
@@ -265,7 +267,7 @@ impl Shared {
     }
 }
 
-/// Locks; a panic elsewhere while the lock was held has left nothing half done.
+/// Locks a mutex and ignores poisoning: a panic under the lock leaves no half-finished change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,8 @@
-//! What the supervisor knows about every task and thread, and what the end of one means.
+//! The supervisor's record of every task and thread, and the consequence of each end.
 //!
-//! Plain data and a pure decision ([`Registry::settle`]). It starts nothing, logs nothing and knows
-//! no clock. Invariant: the first failure is kept, later ones do not replace it.
+//! This module is plain data and a pure decision ([`Registry::settle`]). It starts nothing, logs
+//! nothing and knows no clock. Invariant: the registry keeps the first failure, and later ones do not
+//! replace it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,14 +10,14 @@ use std::sync::Arc;
 
 use super::restart::Restart;
 
-/// What the end of a task means for the process.
+/// The consequence that a task's end has for the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// Its end before shutdown, however it comes, ends the process.
+    /// Any end before shutdown ends the process, with or without an error.
     Critical,
-    /// It is started again, within limits; beyond them it is critical.
+    /// The supervisor starts it again, within limits. Beyond them its end is critical.
     Restart(Restart),
-    /// It may end. A failure is logged and counted and has no further consequence.
+    /// It may end at any time. A failure is logged and counted and has no further consequence.
     Job,
 }
 
@@ -32,7 +33,7 @@ impl Policy {
     }
 }
 
-/// What carries the work.
+/// The carrier of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskKind {
     /// A tokio task.
@@ -58,16 +59,16 @@ impl fmt::Display for TaskKind {
     }
 }
 
-/// Where a task is in its life.
+/// The state of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskState {
-    /// At work.
+    /// The task runs.
     Running,
-    /// Ended, and waiting to be started again.
+    /// The task ended and waits for its restart.
     BackingOff,
-    /// Ended as it should: after shutdown had begun.
+    /// The task ended as expected: after shutdown had begun.
     Ended,
-    /// Ended as it should not have.
+    /// The task ended before shutdown, or with an error.
     Failed,
 }
 
@@ -88,18 +89,19 @@ impl TaskState {
     }
 }
 
-/// One task or thread, for metrics. Jobs are listed while they run, the others for ever.
+/// The status of one task or thread, for metrics. Jobs are listed only while they run, the others until
+/// the process exits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskStatus {
-    /// Its name; several jobs may share one.
+    /// The task's name. Several jobs may share one.
     pub name: Arc<str>,
-    /// Task or thread.
+    /// Whether it is a tokio task or a thread.
     pub kind: TaskKind,
-    /// What its end means.
+    /// The consequence of its end.
     pub policy: Policy,
-    /// Where it is in its life.
+    /// Its current state.
     pub state: TaskState,
-    /// How often it has been started again.
+    /// The number of restarts so far.
     pub restarts: u32,
 }
 
@@ -109,13 +111,13 @@ pub enum End {
     /// It returned without an error.
     #[error("returned before shutdown")]
     Returned,
-    /// It returned an error, here with all its causes.
+    /// It returned an error; the text includes all its causes.
     #[error("failed: {0}")]
     Failed(String),
     /// It panicked with this message.
     #[error("panicked: {0}")]
     Panicked(String),
-    /// Its future was dropped before it was done, as by a runtime that shuts down.
+    /// Its future was dropped before it was done, for example by a runtime that shuts down.
     #[error("was dropped before it was done")]
     Dropped,
     /// It never ran.
@@ -131,30 +133,30 @@ pub enum End {
     },
 }
 
-/// The end of a task that ends the process.
+/// The end of a critical task: it ends the process.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} `{name}` {end}")]
 pub struct Failure {
-    /// Whose end it was.
+    /// The name of the task or thread.
     pub name: Arc<str>,
-    /// Task or thread.
+    /// Whether it is a tokio task or a thread.
     pub kind: TaskKind,
     /// How it ended.
     pub end: End,
 }
 
-/// What follows from an end.
+/// The consequence of an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Consequence {
-    /// Nothing.
+    /// No consequence.
     None,
-    /// To be logged.
+    /// The end must be logged.
     JobFailed,
-    /// The process is to shut down, with failure.
+    /// The process must shut down, with this failure.
     Shutdown(Failure),
 }
 
-/// All tasks and threads, by an id of their own.
+/// All tasks and threads, each under a unique id.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     next_id: u64,
@@ -165,7 +167,7 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// Enters a task as running; none once the drain is over.
+    /// Enters a task as running and returns its id; `None` once the drain is over.
     pub(super) fn admit(&mut self, name: Arc<str>, kind: TaskKind, policy: Policy) -> Option<u64> {
         if self.closed {
             return None;
@@ -177,14 +179,14 @@ impl Registry {
         Some(id)
     }
 
-    /// Notes that a task waits for its restart.
+    /// Records that a task waits for its restart.
     pub(super) fn back_off(&mut self, id: u64) {
         if let Some(status) = self.entries.get_mut(&id) {
             status.state = TaskState::BackingOff;
         }
     }
 
-    /// Notes that a task has been started again.
+    /// Records that a task has been started again.
     pub(super) fn restarted(&mut self, id: u64) {
         if let Some(status) = self.entries.get_mut(&id) {
             status.state = TaskState::Running;
@@ -192,8 +194,8 @@ impl Registry {
         }
     }
 
-    /// Decides what the end of a task means. While `stopping`, returning (or being dropped) is what
-    /// a critical task should do; an error or a panic is a failure even then.
+    /// Decides the consequence of a task's end. While `stopping`, a critical task should return (or be
+    /// dropped); an error or a panic is a failure even then.
     pub(super) fn settle(&mut self, id: u64, end: End, stopping: bool) -> Consequence {
         let Some(status) = self.entries.get_mut(&id) else { return Consequence::None };
         let expected = self.closed || (stopping && matches!(end, End::Returned | End::Dropped));
@@ -215,28 +217,28 @@ impl Registry {
         Consequence::Shutdown(failure)
     }
 
-    /// The first failure.
+    /// The first failure, if any.
     pub(super) fn failure(&self) -> Option<Failure> {
         self.failure.clone()
     }
 
-    /// How many jobs have failed.
+    /// The number of jobs that have failed.
     pub(super) fn failed_jobs(&self) -> u64 {
         self.failed_jobs
     }
 
-    /// The names of those that have not ended.
+    /// The names of the tasks that have not ended.
     pub(super) fn live(&self) -> Vec<String> {
         let live = self.entries.values().filter(|status| status.state.is_live());
         live.map(|status| status.name.to_string()).collect()
     }
 
-    /// Whether all have ended.
+    /// Whether every task has ended.
     pub(super) fn is_idle(&self) -> bool {
         !self.entries.values().any(|status| status.state.is_live())
     }
 
-    /// Admits nobody from now on, and gives no end a meaning any more.
+    /// Closes the registry: it admits no task any more, and later ends have no consequence.
     pub(super) fn close(&mut self) {
         self.closed = true;
     }

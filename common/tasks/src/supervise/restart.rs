@@ -1,13 +1,13 @@
-//! When a task that ended may be started again: a sliding window and a doubling, capped delay.
+//! Decides when an ended task may start again: a sliding window and a doubling, capped delay.
 //!
-//! A pure decision. It knows no clock (times come in as durations since some fixed start), starts
-//! nothing and waits for nothing. Invariant: a task that ends at once every time is given up after
-//! exactly `limit` restarts; settings under which it would be restarted for ever cannot be built.
+//! The decision is pure: it knows no clock (times come in as durations since a fixed start), starts no
+//! task and does not wait. Invariant: a task that always ends at once is given up after exactly `limit`
+//! restarts. Settings that would restart it for ever cannot be built.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The most restarts within one window that can be asked for.
+/// The greatest restart limit that a [`Restart`] may have.
 pub const MAX_RESTART_LIMIT: u32 = 1000;
 
 /// A delay that doubles from `first` and never exceeds `cap`.
@@ -18,10 +18,10 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// A backoff from `first` up to `cap`.
+    /// Creates a backoff from `first` up to `cap`.
     ///
     /// # Errors
-    /// When `first` is zero or greater than `cap`.
+    /// An error if `first` is zero or greater than `cap`.
     pub fn new(first: Duration, cap: Duration) -> Result<Self, RestartError> {
         if first.is_zero() {
             return Err(RestartError::ZeroDelay);
@@ -32,7 +32,7 @@ impl Backoff {
         Ok(Self { first, cap })
     }
 
-    /// The delay after `before` earlier ones.
+    /// The delay that follows `before` earlier delays.
     #[must_use]
     pub fn delay(&self, before: u32) -> Duration {
         let factor = 2u32.checked_pow(before).unwrap_or(u32::MAX);
@@ -40,7 +40,7 @@ impl Backoff {
     }
 }
 
-/// How often, and how soon, a task is started again.
+/// How often a task is started again, and after which delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restart {
     limit: u32,
@@ -49,11 +49,11 @@ pub struct Restart {
 }
 
 impl Restart {
-    /// At most `limit` restarts within any period of length `within`, each after its delay.
+    /// Allows at most `limit` restarts within any period of length `within`, each after its delay.
     ///
     /// # Errors
-    /// When `limit` is zero (that is a critical task) or above [`MAX_RESTART_LIMIT`], or when the
-    /// delays alone outlast the window, so that the limit could never be reached.
+    /// An error if `limit` is zero (such a task is a critical one) or above [`MAX_RESTART_LIMIT`], or if
+    /// the delays alone fill the window, so that the limit could never be reached.
     pub fn new(limit: u32, within: Duration, backoff: Backoff) -> Result<Self, RestartError> {
         if limit == 0 || limit > MAX_RESTART_LIMIT {
             return Err(RestartError::Limit(limit));
@@ -65,52 +65,52 @@ impl Restart {
         Ok(Self { limit, within, backoff })
     }
 
-    /// The most restarts within the window.
+    /// The maximum number of restarts within the window.
     #[must_use]
     pub fn limit(&self) -> u32 {
         self.limit
     }
 }
 
-/// Why restart settings are refused.
+/// Why restart settings are rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RestartError {
-    /// A zero delay would spin.
+    /// The first delay is zero: restarts would spin.
     #[error("the first restart delay is zero; give at least a millisecond")]
     ZeroDelay,
-    /// The delay would start above its own cap.
+    /// The first delay exceeds the cap.
     #[error("the first restart delay {first:?} exceeds the cap {cap:?}")]
     FirstExceedsCap {
         /// The first delay.
         first: Duration,
-        /// The greatest delay.
+        /// The cap.
         cap: Duration,
     },
-    /// No restart at all, or absurdly many.
+    /// The restart limit is zero or too large.
     #[error("restart limit {0} is not within 1 to {MAX_RESTART_LIMIT}; a task without restarts is critical")]
     Limit(u32),
-    /// A task that always fails at once would be restarted for ever.
+    /// The delays fill the window: a task that always fails at once would restart for ever.
     #[error(
         "the restart delays add up to {delays:?}, not less than the window of {within:?}; widen the window"
     )]
     NeverGivesUp {
-        /// The sum of all delays up to the limit.
+        /// The sum of all delays up to the restart limit.
         delays: Duration,
         /// The window.
         within: Duration,
     },
 }
 
-/// What follows from the end of a restarting task.
+/// The decision about an ended task with the restart policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Start it again after this delay.
     RestartAfter(Duration),
-    /// The window is used up.
+    /// The window's restarts are used up.
     GiveUp,
 }
 
-/// The restarts granted within the window so far.
+/// The restarts granted within the current window.
 #[derive(Debug, Clone)]
 pub struct RestartWindow {
     restart: Restart,
@@ -118,13 +118,14 @@ pub struct RestartWindow {
 }
 
 impl RestartWindow {
-    /// A window with no restart granted yet.
+    /// A window without any restart so far.
     #[must_use]
     pub fn new(restart: Restart) -> Self {
         Self { restart, granted: VecDeque::new() }
     }
 
-    /// Decides about an end at time `at`. A restart granted exactly `within` ago no longer counts.
+    /// Decides about a task that ended at time `at`. A restart granted exactly `within` ago no longer
+    /// counts.
     pub fn ended(&mut self, at: Duration) -> Verdict {
         let within = self.restart.within;
         while self.granted.front().is_some_and(|granted| at.saturating_sub(*granted) >= within) {
@@ -213,7 +214,7 @@ mod tests {
         let refused = RestartError::NeverGivesUp { delays: ms(700), within: ms(700) };
         assert_eq!(Restart::new(3, ms(700), backoff), Err(refused));
         let mut window = RestartWindow::new(Restart::new(3, ms(701), backoff).unwrap());
-        // Ends at once every time: the next end comes one delay after the last.
+        // The task ends at once every time: the next end comes one delay after the last.
         let mut at = Duration::ZERO;
         let mut restarts = 0;
         while let Verdict::RestartAfter(delay) = window.ended(at) {

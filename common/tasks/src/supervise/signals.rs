@@ -1,22 +1,23 @@
-//! The process is asked to stop: by a signal, by the loss of its parent, or by request.
+//! The requests to stop the process: by a signal, by the end of its parent, or from within.
 //!
-//! Only the asking is here. What stops, and in which order, is the supervisor's and `main`'s.
+//! This module only delivers the request. The supervisor and `main` decide what stops, and in which
+//! order.
 
 use std::fmt;
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Why the process is to stop.
+/// Why the process must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// SIGINT, as from Ctrl-C.
+    /// SIGINT, for example from Ctrl-C.
     Interrupt,
-    /// SIGTERM, as from a service manager.
+    /// SIGTERM, for example from a service manager.
     Terminate,
-    /// The process that started this one is gone.
+    /// The process that started this one has ended.
     ParentGone,
-    /// Asked for from within, as when all work is done.
+    /// A request from within, for example when all work is done.
     Requested,
 }
 
@@ -31,10 +32,10 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// SIGINT and SIGTERM, registered once and then waited for any number of times.
+/// SIGINT and SIGTERM. Both are registered once and can then be awaited any number of times.
 ///
-/// From registration on these signals no longer end the process by themselves, also after this
-/// value is dropped: that is why a second one has to cut the drain short.
+/// From registration on these signals no longer end the process by themselves, even after this value is
+/// dropped. That is why a second signal must cut the drain short.
 #[derive(Debug)]
 pub struct Signals {
     interrupt: Signal,
@@ -42,21 +43,21 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Registers both signals. To be called within a tokio runtime, before anything is started.
+    /// Registers both signals. Call it within a tokio runtime, before any other start.
     ///
     /// # Errors
-    /// When the operating system refuses a handler.
+    /// An error if the operating system rejects a handler.
     pub fn new() -> io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// The next signal. Cancel safe; a signal that came since the last call is not lost (several of
-    /// one kind may count as one).
+    /// Waits for the next signal. Cancel safe: a signal since the last call is not lost (several of one
+    /// kind may count as one).
     pub async fn next(&mut self) -> StopReason {
         tokio::select! {
             Some(()) = self.interrupt.recv() => StopReason::Interrupt,
             Some(()) = self.terminate.recv() => StopReason::Terminate,
-            // Both streams ended: the runtime's signal driver is gone, so nothing will ever come.
+            // Both streams ended, so the runtime's signal driver has ended and no signal will come.
             else => std::future::pending().await,
         }
     }
@@ -68,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    /// One test for all of it: signals reach the whole process, so two tests would disturb each other.
+    /// One test for all facts: signals reach the whole process, so two tests would disturb each other.
     #[tokio::test]
     async fn signals_are_told_apart_and_none_is_lost_between_calls() {
         let mut signals = Signals::new().unwrap();

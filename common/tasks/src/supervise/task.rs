@@ -1,7 +1,7 @@
-//! Starting tasks and threads under supervision, and watching each to its end.
+//! Starts tasks and threads under supervision, and watches each to its end.
 //!
-//! Every start goes through [`Watch`], which settles the entry in the registry exactly once, also
-//! when the future is dropped. What an end means is not decided here but in the registry.
+//! Every start goes through [`Watch`], which settles the entry in the registry exactly once, even if
+//! the future is dropped. The registry, not this module, decides the consequence of an end.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -22,9 +22,9 @@ use common::panic::panic_message;
 /// One run of a task.
 type Run = Pin<Box<dyn Future<Output = End> + Send>>;
 
-/// Spawns tasks and threads that the supervisor owns. May be used from any thread.
+/// Spawns tasks and threads that the supervisor owns. Any thread may use it.
 ///
-/// Once the drain is over, nothing is started any more (logged as a warning).
+/// Once the drain is over, it starts nothing any more and logs a warning instead.
 #[derive(Debug, Clone)]
 pub struct SupervisorHandle {
     shared: Arc<Shared>,
@@ -35,15 +35,15 @@ impl SupervisorHandle {
         Self { shared }
     }
 
-    /// A token that is cancelled when shutdown begins. Cancelling it stops only those who hold it or
-    /// its clones, not the process.
+    /// A token that is cancelled when shutdown begins. Cancelling it stops only the holders of this token
+    /// and its clones, not the process.
     #[must_use]
     pub fn shutdown_token(&self) -> CancellationToken {
         self.shared.stop.child_token()
     }
 
-    /// Starts a task whose end before shutdown, also without an error, ends the process. During
-    /// shutdown it is to return; an error or a panic is a failure even then.
+    /// Starts a task whose end before shutdown ends the process, even without an error. During shutdown it
+    /// must return; an error or a panic is a failure even then.
     pub fn spawn_critical<F, E>(&self, name: impl Into<Arc<str>>, future: F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -52,7 +52,7 @@ impl SupervisorHandle {
         self.spawn_once(name.into(), Policy::Critical, future);
     }
 
-    /// Starts a task that may end. If it fails, that is logged and counted.
+    /// Starts a task that may end at any time. If it fails, the failure is logged and counted.
     pub fn spawn_job<F, E>(&self, name: impl Into<Arc<str>>, future: F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -61,8 +61,8 @@ impl SupervisorHandle {
         self.spawn_once(name.into(), Policy::Job, future);
     }
 
-    /// Starts a task that is made again by `factory` whenever it ends before shutdown, however that
-    /// came about, as often and as soon as `restart` says. Beyond that its end is a critical one.
+    /// Starts a task that `factory` makes again whenever it ends before shutdown, for whatever reason.
+    /// `restart` sets how often and how soon. Beyond that limit its end is critical.
     pub fn spawn_restarting<M, F, E>(&self, name: impl Into<Arc<str>>, restart: Restart, mut factory: M)
     where
         M: FnMut() -> F + Send + 'static,
@@ -74,9 +74,9 @@ impl SupervisorHandle {
         self.start(watch, |watch| run_restarting(watch, restart, make_run));
     }
 
-    /// Starts a named OS thread at once. Its end before shutdown, also without an error, ends the
-    /// process; a panic is seen through its `JoinHandle`. It has to watch the shutdown token (or a
-    /// channel that closes) by itself.
+    /// Starts a named OS thread at once. Its end before shutdown ends the process, even without an error;
+    /// its `JoinHandle` reports a panic. The body itself must watch the shutdown token (or a channel that
+    /// closes).
     pub fn spawn_thread<B, E>(&self, name: impl Into<Arc<str>>, body: B)
     where
         B: FnOnce() -> Result<(), E> + Send + 'static,
@@ -89,9 +89,9 @@ impl SupervisorHandle {
         });
     }
 
-    /// As [`spawn_restarting`](Self::spawn_restarting), for an OS thread: `factory` makes the body of
-    /// each run, and each run has a new thread of the same name. What a run that ended abruptly had
-    /// in hand is for the body's own drop guards to hand back.
+    /// Starts an OS thread as [`spawn_restarting`](Self::spawn_restarting) starts a task: `factory` makes
+    /// the body of each run, and each run has a new thread of the same name. If a run ends abruptly, the
+    /// body's own drop guards must hand back the work it held.
     pub fn spawn_restarting_thread<M, B, E>(
         &self,
         name: impl Into<Arc<str>>,
@@ -109,13 +109,13 @@ impl SupervisorHandle {
         self.start(watch, |watch| run_restarting(watch, restart, make_run));
     }
 
-    /// All tasks and threads, in the order they were started; jobs only while they run.
+    /// All tasks and threads in the order of their start. Jobs are listed only while they run.
     #[must_use]
     pub fn status(&self) -> Vec<TaskStatus> {
         lock(&self.shared.registry).status()
     }
 
-    /// How many jobs have failed.
+    /// The number of jobs that have failed.
     #[must_use]
     pub fn failed_jobs(&self) -> u64 {
         lock(&self.shared.registry).failed_jobs()
@@ -140,7 +140,8 @@ impl SupervisorHandle {
         Some(Watch { shared: self.shared.clone(), id, name, settled: false })
     }
 
-    /// Puts what `watcher` makes into the set of tasks; `watcher` is not called without a runtime.
+    /// Adds the future that `watcher` makes to the set of tasks. Without a runtime, `watcher` is not
+    /// called.
     fn start<W, F>(&self, watch: Watch, watcher: W)
     where
         W: FnOnce(Watch) -> F,
@@ -151,7 +152,7 @@ impl SupervisorHandle {
         };
         let watcher = watcher(watch);
         let mut tasks = lock(&self.shared.tasks);
-        // Those that have ended have settled already; this only frees them.
+        // Ended tasks have already settled; this only frees them.
         while tasks.try_join_next().is_some() {}
         tasks.spawn_on(watcher, &runtime);
     }
@@ -194,7 +195,7 @@ impl fmt::Debug for Watch {
 }
 
 impl End {
-    /// The end of something that returned.
+    /// The end of a task that returned `result`.
     pub(super) fn of<E: Into<BoxError>>(result: Result<(), E>) -> Self {
         match result {
             Ok(()) => Self::Returned,
@@ -203,7 +204,7 @@ impl End {
     }
 }
 
-/// The error and its causes in one line, without those that the text names already.
+/// The error and its causes in one line, without the causes that the text already contains.
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -232,7 +233,7 @@ async fn end_of_thread(started: std::io::Result<WatchedThread>) -> End {
     }
 }
 
-/// Runs to the end; a panic is an end too.
+/// Runs a future to its end and reports a panic as an end too.
 async fn watched(mut run: Run) -> End {
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {
         Ok(poll) => poll,
@@ -241,7 +242,7 @@ async fn watched(mut run: Run) -> End {
     .await
 }
 
-/// Runs again and again, until shutdown or until the restarts are used up.
+/// Runs a task again and again, until shutdown or until its restarts are used up.
 async fn run_restarting(watch: Watch, restart: Restart, mut make_run: impl FnMut() -> Run) {
     let begun = Instant::now();
     let mut window = RestartWindow::new(restart);

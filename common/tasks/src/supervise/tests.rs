@@ -1,4 +1,5 @@
-//! The supervisor as its users see it. Times are tokio's paused ones wherever a time matters.
+//! Tests of the supervisor through its public interface. Tests that measure time use tokio's paused
+//! clock.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
@@ -19,7 +20,7 @@ fn broken() -> Result<(), io::Error> {
     Err(io::Error::other("broken"))
 }
 
-/// Three restarts, after 100, 200 and 400 ms.
+/// A policy of three restarts, after 100, 200 and 400 ms.
 fn thrice() -> Restart {
     let backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(400)).unwrap();
     Restart::new(3, Duration::from_secs(10), backoff).unwrap()
@@ -36,7 +37,7 @@ async fn drain(supervisor: Supervisor) -> Drained {
     supervisor.drain(GRACE, pending()).await
 }
 
-/// Lets a critical task run until shutdown.
+/// Starts a critical task that runs until shutdown.
 fn spawn_good_citizen(handle: &SupervisorHandle) {
     let stop = handle.shutdown_token();
     handle.spawn_critical("citizen", async move {
@@ -216,7 +217,7 @@ async fn a_thread_has_its_name_and_is_waited_for_in_the_drain() {
     let (tell, told) = oneshot::channel();
     handle.spawn_thread("slot-1", move || {
         let _ = tell.send(std::thread::current().name().map(ToOwned::to_owned));
-        // Ends when the channel closes.
+        // Returns an error when the channel closes.
         let _ = stopped.recv();
         FINE
     });
@@ -273,7 +274,7 @@ async fn a_task_that_ignores_shutdown_is_named_and_aborted_after_the_grace_perio
     let drained = drain(supervisor).await;
     assert!(begun.elapsed() >= GRACE);
     assert_eq!((drained.stragglers.join(","), drained.exit()), ("stubborn".to_owned(), Exit::DrainedLate));
-    // Resolves with an error only because the aborted task has dropped its end.
+    // The receiver gets an error only because the aborted task dropped its sender.
     assert!(dropped.await.is_err());
     assert_eq!(handle.failed_jobs(), 0);
 }
@@ -375,7 +376,7 @@ fn a_runtime_that_goes_away_first_is_noticed_and_does_not_deadlock() {
     assert!(handle.shutdown_token().is_cancelled());
 }
 
-/// Ends come from many threads at once here: none is missed, and the drain ends.
+/// Many tasks end at the same time on many threads: the supervisor misses none, and the drain ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_jobs_and_threads_all_are_accounted_for() {
     let supervisor = Supervisor::new("test");

@@ -1,8 +1,8 @@
-//! An OS thread with a name, whose end can be awaited and whose panic is not lost.
+//! An OS thread with a name, whose end can be awaited and whose panic is reported.
 //!
-//! It cannot stop its thread: nothing can. A thread that is asked to stop must look at its channel
-//! or token by itself. If the future is dropped, the thread goes on unwatched until it ends or the
-//! process does.
+//! It cannot stop its thread: no thread can be stopped from outside. The body itself must check its
+//! channel or token. If the future is dropped, the thread goes on unwatched until it or the process
+//! ends.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
@@ -12,10 +12,11 @@ use tokio::sync::oneshot;
 use super::End;
 use common::panic::panic_message;
 
-/// The stack of a thread, as large as that of a shard's slot: blocks are executed on some.
+/// The stack size of a thread in bytes, as large as that of a shard's slot: some threads execute
+/// blocks.
 const STACK: usize = 16 << 20;
 
-/// The error of a task, of whatever type.
+/// The error of a task, of any type.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A running thread.
@@ -26,30 +27,30 @@ pub(super) struct WatchedThread {
 }
 
 impl WatchedThread {
-    /// Starts `body` on a thread called `name`.
+    /// Starts `body` on a thread named `name`.
     pub(super) fn start<B, E>(name: &str, body: B) -> io::Result<Self>
     where
         B: FnOnce() -> Result<(), E> + Send + 'static,
         E: Into<BoxError>,
     {
         if name.contains('\0') {
-            // The standard library would panic.
+            // The standard library would panic on such a name.
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the thread's name contains a NUL"));
         }
         let (alive, ended) = oneshot::channel::<()>();
         let handle = Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || {
-            // Dropped at the very end, also by a panic: that wakes whoever awaits the end.
+            // Dropped at the very end of the thread, even after a panic: that wakes the waiter in `ended`.
             let _alive = alive;
             body().map_err(Into::into)
         })?;
         Ok(Self { handle, ended })
     }
 
-    /// Waits for the thread's end and tells how it came.
+    /// Waits for the thread's end and returns how it ended.
     pub(super) async fn ended(self) -> End {
-        // The sender only ever is dropped, so the error is the news.
+        // The sender is only ever dropped, so the receiver always gets an error; it signals the end.
         let _ = self.ended.await;
-        // The thread has left its body: joining waits only while its thread-locals are dropped.
+        // The thread has left its body: joining only waits until its thread-locals are dropped.
         match self.handle.join() {
             Ok(result) => End::of(result),
             Err(payload) => End::Panicked(panic_message(payload.as_ref())),

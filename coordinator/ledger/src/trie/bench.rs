@@ -1,5 +1,5 @@
-//! Prints what updates cost, over nodes in memory:
-//! `cargo test --release -- --ignored --nocapture trie_costs`
+//! Prints the cost of updates over nodes in memory:
+//! `cargo test --release -p ledger -- --ignored --nocapture trie_costs`
 #![allow(clippy::unwrap_used)]
 
 use std::time::Instant;
@@ -53,7 +53,7 @@ fn trie_costs() {
     }
 }
 
-/// Blocks of 1,000 changed accounts of which 200 have 3 changed slots.
+/// Blocks of 1,000 changed accounts, of which 200 have 3 changed slots each.
 fn blocks(nodes: &mut MemoryNodes, mut root: B256, accounts: u64) {
     let mut times = [vec![], vec![]];
     let mut writes = 0;

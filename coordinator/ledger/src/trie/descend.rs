@@ -1,11 +1,12 @@
-//! One trie, one sorted batch: descends from the root to the places that the batch names, and on the
-//! way back encodes what became of each subtree.
+//! Applies one sorted batch to one trie. It descends from the root to the places that the batch names,
+//! and encodes the changed nodes on the way back.
 //!
-//! It knows leaves only as keys and values; accounts and their storage meet in `update`.
+//! This module knows leaves only as keys and values. `update` combines accounts and their storage.
 //!
-//! Invariant: a function that is given a path and what was stored there ([`Before`], or `old`) and
-//! returns a [`Shape`] has settled everything below that path, and the path itself only if the shape
-//! is a branch. Otherwise its caller does, because only the caller knows whether the node stays.
+//! Invariant: some functions take a path and what was stored there ([`Before`], or `old`) and return a
+//! [`Shape`]. Such a function has settled everything below that path, and the path itself only if the
+//! shape is a branch. Otherwise its caller settles the path, because only the caller knows whether the
+//! node stays.
 
 use std::borrow::Cow;
 
@@ -20,19 +21,19 @@ use super::fan_out;
 use super::node::{Entry, Loader, Shape, Value, step};
 use super::{NodeSource, TrieError};
 
-/// A batch of this many entries is worth dividing among threads.
+/// The smallest batch, in entries, that is worth dividing among threads.
 pub(super) const WORTH_DIVIDING: usize = 512;
 
-/// A write to the store: a node, or its removal.
+/// A write to the store: the path of a node, and the node or its removal.
 pub(super) type Write = (Nibbles, Option<Bytes>);
 
-/// What a place in the trie held before the batch.
+/// The content of a place in the trie before the batch.
 #[derive(Debug, Clone)]
 enum Before {
     Nothing,
-    /// A node, as its parent names it.
+    /// A node, as its parent refers to it.
     Node(RlpNode),
-    /// The rest of an extension that now ends further up: no node of its own yet.
+    /// The rest of an extension whose first part now ends further up. It is not a node of its own yet.
     Tail {
         key: Nibbles,
         child: RlpNode,
@@ -40,7 +41,7 @@ enum Before {
 }
 
 impl Before {
-    /// The node stored or inlined at the place itself.
+    /// The node stored at the place itself, or inlined there.
     fn node(&self) -> Option<&RlpNode> {
         match self {
             Self::Node(node) => Some(node),
@@ -49,8 +50,8 @@ impl Before {
     }
 }
 
-/// One child of a branch to be: what was there and what happens to it, which may be nothing. Where
-/// nothing was, no entry is a removal.
+/// One child of a future branch: its old content, and the entries that change it, if any. If the place
+/// was empty, no entry is a removal.
 struct Slot<'e> {
     nibble: u8,
     before: Before,
@@ -58,13 +59,13 @@ struct Slot<'e> {
 }
 
 impl Slot<'_> {
-    /// Whether something is here after the batch, whatever else happens.
+    /// Whether the place is certainly occupied after the batch.
     fn stays(&self) -> bool {
         matches!(self.before, Before::Nothing) || self.entries.is_empty()
     }
 }
 
-/// A slot after its entries.
+/// A slot after its entries are applied.
 struct Grown {
     nibble: u8,
     before: Before,
@@ -74,7 +75,7 @@ struct Grown {
 enum Now {
     Untouched,
     Shape(Shape),
-    /// Settled already, because the branch above is sure to stay.
+    /// Settled already, because the branch above is certain to stay.
     Placed(Option<RlpNode>),
 }
 
@@ -84,8 +85,8 @@ impl Grown {
     }
 }
 
-/// Applies `entries`, ascending by key and each key once, to the trie with this root: its new root
-/// and the writes, nearly or wholly in descending order of their places.
+/// Applies `entries`, which are ascending by key without repetition, to the trie with this root.
+/// Returns the new root and the writes, nearly or wholly in descending order of their places.
 pub(super) fn descend<S: NodeSource>(
     loader: Loader<'_, S>,
     root: B256,
@@ -100,7 +101,7 @@ pub(super) fn descend<S: NodeSource>(
         None => descent.build(&top, None, &without_removals(Cow::Borrowed(entries)))?,
     };
     let placed = descent.place(&top, shape, old.as_ref())?;
-    // A root is always named by its hash; no root is the empty trie.
+    // The root is always referred to by its hash. No root means the empty trie.
     let root = placed.and_then(|node| node.as_hash()).unwrap_or(EMPTY_ROOT_HASH);
     Ok((root, descent.writes))
 }
@@ -128,7 +129,7 @@ impl<'a, S: NodeSource> Descent<'a, S> {
         }
     }
 
-    /// A leaf is one more entry of the batch, unless the batch speaks of its key.
+    /// Treats the old leaf as one more entry of the batch, unless the batch contains its key.
     fn edit_leaf(
         &mut self,
         path: &Nibbles,
@@ -158,7 +159,7 @@ impl<'a, S: NodeSource> Descent<'a, S> {
         self.build(path, Some(old), &values)
     }
 
-    /// The entries may pass through the extension, or leave it and so put a branch on its way.
+    /// Applies entries that may pass through the extension, or leave it and so put a branch in its middle.
     fn edit_extension(
         &mut self,
         path: &Nibbles,
@@ -224,7 +225,7 @@ impl<'a, S: NodeSource> Descent<'a, S> {
         self.branch(path, Some(old), slots)
     }
 
-    /// A subtree from nothing. No entry is a removal.
+    /// Builds a subtree in an empty place. No entry is a removal.
     fn build(
         &mut self,
         path: &Nibbles,
@@ -247,8 +248,7 @@ impl<'a, S: NodeSource> Descent<'a, S> {
         Ok(value.map_or(Shape::Empty, |value| Shape::Leaf { key: entry.key.slice(path.len()..), value }))
     }
 
-    /// What becomes of a branch, old or new, with these slots: a branch, what its only child leaves,
-    /// or nothing.
+    /// The shape of an old or new branch with these slots: a branch, the shape of its only child, or empty.
     fn branch(
         &mut self,
         path: &Nibbles,
@@ -281,7 +281,7 @@ impl<'a, S: NodeSource> Descent<'a, S> {
         Ok(Shape::Branch(self.settle(path, old)))
     }
 
-    /// A branch with one child or none is no branch: the child moves up.
+    /// Replaces a branch with at most one child: the child moves up.
     fn collapse(&mut self, path: &Nibbles, grown: Vec<Grown>) -> Result<Shape, TrieError> {
         let mut left = Shape::Empty;
         for Grown { nibble, before, now } in grown {
@@ -309,9 +309,9 @@ impl<'a, S: NodeSource> Descent<'a, S> {
         Ok(left)
     }
 
-    /// Applies each slot's entries; a large batch that parts here is divided among threads. The last
-    /// slot comes first and a branch after all below it, so that a bulk build writes in exactly the
-    /// opposite order of the store: turned round, it needs no sorting.
+    /// Applies each slot's entries, and divides a large batch that splits here among threads. The last slot
+    /// comes first, and a branch comes after everything below it. So a bulk build writes in exactly the
+    /// reverse order of the store and, once reversed, needs no sorting.
     fn grow_all(&mut self, path: &Nibbles, slots: Vec<Slot<'_>>) -> Result<Vec<Grown>, TrieError> {
         let busy = slots.iter().filter(|slot| !slot.entries.is_empty()).count();
         let entries: usize = slots.iter().map(|slot| slot.entries.len()).sum();
@@ -358,7 +358,8 @@ impl<'a, S: NodeSource> Descent<'a, S> {
         Ok(Grown { nibble, before, now })
     }
 
-    /// Writes what stands at `path` from now on, or that nothing does; how its parent names it.
+    /// Writes the node that `path` holds from now on, or the removal of the old one. Returns the reference
+    /// for the parent.
     fn place(
         &mut self,
         path: &Nibbles,
@@ -380,7 +381,8 @@ impl<'a, S: NodeSource> Descent<'a, S> {
         Ok(Some(self.settle(path, old)))
     }
 
-    /// Names the node in the buffer and writes it, if it is one to be stored and not stored already.
+    /// Computes the reference of the node in the buffer. Writes the node if it must be stored and is not
+    /// stored already.
     fn settle(&mut self, path: &Nibbles, old: Option<&RlpNode>) -> RlpNode {
         let node = match path.is_empty() {
             true => RlpNode::word_rlp(&keccak256(&self.buffer)),
@@ -397,7 +399,7 @@ impl<'a, S: NodeSource> Descent<'a, S> {
     }
 }
 
-/// The batch without what changes nothing where nothing is.
+/// The batch without removals, which have no effect in an empty place.
 fn without_removals(entries: Cow<'_, [Entry]>) -> Cow<'_, [Entry]> {
     if entries.iter().any(|entry| entry.value.is_removal()) {
         Cow::Owned(entries.iter().filter(|entry| !entry.value.is_removal()).cloned().collect())
@@ -406,7 +408,7 @@ fn without_removals(entries: Cow<'_, [Entry]>) -> Cow<'_, [Entry]> {
     }
 }
 
-/// The entries divided by the nibble that follows `depth` others, which they share.
+/// The entries grouped by the nibble after the first `depth` ones, which they share.
 fn slots_of(entries: &[Entry], depth: usize) -> Vec<Slot<'_>> {
     let mut slots = Vec::with_capacity(16.min(entries.len()));
     let mut rest = entries;

@@ -1,11 +1,11 @@
-//! Spreads independent pieces of one computation over a bounded number of threads, and waits for
-//! them. It is for short bursts of pure computation inside a call, not for work that outlives it.
+//! Spreads independent pieces of one computation over a bounded number of threads, and waits for them.
+//! It serves short bursts of pure computation inside a call, not work that outlives the call.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// The results of `work` on every item, in the order of the items. At most `threads` run, this one
-/// among them; a thread that the system refuses is done without.
+/// Returns the results of `work` on every item, in the order of the items. At most `threads` threads
+/// run, including the caller's. If the system refuses a thread, the others do its work.
 pub(super) fn each<T, R>(threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R>
 where
     T: Send,

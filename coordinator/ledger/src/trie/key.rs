@@ -1,7 +1,7 @@
-//! Names of nodes in a store of ordered keys. A path is written one nibble a byte, so that keys sort
-//! as paths do and a trie is one contiguous range.
+//! The keys of nodes in a store of ordered keys. A path is written with one byte per nibble, so that
+//! keys sort like paths and each trie is one contiguous range.
 //!
-//! Which table a key belongs to is the store's business: account and storage keys go to two.
+//! Account keys and storage keys belong to two different tables. The store chooses the table.
 
 use alloy_primitives::B256;
 use alloy_trie::Nibbles;
@@ -9,10 +9,10 @@ use alloy_trie::Nibbles;
 /// The length of a full path in nibbles: that of a hash.
 pub(super) const FULL_PATH: usize = 64;
 
-/// Bytes that are not a node's key.
+/// Why bytes are not a node's key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Too short to hold the owner of a storage trie.
+    /// The key is too short to hold the hashed address of a storage trie.
     #[error("a storage node's key has {0} bytes, it needs at least 32 for the hashed address")]
     Short(usize),
     /// The path is longer than a hash.
@@ -21,7 +21,7 @@ pub enum KeyError {
     /// A byte of the path is not a nibble.
     #[error("byte {byte:#04x} at position {at} of a node's path is not a nibble (0 to 15)")]
     NotNibble {
-        /// Where in the path.
+        /// The position in the path.
         at: usize,
         /// The byte.
         byte: u8,
@@ -33,7 +33,7 @@ pub fn account_key(path: &Nibbles) -> Vec<u8> {
     path.to_vec()
 }
 
-/// The key of a node of a storage trie: all of one account's begin with its hashed address.
+/// The key of a node of a storage trie. The keys of one account all begin with its hashed address.
 pub fn storage_key(hashed_address: &B256, path: &Nibbles) -> Vec<u8> {
     let mut key = Vec::with_capacity(32 + path.len());
     key.extend_from_slice(hashed_address.as_slice());
@@ -41,10 +41,10 @@ pub fn storage_key(hashed_address: &B256, path: &Nibbles) -> Vec<u8> {
     key
 }
 
-/// The path that [`account_key`] wrote.
+/// Decodes the path that [`account_key`] wrote.
 ///
 /// # Errors
-/// [`KeyError`] when it didn't.
+/// [`KeyError`] if the bytes are not such a key.
 pub fn decode_account_key(key: &[u8]) -> Result<Nibbles, KeyError> {
     if key.len() > FULL_PATH {
         return Err(KeyError::Long(key.len()));
@@ -55,10 +55,10 @@ pub fn decode_account_key(key: &[u8]) -> Result<Nibbles, KeyError> {
     }
 }
 
-/// The hashed address and path that [`storage_key`] wrote.
+/// Decodes the hashed address and the path that [`storage_key`] wrote.
 ///
 /// # Errors
-/// [`KeyError`] when it didn't.
+/// [`KeyError`] if the bytes are not such a key.
 pub fn decode_storage_key(key: &[u8]) -> Result<(B256, Nibbles), KeyError> {
     let (owner, path) = key.split_first_chunk::<32>().ok_or(KeyError::Short(key.len()))?;
     Ok((B256::from(*owner), decode_account_key(path)?))

@@ -1,7 +1,7 @@
-//! Node sources that are no database: committed changes stacked above another source, and a map in
+//! Node sources other than the database: committed changes stacked above another source, and a map in
 //! memory.
 //!
-//! Neither checks what it holds; the reader of a node does.
+//! These sources do not check their nodes; the reader of a node does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use alloy_trie::Nibbles;
 
 use super::{NodeChanges, NodeSource, NodeSourceError, Tree};
 
-/// A source seen through the changes of blocks that it doesn't hold yet.
+/// A source with the changes of blocks that it does not contain yet on top.
 #[derive(Debug, Clone)]
 pub struct NodeLayers<S> {
     newest_first: Vec<Arc<NodeChanges>>,
@@ -20,7 +20,7 @@ pub struct NodeLayers<S> {
 }
 
 impl<S> NodeLayers<S> {
-    /// `newest_first` above `base`: the first layer that says something about a node holds.
+    /// Stacks `newest_first` above `base`. The first layer that mentions a node decides its content.
     pub fn new(newest_first: Vec<Arc<NodeChanges>>, base: S) -> Self {
         Self { newest_first, base }
     }
@@ -63,7 +63,7 @@ impl MemoryNodes {
         Self::default()
     }
 
-    /// Makes these the nodes after `changes`.
+    /// Applies `changes` to these nodes.
     pub fn apply(&mut self, changes: &NodeChanges) {
         for owner in &changes.wiped {
             self.storage.remove(owner);
@@ -85,17 +85,17 @@ impl MemoryNodes {
         }
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     pub fn len(&self) -> usize {
         self.accounts.len() + self.storage.values().map(Nodes::len).sum::<usize>()
     }
 
-    /// Whether this is the empty state.
+    /// Whether these are the nodes of the empty state.
     pub fn is_empty(&self) -> bool {
         self.accounts.is_empty() && self.storage.is_empty()
     }
 
-    /// Every node with its place, in no order.
+    /// Every node with its place, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (Tree, &Nibbles, &Bytes)> {
         let accounts = self.accounts.iter().map(|(path, node)| (Tree::Accounts, path, node));
         let storage = self

@@ -1,16 +1,16 @@
-//! The incremental Merkle-Patricia trie: from the nodes of one state and the changes of a block to
-//! the new state root and the nodes to write. Its work grows with the changes and the trie's depth,
-//! never with the state.
+//! The incremental Merkle-Patricia trie: from the nodes of one state and the changes of a block it
+//! computes the new state root and the nodes to write. Its work grows with the changes and the trie's
+//! depth, never with the size of the state.
 //!
 //! There is one trie of accounts and one storage trie per account, all keyed by hashes. A node is
-//! kept under its path, so a newer one takes the older one's place and nothing has to be collected:
-//! stored are the root node of every trie that isn't empty and every node of at least 32 bytes;
-//! smaller ones lie inside their parent. The set of stored nodes depends on the state alone, not on
-//! the way that led to it.
+//! stored under its path, so a newer node replaces the older one and no garbage remains. The store
+//! holds the root node of every non-empty trie and every node of at least 32 bytes; smaller nodes lie
+//! inside their parent. The set of stored nodes depends only on the state, not on the history that led
+//! to it.
 //!
-//! It writes nothing ([`update`] returns [`NodeChanges`]), keeps no history, and knows neither
-//! addresses nor slots before they are hashed. What it reads is not trusted: each node loaded must
-//! hash to what its parent says.
+//! The trie writes nothing ([`update`] returns [`NodeChanges`]), stores no history, and knows addresses
+//! and slots only by their hashes. It does not trust the nodes that it reads: each node must hash to
+//! the value that its parent names.
 
 mod descend;
 mod fan_out;
@@ -54,12 +54,12 @@ impl fmt::Display for Tree {
     }
 }
 
-/// Where stored nodes are read: one state's nodes, which don't change while an update reads them.
+/// The source of stored nodes: the nodes of one state, which do not change while an update reads them.
 pub trait NodeSource: Sync {
     /// The node stored at `path`, if there is one.
     ///
     /// # Errors
-    /// [`NodeSourceError`] when the store can't be read.
+    /// [`NodeSourceError`] if the store cannot be read.
     fn node(&self, tree: &Tree, path: &Nibbles) -> Result<Option<Bytes>, NodeSourceError>;
 }
 
@@ -69,66 +69,67 @@ impl<S: NodeSource + ?Sized> NodeSource for &S {
     }
 }
 
-/// The store of nodes can't be read.
+/// The store of nodes cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("the stored trie nodes cannot be read: {0}")]
 pub struct NodeSourceError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 impl NodeSourceError {
-    /// Wraps what the store said.
+    /// Wraps the store's error.
     pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
 }
 
-/// An account without its storage root, which the trie works out.
+/// An account without its storage root, which the trie computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountFields {
     /// The nonce.
     pub nonce: u64,
     /// The balance.
     pub balance: U256,
-    /// The hash of its code, that of the empty string for none.
+    /// The hash of its code; that of the empty string for an account without code.
     pub code_hash: B256,
 }
 
-/// What happened to one account.
+/// The change of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountChange {
-    /// The hash of its address.
+    /// The hash of the account's address.
     pub hashed_address: B256,
-    /// The account as it is now; `None`: it is gone, its storage with it, and `slots` is not read.
+    /// The account after the change; `None` if it no longer exists. Then its storage is deleted too, and
+    /// `slots` is ignored.
     pub account: Option<AccountFields>,
-    /// Whether all former slots are gone before `slots` apply.
+    /// Whether all former slots are deleted before `slots` apply.
     pub wiped: bool,
-    /// Changed slots by the hash of their number, in any order; zero removes.
+    /// The changed slots by the hash of their index, in any order. Zero removes a slot.
     pub slots: Vec<(B256, U256)>,
 }
 
 /// The nodes that an update writes and removes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeChanges {
-    /// Owners of the storage tries whose old nodes are all gone, ascending. They go before `nodes`
-    /// are written, which may hold new nodes of the same trie.
+    /// The hashed addresses of storage tries whose old nodes are all removed, ascending. The removal comes
+    /// before `nodes` are written, which may contain new nodes of the same trie.
     pub wiped: Vec<B256>,
-    /// Nodes by place, in the order of a store keyed by [`account_key`] and [`storage_key`];
-    /// `None`: removed.
+    /// The nodes by place, in the order of a store keyed by [`account_key`] and [`storage_key`]. `None`
+    /// removes a node.
     pub nodes: BTreeMap<(Tree, Nibbles), Option<Bytes>>,
 }
 
-/// What [`update`] found.
+/// The result of [`update`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Updated {
     /// The state root after the changes.
     pub root: B256,
-    /// What to write to make the stored nodes those of that state.
+    /// The writes that turn the stored nodes into those of the new state.
     pub changes: NodeChanges,
 }
 
-/// Why the trie can't be updated.
+/// Why the trie cannot be updated.
 #[derive(Debug, thiserror::Error)]
 pub enum TrieError {
-    /// A stored node is not the one that its parent names.
+    /// A stored node differs from the one that its parent names.
     #[error(
         "the database is damaged at {tree}, node at path [{}]: {damage}; restore the database from a \
          copy or import the chain again",
@@ -137,12 +138,12 @@ pub enum TrieError {
     Damaged {
         /// The trie.
         tree: Tree,
-        /// Where in it.
+        /// The path of the node in it.
         path: Nibbles,
-        /// What is wrong there.
+        /// The kind of damage.
         damage: Damage,
     },
-    /// A key is twice in one batch, so that it is unclear which value holds.
+    /// One batch contains a key twice, so that its value is ambiguous.
     #[error("{key} is changed twice in one batch, in {tree}; merge the two changes into one")]
     Repeated {
         /// The trie.
@@ -150,32 +151,32 @@ pub enum TrieError {
         /// The hashed address or slot.
         key: B256,
     },
-    /// Nodes can't be read.
+    /// Nodes cannot be read.
     #[error(transparent)]
     Source(#[from] NodeSourceError),
 }
 
-/// What is wrong with a stored node.
+/// The kind of damage to a stored node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    /// There is none.
+    /// The node is missing.
     #[error("no node is stored there, one with hash {expected} should be")]
     Missing {
         /// The hash that the parent names.
         expected: B256,
     },
-    /// It is another node.
+    /// Another node is stored there.
     #[error("the node there has hash {found}, should have {expected}")]
     Hash {
         /// The hash that the parent names.
         expected: B256,
-        /// The hash of what is stored.
+        /// The hash of the stored node.
         found: B256,
     },
-    /// It is not the encoding of a node or of its value.
+    /// The bytes do not encode a node or its value.
     #[error("the node there cannot be decoded: {0}")]
     Encoding(alloy_rlp::Error),
-    /// It is a node, but none that can stand there.
+    /// The bytes encode a node that cannot occur there.
     #[error("the node there is malformed: {0}")]
     Shape(&'static str),
 }

@@ -1,5 +1,5 @@
-//! One node: what a batch does to a leaf's value, what is known of a subtree while its parent is
-//! still open, and the loading of stored nodes, which are checked before anything believes them.
+//! One node: a batch's change to a leaf, the form of a subtree while its parent is still open, and the
+//! loading of stored nodes, which are checked before use.
 
 use alloy_primitives::{B256, U256, keccak256};
 use alloy_rlp::Decodable;
@@ -8,25 +8,25 @@ use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieAccount};
 
 use super::{AccountFields, Damage, NodeSource, Tree, TrieError};
 
-/// What a batch does at one key.
+/// A batch's change at one key.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     /// The whole path of the leaf.
     pub(super) key: Nibbles,
-    /// The value to be there.
+    /// The value after the change.
     pub(super) value: Value,
 }
 
 /// The value of a leaf after a batch.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
-    /// None: the leaf goes.
+    /// No value: the leaf is removed.
     Remove,
-    /// A slot's value, not zero.
+    /// A slot's value, never zero.
     Slot(U256),
-    /// An account; without a storage root it keeps the one that it had.
+    /// An account. Without a storage root it keeps the one it had.
     Account(AccountFields, Option<B256>),
-    /// A value as encoded in its leaf.
+    /// A value as its leaf encodes it.
     Encoded(Vec<u8>),
 }
 
@@ -35,7 +35,7 @@ impl Value {
         matches!(self, Self::Remove)
     }
 
-    /// The bytes for the leaf, given those that are there.
+    /// The bytes for the leaf, given its old bytes; `None` if the leaf is removed.
     pub(super) fn encode(&self, before: Option<&[u8]>) -> Result<Option<Vec<u8>>, alloy_rlp::Error> {
         Ok(match self {
             Self::Remove => None,
@@ -59,8 +59,8 @@ pub(super) fn storage_root_of(leaf: &[u8]) -> Result<B256, alloy_rlp::Error> {
     Ok(alloy_rlp::decode_exact::<TrieAccount>(leaf)?.storage_root)
 }
 
-/// A subtree after a batch. A branch stands where it stands and has been written; a leaf or an
-/// extension may still melt into a parent that loses its other children, so its parent writes it.
+/// A subtree after a batch. A branch stays at its place and is already written. A leaf or an extension
+/// may still merge into a parent that loses its other children, so its parent writes it.
 #[derive(Debug)]
 pub(super) enum Shape {
     Empty,
@@ -74,7 +74,7 @@ impl Shape {
         matches!(self, Self::Branch(_))
     }
 
-    /// This subtree seen from a place further up, `prefix` above it, with nothing beside it.
+    /// This subtree moved up by `prefix`, if it has no sibling there.
     pub(super) fn lifted(self, prefix: &Nibbles) -> Self {
         match self {
             Self::Empty => Self::Empty,
@@ -86,7 +86,7 @@ impl Shape {
     }
 }
 
-/// Where nodes of one trie are loaded from.
+/// Loads and checks the nodes of one trie.
 #[derive(Debug)]
 pub(super) struct Loader<'a, S> {
     pub(super) source: &'a S,
@@ -96,7 +96,8 @@ pub(super) struct Loader<'a, S> {
 }
 
 impl<S: NodeSource> Loader<'_, S> {
-    /// The node at `path`, which its parent names by `named`: its hash, or itself if it is small.
+    /// Loads the node at `path`. `named` is its parent's reference to it: its hash, or the node itself if
+    /// it is small.
     pub(super) fn load(&self, path: &Nibbles, named: &RlpNode) -> Result<TrieNode, TrieError> {
         let Some(expected) = named.as_hash() else { return self.decode(path, named.as_slice()) };
         let Some(bytes) = self.source.node(&self.tree, path)? else {
@@ -109,12 +110,12 @@ impl<S: NodeSource> Loader<'_, S> {
         self.decode(path, &bytes)
     }
 
-    /// The value in a leaf at `path` can't be read.
+    /// The error for a leaf at `path` whose value cannot be decoded.
     pub(super) fn bad_value(&self, path: &Nibbles, error: alloy_rlp::Error) -> TrieError {
         self.damaged(path, Damage::Encoding(error))
     }
 
-    /// Decodes a node and checks that paths through it can be neither longer nor shorter than keys.
+    /// Decodes a node and checks that no path through it is longer or shorter than the keys.
     fn decode(&self, path: &Nibbles, mut bytes: &[u8]) -> Result<TrieNode, TrieError> {
         let node = TrieNode::decode(&mut bytes).map_err(|error| self.bad_value(path, error))?;
         let room = self.key_len.saturating_sub(path.len());
@@ -148,7 +149,7 @@ pub(super) fn path_text(path: &Nibbles) -> String {
     path.iter().map(|nibble| char::from_digit(u32::from(nibble), 16).unwrap_or('?')).collect()
 }
 
-/// `path` and one nibble more.
+/// `path` extended by one nibble.
 pub(super) fn step(path: &Nibbles, nibble: u8) -> Nibbles {
     let mut longer = *path;
     longer.push_unchecked(nibble);

@@ -1,6 +1,6 @@
-//! The laws of the trie, on random histories: the root is that of `alloy_trie` from nothing, the
-//! stored nodes are those of a trie built from nothing, the inverse batch undoes a batch, and damage
-//! is noticed.
+//! The laws of the trie, on random histories: the root equals the one that `alloy_trie` computes from
+//! scratch, the stored nodes equal those of a trie built from scratch, the inverse batch undoes a
+//! batch, and the trie notices damage.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ fn fields(nonce: u64) -> AccountFields {
     AccountFields { nonce, balance: U256::from(nonce) << (nonce % 200), code_hash: KECCAK_EMPTY }
 }
 
-/// What a batch says, applied to a plain map.
+/// Applies a batch to a plain map.
 fn apply(state: &mut State, batch: &[AccountChange]) {
     for change in batch {
         let Some(account) = change.account else {
@@ -124,7 +124,7 @@ fn batch() -> impl Strategy<Value = Vec<AccountChange>> {
             let slots = slots.into_iter().collect();
             AccountChange { hashed_address, account: nonce.map(fields), wiped, slots }
         };
-        // The order of a batch says nothing.
+        // The order of a batch has no meaning.
         changes.into_iter().rev().map(change).collect()
     })
 }
@@ -132,9 +132,9 @@ fn batch() -> impl Strategy<Value = Vec<AccountChange>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    // Law: after every batch the root is the reference's, the nodes are those of a trie built from
-    // nothing, and the inverse batch gives back the former root and nodes. Unwritten layers read
-    // like written ones.
+    // Law: after every batch the root equals the reference's, the nodes equal those of a trie built from
+    // scratch, and the inverse batch restores the former root and nodes. Unwritten layers read like
+    // written ones.
     #[test]
     fn histories_lead_to_the_tries_built_from_nothing(batches in vec(batch(), 1..7), threads in 1usize..4) {
         let (mut state, mut nodes, mut root) = (State::new(), MemoryNodes::new(), EMPTY_ROOT_HASH);
@@ -180,7 +180,7 @@ fn edit_short(nodes: &mut MemoryNodes, root: B256, key_len: usize, batch: &BTree
     root
 }
 
-/// How many nodes a reader meets that follows every path from `node`; each must hash to its name.
+/// The number of nodes that a reader meets on all paths from `node`. Each must hash to its reference.
 fn reachable(nodes: &MemoryNodes, path: &Nibbles, node: &RlpNode) -> usize {
     let (stored, bytes) = match node.as_hash() {
         Some(hash) => {
@@ -216,9 +216,9 @@ fn short_history() -> impl Strategy<Value = (usize, Vec<ShortBatch>)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
-    // Law: short keys with few different nibbles, so with extensions, with nodes inside their
-    // parents and with roots under 32 bytes, obey the same; and exactly the reachable nodes are
-    // stored, each where its path says.
+    // Law: the same holds for short keys with few different nibbles, so with extensions, with nodes inside
+    // their parents and with roots under 32 bytes. The store contains exactly the reachable nodes, each
+    // under its path.
     #[test]
     fn tries_with_small_nodes_are_those_built_from_nothing((key_len, batches) in short_history()) {
         let (mut leaves, mut nodes, mut root) = (ShortBatch::new(), MemoryNodes::new(), EMPTY_ROOT_HASH);
@@ -240,7 +240,8 @@ proptest! {
         }
     }
 
-    // Law: keys sort as places do, and decode to what was encoded; other bytes are refused or are keys.
+    // Law: keys sort like places, and decode to the encoded path. Other bytes are either rejected or valid
+    // keys.
     #[test]
     fn keys_keep_the_order_of_paths(
         a in vec(0u8..16, 0..=64),
@@ -261,8 +262,8 @@ proptest! {
         }
     }
 
-    // Law: whatever bytes stand in place of a node, its reader reports damage and doesn't panic,
-    // also where the hash of the bytes is what the parent names.
+    // Law: whatever bytes stand in place of a node, its reader reports damage and does not panic, even if
+    // the hash of the bytes is the one that the parent names.
     #[test]
     fn hostile_bytes_are_damage(
         prefix in prop_oneof![
@@ -366,7 +367,7 @@ fn a_key_twice_in_a_batch_is_refused() {
     assert!(matches!(error, TrieError::Repeated { tree: Tree::Storage(_), .. }), "{error}");
 }
 
-/// Changes every account and slot of the state.
+/// A batch that changes every account and slot of the state.
 fn touch_all(state: &State) -> Vec<AccountChange> {
     let mut batch = everything(state);
     for change in &mut batch {
@@ -417,7 +418,7 @@ fn damage_is_reported_with_its_place_and_a_remedy() {
     );
 }
 
-/// Counts what is read.
+/// A source that counts reads.
 struct Counting<'a>(&'a MemoryNodes, std::sync::atomic::AtomicUsize);
 
 impl NodeSource for Counting<'_> {

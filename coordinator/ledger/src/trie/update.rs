@@ -1,5 +1,5 @@
-//! A state's tries together: storage tries first, then the account trie, whose leaves hold their
-//! roots. Sorts what it is given, reads the accounts whose storage changes, and gathers the writes.
+//! Updates all tries of a state: first the storage tries, then the account trie, whose leaves contain
+//! their roots. It sorts the changes, reads the accounts whose storage changes, and gathers the writes.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,15 @@ use super::key::FULL_PATH;
 use super::node::{Entry, Loader, Value, step, storage_root_of};
 use super::{AccountChange, NodeChanges, NodeSource, Tree, TrieError, Updated};
 
-/// With fewer slots than this in all, threads cost more than they save.
+/// The smallest total number of slots for which threads save more than they cost.
 const SLOTS_WORTH_THREADS: usize = 64;
 
-/// The state root and the nodes to write after `changes`, in any order, on the state with this root,
-/// whose nodes `source` holds. At most `threads` threads work on it, the caller's among them.
+/// Computes the state root and the nodes to write after `changes` (in any order) to the state with this
+/// root. `source` holds that state's nodes. At most `threads` threads work on it, including the
+/// caller's.
 ///
 /// # Errors
-/// [`TrieError`] when a node can't be read or isn't what it should be, or a key comes twice.
+/// [`TrieError`] if a node cannot be read or is damaged, or if a key occurs twice.
 pub fn update<S: NodeSource>(
     source: &S,
     root: B256,
@@ -49,7 +50,7 @@ pub fn update<S: NodeSource>(
     Ok(Updated { root, changes: gather(writes, storage) })
 }
 
-/// What became of one storage trie.
+/// The result of updating one storage trie.
 struct StorageUpdate {
     owner: B256,
     root: B256,
@@ -61,13 +62,13 @@ struct StorageUpdate {
 struct StorageJob {
     owner: B256,
     root: B256,
-    /// Whether nodes of it are stored that go all at once.
+    /// Whether the old trie has stored nodes, all of which must be removed.
     wiped: bool,
     slots: Vec<(B256, U256)>,
 }
 
-/// Updates the storage tries of all accounts whose storage changes, in the order of the accounts.
-/// Takes the slots out of the changes.
+/// Updates the storage tries of all accounts whose storage changes, in the order of the accounts. Takes
+/// the slots out of the changes.
 fn update_storage<S: NodeSource>(
     accounts: &Loader<'_, S>,
     root: B256,
@@ -91,7 +92,7 @@ fn update_storage<S: NodeSource>(
 
     let all: usize = jobs.iter().map(|job| job.slots.len()).sum();
     let threads = if all < SLOTS_WORTH_THREADS { 1 } else { threads };
-    // A large trie is divided by itself, so that it doesn't keep one thread busy after the others.
+    // A large trie is divided by itself, so that one thread does not stay busy after the others.
     let (large, small): (Vec<_>, Vec<_>) =
         jobs.into_iter().partition(|job| threads > 1 && job.slots.len() >= WORTH_DIVIDING);
     let mut updates = Vec::with_capacity(large.len() + small.len());
@@ -126,8 +127,8 @@ fn update_one<S: NodeSource>(
     Ok(StorageUpdate { owner, root, wiped, writes })
 }
 
-/// The storage roots of the accounts with these keys, ascending; that of the empty trie where there
-/// is no account.
+/// The storage roots of the accounts with these keys, ascending; the root of the empty trie for an
+/// account that does not exist.
 fn storage_roots<S: NodeSource>(
     loader: &Loader<'_, S>,
     root: B256,
@@ -151,7 +152,7 @@ fn storage_roots<S: NodeSource>(
     Ok(roots)
 }
 
-/// Appends one root for each key, all of which pass through `path`.
+/// Appends one root for each key. All keys pass through `path`.
 fn find_roots<S: NodeSource>(
     loader: &Loader<'_, S>,
     path: &Nibbles,
@@ -197,7 +198,7 @@ fn find_roots<S: NodeSource>(
 /// All writes in the store's order.
 fn gather(accounts: Vec<Write>, storage: Vec<StorageUpdate>) -> NodeChanges {
     let wiped = storage.iter().filter(|trie| trie.wiped).map(|trie| trie.owner).collect();
-    // The map sorts what it is built from, at little cost where that is one ascending run.
+    // The map sorts its input, at little cost if that is one ascending run.
     let accounts = accounts.into_iter().rev().map(|(path, node)| ((Tree::Accounts, path), node));
     let storage = storage.into_iter().flat_map(|trie| {
         let tree = Tree::Storage(trie.owner);
@@ -210,7 +211,7 @@ fn path_of(hash: &B256) -> Nibbles {
     Nibbles::unpack_array(&hash.0)
 }
 
-/// Keys in order are each there once.
+/// Checks that sorted keys are unique.
 fn refuse_repeated<'k>(tree: Tree, keys: impl Iterator<Item = &'k B256>) -> Result<(), TrieError> {
     let mut last = None;
     for key in keys {

@@ -1,4 +1,4 @@
-//! Reading the trie: one leaf by its key, or all of them. Every node on the way is checked against the
+//! Reads the trie: one leaf by its key, or all leaves. Every node on the way is checked against the
 //! hash that its parent names.
 
 use alloy_primitives::{B256, U256};
@@ -9,7 +9,7 @@ use super::key::FULL_PATH;
 use super::node::{Loader, step};
 use super::{AccountFields, NodeSource, Tree, TrieError};
 
-/// An account as its leaf has it.
+/// An account as its leaf contains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountLeaf {
     /// The account.
@@ -39,7 +39,7 @@ fn slot_of<S: NodeSource>(loader: &Loader<'_, S>, path: &Nibbles, value: &[u8]) 
 /// The account with this hashed address in the state with this root.
 ///
 /// # Errors
-/// [`TrieError`] when a node on the way cannot be read or is damaged.
+/// [`TrieError`] if a node on the way cannot be read or is damaged.
 pub fn find_account<S: NodeSource>(
     source: &S,
     root: B256,
@@ -52,10 +52,10 @@ pub fn find_account<S: NodeSource>(
     }
 }
 
-/// The value of a slot in a storage trie; zero if it has none.
+/// The value of a slot in a storage trie; zero if the slot is absent.
 ///
 /// # Errors
-/// [`TrieError`] when a node on the way cannot be read or is damaged.
+/// [`TrieError`] if a node on the way cannot be read or is damaged.
 pub fn find_slot<S: NodeSource>(
     source: &S,
     owner: &B256,
@@ -69,7 +69,7 @@ pub fn find_slot<S: NodeSource>(
     }
 }
 
-/// The leaf with this key: where it stands, and its value.
+/// Finds the leaf with this key. Returns its path and its value.
 fn find<S: NodeSource>(
     loader: &Loader<'_, S>,
     root: B256,
@@ -80,7 +80,7 @@ fn find<S: NodeSource>(
     }
     let key = Nibbles::unpack_array(&key.0);
     let (mut path, mut named) = (Nibbles::new(), RlpNode::word_rlp(&root));
-    // Every step makes the path longer, and no path is longer than a key.
+    // Every step lengthens the path, and no path is longer than a key.
     for _ in 0..=FULL_PATH {
         match loader.load(&path, &named)? {
             TrieNode::EmptyRoot => return Ok(None),
@@ -108,12 +108,12 @@ fn find<S: NodeSource>(
     Ok(None)
 }
 
-/// Visits every account of the state with this root, in the order of the hashed addresses. `visit` gets
-/// an error in place of a subtree that is damaged, and the walk goes on behind it; it stops when `visit`
+/// Visits every account of the state with this root, in the order of the hashed addresses. For a
+/// damaged subtree `visit` gets an error, and the walk goes on after it. The walk stops when `visit`
 /// returns an error.
 ///
 /// # Errors
-/// Those of `visit`.
+/// The errors of `visit`.
 pub fn for_each_account<S: NodeSource, E>(
     source: &S,
     root: B256,
@@ -128,7 +128,7 @@ pub fn for_each_account<S: NodeSource, E>(
 /// Visits every slot of a storage trie in the same way.
 ///
 /// # Errors
-/// Those of `visit`.
+/// The errors of `visit`.
 pub fn for_each_slot<S: NodeSource, E>(
     source: &S,
     owner: &B256,
@@ -141,7 +141,7 @@ pub fn for_each_slot<S: NodeSource, E>(
     })
 }
 
-/// A leaf: where it stands, its key, its value.
+/// A leaf: its path, its key and its value.
 type Leaf = (Nibbles, B256, Vec<u8>);
 
 fn for_each<S: NodeSource, E>(
@@ -152,7 +152,7 @@ fn for_each<S: NodeSource, E>(
     if root == EMPTY_ROOT_HASH {
         return Ok(());
     }
-    // Depth first; the next node is the last of the list.
+    // Depth first: the next node is the last of the list.
     let mut open = vec![(Nibbles::new(), RlpNode::word_rlp(&root))];
     while let Some((path, named)) = open.pop() {
         match loader.load(&path, &named) {
@@ -194,7 +194,7 @@ mod tests {
         keccak256(number.to_be_bytes())
     }
 
-    /// Accounts with as many slots as their number, at most 40.
+    /// Accounts with 1, 2, 3, … slots, at most 40 each.
     fn state(accounts: u64) -> (MemoryNodes, B256) {
         let changes = (1..=accounts).map(|number| AccountChange {
             hashed_address: key(number),

@@ -1,4 +1,4 @@
-//! Blocks of the chain, the journal, and side blocks.
+//! Checks the chain's blocks, the journal, and the side blocks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use super::super::side;
 use super::super::trie::{NodeChanges, NodeLayers, Tree};
 use super::Check;
 
-/// Between two words about progress, in blocks.
+/// The interval between two progress reports, in blocks.
 const STEP: u64 = 64;
 
-/// A block as its bytes are stored, checked against its hash.
+/// Decodes a stored block and checks it against its hash.
 fn decode(hash: B256, rlp: &[u8]) -> Result<Block, String> {
     let block = Block::decode_exact(rlp).map_err(|error| error.to_string())?;
     if block.hash != hash {
@@ -31,7 +31,7 @@ fn decode(hash: B256, rlp: &[u8]) -> Result<Block, String> {
     Ok(block)
 }
 
-/// Whether receipts are those that the header covers.
+/// Checks that receipts match the header.
 fn check_receipts(block: &Block, rlp: &[u8]) -> Result<(), String> {
     let receipts: Vec<ReceiptEnvelope> = alloy_rlp::decode_exact(rlp).map_err(|error| error.to_string())?;
     let root = calculate_receipt_root(&receipts);
@@ -41,7 +41,8 @@ fn check_receipts(block: &Block, rlp: &[u8]) -> Result<(), String> {
     Err(format!("they have root {root}, the header says {}", block.header.receipts_root))
 }
 
-/// The content digest of the state that a block was executed on, from that of the state after it.
+/// The content digest of the state on which a block was executed, computed from that of the state after
+/// it.
 fn digest_before(redo: &Delta, undo: &Delta) -> U256 {
     let mut digest = ContentDigest::from_word(redo.digest);
     let before: BTreeMap<Address, &AccountDelta> =
@@ -71,7 +72,7 @@ fn check_code(code: &[(B256, Bytes)]) -> Result<(), String> {
 }
 
 impl Check<'_> {
-    /// The chain from the head back to the origin: each block's bytes, body, receipts and record.
+    /// Checks the chain from the head back to the origin: each block's bytes, body, receipts and record.
     pub(super) fn blocks(&mut self) -> Result<(), LedgerError> {
         let transaction = self.ledger.reading()?;
         let records = Records(&transaction);
@@ -100,7 +101,7 @@ impl Check<'_> {
                 Ok(block) => block,
                 Err(reason) => {
                     self.report.add(&place, reason);
-                    // The way back is known all the same, if the list of hashes is right.
+                    // The parent is known all the same, if the list of hashes is right.
                     let below = self.ledger.hash_at(Height(number - 1))?;
                     hash = below.ok_or_else(|| damaged(&place, "what is before it is not known"))?;
                     number -= 1;
@@ -148,8 +149,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The journal: the way back from the head and forth again leads through the state roots of the
-    /// headers.
+    /// Checks the journal: the way back from the head and forward again must lead through the state roots
+    /// of the headers.
     pub(super) fn journal(&mut self) -> Result<(), LedgerError> {
         let transaction = self.ledger.reading()?;
         let records = Records(&transaction);
@@ -206,7 +207,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The state root of the block that a delta begins at.
+    /// The state root of the block at which a delta begins.
     fn root_after(&self, records: &Records<'_>, delta: &Delta) -> Result<B256, LedgerError> {
         let hash = delta.from.block_hash;
         let header = match records.block(&hash)? {
@@ -218,7 +219,8 @@ impl Check<'_> {
         header.map(|header| header.state_root).ok_or_else(missing)
     }
 
-    /// Side blocks: bytes, body, receipts, and that their changes are theirs.
+    /// Checks the side blocks: bytes, body, receipts, and whether the stored changes belong to the
+    /// block.
     pub(super) fn side_blocks(&mut self) -> Result<(), LedgerError> {
         let transaction = self.ledger.reading()?;
         let hashes: Vec<B256> = self.ledger.side_index().hashes().collect();
@@ -256,7 +258,7 @@ impl Check<'_> {
     }
 }
 
-/// Two layers of changed nodes as one.
+/// Merges two layers of changed nodes into one.
 fn merge(mut below: NodeChanges, above: NodeChanges) -> NodeChanges {
     if !above.wiped.is_empty() {
         let gone =

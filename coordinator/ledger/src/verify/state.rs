@@ -1,8 +1,8 @@
-//! The flat state against the trie, and the trie's nodes against the state root.
+//! Checks the flat state against the trie, and the trie's nodes against the state root.
 //!
-//! The trie is walked from the root, and each node must hash to what its parent says. Each leaf must be in
-//! the flat state with the same value; and there must be as many leaves as there are flat entries. So
-//! the flat state is the one that the root covers.
+//! The check walks the trie from the root, and each node must hash to the value that its parent names.
+//! Each leaf must have the same value in the flat state, and there must be as many leaves as flat
+//! entries. So the flat state is the one that the root covers.
 
 use alloy_primitives::{B256, KECCAK256_EMPTY, U256, keccak256};
 use common::digest::ContentDigest;
@@ -14,11 +14,11 @@ use super::super::trie::{AccountLeaf, TrieError, for_each_account, for_each_slot
 use super::super::{LedgerError, Tip};
 use super::Check;
 
-/// Between two words about progress, in accounts.
+/// The interval between two progress reports, in accounts.
 const STEP: u64 = 1024;
 
 impl Check<'_> {
-    /// Code against its hash.
+    /// Checks stored code against its hash.
     pub(super) fn code(&mut self) -> Result<(), LedgerError> {
         let raw = RawState::open(&self.ledger.reading()?)?;
         let report = &mut self.report;
@@ -32,13 +32,13 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The flat state and the trie.
+    /// Checks the flat state and the trie.
     pub(super) fn state(&mut self) -> Result<(), LedgerError> {
         let transaction = self.ledger.reading()?;
         let raw = RawState::open(&transaction)?;
         let head = self.ledger.head();
         let Some(root) = head.state_root else { return Ok(()) };
-        // All of one version of the database.
+        // All tables are read from one version of the database.
         let source = StoredNodes::open(&transaction)?;
         self.check_header(&head, root);
         let total = raw.accounts()?;
@@ -111,7 +111,7 @@ impl Check<'_> {
         }
     }
 
-    /// A damaged node is a finding; a database that cannot be read ends the part.
+    /// Turns a damaged node into a finding. A database that cannot be read ends the part.
     fn trie_error(&mut self, error: TrieError) -> Result<(), LedgerError> {
         match error {
             TrieError::Damaged { tree, path, damage } => {

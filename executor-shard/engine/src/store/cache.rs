@@ -1,8 +1,8 @@
-//! A bounded flat cache in front of the database, shared by the views of all versions.
+//! A bounded flat cache in front of the database. The views of all versions share it.
 //!
-//! An entry holds a value and the version since which it holds. A view may use it if it is not
-//! older than that; only views of the newest version fill the cache. So a view never sees a value
-//! of another version than its own, however far the state has moved on.
+//! An entry holds a value and the version since which the value holds. A view may use the entry if the
+//! view is at least as new as that version. Only views of the newest version fill the cache. So a view
+//! never sees a value of another version, however far the state has moved on.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -12,17 +12,18 @@ use quick_cache::sync::Cache;
 
 use crate::Code;
 
-/// Contracts whose code is kept ready to run, at most: about 100 MiB of the largest ones.
+/// The maximum number of contracts whose code is kept ready to run: about 100 MiB if all have the
+/// largest size.
 const CODES: usize = 2048;
 
-/// A value and since when it holds.
+/// A value, preceded by the version since which it holds.
 type Since<T> = (u64, T);
 
-/// The cache.
+/// The cache of one database.
 #[derive(Debug)]
 pub struct StateCache {
-    /// The newest version. Held for reading while an entry is filled in, for writing while the
-    /// state moves: between the two no stale value can slip in.
+    /// The newest version. A reader holds this lock while it fills in an entry; a writer holds it while the
+    /// state moves. So no stale value can get in between.
     newest: RwLock<u64>,
     accounts: Cache<Address, Since<Option<Account>>>,
     slots: Cache<(Address, U256), Since<U256>>,
@@ -30,7 +31,7 @@ pub struct StateCache {
 }
 
 impl StateCache {
-    /// A cache of so many accounts, and four times as many slots.
+    /// A cache for `accounts` accounts and four times as many slots.
     #[must_use]
     pub fn new(accounts: usize) -> Self {
         Self {
@@ -47,15 +48,15 @@ impl StateCache {
         *self.newest.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The database has moved: to be told after it is committed, and before anyone reads it.
-    /// Returns the new version.
+    /// Records that the database has moved. Call it after the database's commit and before any read of the
+    /// new state. Returns the new version.
     pub fn advance<'a>(&self, changes: impl IntoIterator<Item = &'a AccountDelta>) -> u64 {
         let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
         *newest += 1;
         for delta in changes {
             self.accounts.insert(delta.address, (*newest, delta.account));
             if delta.wiped || delta.account.is_none() {
-                // Which of its slots are here is not known.
+                // The cache cannot tell which of the account's slots it holds.
                 self.slots.clear();
             }
             for entry in &delta.storage {
@@ -65,7 +66,7 @@ impl StateCache {
         *newest
     }
 
-    /// The database holds something else altogether.
+    /// Empties the cache: the database now holds an unrelated state.
     pub fn forget(&self) {
         let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
         *newest += 1;

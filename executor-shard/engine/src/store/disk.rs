@@ -1,4 +1,4 @@
-//! One version of a stored state: a snapshot that stays as it is while later blocks commit.
+//! One version of a stored state: it does not change while later blocks commit.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{Code, StateError, StateView};
 
-/// What a slot takes in a chunk.
+/// The approximate size of a slot in a chunk, in bytes.
 const SLOT_SIZE: usize = 66;
 
-/// What an account takes in a chunk, without its slots.
+/// The approximate size of an account in a chunk without its slots, in bytes.
 const ACCOUNT_SIZE: usize = 110;
 
 /// A stored state at one version.
@@ -36,7 +36,7 @@ impl std::fmt::Debug for DiskState {
     }
 }
 
-/// How far a state has been read.
+/// The position up to which a state has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cursor {
     /// Code, from this hash on.
@@ -48,15 +48,15 @@ pub enum Cursor {
 }
 
 impl Cursor {
-    /// Before everything.
+    /// The position before all entries.
     pub const START: Self = Self::Code(B256::ZERO);
 }
 
 impl DiskState {
-    /// What `transaction` sees: `version` of the cache.
+    /// The state that `transaction` sees. It has `version` in the cache.
     ///
     /// # Errors
-    /// [`StateError::Storage`], also when the tables are missing.
+    /// [`StateError::Storage`], also if the tables are missing.
     pub fn open(
         transaction: &ReadTransaction,
         version: u64,
@@ -75,7 +75,7 @@ impl DiskState {
     /// Visits every non-zero slot of an account.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be read.
     pub fn for_each_slot(
         &self,
         address: &Address,
@@ -92,7 +92,7 @@ impl DiskState {
     /// The addresses of all accounts, in the order of their hashes.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be read.
     pub fn addresses(&self) -> Result<Vec<Address>, StateError> {
         let entries = self.accounts.range::<&[u8; 32]>(..).map_err(storage_error)?;
         entries.map(|entry| Ok(decode_account(entry.map_err(storage_error)?.1.value()).0)).collect()
@@ -101,7 +101,7 @@ impl DiskState {
     /// The hashes of the newest `count` blocks, by number.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be read.
     pub fn ancestors(&self, count: usize) -> Result<Vec<(u64, B256)>, StateError> {
         let newest = self.ancestors.range::<u64>(..).map_err(storage_error)?.rev().take(count);
         newest
@@ -112,10 +112,11 @@ impl DiskState {
             .collect()
     }
 
-    /// About `size` bytes of the state from `cursor` on, and where to go on, if there is more.
+    /// About `size` bytes of the state from `cursor` on, and the next position; `None` after the last
+    /// entry.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be read.
     pub fn chunk(&self, cursor: Cursor, size: usize) -> Result<(SnapshotChunk, Option<Cursor>), StateError> {
         let mut chunk = SnapshotChunk::default();
         let mut left = size;
@@ -156,7 +157,7 @@ impl DiskState {
         chunk: &mut SnapshotChunk,
         left: &mut usize,
     ) -> Result<Option<Cursor>, StateError> {
-        // Slots lie in the order of their accounts: one pass over both, without a search for each.
+        // Slots lie in the order of their accounts, so one pass over both needs no search per account.
         let first = joined(&from, &B256::ZERO);
         let mut slots = self.slots.range::<&[u8; 64]>(&first..).map_err(storage_error)?;
         let mut slot = slots.next().transpose().map_err(storage_error)?;
@@ -191,7 +192,7 @@ impl DiskState {
         Ok(None)
     }
 
-    /// Slots of an account, which is the chunk's last already or becomes it.
+    /// Adds slots of an account to the chunk. The account is the chunk's last one, or becomes it.
     fn some_slots(
         &self,
         address: Address,
@@ -225,7 +226,7 @@ impl DiskState {
     }
 }
 
-/// The hash that follows, unless it was the last there is.
+/// The next hash; `None` after the greatest one.
 fn next_hash(hash: &B256) -> Option<B256> {
     U256::from_be_bytes(hash.0).checked_add(U256::from(1)).map(B256::from)
 }

@@ -1,9 +1,9 @@
-//! A whole state in an embedded redb database: what a replica with a folder of its own holds, and
-//! the flat part of the coordinator's ledger.
+//! A whole state in an embedded redb database: the replica of a shard with its own folder, and the flat
+//! part of the coordinator's ledger.
 //!
-//! Accounts and slots are keyed by the hashes that Ethereum's tries are ordered by, with the plain
-//! address or slot in the value. Who opens the database, when a transaction ends and what else is
-//! in it is the holder's business.
+//! The keys of accounts and slots are the hashes that order Ethereum's tries; the value contains the
+//! plain address or slot. The holder opens the database, ends the transactions, and may store other
+//! data in it.
 
 mod cache;
 mod disk;
@@ -27,7 +27,7 @@ const ACCOUNTS: TableDefinition<'_, &[u8; 32], &[u8; ACCOUNT_BYTES]> = TableDefi
 /// Non-zero slots by the hashes of address and slot: slot, value.
 const SLOTS: TableDefinition<'_, &[u8; 64], &[u8; 64]> = TableDefinition::new("slots");
 
-/// Code by its hash. It is never removed: other accounts may have the same.
+/// Code by its hash. It is never removed, because other accounts may have the same code.
 const CODE: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("code");
 
 /// Hashes of this block and its ancestors, by number.
@@ -35,7 +35,7 @@ const ANCESTORS: TableDefinition<'_, u64, &[u8; 32]> = TableDefinition::new("anc
 
 const ACCOUNT_BYTES: usize = 20 + 8 + 32 + 32;
 
-/// Whatever redb says, as the reader of a state sees it.
+/// Converts an error of redb to the error that readers of a state get.
 pub fn storage_error(error: impl Into<redb::Error>) -> StateError {
     StateError::Storage(error.into().to_string())
 }
@@ -48,7 +48,7 @@ fn slot_key_of(hashed_address: &B256, slot: &U256) -> [u8; 64] {
     joined(hashed_address, &keccak256(slot.to_be_bytes::<32>()))
 }
 
-/// The keys of all slots of one account lie between these.
+/// The range that contains the keys of all slots of one account.
 fn slot_range(hashed_address: &B256) -> std::ops::RangeInclusive<[u8; 64]> {
     joined(hashed_address, &B256::ZERO)..=joined(hashed_address, &B256::repeat_byte(0xff))
 }

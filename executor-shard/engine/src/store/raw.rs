@@ -1,5 +1,5 @@
-//! A stored state entry by entry, by the hashes that its tables are keyed by, without a cache: for
-//! checking it as a whole.
+//! Reads a stored state entry by entry, by the hashes that key its tables and without a cache. The
+//! check of a whole ledger uses it.
 
 use alloy_primitives::{Address, B256, U256};
 use common::account::Account;
@@ -22,10 +22,10 @@ impl std::fmt::Debug for RawState {
 }
 
 impl RawState {
-    /// What `transaction` sees.
+    /// The state that `transaction` sees.
     ///
     /// # Errors
-    /// [`StateError::Storage`], also when the tables are missing.
+    /// [`StateError::Storage`], also if the tables are missing.
     pub fn open(transaction: &ReadTransaction) -> Result<Self, StateError> {
         Ok(Self {
             accounts: transaction.open_table(ACCOUNTS).map_err(storage_error)?,
@@ -34,35 +34,35 @@ impl RawState {
         })
     }
 
-    /// How many accounts there are.
+    /// The number of accounts.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be read.
     pub fn accounts(&self) -> Result<u64, StateError> {
         self.accounts.len().map_err(storage_error)
     }
 
-    /// How many slots there are.
+    /// The number of slots.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be read.
     pub fn slots(&self) -> Result<u64, StateError> {
         self.slots.len().map_err(storage_error)
     }
 
-    /// The account stored under the hash of an address, with the address that is stored with it.
+    /// The account stored under a hashed address, with the plain address stored with it.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be read.
     pub fn account(&self, hashed_address: &B256) -> Result<Option<(Address, Account)>, StateError> {
         let found = self.accounts.get(&hashed_address.0).map_err(storage_error)?;
         Ok(found.map(|account| decode_account(account.value())))
     }
 
-    /// The slot stored under the hashes of address and slot, with the number that is stored with it.
+    /// The slot stored under a hashed address and a hashed slot, with the plain index stored with it.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be read.
     pub fn slot(
         &self,
         hashed_address: &B256,
@@ -72,18 +72,18 @@ impl RawState {
         Ok(found.map(|slot| decode_slot(slot.value())))
     }
 
-    /// Whether there is code with this hash.
+    /// Whether code with this hash is stored.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be read.
     pub fn has_code(&self, hash: &B256) -> Result<bool, StateError> {
         Ok(self.code.get(&hash.0).map_err(storage_error)?.is_some())
     }
 
-    /// Visits all code with the hash that it is stored under.
+    /// Visits all code, each with the hash under which it is stored.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be read.
     pub fn for_each_code(&self, visit: &mut dyn FnMut(B256, &[u8])) -> Result<(), StateError> {
         for entry in self.code.range::<&[u8; 32]>(..).map_err(storage_error)? {
             let (hash, code) = entry.map_err(storage_error)?;

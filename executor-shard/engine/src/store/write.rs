@@ -1,4 +1,4 @@
-//! Moving a stored state, within a write transaction of its holder.
+//! Moves a stored state, within a write transaction of its holder.
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 use common::account::{Account, AccountDelta, AccountRecord, Delta};
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::StateError;
 
-/// The state's tables, opened for writing. Nothing counts until the transaction is committed.
+/// The state's tables, opened for writing. Changes take effect when the holder commits the transaction.
 #[derive(Debug)]
 pub struct StateWriter<'t> {
     accounts: Table<'t, &'static [u8; 32], &'static [u8; ACCOUNT_BYTES]>,
@@ -20,10 +20,10 @@ pub struct StateWriter<'t> {
 }
 
 impl<'t> StateWriter<'t> {
-    /// Opens the tables, and makes them where they are missing.
+    /// Opens the tables, and creates missing ones.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be used.
     pub fn open(transaction: &'t WriteTransaction) -> Result<Self, StateError> {
         Ok(Self {
             accounts: transaction.open_table(ACCOUNTS).map_err(storage_error)?,
@@ -33,10 +33,10 @@ impl<'t> StateWriter<'t> {
         })
     }
 
-    /// Forgets everything.
+    /// Deletes the whole state.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be written.
     pub fn clear(transaction: &WriteTransaction) -> Result<(), StateError> {
         transaction.delete_table(ACCOUNTS).map_err(storage_error)?;
         transaction.delete_table(SLOTS).map_err(storage_error)?;
@@ -45,10 +45,10 @@ impl<'t> StateWriter<'t> {
         Ok(())
     }
 
-    /// Adds an account, or more slots of one that is there already.
+    /// Adds an account, or more slots of an existing one.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be written.
     pub fn insert(&mut self, record: &AccountRecord) -> Result<(), StateError> {
         let hashed = keccak256(record.address);
         self.set_account(&hashed, &record.address, &record.account)?;
@@ -61,7 +61,7 @@ impl<'t> StateWriter<'t> {
     /// Adds code under its hash.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be written.
     pub fn insert_code(&mut self, hash: &B256, code: &[u8]) -> Result<(), StateError> {
         self.code.insert(&hash.0, code).map_err(storage_error)?;
         Ok(())
@@ -70,16 +70,16 @@ impl<'t> StateWriter<'t> {
     /// Adds the hash of a block.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be written.
     pub fn insert_ancestor(&mut self, number: u64, hash: &B256) -> Result<(), StateError> {
         self.ancestors.insert(number, &hash.0).map_err(storage_error)?;
         Ok(())
     }
 
-    /// Moves by one block, forwards or backwards.
+    /// Moves the state by one block, forward or back.
     ///
     /// # Errors
-    /// [`StateError::Storage`].
+    /// [`StateError::Storage`] if the database cannot be written.
     pub fn apply(&mut self, delta: &Delta) -> Result<(), StateError> {
         for (hash, code) in &delta.code {
             self.insert_code(hash, code)?;
@@ -87,7 +87,7 @@ impl<'t> StateWriter<'t> {
         for change in &delta.accounts {
             self.change(change)?;
         }
-        // Backwards, the block that is taken away is no ancestor any more.
+        // When moving back, the block that is taken back is no longer an ancestor.
         let above = delta.to.height.0.saturating_add(1)..=delta.from.height.0;
         for number in above {
             self.ancestors.remove(number).map_err(storage_error)?;

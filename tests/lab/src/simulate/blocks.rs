@@ -6,7 +6,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::id::{RoundId, ShardId, WorkId};
 
-use super::chain::{Block, BlockNumber, Piece, block_hash, fold};
+use super::chain::{Block, BlockNumber, Piece, block_hash, fold, state, summary_of};
 use super::coordinator::Run;
 use super::disk::{Ending, Fenced};
 use super::world::{Happening, World};
@@ -42,12 +42,17 @@ impl World {
 
     /// Leads the shards to a state.
     fn lead(&mut self, index: usize, base: (u64, u64)) {
+        let now = self.now;
         let Some(known) = self.coordinator(index) else { return };
+        let (former, target) = (known.base, summary_of(state(base.0, base.1)));
         known.base = base;
-        let shards: Vec<ShardId> = known.links.keys().copied().collect();
-        for shard in shards {
-            self.sync(index, shard);
-        }
+        let commands = if base.0 == former.0 + 1 {
+            known.advances_from = state(former.0, former.1);
+            known.replicas.advance(now, known.advances_from, target)
+        } else {
+            known.replicas.lead_to(now, target)
+        };
+        self.follow(index, commands);
     }
 
     fn open_round(

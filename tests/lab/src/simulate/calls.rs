@@ -39,8 +39,7 @@ impl World {
         let Some(process) = self.processes.get_mut(index) else { return };
         let (shard, incarnation) = (process.shard, process.incarnation());
         let epoch = process.session.as_ref().and_then(Session::epoch);
-        let (slots, state, diverged) =
-            (process.progress(&self.blocks, now), process.replica, process.diverged);
+        let (slots, state) = (process.progress(&self.blocks, now), process.summary());
         let queued = (process.queue.len() + process.detached_count()) as u32;
         match action {
             Action::Register => {
@@ -54,7 +53,6 @@ impl World {
                     slots,
                     queued,
                     state,
-                    diverged,
                 });
             }
             Action::Submit(entry, result) => {
@@ -129,7 +127,7 @@ impl World {
             ToShard::Execute(assignment) => {
                 self.after(Duration::from_millis(1), Happening::CommandLost { coordinator, assignment });
             }
-            ToShard::Sync { incarnation, .. } => {
+            ToShard::Sync { incarnation, .. } | ToShard::Advance { incarnation, .. } => {
                 let lost = Happening::SyncLost { coordinator, shard, incarnation };
                 self.after(Duration::from_millis(1), lost);
             }

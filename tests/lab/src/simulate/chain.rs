@@ -1,8 +1,9 @@
 //! The chain of a history: blocks whose transactions have results that are numbers, so that the
 //! sequential result is known beforehand. It knows no EVM.
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
 use common::id::{Height, StateRef, WorkId, WorldId};
+use common::message::StateSummary;
 use common::work::{WorkFailure, WorkOutput};
 
 use super::random::{Random, join};
@@ -99,6 +100,11 @@ pub(super) fn state(height: u64, digest: u64) -> StateRef {
         *to = from;
     }
     StateRef { world: WorldId::default(), height: Height(height), block_hash: B256::from(hash) }
+}
+
+/// A state's content, for which its name stands here.
+pub(super) fn summary_of(state: StateRef) -> StateSummary {
+    StateSummary { state, digest: U256::from_be_bytes(state.block_hash.0) }
 }
 
 /// The blocks of a history. In two of three histories some of them are on branches.

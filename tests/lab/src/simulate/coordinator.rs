@@ -8,10 +8,10 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::endpoint::PeerError;
 use common::id::{AssignmentId, Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
-use common::message::{SlotProgress, SubmitResult};
+use common::message::{SlotProgress, StateSummary, SubmitResult};
 
 use super::calls::CallId;
-use super::chain::{BlockNumber, block_hash, candidate};
+use super::chain::{BlockNumber, block_hash, candidate, state, summary_of};
 use super::check::Loss;
 use super::disk::{Ending, Fenced};
 use super::network::{Way, arrivals};
@@ -19,6 +19,7 @@ use super::shard::{Answer, ToShard};
 use super::trace::{command_line, event_line};
 use super::world::{CALL_LIMIT, Happening, World};
 use schedule::intake::{Intake, Offer, Sequence, Start};
+use schedule::replicas::{ReplicaLimits, Replicas};
 use schedule::{Command, Event, Fault, LossCause, Scheduler};
 
 /// What comes from a shard: calls, and answers to commands.
@@ -33,8 +34,7 @@ pub(super) enum ToCoordinator {
         epoch: Option<Epoch>,
         slots: Vec<SlotProgress>,
         queued: u32,
-        state: Option<StateRef>,
-        diverged: bool,
+        state: Option<StateSummary>,
     },
     Submit {
         call: CallId,
@@ -55,23 +55,23 @@ pub(super) enum ToCoordinator {
     Synced {
         shard: ShardId,
         incarnation: Incarnation,
-        answer: Result<StateRef, ()>,
+        answer: Result<StateSummary, String>,
     },
 }
+
+/// As the real ones, in the simulator's times.
+const REPLICA_LIMITS: ReplicaLimits = ReplicaLimits { sync_pause: Duration::from_millis(40), mismatches: 3 };
 
 /// What the driver keeps of a shard.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
     process: usize,
     pub(super) incarnation: Incarnation,
-    pub(super) state: Option<StateRef>,
-    pub(super) syncing: bool,
-    pub(super) sync_at: Duration,
 }
 
 impl Link {
     pub(super) fn new(process: usize, incarnation: Incarnation) -> Self {
-        Self { process, incarnation, state: None, syncing: false, sync_at: Duration::ZERO }
+        Self { process, incarnation }
     }
 }
 
@@ -100,6 +100,7 @@ pub(super) struct Coordinator {
     paused_until: Duration,
     pub(super) scheduler: Scheduler,
     pub(super) links: BTreeMap<ShardId, Link>,
+    pub(super) replicas: Replicas,
     pub(super) under_way: BTreeSet<AssignmentId>,
     /// Whose registration is being decided.
     pub(super) admitting: Option<CallId>,
@@ -111,6 +112,8 @@ pub(super) struct Coordinator {
     /// Height and digest of the state that shards are led to: the head's, or that of the parent of the block
     /// under way.
     pub(super) base: (u64, u64),
+    /// The state before `base`, if shards were led on from there by a delta.
+    pub(super) advances_from: StateRef,
     pub(super) rounds: u64,
     wake_at: Option<Duration>,
 }
@@ -151,12 +154,16 @@ impl World {
             self.check.struck(epoch, *shard, record.quarantined);
         }
         scheduler.restore_strikes(strikes, now);
+        let (height, digest) = self.disk.head_state();
+        let mut replicas = Replicas::new(REPLICA_LIMITS);
+        replicas.lead_to(now, summary_of(state(height, digest)));
         self.coordinators.push(Coordinator {
             epoch,
             alive: true,
             paused_until: Duration::ZERO,
             scheduler,
             links: BTreeMap::new(),
+            replicas,
             under_way: BTreeSet::new(),
             admitting: None,
             deferred: false,
@@ -164,6 +171,7 @@ impl World {
             run: None,
             committing: false,
             base: self.disk.head_state(),
+            advances_from: state(0, 0),
             rounds: 0,
             wake_at: None,
         });
@@ -339,7 +347,9 @@ impl World {
                     self.tell(index, Event::Failed { assignment, fault: Fault::Failed, reason });
                 }
             }
-            Happening::SyncLost { shard, incarnation, .. } => self.synced(index, shard, incarnation, Err(())),
+            Happening::SyncLost { shard, incarnation, .. } => {
+                self.synced(index, shard, incarnation, Err("no answer".to_owned()));
+            }
             Happening::LinkBroken { shard, incarnation, died, .. } => {
                 self.trace(|| format!("the connection to shard {shard} broke, really dead: {died}"));
                 let reason = "the connection broke".to_owned();
@@ -479,14 +489,14 @@ impl World {
                 self.disk.strikes.insert(shard, record);
             }
             Command::Sync(shard) => {
-                if let Some(link) = self.coordinator(index).and_then(|known| known.links.get_mut(&shard)) {
-                    link.state = None;
-                }
-                self.sync(index, shard);
+                let now = self.now;
+                let commands = self.coordinator(index).map(|known| known.replicas.doubt(now, shard));
+                self.follow(index, commands.unwrap_or_default());
             }
             Command::Evict { shard, incarnation, .. } => {
                 if let Some(known) = self.coordinator(index) {
                     known.links.retain(|id, link| *id != shard || link.incarnation != incarnation);
+                    known.replicas.lose(shard, incarnation);
                 }
             }
             Command::Finish(round) => self.round_done(index, round),

@@ -2,12 +2,10 @@
 //! that are brought to the head.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use common::endpoint::PeerError;
-use common::id::{AssignmentId, Incarnation, ShardId, StateRef};
-use common::message::{Refusal, Registered, ResultReceipt, SubmitResult};
-use common::work::WorkFailure;
+use common::id::{AssignmentId, Incarnation, ShardId};
+use common::message::{Registered, ResultReceipt, StateSummary, SubmitResult};
 
 use super::calls::CallId;
 use super::chain::{Piece, digest, numbers, state};
@@ -15,6 +13,7 @@ use super::coordinator::{Link, ToCoordinator};
 use super::network::{Way, arrivals};
 use super::shard::{Answer, ToShard};
 use super::world::{BEAT, CALL_LIMIT, Happening, World};
+use schedule::replicas::ReplicaCommand;
 use schedule::{Command, Event, Fault, LossCause};
 
 impl ToCoordinator {
@@ -52,7 +51,7 @@ impl World {
     pub(super) fn called(&mut self, index: usize, packet: ToCoordinator) {
         match packet {
             ToCoordinator::Register { call, slots } => self.register(index, call, slots),
-            ToCoordinator::Heartbeat { call, epoch, slots, queued, state, diverged } => {
+            ToCoordinator::Heartbeat { call, epoch, slots, queued, state } => {
                 let Some((shard, incarnation)) = self.caller(call) else { return };
                 let known = self.check_known(index, shard, incarnation);
                 let ours = self.coordinator(index).map(|known| known.epoch);
@@ -62,7 +61,11 @@ impl World {
                 };
                 if answer.is_ok() {
                     self.tell(index, Event::Heartbeat { shard, incarnation, slots, queued });
-                    self.compare(index, shard, incarnation, state, diverged);
+                    let now = self.now;
+                    let commands = self
+                        .coordinator(index)
+                        .map(|known| known.replicas.heartbeat(now, shard, incarnation, state));
+                    self.follow(index, commands.unwrap_or_default());
                 }
                 self.answer(call, Answer::Beat(answer));
             }
@@ -133,6 +136,7 @@ impl World {
         if known.links.get(&shard).is_none_or(|link| link.incarnation != incarnation) {
             let link = Link::new(call.process, incarnation);
             known.links.insert(shard, link);
+            known.replicas.join(shard, incarnation);
         }
     }
 
@@ -142,11 +146,7 @@ impl World {
         self.check.results_at.push(now);
         let receipt = match &result.outcome {
             Err(failure) => {
-                let fault = match failure {
-                    WorkFailure::BaseGone | WorkFailure::State(_) => Fault::WrongState,
-                    WorkFailure::WorkerPanicked { .. } => Fault::Panicked,
-                    WorkFailure::Damaged => Fault::Corrupt,
-                };
+                let fault = Fault::from(failure);
                 let reason = format!("{failure:?}");
                 self.tell(index, Event::Failed { assignment, fault, reason });
                 ResultReceipt::Ignored
@@ -228,7 +228,7 @@ impl World {
                 let event = match answer {
                     Ok(()) => Event::Accepted(assignment),
                     Err(error) => {
-                        let fault = fault_of(&error);
+                        let fault = Fault::from(&error);
                         if fault == Fault::Busy {
                             self.check.not_begun(epoch, assignment.work);
                         }
@@ -244,19 +244,31 @@ impl World {
         }
     }
 
-    /// Brings a shard to the head, if it is elsewhere and not under way.
-    pub(super) fn sync(&mut self, index: usize, shard: ShardId) {
-        let now = self.now;
-        let Some(known) = self.coordinator(index) else { return };
-        let (epoch, target) = (known.epoch, state(known.base.0, known.base.1));
-        let Some(link) = known.links.get_mut(&shard) else { return };
-        if link.syncing || link.state == Some(target) || link.sync_at > now {
-            return;
+    /// Carries out what was decided about replicas, as the real driver does.
+    pub(super) fn follow(&mut self, index: usize, commands: Vec<ReplicaCommand>) {
+        for command in commands {
+            let Some(epoch) = self.coordinator(index).map(|known| known.epoch) else { return };
+            match command {
+                ReplicaCommand::Sync { shard, incarnation, target } => {
+                    let packet = ToShard::Sync { epoch, incarnation, target: target.state };
+                    self.move_replica(index, shard, incarnation, packet);
+                }
+                ReplicaCommand::Advance { shard, incarnation } => {
+                    let Some(known) = self.coordinator(index) else { return };
+                    let (from, target) = (known.advances_from, state(known.base.0, known.base.1));
+                    let packet = ToShard::Advance { epoch, incarnation, from, target };
+                    self.move_replica(index, shard, incarnation, packet);
+                }
+                ReplicaCommand::Holds { shard, incarnation, state } => {
+                    self.tell(index, Event::State { shard, incarnation, state });
+                }
+                ReplicaCommand::AtTarget { .. } | ReplicaCommand::Diverged { .. } => {}
+            }
         }
-        link.syncing = true;
-        let incarnation = link.incarnation;
-        let sent = self.send(index, shard, incarnation, ToShard::Sync { epoch, incarnation, target });
-        if !sent {
+    }
+
+    fn move_replica(&mut self, index: usize, shard: ShardId, incarnation: Incarnation, packet: ToShard) {
+        if !self.send(index, shard, incarnation, packet) {
             self.after(CALL_LIMIT, Happening::SyncLost { coordinator: index, shard, incarnation });
         }
     }
@@ -266,57 +278,17 @@ impl World {
         index: usize,
         shard: ShardId,
         incarnation: Incarnation,
-        answer: Result<StateRef, ()>,
+        answer: Result<StateSummary, String>,
     ) {
-        let again_at = self.now + Duration::from_millis(40);
+        let now = self.now;
         let Some(known) = self.coordinator(index) else { return };
-        let Some(link) = known.links.get_mut(&shard).filter(|link| link.incarnation == incarnation) else {
-            return;
-        };
-        link.syncing = false;
-        link.state = answer.ok();
-        if answer.is_err() {
-            link.sync_at = again_at;
-        }
-        self.tell(index, Event::State { shard, incarnation, state: answer.ok() });
-        self.sync(index, shard);
-    }
-
-    /// A heartbeat's word about the replica against what is known of it.
-    fn compare(
-        &mut self,
-        index: usize,
-        shard: ShardId,
-        incarnation: Incarnation,
-        state: Option<StateRef>,
-        diverged: bool,
-    ) {
-        let link = self.coordinator(index).and_then(|known| known.links.get_mut(&shard));
-        let Some(link) = link.filter(|link| !link.syncing && link.state.is_some()) else { return };
-        if diverged || link.state != state {
-            link.state = None;
-            self.tell(index, Event::State { shard, incarnation, state: None });
-            self.sync(index, shard);
-        }
+        let commands = known.replicas.reached(now, shard, incarnation, answer);
+        self.follow(index, commands);
     }
 
     pub(super) fn housekeep(&mut self, index: usize) {
-        let shards: Vec<ShardId> =
-            self.coordinator(index).map_or_else(Vec::new, |known| known.links.keys().copied().collect());
-        for shard in shards {
-            self.sync(index, shard);
-        }
-    }
-}
-
-/// As the real link classifies them.
-fn fault_of(error: &PeerError) -> Fault {
-    match error {
-        PeerError::Command(Refusal::QueueFull { .. }) | PeerError::Overloaded(_) => Fault::Busy,
-        PeerError::Command(Refusal::NotAtBase { .. }) => Fault::WrongState,
-        PeerError::Command(Refusal::Draining) => Fault::Draining,
-        PeerError::Command(Refusal::StaleEpoch { .. } | Refusal::WrongShard { .. }) => Fault::Superseded,
-        PeerError::Command(Refusal::Malformed { .. }) => Fault::Hopeless,
-        _ => Fault::Failed,
+        let now = self.now;
+        let commands = self.coordinator(index).map(|known| known.replicas.tick(now));
+        self.follow(index, commands.unwrap_or_default());
     }
 }

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use alloy_primitives::U256;
 use common::endpoint::PeerError;
 use common::id::{AssignmentId, Epoch, Gas, Incarnation, ShardId, SlotIndex, StateRef, TxIndex};
-use common::message::{Refusal, Registered, ResultReceipt, SlotProgress, SubmitResult};
+use common::message::{Refusal, Registered, ResultReceipt, SlotProgress, StateSummary, SubmitResult};
 use common::work::{WorkFailure, WorkOutput};
 use executor_shard::session::{Accepted, Session, SessionConfig};
 use net::backoff::BackoffPolicy;
 use net::retry::EntryId;
 
-use super::chain::{Block, HEAVY_GAS, Piece, USUAL_GAS, address, numbers, state};
+use super::chain::{Block, HEAVY_GAS, Piece, USUAL_GAS, address, numbers, state, summary_of};
 use super::check::TrueDeath;
 use super::coordinator::ToCoordinator;
 use super::network::Way;
@@ -24,6 +25,7 @@ pub(super) enum ToShard {
     Execute(AssignmentId),
     Cancel(AssignmentId),
     Sync { epoch: Epoch, incarnation: Incarnation, target: StateRef },
+    Advance { epoch: Epoch, incarnation: Incarnation, from: StateRef, target: StateRef },
     Drain { incarnation: Incarnation },
 }
 
@@ -153,6 +155,13 @@ impl Process {
     }
 
     /// Threads that are at this have lost their slots.
+    /// What it says that it holds: a replica that has diverged has another content.
+    pub(super) fn summary(&self) -> Option<StateSummary> {
+        let held = summary_of(self.replica?);
+        let digest = if self.diverged { held.digest.wrapping_add(U256::ONE) } else { held.digest };
+        Some(StateSummary { digest, ..held })
+    }
+
     /// Threads that have lost their slots and are still at work.
     pub(super) fn detached_count(&self) -> usize {
         self.detached.len()
@@ -344,14 +353,14 @@ impl World {
     }
 
     /// A command has arrived.
-    fn command(&mut self, index: usize, from: usize, packet: ToShard) {
+    fn command(&mut self, index: usize, from_coordinator: usize, packet: ToShard) {
         let Some(process) = self.processes.get_mut(index) else { return };
         let Some(session) = &mut process.session else { return };
         let (shard, incarnation, at) = (process.shard, Incarnation(process.life), process.replica);
         match packet {
             ToShard::Execute(assignment) => {
                 let answer = self.accept(index, assignment);
-                self.obeyed(index, from, ToCoordinator::Executed { assignment, answer });
+                self.obeyed(index, from_coordinator, ToCoordinator::Executed { assignment, answer });
             }
             ToShard::Cancel(assignment) => {
                 let waiting = process.queue.len();
@@ -371,12 +380,24 @@ impl World {
                     Ok(()) if wanted == incarnation => {
                         process.replica = Some(target);
                         process.diverged = false;
-                        Ok(target)
+                        process.summary().ok_or_else(String::new)
                     }
-                    Ok(()) => Err(()),
-                    Err(_) => Err(()),
+                    Ok(()) => Err("another incarnation".to_owned()),
+                    Err(refusal) => Err(refusal.to_string()),
                 };
-                self.obeyed(index, from, ToCoordinator::Synced { shard, incarnation, answer });
+                self.obeyed(index, from_coordinator, ToCoordinator::Synced { shard, incarnation, answer });
+            }
+            ToShard::Advance { epoch, incarnation: wanted, from, target } => {
+                let answer = match session.check_epoch(epoch) {
+                    Ok(()) if wanted == incarnation && process.replica == Some(from) => {
+                        // What has diverged stays so.
+                        process.replica = Some(target);
+                        process.summary().ok_or_else(String::new)
+                    }
+                    Ok(()) => Err("not at the delta's base".to_owned()),
+                    Err(refusal) => Err(refusal.to_string()),
+                };
+                self.obeyed(index, from_coordinator, ToCoordinator::Synced { shard, incarnation, answer });
             }
             ToShard::Drain { incarnation: wanted } if wanted == incarnation => session.drain(),
             ToShard::Drain { .. } => {}

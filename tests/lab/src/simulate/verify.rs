@@ -92,8 +92,10 @@ impl World {
     fn go_on_alone(&mut self, index: usize) {
         let Some(known) = self.coordinator(index) else { return };
         let scheduler = &known.scheduler;
-        let left =
-            known.links.iter().any(|(shard, link)| link.state.is_some() && !scheduler.is_quarantined(*shard));
+        let left = known
+            .links
+            .keys()
+            .any(|shard| known.replicas.state(*shard).is_some() && !scheduler.is_quarantined(*shard));
         let Some(run) = known.run.take_if(|run| run.disputed && !left) else { return };
         self.tell(index, Event::Abandon { round: run.round });
         self.check.tries_again(run.block);
