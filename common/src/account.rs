@@ -6,8 +6,9 @@
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
 use serde::{Deserialize, Serialize};
 
-use crate::codec::word;
+use crate::codec::{self, word};
 use crate::id::StateRef;
+use crate::sealed::Payload;
 
 /// An account as one value. `None` stands for an account that does not exist, which differs from an
 /// account that exists and is empty.
@@ -110,6 +111,11 @@ pub struct Delta {
     /// The content digest of the state `to`.
     #[serde(with = "word")]
     pub digest: U256,
+}
+
+impl Payload for Delta {
+    const WHAT: &'static str = "delta";
+    const LIMIT: usize = codec::MAX_PAYLOAD_BYTES;
 }
 
 impl Delta {

@@ -15,8 +15,9 @@ use alloy_rlp::{Decodable, Encodable};
 use serde::{Deserialize, Serialize};
 
 use crate::account::AccountDelta;
-use crate::codec::{self, CodecError};
+use crate::codec::CodecError;
 use crate::id::{Height, TxIndex};
+use crate::sealed::{Payload, Sealed};
 
 /// A signed transaction as blocks hold it (blob transactions without their sidecar).
 pub type Transaction = EthereumTxEnvelope<TxEip4844>;
@@ -281,6 +282,11 @@ pub struct ShardBlock {
     pub inputs: B256,
 }
 
+impl Payload for BlockPayload {
+    const WHAT: &'static str = "block payload";
+    const LIMIT: usize = 2 * MAX_BLOCK_BYTES;
+}
+
 impl BlockPayload {
     /// The payload of `block`.
     #[must_use]
@@ -292,16 +298,9 @@ impl BlockPayload {
             prelude,
         }
     }
+}
 
-    /// The digest that names these inputs.
-    ///
-    /// # Errors
-    /// [`CodecError::TooLarge`] for a block beyond the limit.
-    pub fn digest(&self) -> Result<B256, CodecError> {
-        let bytes = codec::encode("block payload", self, 2 * MAX_BLOCK_BYTES)?;
-        Ok(codec::payload_digest(&bytes))
-    }
-
+impl Sealed<BlockPayload> {
     /// Decodes header and transactions.
     ///
     /// # Errors
@@ -427,7 +426,7 @@ mod tests {
     #[test]
     fn a_payload_opens_to_the_same_block() {
         let block = block();
-        let opened = BlockPayload::new(&block, Prelude::default()).open().unwrap();
+        let opened = Sealed::new(BlockPayload::new(&block, Prelude::default())).open().unwrap();
         assert_eq!(opened.header, block.header);
         assert_eq!(opened.transactions, block.transactions);
     }
@@ -436,7 +435,7 @@ mod tests {
     fn a_payload_with_a_damaged_transaction_names_it() {
         let mut payload = BlockPayload::new(&block(), Prelude::default());
         payload.transactions[0] = Bytes::from_static(&[0x7f, 1, 2]);
-        let error = payload.open().unwrap_err();
+        let error = Sealed::new(payload).open().unwrap_err();
         assert!(matches!(error, BlockError::Transaction { index: TxIndex(0), .. }), "{error}");
     }
 
@@ -444,6 +443,6 @@ mod tests {
     fn a_payload_whose_header_has_another_hash_is_refused() {
         let mut payload = BlockPayload::new(&block(), Prelude::default());
         payload.block = B256::ZERO;
-        assert!(matches!(payload.open(), Err(BlockError::Mismatch { field: "hash", .. })));
+        assert!(matches!(Sealed::new(payload).open(), Err(BlockError::Mismatch { field: "hash", .. })));
     }
 }

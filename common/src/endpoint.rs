@@ -13,6 +13,7 @@ use std::pin::Pin;
 
 use crate::account::Delta;
 use crate::block::BlockPayload;
+use crate::sealed::Sealed;
 use crate::id::{AssignmentId, Epoch};
 use crate::message::{
     Draining, Heartbeat, Leave, Refusal, Register, Registered, ResultReceipt, SnapshotPart, SnapshotRequest,
@@ -63,6 +64,9 @@ impl PeerError {
 /// A stream of snapshot parts.
 pub type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotPart, PeerError>> + Send>>;
 
+/// The number of blocks whose bytes a shard keeps. The coordinator sends the bytes of others again.
+pub const BLOCKS_KEPT: usize = 8;
+
 /// What a shard offers its coordinator.
 #[async_trait]
 pub trait ShardEndpoint: Send + Sync + std::fmt::Debug {
@@ -70,10 +74,10 @@ pub trait ShardEndpoint: Send + Sync + std::fmt::Debug {
     async fn execute(&self, command: ExecuteBlock) -> Result<(), PeerError>;
 
     /// Delivers a block's bytes. The coordinator sends them to each shard once.
-    async fn put_block(&self, epoch: Epoch, block: Arc<BlockPayload>) -> Result<(), PeerError>;
+    async fn put_block(&self, epoch: Epoch, block: Sealed<BlockPayload>) -> Result<(), PeerError>;
 
     /// Moves the replica forward by one committed block and returns the state it then holds.
-    async fn put_delta(&self, epoch: Epoch, delta: Arc<Delta>) -> Result<StateSummary, PeerError>;
+    async fn put_delta(&self, epoch: Epoch, delta: Sealed<Delta>) -> Result<StateSummary, PeerError>;
 
     /// Asks the shard to fetch this state from the coordinator. Returns once the replica holds it.
     async fn sync(&self, epoch: Epoch, target: StateSummary) -> Result<StateSummary, PeerError>;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::{Account, SlotValue, WriteSet};
 use crate::codec::{self, CodecError, word};
 use crate::id::{AssignmentId, Gas, RoundId, StateRef, TxIndex, WorkId};
+use crate::sealed::{Payload, Sealed};
 
 /// The computation over a set of transactions of one block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,26 +43,30 @@ pub struct WorkSpec {
     pub indices: Vec<TxIndex>,
 }
 
-impl WorkSpec {
+impl Payload for WorkSpec {
+    const WHAT: &'static str = "work";
+    const LIMIT: usize = codec::MAX_PAYLOAD_BYTES;
+}
+
+impl Sealed<WorkSpec> {
     /// The identity of this work: the hash of everything on which its result depends.
     ///
     /// # Errors
     /// [`CodecError`] only for a specification beyond the payload limit.
     pub fn id(&self) -> Result<WorkId, CodecError> {
-        let bytes = codec::encode("work specification", self, codec::MAX_PAYLOAD_BYTES)?;
-        Ok(WorkId(codec::payload_digest(&bytes)))
+        self.digest().map(WorkId)
     }
 }
 
 /// The ExecuteBlock command: one assignment of one piece of work.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct ExecuteBlock {
     /// The try: the work, the shard and the attempt.
     pub assignment: AssignmentId,
     /// The round to which the work belongs.
     pub round: RoundId,
     /// The work.
-    pub spec: WorkSpec,
+    pub spec: Sealed<WorkSpec>,
 }
 
 /// Why no sender can be recovered from a signature.
@@ -253,19 +258,19 @@ mod tests {
 
     #[test]
     fn the_work_id_depends_on_every_input() {
-        let original = spec().id().unwrap();
+        let original = Sealed::new(spec()).id().unwrap();
         let mut other = spec();
         other.inputs = B256::repeat_byte(3);
-        assert_ne!(other.id().unwrap(), original);
+        assert_ne!(Sealed::new(other.clone()).id().unwrap(), original);
         let mut other = spec();
         other.indices.pop();
-        assert_ne!(other.id().unwrap(), original);
+        assert_ne!(Sealed::new(other.clone()).id().unwrap(), original);
         let mut other = spec();
         other.kind = WorkKind::Execute { senders: vec![], poison: None };
-        assert_ne!(other.id().unwrap(), original);
+        assert_ne!(Sealed::new(other.clone()).id().unwrap(), original);
         let mut other = spec();
         other.base.block_hash = B256::repeat_byte(9);
-        assert_ne!(other.id().unwrap(), original);
+        assert_ne!(Sealed::new(other.clone()).id().unwrap(), original);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The coordinator: it owns the chain's state, plans and dispatches the execution of blocks,
-//! validates what comes back, and is the only one that commits.
+//! The coordinator: it owns the chain's state, plans and dispatches the execution of blocks, validates
+//! the results, and is the only process that commits.
 
 pub mod api;
 pub mod cli;

@@ -3,8 +3,6 @@
 //! A process has them only with `--allow-faults`.
 
 use std::str::FromStr;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,6 +11,7 @@ use common::account::AccountWrite;
 use common::id::{AssignmentId, Gas, TxIndex};
 use common::message::StateSummary;
 use common::work::{Effects, Executed, TxOutcome, WorkKind, WorkOutput, WorkSpec};
+use parking_lot::Mutex;
 
 use engine::sub_block::Progress;
 
@@ -174,7 +173,7 @@ impl Faults {
 
     /// Marks this assignment: its result must be damaged when it is sent.
     pub(crate) fn damage(&self, assignment: AssignmentId) {
-        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut damaged = self.damaged.lock();
         damaged.push(assignment);
         if damaged.len() > REMEMBERED {
             damaged.remove(0);
@@ -183,7 +182,7 @@ impl Faults {
 
     /// Whether this assignment's result must be damaged.
     pub fn is_damaged(&self, assignment: &AssignmentId) -> bool {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(assignment)
+        self.damaged.lock().contains(assignment)
     }
 }
 
@@ -224,7 +223,7 @@ impl<'a, P: Progress> Slowed<'a, P> {
     }
 
     fn lose_time(&self) {
-        let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clock = self.clock.lock();
         let took = clock.began.elapsed();
         clock.owed += took * (self.times - 1);
         if clock.owed >= LEAST_SLEEP {

@@ -2,20 +2,22 @@
 //! calls, whether over the network or within one process.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use alloy_primitives::B256;
 use async_trait::async_trait;
+use common::sealed::Sealed;
 use common::account::Delta;
 use common::block::{BlockPayload, ShardBlock};
-use common::endpoint::{CoordinatorEndpoint, PeerError, ShardEndpoint};
+use common::endpoint::{BLOCKS_KEPT, CoordinatorEndpoint, PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
 use common::message::{Heartbeat, PROTOCOL_VERSION, Refusal, Register, StateSummary};
 use common::work::{ExecuteBlock, WorkKind};
 use net::backoff::BackoffPolicy;
 use net::bounded::BoundedExecutor;
+use parking_lot::Mutex;
 use tasks::supervise::SupervisorHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -25,9 +27,6 @@ use crate::replica::{Replica, ReplicaError};
 use crate::session::{Accepted, SessionConfig, SessionHandle, SessionOptions, run_session};
 use crate::worker::{Job, SlotEvent, Slots};
 use engine::ENGINE_VERSION;
-
-/// Blocks whose bytes are kept: the one being executed, the next one, and some that are late.
-const BLOCKS_KEPT: usize = 8;
 
 /// Assignments accepted and not yet delivered, per slot.
 const QUEUE_PER_SLOT: usize = 8;
@@ -252,8 +251,8 @@ fn malformed(reason: &str) -> Refusal {
     Refusal::Malformed { reason: reason.to_owned() }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
+    mutex.lock()
 }
 
 #[async_trait]
@@ -274,7 +273,7 @@ impl ShardEndpoint for ShardNode {
         Ok(())
     }
 
-    async fn put_block(&self, epoch: Epoch, block: Arc<BlockPayload>) -> Result<(), PeerError> {
+    async fn put_block(&self, epoch: Epoch, block: Sealed<BlockPayload>) -> Result<(), PeerError> {
         self.check_epoch(epoch)?;
         let opened = self.blocking.run(move || block.open()).await?;
         let opened = opened.map_err(|error| PeerError::Command(malformed(&error.to_string())))?;
@@ -287,12 +286,12 @@ impl ShardEndpoint for ShardNode {
         Ok(())
     }
 
-    async fn put_delta(&self, epoch: Epoch, delta: Arc<Delta>) -> Result<StateSummary, PeerError> {
+    async fn put_delta(&self, epoch: Epoch, delta: Sealed<Delta>) -> Result<StateSummary, PeerError> {
         self.check_epoch(epoch)?;
         let _guard = self.syncing.lock().await;
         let replica = Arc::clone(&self.replica);
         let wanted = delta.from;
-        match self.blocking.run(move || replica.apply(&delta)).await? {
+        match self.blocking.run(move || replica.apply(delta.value())).await? {
             Ok(summary) => Ok(summary),
             Err(ReplicaError::NotAtBase { at, .. }) => {
                 Err(PeerError::Command(Refusal::NotAtBase { at, wanted }))

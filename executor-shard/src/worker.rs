@@ -9,9 +9,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
+use common::sealed::Sealed;
 use common::block::ShardBlock;
 use common::chain_spec::ChainSpec;
 use common::id::{AssignmentId, Gas, SlotIndex, TxIndex};
@@ -19,6 +20,7 @@ use common::message::{SlotProgress, SubmitResult};
 use common::panic::panic_message;
 use common::work::{WorkFailure, WorkSpec};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::fault::{self, FaultKind, Faults, Slowed};
 use engine::replica_view::ReplicaView;
@@ -40,7 +42,7 @@ pub struct Job {
     /// The assignment's id.
     pub assignment: AssignmentId,
     /// The work.
-    pub spec: WorkSpec,
+    pub spec: Sealed<WorkSpec>,
     /// The block of the transactions.
     pub block: Arc<ShardBlock>,
     /// The specification of the chain.
@@ -110,7 +112,7 @@ struct Held {
 
 impl SlotState {
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 
     fn begin(&self, assignment: AssignmentId) {
@@ -205,7 +207,7 @@ impl Slots {
     /// Returns the job if the queue is full or the slots have ended.
     #[allow(clippy::result_large_err)]
     pub fn offer(&self, job: Job) -> Result<(), Job> {
-        match self.jobs.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        match self.jobs.lock().as_ref() {
             Some(jobs) => jobs.try_send(job).map_err(crossbeam_channel::TrySendError::into_inner),
             None => Err(job),
         }
@@ -213,7 +215,7 @@ impl Slots {
 
     /// Closes the queue: the threads end once it is empty.
     pub fn close(&self) {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.jobs.lock().take();
     }
 
     /// Gives the slots of all threads that run work to new threads. A thread cannot be killed, so the old
@@ -227,9 +229,8 @@ impl Slots {
     /// that has lost its slot still runs them. A process with such work is not idle.
     #[must_use]
     pub fn queued(&self) -> usize {
-        let waiting =
-            self.jobs.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, Sender::len);
-        let former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.jobs.lock().as_ref().map_or(0, Sender::len);
+        let former = self.former.lock();
         let working = former.iter().filter_map(Weak::upgrade).filter(|state| state.current().is_some());
         waiting + working.count()
     }
@@ -254,7 +255,7 @@ impl Slots {
 
 /// The state of a slot's current thread.
 fn present(state: &Mutex<Arc<SlotState>>) -> Arc<SlotState> {
-    Arc::clone(&state.lock().unwrap_or_else(PoisonError::into_inner))
+    Arc::clone(&state.lock())
 }
 
 /// Owns the worker threads and replaces those that end or get stuck.
@@ -348,7 +349,7 @@ impl SlotSupervisor {
         let mut stuck = Vec::new();
         for worker in present.filter(|worker| worker.state.supersede()) {
             worker.superseded = true;
-            let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut former = self.former.lock();
             former.retain(|state| state.strong_count() > 0);
             former.push(Arc::downgrade(&worker.state));
             stuck.push(worker.slot);
@@ -400,7 +401,7 @@ impl SlotSupervisor {
         let name = format!("{}-slot-{slot}", self.name);
         let builder = std::thread::Builder::new().name(name.clone()).stack_size(STACK_BYTES);
         let handle = builder.spawn(body).map_err(|source| SlotsError::Spawn { name, source })?;
-        *place.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&state);
+        *place.lock() = Arc::clone(&state);
         workers.running.insert(number, Worker { slot, state, superseded: false, handle });
         Ok(())
     }
@@ -469,7 +470,7 @@ mod tests {
             epoch: Epoch { number: 1, instance: 1 },
         };
         let chain = Arc::new(ChainSpec::mainnet());
-        Job { assignment, spec, block: Arc::new(empty), chain, view: None, cancelled: Arc::default() }
+        Job { assignment, spec: Sealed::new(spec), block: Arc::new(empty), chain, view: None, cancelled: Arc::default() }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Where the binaries and the recorded data are.
+//! The paths of the binaries and of the recorded data.
 
 use std::env;
 use std::ffi::OsStr;
@@ -9,19 +9,19 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// One of the binaries under test.
+/// A binary under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binary {
-    /// `coordinator`.
+    /// The `coordinator` binary.
     Coordinator,
-    /// `executor-shard`.
+    /// The `executor-shard` binary.
     ExecutorShard,
-    /// `lab`.
+    /// The `lab` binary.
     Lab,
 }
 
 impl Binary {
-    /// Its file name.
+    /// The binary's file name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -31,8 +31,8 @@ impl Binary {
         }
     }
 
-    /// The binary that has the command of this line: `lab` for what proves and measures, and for runs and
-    /// imports with options that only it has.
+    /// The binary for this command line: `lab` for its own commands, and for runs and imports with options
+    /// that only `lab` has; `coordinator` otherwise.
     #[must_use]
     pub fn of<A: AsRef<OsStr>>(line: &[A]) -> Self {
         let word = |word: &A| {
@@ -44,11 +44,11 @@ impl Binary {
         if moved || line.iter().any(word) { Self::Lab } else { Self::Coordinator }
     }
 
-    /// Where it is: in `SHARDS_BIN_DIR`, else where cargo puts binaries of the profile that this test
-    /// was built with.
+    /// The binary's path: in `SHARDS_BIN_DIR`, or else where cargo puts binaries of the profile that this
+    /// test was built with.
     ///
     /// # Errors
-    /// When it is not there.
+    /// An error if the file does not exist.
     pub fn path(self) -> Result<PathBuf> {
         let dir = match env::var_os("SHARDS_BIN_DIR") {
             Some(dir) => PathBuf::from(dir),
@@ -75,25 +75,25 @@ pub(crate) fn profile_dir() -> Result<PathBuf> {
     Ok(above.context("the test is not in cargo's target folder")?.to_path_buf())
 }
 
-/// The recorded mainnet blocks: in `SHARDS_TEST_DATA`, else beside the workspace. Where they are
-/// missing this says so; a test that needs them then returns.
+/// The folder of the recorded mainnet blocks: in `SHARDS_TEST_DATA`, or else beside the workspace. If
+/// it is missing, this prints a message and returns `None`; the test must then return.
 ///
 /// # Errors
-/// When they are missing under CI.
+/// An error if the data is missing under CI.
 pub fn mainnet_dir() -> Result<Option<PathBuf>> {
     recorded("mainnet")
 }
 
-/// Ethereum's BlockchainTests, unpacked beside the test's binary; where the archive is missing this
-/// says so.
+/// The folder of Ethereum's BlockchainTests, unpacked beside the test's binary. If the archive is
+/// missing, this prints a message and returns `None`.
 ///
 /// # Errors
-/// When the archive cannot be unpacked, or is missing under CI.
+/// An error if the archive cannot be unpacked, or if it is missing under CI.
 pub fn blockchain_tests() -> Result<Option<PathBuf>> {
     Ok(unpacked("blockchain-tests.tar.xz", "suite")?.map(|folder| folder.join("BlockchainTests")))
 }
 
-/// Ethereum's execution-spec-tests for Prague and Osaka, likewise.
+/// The folder of Ethereum's execution-spec-tests for Prague and Osaka, like [`blockchain_tests`].
 ///
 /// # Errors
 /// As [`blockchain_tests`].
@@ -101,8 +101,8 @@ pub fn execution_spec_tests() -> Result<Option<PathBuf>> {
     Ok(unpacked("eest-prague-osaka.tar.xz", "suite-eest")?.map(|folder| folder.join("eest")))
 }
 
-/// An archive's content in a folder beside the test's binary. Two tests at once unpack it apart from each
-/// other; the first one's is kept.
+/// Unpacks an archive into a folder beside the test's binary. Two tests at once unpack it separately,
+/// and the first result is kept.
 fn unpacked(archive: &str, name: &str) -> Result<Option<PathBuf>> {
     let Some(archive) = recorded(archive)? else { return Ok(None) };
     let parent = profile_dir()?;
@@ -117,7 +117,7 @@ fn unpacked(archive: &str, name: &str) -> Result<Option<PathBuf>> {
         bail!("{} cannot be unpacked: tar ended with {unpacked}", archive.display());
     }
     fs::write(new.path().join("whole"), "")?;
-    // One that is not whole is of an earlier test that was ended.
+    // An incomplete folder is left from a test that was killed.
     if folder.exists() && !folder.join("whole").is_file() {
         fs::remove_dir_all(&folder)?;
     }
@@ -129,8 +129,8 @@ fn unpacked(archive: &str, name: &str) -> Result<Option<PathBuf>> {
     Ok(Some(folder))
 }
 
-/// Something of the recorded data. Where it is missing, or a folder without content, that is a skip that
-/// a person sees, and an error under CI.
+/// The path of a recorded file or folder. If it is missing or empty, this prints a visible skip; under
+/// CI it is an error.
 fn recorded(name: &str) -> Result<Option<PathBuf>> {
     let data = env::var_os("SHARDS_TEST_DATA")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
@@ -146,15 +146,16 @@ fn recorded(name: &str) -> Result<Option<PathBuf>> {
     if env::var("CI").is_ok_and(|value| value == "true") {
         bail!("{said}; under CI a test without its data fails");
     }
-    // Not by a macro: what those print is shown of failing tests only. If it cannot be said, so be it.
+    // Not by a macro: the test harness shows a macro's output for failing tests only. A failure to print
+    // is ignored.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {said}");
     Ok(None)
 }
 
-/// Every recorded block in `dir`, by number.
+/// The recorded blocks in `dir`, ordered by number.
 ///
 /// # Errors
-/// When the folder cannot be read, or has none.
+/// An error if the folder cannot be read or contains no block.
 pub fn block_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("{} cannot be read", dir.display()))? {

@@ -1,4 +1,4 @@
-//! A generated chain.
+//! Generated chains for tests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,41 +11,41 @@ use tempfile::TempDir;
 
 use crate::artefacts::{Binary, profile_dir};
 
-/// A chain that `coordinator generate` made.
+/// A chain that `lab generate` made.
 #[derive(Debug)]
 pub struct Chain {
     dir: TempDir,
     blocks: usize,
 }
 
-/// How large a chain is.
+/// The size of a generated chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size {
-    /// Blocks after the genesis.
+    /// The number of blocks after the genesis.
     pub blocks: usize,
-    /// Transactions of each but the first, as far as there is gas for them.
+    /// The number of transactions in each block except the first, as far as the gas allows.
     pub txs: u32,
-    /// The gas limit of each block, in millions: 60 at least.
+    /// The gas limit of each block, in millions; at least 60.
     pub gas: u32,
 }
 
-/// The chains that tests of this process hold.
+/// The chains in use by tests of this process.
 static HELD: Mutex<BTreeMap<Size, Weak<Chain>>> = Mutex::new(BTreeMap::new());
 
 impl Chain {
-    /// A chain of so many blocks of 150 transactions. Tests that run at the same time share it; the
-    /// last one removes it.
+    /// A chain with this many blocks of 150 transactions. Tests that run at the same time share it, and the
+    /// last one deletes it.
     ///
     /// # Errors
-    /// When it cannot be generated.
+    /// An error if it cannot be generated.
     pub fn of(blocks: usize) -> Result<Arc<Self>> {
         Self::sized(Size { blocks, txs: 150, gas: 60 })
     }
 
-    /// A chain of this size, shared likewise.
+    /// A chain of this size, shared like that of [`Chain::of`].
     ///
     /// # Errors
-    /// When it cannot be generated.
+    /// An error if it cannot be generated.
     pub fn sized(size: Size) -> Result<Arc<Self>> {
         let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(chain) = held.get(&size).and_then(Weak::upgrade) {
@@ -58,11 +58,10 @@ impl Chain {
         Ok(chain)
     }
 
-    /// A chain of so many blocks, of the kind that these options of `coordinator generate` say. It is
-    /// removed when it is dropped.
+    /// Generates a chain with these options of `lab generate`. Dropping the chain deletes it.
     ///
     /// # Errors
-    /// When it cannot be generated.
+    /// An error if it cannot be generated.
     pub fn generate(blocks: usize, options: &[&str]) -> Result<Self> {
         let base = profile_dir()?.join("shard-tests");
         fs::create_dir_all(&base)?;
@@ -77,25 +76,25 @@ impl Chain {
         Ok(Self { dir, blocks })
     }
 
-    /// How many blocks it has after its genesis.
+    /// The number of blocks after its genesis.
     #[must_use]
     pub const fn blocks(&self) -> usize {
         self.blocks
     }
 
-    /// Its `genesis.json`.
+    /// The path of its `genesis.json`.
     #[must_use]
     pub fn genesis(&self) -> PathBuf {
         self.dir.path().join("genesis.json")
     }
 
-    /// Its blocks.
+    /// The path of its chain file.
     #[must_use]
     pub fn rlp(&self) -> PathBuf {
         self.dir.path().join("chain.rlp")
     }
 
-    /// The folder with both.
+    /// The folder of both files.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()

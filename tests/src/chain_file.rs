@@ -1,6 +1,6 @@
 //! Chain files with one block that is wrong in one place, and parts of chain files.
 //!
-//! As little RLP as that takes: lists, their items, and where those lie.
+//! The module knows just enough RLP for that: lists, their items, and the positions of these.
 
 use std::fs;
 use std::ops::Range;
@@ -8,28 +8,28 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// A field of a header, by its place in it.
+/// A field of a header, by its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderField {
-    /// The block before.
+    /// The hash of the previous block.
     ParentHash = 0,
-    /// The state after the block.
+    /// The root of the state after the block.
     StateRoot = 3,
-    /// What the transactions hash to.
+    /// The root of the transactions.
     TransactionsRoot = 4,
-    /// What the receipts hash to.
+    /// The root of the receipts.
     ReceiptsRoot = 5,
-    /// Gas of all transactions.
+    /// The gas used by all transactions.
     GasUsed = 10,
 }
 
-/// The blocks of a chain file, each as its bytes.
+/// The blocks of a chain file, each as its RLP bytes.
 #[derive(Debug, Clone)]
 pub struct ChainFile {
     blocks: Vec<Vec<u8>>,
 }
 
-/// Where the payload of the item at `start` lies.
+/// The range of the payload of the item at `start`.
 fn payload(bytes: &[u8], start: usize) -> Result<Range<usize>> {
     let head = *bytes.get(start).context("an item lies behind the end")?;
     let (header, length) = match head {
@@ -48,10 +48,10 @@ fn payload(bytes: &[u8], start: usize) -> Result<Range<usize>> {
 }
 
 impl ChainFile {
-    /// Reads a file.
+    /// Reads a chain file.
     ///
     /// # Errors
-    /// When it is no chain file.
+    /// An error if the file is not a chain file.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = fs::read(path)?;
         let (mut blocks, mut start) = (Vec::new(), 0);
@@ -63,19 +63,19 @@ impl ChainFile {
         Ok(Self { blocks })
     }
 
-    /// The bytes of these blocks, counted from 0; of those that are there.
+    /// The bytes of these blocks, counted from 0; empty if one of them does not exist.
     #[must_use]
     pub fn bytes(&self, blocks: Range<usize>) -> Vec<u8> {
         self.blocks.get(blocks).unwrap_or_default().concat()
     }
 
-    /// How many blocks there are.
+    /// The number of blocks.
     #[must_use]
     pub fn len(&self) -> usize {
         self.blocks.len()
     }
 
-    /// Whether there is none.
+    /// Whether the file has no blocks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty()
@@ -97,20 +97,20 @@ impl ChainFile {
         Ok(())
     }
 
-    /// Changes the last bit of a field.
+    /// Flips the last bit of a field.
     ///
     /// # Errors
-    /// When there is no such block.
+    /// An error if there is no such block.
     pub fn flip(&mut self, block: usize, field: HeaderField) -> Result<()> {
         let range = self.field(block, field)?;
         let last = range.end.checked_sub(1).filter(|last| range.contains(last)).context("it is empty")?;
         self.change(block, last..last + 1, |byte| *byte ^= 1)
     }
 
-    /// Puts another hash into a field.
+    /// Replaces the hash in a field.
     ///
     /// # Errors
-    /// When there is no such block, or this is no hash.
+    /// An error if there is no such block, or if `hash` is not a hash.
     pub fn set(&mut self, block: usize, field: HeaderField, hash: &str) -> Result<()> {
         let range = self.field(block, field)?;
         let digits = hash.strip_prefix("0x").context("no hash")?;
@@ -126,7 +126,7 @@ impl ChainFile {
     /// withdrawals.
     ///
     /// # Errors
-    /// When it has.
+    /// An error if it has any.
     pub fn flip_last_signature(&mut self, block: usize) -> Result<()> {
         let bytes = self.blocks.get(block).context("there is no such block")?;
         ensure!(bytes.ends_with(&[0xc0, 0xc0]), "there are ommers or withdrawals");

@@ -16,82 +16,82 @@ use crate::report::Report;
 use crate::scene::Scene;
 use crate::wait::{wait_until, within};
 
-/// How long a process may take to serve, a shard to join, and a client to be answered.
+/// The longest time until a process serves, a shard joins, or a client gets an answer.
 const SOON: Duration = within(20);
 
-/// How long a client's command may take that waits for no block.
+/// The longest time for a client's command that does not wait for blocks.
 const ANSWERED_WITHIN: Duration = within(60);
 
-/// A `coordinator serve`.
+/// A running `coordinator serve`.
 #[derive(Debug)]
 pub struct Coordinator {
     /// The process.
     pub process: Process,
-    /// Where it serves.
+    /// The address on which it serves.
     pub address: String,
 }
 
-/// An `executor-shard`.
+/// A running `executor-shard`.
 #[derive(Debug)]
 pub struct Shard {
     /// The process.
     pub process: Process,
-    /// Its number.
+    /// The shard's id.
     pub id: u32,
 }
 
-/// What `coordinator status --json` says.
+/// The output of `coordinator status --json`.
 #[derive(Debug, Clone)]
 pub struct Status {
     /// The head's height.
     pub head: u64,
     /// The head's hash.
     pub head_hash: String,
-    /// Blocks that are accepted, and neither ended nor parked.
+    /// The number of accepted blocks that have neither ended nor been parked.
     pub accepted: u64,
-    /// Blocks that wait for an operator.
+    /// The number of blocks that wait for an operator.
     pub parked: u64,
-    /// The state root after the head.
+    /// The state root after the head, if it is known.
     pub state_root: Option<String>,
     /// The shards of the fleet.
     pub shards: Vec<ShardState>,
 }
 
-/// How one shard of the fleet is.
+/// The status of one shard.
 #[derive(Debug, Clone)]
 pub struct ShardState {
-    /// Its number.
+    /// The shard's id.
     pub shard: u32,
-    /// Which of its lives.
+    /// The shard's incarnation.
     pub incarnation: u64,
     /// `ready`, `syncing`, `draining` or `quarantined`.
     pub state: String,
     /// Whether it is in quarantine.
     pub quarantined: bool,
-    /// The height of the state that it holds.
+    /// The height of the state that its replica holds.
     pub height: u64,
-    /// Results of its that were used.
+    /// The number of its results that were used.
     pub results: u64,
 }
 
-/// Arguments from texts and paths.
+/// Converts texts to arguments.
 fn arguments<const N: usize>(texts: [&str; N]) -> Vec<OsString> {
     texts.into_iter().map(OsString::from).collect()
 }
 
 impl Coordinator {
-    /// Starts one on a free port and waits until it serves.
+    /// Starts a coordinator on a free port and waits until it serves.
     ///
     /// # Errors
-    /// When it does not.
+    /// An error if it does not.
     pub fn start(scene: &Scene, chain: &Chain, more: &[&str]) -> Result<Self> {
         Self::start_at(scene, chain, "127.0.0.1:0", more)
     }
 
-    /// Starts one at an address and waits until it serves.
+    /// Starts a coordinator at an address and waits until it serves.
     ///
     /// # Errors
-    /// When it does not.
+    /// An error if it does not.
     pub fn start_at(scene: &Scene, chain: &Chain, listen: &str, more: &[&str]) -> Result<Self> {
         let file = scene.path(&scene.fresh_name("coordinator.address"));
         let mut process = Self::spawn(scene, chain, listen, &file, more)?;
@@ -99,10 +99,10 @@ impl Coordinator {
         Ok(Self { process, address })
     }
 
-    /// Starts one whose log tells of every assignment and block, and waits until it serves.
+    /// Starts a coordinator that logs every assignment and block, and waits until it serves.
     ///
     /// # Errors
-    /// When it does not.
+    /// An error if it does not.
     pub fn start_telling(scene: &Scene, chain: &Chain, listen: &str, more: &[&str]) -> Result<Self> {
         let file = scene.path(&scene.fresh_name("coordinator.address"));
         let line = serve_line(chain, listen, &file, more);
@@ -112,11 +112,11 @@ impl Coordinator {
         Ok(Self { process, address })
     }
 
-    /// Starts one whose files can have no more than so many blocks of 512 bytes, and waits until it
+    /// Starts a coordinator whose files can have at most `blocks` blocks of 512 bytes, and waits until it
     /// serves.
     ///
     /// # Errors
-    /// When it does not.
+    /// An error if it does not.
     pub fn start_limited(scene: &Scene, chain: &Chain, more: &[&str], blocks: u64) -> Result<Self> {
         let file = scene.path(&scene.fresh_name("coordinator.address"));
         let line = serve_line(chain, "127.0.0.1:0", &file, more);
@@ -125,10 +125,10 @@ impl Coordinator {
         Ok(Self { process, address })
     }
 
-    /// Starts one and does not wait.
+    /// Starts a coordinator and does not wait.
     ///
     /// # Errors
-    /// When the process cannot be started.
+    /// An error if the process cannot be started.
     pub fn spawn(
         scene: &Scene,
         chain: &Chain,
@@ -140,42 +140,42 @@ impl Coordinator {
         Process::start(scene, "coordinator", Binary::Coordinator, line)
     }
 
-    /// Its address as clients and shards are told.
+    /// The coordinator's URL for clients and shards.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Runs a client's command against it to its end; what it says on standard output.
+    /// Runs a client's command against the coordinator to its end. Returns its standard output.
     ///
     /// # Errors
-    /// When it fails; the message has what it said.
+    /// An error with the command's output if it fails.
     pub fn ask(&self, command: &[&str], more: &[&str]) -> Result<String> {
         ask(&self.url(), command, more)
     }
 
-    /// Asks how it is.
+    /// Asks the coordinator for its status.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// An error if it does not answer.
     pub fn status(&self) -> Result<Status> {
         Status::of(&self.url())
     }
 
-    /// Has every block of a chain file journaled, without waiting for any.
+    /// Has every block of a chain file journaled, without waiting for results.
     ///
     /// # Errors
-    /// When one is not accepted.
+    /// An error if a block is not accepted.
     pub fn accept_all(&self, chain: &Chain) -> Result<()> {
         let file = chain.rlp();
         let file = file.to_str().context("the chain's path is not UTF-8")?;
         self.ask(&["submit", "--no-wait"], &[file]).map(drop)
     }
 
-    /// Waits until the fleet is as wanted.
+    /// Waits until the fleet's status satisfies a condition.
     ///
     /// # Errors
-    /// When it is not within the deadline; the message has its last status.
+    /// An error with the last status if the condition does not hold within the deadline.
     pub fn wait_status(
         &self,
         deadline: Duration,
@@ -195,7 +195,7 @@ impl Coordinator {
     /// Waits until exactly these shards are in the fleet and hold the current state.
     ///
     /// # Errors
-    /// When they are not soon.
+    /// An error if that takes too long.
     pub fn wait_ready(&self, shards: &[u32]) -> Result<Duration> {
         let what = format!("the fleet is shards {shards:?}, all ready");
         self.wait_status(SOON, &what, |status| {
@@ -203,28 +203,28 @@ impl Coordinator {
         })
     }
 
-    /// Begins to submit a chain file.
+    /// Starts to submit a chain file.
     ///
     /// # Errors
-    /// When the client cannot be started.
+    /// An error if the client cannot be started.
     pub fn begin_submit(&self, scene: &Scene, chain: &Chain) -> Result<Process> {
         submit_to(scene, &self.url(), &chain.rlp())
     }
 
-    /// Submits a chain and checks that every block is verified and that the head is its last.
+    /// Submits a chain, and checks that every block is verified and that the head is its last block.
     ///
     /// # Errors
-    /// When one is not.
+    /// An error if one of these checks fails.
     pub fn submit_all(&self, scene: &Scene, chain: &Chain) -> Result<Report> {
         let mut client = self.begin_submit(scene, chain)?;
         self.check_submitted(chain, &mut client)
     }
 
-    /// Waits for a client that submits a chain, and checks that every block was verified and that the
-    /// head is its last.
+    /// Waits for a client that submits a chain, and checks that every block was verified and that the head
+    /// is its last block.
     ///
     /// # Errors
-    /// When one is not.
+    /// An error if one of these checks fails.
     pub fn check_submitted(&self, chain: &Chain, client: &mut Process) -> Result<Report> {
         let code = client.exit_code(within(60))?;
         let report = Report::parse(&client.stdout()?)?;
@@ -238,7 +238,7 @@ impl Coordinator {
     }
 }
 
-/// Runs a client's command to its end; what it says on standard output.
+/// Runs a client's command to its end. Returns its standard output.
 fn ask(url: &str, command: &[&str], more: &[&str]) -> Result<String> {
     let mut client = Command::new(Binary::Coordinator.path()?)
         .args(command)
@@ -248,7 +248,7 @@ fn ask(url: &str, command: &[&str], more: &[&str]) -> Result<String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    // What it says is little, so that nobody has to read it before its end.
+    // Its output is short, so it fits into the pipe until the command ends.
     let ended =
         wait_until(ANSWERED_WITHIN, &format!("{command:?} ends"), || Ok(client.try_wait()?.is_some()));
     if ended.is_err() {
@@ -270,18 +270,18 @@ fn serve_line(chain: &Chain, listen: &str, address_file: &Path, more: &[&str]) -
     line
 }
 
-/// Begins to submit a chain file to a URL. The client does not wait for a coordinator that has gone.
+/// Starts to submit a chain file to a URL. The client does not wait for a coordinator that is away.
 ///
 /// # Errors
-/// When the client cannot be started.
+/// An error if the client cannot be started.
 pub fn submit_to(scene: &Scene, url: &str, file: &Path) -> Result<Process> {
     submit_with(scene, url, file, &["--json", "--retry-for", "0"])
 }
 
-/// Begins to submit a chain file to a URL, with these options.
+/// Starts to submit a chain file to a URL, with these options.
 ///
 /// # Errors
-/// When the client cannot be started.
+/// An error if the client cannot be started.
 pub fn submit_with(scene: &Scene, url: &str, file: &Path, options: &[&str]) -> Result<Process> {
     let mut line = arguments(["submit", "--coordinator", url]);
     line.extend(options.iter().map(OsString::from));
@@ -290,10 +290,10 @@ pub fn submit_with(scene: &Scene, url: &str, file: &Path, options: &[&str]) -> R
 }
 
 impl Shard {
-    /// Starts a shard that is to join the coordinator at `url`. Does not wait.
+    /// Starts a shard for the coordinator at `url` and does not wait.
     ///
     /// # Errors
-    /// When the process cannot be started.
+    /// An error if the process cannot be started.
     pub fn start(scene: &Scene, id: u32, url: &str, more: &[&str]) -> Result<Self> {
         let number = id.to_string();
         let mut line = arguments(["--exit-with-parent", "--shard-id", &number, "--coordinator", url]);
@@ -308,7 +308,7 @@ impl Shard {
     /// Starts a shard and waits until it serves, whether or not there is a coordinator.
     ///
     /// # Errors
-    /// When it does not.
+    /// An error if it does not serve in time.
     pub fn start_serving(scene: &Scene, id: u32, url: &str) -> Result<Self> {
         let file: PathBuf = scene.path(&scene.fresh_name(&format!("shard-{id}.address")));
         let path = file.to_str().context("the scene's path is not UTF-8")?;
@@ -343,10 +343,10 @@ fn bound_address(process: &mut Process, file: &Path) -> Result<String> {
 }
 
 impl Status {
-    /// Asks the coordinator at `url` how it is.
+    /// Asks the coordinator at `url` for its status.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// An error if it does not answer.
     pub fn of(url: &str) -> Result<Self> {
         Self::parse(&ask(url, &["status", "--json"], &[])?)
     }
@@ -364,20 +364,20 @@ impl Status {
         })
     }
 
-    /// The shard, if it is in the fleet.
+    /// The shard with this id, if it is in the fleet.
     #[must_use]
     pub fn shard(&self, id: u32) -> Option<&ShardState> {
         self.shards.iter().find(|shard| shard.shard == id)
     }
 
-    /// The shards that are ready, or would be if they were not in quarantine, in order.
+    /// The ids of the shards that are ready, or would be ready without their quarantine, in order.
     #[must_use]
     pub fn whole(&self) -> Vec<u32> {
         let whole = self.shards.iter().filter(|shard| shard.state == "ready" || shard.quarantined);
         whole.map(|shard| shard.shard).collect()
     }
 
-    /// The shards that are ready, in order.
+    /// The ids of the shards that are ready, in order.
     #[must_use]
     pub fn ready(&self) -> Vec<u32> {
         self.shards.iter().filter(|shard| shard.state == "ready").map(|shard| shard.shard).collect()
@@ -397,12 +397,12 @@ impl ShardState {
     }
 }
 
-/// A number in an object.
+/// A number in a JSON object.
 pub(crate) fn number(value: &Value, field: &str) -> Result<u64> {
     value.get(field).and_then(Value::as_u64).with_context(|| format!("no number {field} in {value}"))
 }
 
-/// A text in an object.
+/// A text in a JSON object.
 pub(crate) fn text(value: &Value, field: &str) -> Result<String> {
     let text = value.get(field).and_then(Value::as_str);
     text.map(str::to_owned).with_context(|| format!("no text {field} in {value}"))

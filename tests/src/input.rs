@@ -1,8 +1,8 @@
 //! Inputs that are wrong in one place.
 //!
-//! A changed field changes the hashes above it. To have a block whose only fault is the one that is
-//! meant, without a hash function here, the program under test is asked: its message about a hash that
-//! does not fit states the one that would. What remains when all hashes fit is the fault itself.
+//! A changed field changes the hashes above it. A test wants a block with exactly one fault, and this
+//! crate has no hash function. So it asks the program under test, whose message about a wrong hash
+//! states the right one. Once all hashes match, only the intended fault remains.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use serde_json::Value;
 use crate::artefacts::Binary;
 use crate::scene::Scene;
 
-/// How many hashes may have to be mended: transaction, root of transactions, block; and once more.
+/// The maximum number of hashes to correct: transaction, root of transactions, block; and once more.
 const MENDINGS: usize = 8;
 
-/// The fields of a block file.
+/// The content of a block file, as JSON.
 pub type Fields = Value;
 
 /// A block file that is wrong in one place.
 #[derive(Debug)]
 pub struct Forged {
-    /// The file.
+    /// The path of the file.
     pub file: PathBuf,
     /// The block's number.
     pub number: u64,
@@ -31,10 +31,10 @@ pub struct Forged {
 }
 
 impl Forged {
-    /// Takes a recorded block (packed with gzip), changes it, and writes it as plain JSON.
+    /// Reads a recorded block (packed with gzip), changes it, and writes it as plain JSON.
     ///
     /// # Errors
-    /// When it cannot be read or written, or the change does not apply.
+    /// An error if it cannot be read or written, or if the change does not apply.
     pub fn from_recorded(
         scene: &Scene,
         recorded: &Path,
@@ -49,10 +49,10 @@ impl Forged {
         Ok(Self { file, number, fields })
     }
 
-    /// Makes all hashes fit the changed fields.
+    /// Corrects all hashes for the changed fields.
     ///
     /// # Errors
-    /// When the program does not say which hash would fit.
+    /// An error if the program does not state the right hash.
     pub fn with_hashes(mut self) -> Result<Self> {
         for _ in 0..MENDINGS {
             let said = self.said()?;
@@ -64,7 +64,7 @@ impl Forged {
         bail!("the hashes of {} do not come to rest", self.file.display())
     }
 
-    /// What the program says of it.
+    /// The program's message about the file.
     fn said(&self) -> Result<String> {
         let output = Command::new(Binary::Coordinator.path()?)
             .args(["run", "--in-process", "--shards", "1", "--json"])
@@ -73,7 +73,7 @@ impl Forged {
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// Puts in the hash that `said` asks for, if it does.
+    /// Sets the hash that the message asks for. Returns whether it asks for one.
     fn mend(&mut self, said: &str) -> Result<bool> {
         let block = self.fields.get_mut("block").context("there is no block")?;
         if let Some(hash) = hash_after(said, "the header's other fields hash to ") {
@@ -95,13 +95,13 @@ impl Forged {
     }
 }
 
-/// The number that a text begins with.
+/// The number at the start of a text.
 fn number_at(text: &str) -> Option<usize> {
     let end = text.find(|letter: char| !letter.is_ascii_digit())?;
     text.get(..end)?.parse().ok()
 }
 
-/// The hash that follows `lead` in a text.
+/// The hash after `lead` in a text.
 fn hash_after(text: &str, lead: &str) -> Option<String> {
     let (_, rest) = text.split_once(lead)?;
     rest.get(..66).filter(|hash| hash.starts_with("0x")).map(str::to_owned)
@@ -117,7 +117,7 @@ fn unpacked(path: &Path) -> Result<Vec<u8>> {
 /// Copies a JSON file into the scene with a change.
 ///
 /// # Errors
-/// When it cannot be read or written, or the change does not apply.
+/// An error if it cannot be read or written, or if the change does not apply.
 pub fn edit_json(
     scene: &Scene,
     path: &Path,
@@ -132,10 +132,10 @@ pub fn edit_json(
     Ok(edited)
 }
 
-/// A number in a field, as JSON-RPC or as plain JSON, changed by `by`; in JSON-RPC's form.
+/// A number in the form of JSON-RPC or plain JSON, changed by `by`, in the form of JSON-RPC.
 ///
 /// # Errors
-/// When it is no number.
+/// An error if the value is not a number.
 pub fn number_plus(value: &Value, by: i64) -> Result<Value> {
     let number = match value {
         Value::String(text) => u64::from_str_radix(text.trim_start_matches("0x"), 16)?,

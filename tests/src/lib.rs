@@ -1,12 +1,13 @@
 //! The harness of the multi-process tests: real `coordinator` and `executor-shard` processes on
-//! loopback, with faults that fire when a condition holds, never after a sleep.
+//! loopback, with faults that fire when a condition holds, not after a sleep.
 //!
-//! A test is a [`scenario`]: it gets a [`Scene`], a folder of its own in which everything it starts
-//! leaves its log. Whatever a test starts ends with it: every [`Process`] is killed and reaped when it
-//! is dropped, and long-running ones hold a pipe to the test, so that they end even if the test
-//! itself is killed. When a scenario fails, the end of every log is printed and the folder is kept.
+//! A test is a [`scenario`]. It gets a [`Scene`]: a folder of its own, in which every process writes
+//! its log. Every process that a test starts ends with the test. Each [`Process`] is killed and reaped
+//! when it is dropped. Long-running ones also hold a pipe to the test, so that they end even if the
+//! test itself is killed. When a scenario fails, the end of every log is printed and the folder is
+//! kept.
 //!
-//! The tests know the binaries only by their command lines; no crate of the workspace is used.
+//! The tests know the binaries only by their command lines. They use no other crate of the workspace.
 
 mod artefacts;
 mod chain;

@@ -1,6 +1,6 @@
-//! What the tests of the failure model measure: a row each, appended to a file as one JSON object.
+//! The measurements of the failure model's tests: each adds a row, as one JSON object, to a file.
 //!
-//! Times are recorded and never asserted: what a test asserts is what happens, not how fast a machine is.
+//! Tests record times but never assert them: a test asserts events, not the speed of a machine.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::moment::Moment;
 
-/// The median of some figures, if there are any.
+/// The median; `None` without numbers.
 #[must_use]
 pub fn median(figures: &[f64]) -> Option<f64> {
     let mut sorted = figures.to_vec();
@@ -23,10 +23,10 @@ pub fn median(figures: &[f64]) -> Option<f64> {
     Some(f64::midpoint(lower, upper))
 }
 
-/// Names the file that rows go to. Without it nothing is recorded.
+/// The environment variable with the file for the rows. Without it no row is recorded.
 pub const MEASURED: &str = "SHARDS_MEASURED";
 
-/// One row of the table: a fault, how it was brought about, how it was noticed, and the times.
+/// One row of the table: a fault, how it was injected, how it was noticed, and the times.
 #[derive(Debug, Clone)]
 pub struct Measured {
     place: u32,
@@ -39,13 +39,13 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// A fault that was brought about at `since`. Rows are sorted by `place`.
+    /// Starts a row for a fault injected at `since`. The table sorts rows by `place`.
     #[must_use]
     pub const fn since(since: Moment, place: u32, fault: &'static str, injected: &'static str) -> Self {
         Self { place, fault, injected, noticed: "–", since, notice: None, finish: None }
     }
 
-    /// How and when it was noticed.
+    /// Sets how and when the fault was noticed.
     #[must_use]
     pub fn noticed(mut self, how: &'static str, at: Moment) -> Self {
         self.noticed = how;
@@ -53,24 +53,24 @@ impl Measured {
         self
     }
 
-    /// Says how it is noticed, or why it is not, where there is no moment of it.
+    /// Sets how the fault is noticed, or why it is not, for a fault without a moment of notice.
     #[must_use]
     pub const fn unnoticed(mut self, why: &'static str) -> Self {
         self.noticed = why;
         self
     }
 
-    /// When that which it had interrupted was done.
+    /// Sets the time when the interrupted work was done.
     #[must_use]
     pub fn finished(mut self, at: Moment) -> Self {
         self.finish = Some(at.since(self.since));
         self
     }
 
-    /// Appends the row to the file that `SHARDS_MEASURED` names.
+    /// Appends the row to the file that `SHARDS_MEASURED` names, if it is set.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// An error if the row cannot be written.
     pub fn record(&self) -> Result<()> {
         let Some(path) = env::var_os(MEASURED) else { return Ok(()) };
         let micros = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_micros()).ok());
@@ -83,7 +83,7 @@ impl Measured {
             .append(true)
             .open(&path)
             .with_context(|| format!("{} cannot be opened", path.to_string_lossy()))?;
-        // One write a row: tests may run at the same time.
+        // One write per row, because tests may run at the same time.
         file.write_all(format!("{row}\n").as_bytes()).context("a row cannot be written")
     }
 }

@@ -1,25 +1,25 @@
-//! Moments, as this process sees them and as logs tell them: one clock, that of the machine.
+//! Moments from this process's clock and from logs. Both use the machine's clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-/// A moment, in time since 1970.
+/// A moment, as the time since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(Duration);
 
 impl Moment {
-    /// Now.
+    /// The current time.
     ///
     /// # Errors
-    /// When the machine's clock stands before 1970.
+    /// An error if the machine's clock is set before 1970.
     pub fn now() -> Result<Self> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
         Ok(Self(since))
     }
 
-    /// When a line of a log was written: `PROCESS 2026-01-31T12:00:00.000001Z LEVEL …`. Nothing for a
-    /// line that is none.
+    /// The time of a log line such as `PROCESS 2026-01-31T12:00:00.000001Z LEVEL …`; `None` for any other
+    /// line.
     #[must_use]
     pub fn of_line(line: &str) -> Option<Self> {
         Self::parse(line.split_whitespace().nth(1)?)
@@ -39,15 +39,15 @@ impl Moment {
         Some(Self(Duration::from_secs(seconds) + Duration::from_micros(micros.parse().ok()?)))
     }
 
-    /// How long after `earlier` it is; nothing if it is before.
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// Days from 1970 to a date of the Gregorian calendar. Years begin in March here, so that the day of a
-/// leap year is the last.
+/// The days from 1970 to a date of the Gregorian calendar. Years begin in March here, so that a leap
+/// year's extra day is its last.
 fn days(year: u64, month: u64, day: u64) -> u64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leaps = year / 4 - year / 100 + year / 400;

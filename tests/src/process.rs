@@ -1,4 +1,4 @@
-//! A process under test: started with its output in files, signalled, and never left behind.
+//! A process under test: its output goes to files, it can get signals, and it never outlives its test.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -14,18 +14,18 @@ use crate::moment::Moment;
 use crate::scene::Scene;
 use crate::wait::wait_until;
 
-/// What a process can be sent.
+/// A signal to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Asks it to stop.
+    /// SIGTERM: asks it to stop.
     Term,
-    /// Ends it without a word.
+    /// SIGKILL: ends it at once.
     Kill,
-    /// Freezes it.
+    /// SIGSTOP: freezes it.
     Stop,
-    /// Lets a frozen one go on.
+    /// SIGCONT: lets a frozen process go on.
     Continue,
-    /// Ctrl-C.
+    /// SIGINT, as from Ctrl-C.
     Interrupt,
 }
 
@@ -46,7 +46,7 @@ impl Signal {
 pub struct Process {
     name: String,
     child: Child,
-    /// Held open: with `--exit-with-parent` its end asks the process to stop.
+    /// Held open: with `--exit-with-parent` closing it asks the process to stop.
     pipe: Option<ChildStdin>,
     stdout: PathBuf,
     stderr: PathBuf,
@@ -54,10 +54,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a binary. `name` is what its logs are called.
+    /// Starts a binary. `name` is the name of its logs.
     ///
     /// # Errors
-    /// When the binary is missing or cannot be started.
+    /// An error if the binary is missing or cannot be started.
     pub fn start<A: AsRef<OsStr>>(
         scene: &Scene,
         name: &str,
@@ -67,7 +67,7 @@ impl Process {
         Self::start_with(scene, name, binary, arguments, &[])
     }
 
-    /// Starts a binary with more in its environment.
+    /// Starts a binary with additional environment variables.
     ///
     /// # Errors
     /// As [`Process::start`].
@@ -81,8 +81,8 @@ impl Process {
         Self::spawn(scene, name, Command::new(binary.path()?), arguments, environment)
     }
 
-    /// Starts a binary that can write no file longer than `blocks` of 512 bytes, its logs included:
-    /// writes behind that fail, as on a disk that is full.
+    /// Starts a binary that can write no file longer than `blocks` of 512 bytes, including its logs. Writes
+    /// beyond that fail, as on a full disk.
     ///
     /// # Errors
     /// As [`Process::start`].
@@ -100,7 +100,7 @@ impl Process {
         Self::spawn(scene, name, shell, arguments, &[])
     }
 
-    /// Starts a binary whose standard output is a pipe that nobody reads any more.
+    /// Starts a binary whose standard output is a pipe without a reader.
     ///
     /// # Errors
     /// As [`Process::start`].
@@ -151,19 +151,19 @@ impl Process {
         Ok(Self { name, child, pipe, stdout, stderr, ended: None })
     }
 
-    /// What its logs are called.
+    /// The name of its logs.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The file that it logs to.
+    /// The path of its log.
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.stderr
     }
 
-    /// Its process id.
+    /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -172,9 +172,9 @@ impl Process {
     /// Sends a signal.
     ///
     /// # Errors
-    /// When the process has ended.
+    /// An error if the process has ended.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
-        // Not reaped yet, so the id is still this process's.
+        // The process is not reaped yet, so the id still belongs to it.
         if let Some(status) = self.exited()? {
             bail!("{} cannot be signalled, it has ended with {status}", self.name);
         }
@@ -185,19 +185,19 @@ impl Process {
         Ok(())
     }
 
-    /// Kills it and waits for its end.
+    /// Kills the process and waits for its end.
     ///
     /// # Errors
-    /// When it had ended by itself.
+    /// An error if it had ended by itself.
     pub fn kill(&mut self) -> Result<()> {
         self.signal(Signal::Kill)?;
         self.wait(Duration::from_secs(10)).map(|_| ())
     }
 
-    /// Kills it and does not wait; says when.
+    /// Kills the process without waiting. Returns the time of the kill.
     ///
     /// # Errors
-    /// When it had ended by itself.
+    /// An error if it had ended by itself.
     pub fn strike(&mut self) -> Result<Moment> {
         if let Some(status) = self.exited()? {
             bail!("{} cannot be killed, it has ended with {status}", self.name);
@@ -207,20 +207,20 @@ impl Process {
         Ok(at)
     }
 
-    /// When its log first told all of `words` in one line, from `since` on.
+    /// The time of the first log line at or after `since` that contains all of `words`.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// An error if the log cannot be read.
     pub fn told(&self, since: Moment, words: &[&str]) -> Result<Option<Moment>> {
         let log = self.stderr()?;
         let mut lines = log.lines().filter(|line| words.iter().all(|word| line.contains(word)));
         Ok(lines.find_map(|line| Moment::of_line(line).filter(|at| *at >= since)))
     }
 
-    /// Waits until its log tells all of `words` in one line, from `since` on; says when it did.
+    /// Waits for a log line at or after `since` that contains all of `words`. Returns its time.
     ///
     /// # Errors
-    /// When it does not before the deadline.
+    /// An error if there is none before the deadline.
     pub fn wait_told(&self, deadline: Duration, since: Moment, words: &[&str]) -> Result<Moment> {
         let mut told = None;
         wait_until(deadline, &format!("{} tells {words:?}", self.name), || {
@@ -230,15 +230,15 @@ impl Process {
         told.context("it was told")
     }
 
-    /// Closes the pipe that it holds to this process, as the death of this process would.
+    /// Closes the pipe from this process, as the death of this process would.
     pub fn close_pipe(&mut self) {
         self.pipe = None;
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if the process has ended.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// An error if the system does not report it.
     pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait()?;
@@ -246,37 +246,37 @@ impl Process {
         Ok(self.ended)
     }
 
-    /// Waits for its end.
+    /// Waits for the process's end.
     ///
     /// # Errors
-    /// When it still runs at the deadline.
+    /// An error if it still runs at the deadline.
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let what = format!("{} ends", self.name);
         wait_until(deadline, &what, || Ok(self.exited()?.is_some()))?;
         self.ended.context("it has ended")
     }
 
-    /// Waits for its end; its exit code, which a process that was killed has not.
+    /// Waits for the process's end and returns its exit code. A killed process has none.
     ///
     /// # Errors
-    /// When it still runs at the deadline, or was killed.
+    /// An error if it still runs at the deadline, or if it was killed.
     pub fn exit_code(&mut self, deadline: Duration) -> Result<i32> {
         let status = self.wait(deadline)?;
         status.code().with_context(|| format!("{} ended with {status}", self.name))
     }
 
-    /// What it has written to standard output so far.
+    /// Its standard output so far.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// An error if the output cannot be read.
     pub fn stdout(&self) -> Result<String> {
         read(&self.stdout)
     }
 
-    /// What it has written to standard output behind the first `from` bytes, in whole lines.
+    /// Its standard output after the first `from` bytes, in whole lines.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// An error if the output cannot be read.
     pub fn lines_from(&self, from: u64) -> Result<String> {
         let mut file = File::open(&self.stdout)?;
         file.seek(SeekFrom::Start(from))?;
@@ -287,10 +287,10 @@ impl Process {
         Ok(String::from_utf8(bytes)?)
     }
 
-    /// What it has written to standard error so far.
+    /// Its standard error so far.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// An error if the output cannot be read.
     pub fn stderr(&self) -> Result<String> {
         read(&self.stderr)
     }
@@ -303,7 +303,7 @@ fn read(path: &PathBuf) -> Result<String> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only if it has ended already, which is what is wanted.
+        // Both fail only if the process has already ended.
         if self.ended.is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();

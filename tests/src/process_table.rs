@@ -1,31 +1,31 @@
-//! The system's process table, as far as it tells whether anything was left behind (Linux).
+//! The system's process table (Linux), to check that no process was left behind.
 
 use std::fs;
 
 use anyhow::{Context, Result};
 
-/// A process that another one started, told from later ones with the same id by its start time.
+/// A child of some process. Its start time distinguishes it from later processes with the same id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descendant {
-    /// Its process id.
+    /// The process id.
     pub pid: u32,
-    /// Its name.
+    /// The process's name.
     pub name: String,
     started: u64,
 }
 
 impl Descendant {
-    /// Whether it still runs. A process that has ended and was not reaped by its adopter does not.
+    /// Whether it still runs. An ended process that its new parent has not reaped does not.
     #[must_use]
     pub fn is_running(&self) -> bool {
         entry(self.pid).is_some_and(|entry| entry.started == self.started && !entry.ended)
     }
 }
 
-/// The processes that `parent` has started and that still run.
+/// The running processes that `parent` has started.
 ///
 /// # Errors
-/// When there is no process table to read.
+/// An error if there is no process table.
 pub fn children_of(parent: u32) -> Result<Vec<Descendant>> {
     let mut children = Vec::new();
     for found in fs::read_dir("/proc").context("the process table cannot be read")? {
@@ -45,7 +45,8 @@ struct Entry {
     ended: bool,
 }
 
-/// `/proc/PID/stat`: the name is in parentheses and may hold anything, fixed fields follow it.
+/// Parses `/proc/PID/stat`: the name is in parentheses and may contain any character; fixed fields
+/// follow it.
 fn entry(pid: u32) -> Option<Entry> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (head, rest) = stat.rsplit_once(')')?;

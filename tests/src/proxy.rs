@@ -1,14 +1,15 @@
-//! A TCP proxy between two processes, and what goes wrong on the way: bytes that are held, late or
-//! slow, each direction by itself, and connections that are reset.
+//! A TCP proxy between two processes, with faults on the way: bytes that are held, late or slow,
+//! separately for each direction, and connections that are reset.
 //!
-//! A proxy has one address for its whole life. Where it leads to may change, as processes that are
-//! started again have new ports. While it leads nowhere, connections are refused, as at an address
-//! where no process listens; but while it is cut they are taken and held, as nobody is told anything
-//! then. It knows nothing of what it carries, loses no byte and changes no order: TCP would not.
+//! A proxy keeps one address for its lifetime. Its target may change, because restarted processes have
+//! new ports. While it has no target, connections are refused, as at an address where no process
+//! listens. While it is cut, connections are accepted and held, because a cut gives no signal to either
+//! side. The proxy ignores the content of the connection, loses no byte and keeps the order, as TCP
+//! does.
 //!
 //! Each connection has a thread for reading and one for writing in either direction, with a bounded
-//! queue between the two, so that bytes that wait do not keep those behind them from setting out.
-//! All threads are joined when the proxy is dropped.
+//! queue between the two, so that waiting bytes do not delay the departure of those behind them. All
+//! threads are joined when the proxy is dropped.
 
 mod carry;
 mod door;
@@ -26,23 +27,23 @@ use socket2::{Domain, Protocol, Socket, Type};
 use carry::Connection;
 use door::Door;
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
-    /// From those who connect to where the proxy leads.
+    /// From the connecting side to the target.
     ToTarget,
-    /// Back.
+    /// From the target to the connecting side.
     ToClient,
 }
 
-/// What one direction is like. The default is a link without faults.
+/// The condition of one direction. The default is a link without faults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Shape {
-    /// Nothing arrives. Connections stay, what is sent is held.
+    /// Whether no byte arrives. Connections stay open, and sent bytes are held.
     pub cut: bool,
-    /// How much later everything arrives.
+    /// The additional delay of every byte.
     pub delay: Duration,
-    /// How much gets through.
+    /// The maximum rate, in bytes per second; `None` if there is no limit.
     pub bytes_per_second: Option<u64>,
 }
 
@@ -51,16 +52,16 @@ pub struct Shape {
 pub struct Proxy {
     shared: Arc<Shared>,
     address: SocketAddr,
-    /// Has the port even while nobody listens at it.
+    /// Holds the port even while no thread listens on it.
     _holder: Socket,
     door: Option<Door>,
 }
 
-/// What all threads of a proxy look at.
+/// The state that all threads of a proxy share.
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Something in the state, or a connection, is not what it was.
+    /// Notified after a change of the state or of a connection.
     changed: Condvar,
 }
 
@@ -70,52 +71,52 @@ struct State {
     to_target: Shape,
     to_client: Shape,
     connections: Vec<Weak<Connection>>,
-    /// The threads that carry, joined when they are seen to have ended, or at the end.
+    /// The threads of the connections. They are joined once they have ended, or when the proxy is dropped.
     carriers: Vec<JoinHandle<()>>,
 }
 
 impl Proxy {
-    /// Takes a free port. It leads nowhere yet.
+    /// Starts a proxy on a free port, without a target.
     ///
     /// # Errors
-    /// When there is none.
+    /// An error if there is no free port.
     pub fn start() -> Result<Self> {
         let holder = socket(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let address = holder.local_addr()?.as_socket().context("not an internet address")?;
         Ok(Self { shared: Arc::default(), address, _holder: holder, door: None })
     }
 
-    /// Where to connect.
+    /// The proxy's address.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where to connect, as shards and clients are told.
+    /// The proxy's address as a URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// From now on new connections lead there, or are refused. Those that are there stay.
+    /// Sets the target of new connections; `None` refuses them. Existing connections stay.
     ///
     /// # Errors
-    /// When the port cannot be listened at.
+    /// An error if the proxy cannot listen on its port.
     pub fn lead_to(&mut self, target: Option<SocketAddr>) -> Result<()> {
         self.shared.change(|state| state.target = target);
         self.open_or_close()
     }
 
-    /// From now on this direction is like that.
+    /// Sets the condition of one direction.
     ///
     /// # Errors
-    /// When the port cannot be listened at.
+    /// An error if the proxy cannot listen on its port.
     pub fn shape(&mut self, direction: Direction, shape: Shape) -> Result<()> {
         self.shared.change(|state| *state.shape_mut(direction) = shape);
         self.open_or_close()
     }
 
-    /// Resets every connection, on both sides and at once.
+    /// Resets every connection at once, on both sides.
     pub fn reset(&self) {
         let connections = self.shared.lock().connections.clone();
         for connection in connections.iter().filter_map(Weak::upgrade) {
@@ -124,7 +125,7 @@ impl Proxy {
         self.shared.change(|_| {});
     }
 
-    /// How many connections there are.
+    /// The number of open connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.lock().connections.iter().filter(|connection| connection.strong_count() > 0).count()
@@ -146,12 +147,12 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // First nobody comes in any more, then everybody goes.
+        // First refuse new connections, then close the existing ones.
         self.door = None;
         self.reset();
         let carriers = std::mem::take(&mut self.shared.lock().carriers);
         for carrier in carriers {
-            // One that panicked has said so by itself.
+            // A thread that panicked has already printed its message.
             let _ = carrier.join();
         }
     }
@@ -167,8 +168,8 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits until what arrived then may go on in this direction, but not before `free` where it is
-    /// narrow. Returns how the direction is; nothing if the connection is gone.
+    /// Waits until bytes that arrived at `arrived` may pass in this direction; with a rate limit not before
+    /// `free`. Returns the direction's condition; `None` if the connection has ended.
     fn pass(
         &self,
         connection: &Connection,
@@ -196,7 +197,7 @@ impl Shared {
         }
     }
 
-    /// Waits until neither direction is cut, or the connection is gone.
+    /// Waits until neither direction is cut, or until the connection has ended.
     fn wait_until_whole(&self, connection: &Connection) {
         let mut state = self.lock();
         while state.is_cut() && !connection.is_gone() {
@@ -218,7 +219,7 @@ impl State {
     }
 }
 
-/// A socket bound to an address that several sockets of this process share.
+/// Creates a socket bound to an address that several sockets of this process share.
 fn socket(address: SocketAddr) -> Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

@@ -1,22 +1,22 @@
-//! What `coordinator run` and `coordinator submit` print with `--json`.
+//! The output of `coordinator run` and `coordinator submit` with `--json`.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// One object a block, and a summary.
+/// One object per block, and a summary.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// The blocks' rows, in order.
     pub rows: Vec<Value>,
-    /// The last line, once it is there.
+    /// The last line, if it has been printed.
     pub summary: Option<Value>,
 }
 
 impl Report {
-    /// Reads what a process has printed so far. A last line without its end is left out.
+    /// Parses the output of a process so far. An incomplete last line is ignored.
     ///
     /// # Errors
-    /// When a line is not a JSON object, or something follows the summary.
+    /// An error if a line is not a JSON object, or if a line follows the summary.
     pub fn parse(text: &str) -> Result<Self> {
         let mut report = Self::default();
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
@@ -32,25 +32,25 @@ impl Report {
         Ok(report)
     }
 
-    /// How many blocks are committed, as the rows say.
+    /// The number of committed blocks, according to the rows.
     #[must_use]
     pub fn committed(&self) -> usize {
         self.rows.iter().filter(|row| row["verified"] == true).count()
     }
 
-    /// A number of the summary.
+    /// A number in the summary.
     ///
     /// # Errors
-    /// When there is no summary, or it lacks the field.
+    /// An error if there is no summary, or if it lacks the field.
     pub fn total(&self, field: &str) -> Result<u64> {
         let summary = self.summary.as_ref().context("there is no summary")?;
         summary.get(field).and_then(Value::as_u64).with_context(|| format!("the summary has no {field}"))
     }
 
-    /// Checks that so many blocks were executed, that each verified, and that the summary agrees.
+    /// Checks that this many blocks were executed, that each was verified, and that the summary agrees.
     ///
     /// # Errors
-    /// When one did not.
+    /// An error if one of these checks fails.
     pub fn check_verified(&self, blocks: usize) -> Result<()> {
         for row in &self.rows {
             ensure!(row["verified"] == true && row["error"].is_null(), "a block did not verify: {row}");
@@ -66,7 +66,7 @@ impl Report {
     /// A text field of every row, with the block's number.
     ///
     /// # Errors
-    /// When a row lacks it.
+    /// An error if a row lacks the field.
     pub fn column(&self, field: &str) -> Result<Vec<(u64, String)>> {
         self.rows
             .iter()

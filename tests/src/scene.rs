@@ -1,4 +1,4 @@
-//! A scenario and the folder that it plays in.
+//! A scenario and its folder.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,24 +12,24 @@ use tempfile::TempDir;
 
 use crate::artefacts::profile_dir;
 
-/// How much of the end of a log is printed when a scenario fails.
+/// The number of bytes at the end of a log that are printed when a scenario fails.
 const TAIL_BYTES: u64 = 3_000;
 
-/// A scenario's folder, and the logs in it.
+/// A scenario's folder, and its logs.
 #[derive(Debug)]
 pub struct Scene {
     dir: Option<TempDir>,
-    /// How many times each name was used.
+    /// The number of uses of each name.
     names: Mutex<BTreeMap<String, u32>>,
     logs: Mutex<Vec<PathBuf>>,
     failed: bool,
 }
 
-/// Plays a scenario in a fresh [`Scene`]. When it fails, by error or by panic, the ends of all logs
-/// are printed and the folder is kept.
+/// Runs a scenario in a fresh [`Scene`]. If it fails, by an error or a panic, the ends of all logs are
+/// printed and the folder is kept.
 ///
 /// # Errors
-/// What the scenario says.
+/// The scenario's error.
 pub fn scenario<T>(play: impl FnOnce(&Scene) -> Result<T>) -> Result<T> {
     let mut scene = Scene::new()?;
     let end = play(&scene);
@@ -55,17 +55,17 @@ impl Scene {
         self.dir.as_ref().map_or_else(|| PathBuf::from(name), |dir| dir.path().join(name))
     }
 
-    /// Writes a file into the scenario's folder.
+    /// Writes a file into the scenario's folder. Returns its path.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// An error if it cannot be written.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
         let path = self.path(name);
         fs::write(&path, content).with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(path)
     }
 
-    /// A name that nothing in this scene has yet: `shard-1`, then `shard-1.2`, …
+    /// A name that is not used in this scene yet: `shard-1`, then `shard-1.2`, …
     #[must_use]
     pub fn fresh_name(&self, name: &str) -> String {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,7 +74,7 @@ impl Scene {
         if *uses == 1 { name.to_owned() } else { format!("{name}.{uses}") }
     }
 
-    /// Has the end of this file printed if the scenario fails.
+    /// Registers a log, whose end is printed if the scenario fails.
     pub(crate) fn register_log(&self, path: &Path) {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_path_buf());
     }

@@ -1,7 +1,7 @@
-//! Waiting for conditions, with deadlines.
+//! Waits for conditions, with deadlines.
 //!
-//! A deadline is what a quiet machine needs many times over. What the machine has to spare is measured
-//! once, when the first deadline of the process is judged, and every deadline is as much longer.
+//! A deadline is many times the need of a quiet machine. The spare capacity of the machine is measured
+//! once, when the process first needs it, and every deadline grows accordingly.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -10,23 +10,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Between two looks at a condition.
+/// The pause between two checks of a condition.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How long the probe of the machine keeps each of its cores at work.
+/// How long the probe keeps each core of the machine busy.
 const PROBE: Duration = Duration::from_millis(200);
 
-/// No machine is taken to be slower than by this.
+/// The greatest factor by which deadlines grow.
 const MOST: f64 = 16.0;
 
-/// Seconds, for deadlines. They are generous: a machine under load makes a test slow, not red.
+/// A deadline in seconds. Deadlines are generous: a busy machine must make a test slow, not fail it.
 #[must_use]
 pub const fn within(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// How many times longer than on a quiet machine things may take here, at least one: the time that
-/// threads which want to work have waited for a core, beside the time that they had one.
+/// The factor by which work may take longer here than on a quiet machine, at least one. It relates the
+/// time that busy threads wait for a core to the time that they run.
 #[must_use]
 pub fn slowness() -> f64 {
     static MEASURED: OnceLock<f64> = OnceLock::new();
@@ -42,8 +42,8 @@ pub fn slowness() -> f64 {
     })
 }
 
-/// Works for a while. How many times longer that took than it would have on a core of its own, where
-/// the system tells (Linux).
+/// Keeps a core busy for a while. Returns how many times longer that took than on a core of its own;
+/// `None` if the system does not report it (only Linux does).
 fn probe() -> Option<f64> {
     let before = schedule()?;
     let began = Instant::now();
@@ -58,25 +58,25 @@ fn probe() -> Option<f64> {
     (ran > 0).then(|| 1.0 + waited as f64 / ran as f64)
 }
 
-/// How long this thread has run, and how long it has waited for a core, in nanoseconds.
+/// The time that this thread has run, and the time that it has waited for a core, in nanoseconds.
 fn schedule() -> Option<(u64, u64)> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let mut numbers = text.split_whitespace().map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// The deadline as it is here: longer where the machine has other work.
+/// The deadline for this machine: longer if the machine has other work.
 #[must_use]
 pub fn scaled(deadline: Duration) -> Duration {
     deadline.mul_f64(slowness())
 }
 
-/// Looks at a condition until it holds. Returns how long that took. The deadline is for a quiet machine;
-/// it is longer on a busy one.
+/// Checks a condition until it holds. Returns the time that it took. The deadline is for a quiet
+/// machine, and is longer on a busy one.
 ///
 /// # Errors
-/// When it does not hold before the deadline, naming `what` was waited for; or what the condition
-/// itself says.
+/// An error that names `what` if the condition does not hold before the deadline, or the condition's
+/// own error.
 pub fn wait_until(
     deadline: Duration,
     what: &str,

@@ -2,21 +2,21 @@
 //!
 //! | scenario | fault | expectation |
 //! |---|---|---|
-//! | accepted blocks, no shard yet | SIGKILL of the coordinator | the next one executes them unasked when there are shards |
+//! | accepted blocks, no shard yet | SIGKILL of the coordinator | the next one executes them by itself |
 //! | accepted blocks, no shard yet | SIGTERM of the coordinator | the same, and it exits 0 |
 //! | blocks submitted twice, and out of order | – | each is executed once |
-//! | a block that is first at too many starts | SIGKILL of each coordinator | parked; retried it commits, discarded what follows it waits |
+//! | a block that is first at too many starts | SIGKILL of each coordinator | parked; retry or discard work |
 //! | a data directory that is in use | `--take-over` | the holder steps down and exits 0 |
-//! | a data directory whose holder hangs | SIGSTOP, `--take-over` | the holder is ended, its accepted blocks are executed |
+//! | a data directory whose holder hangs | SIGSTOP, `--take-over` | holder killed, its blocks executed |
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use shard_tests::{Chain, Coordinator, Scene, Shard, Signal, scenario, within};
 
-/// Blocks of a chain.
+/// The number of blocks of a chain.
 const BLOCKS: usize = 8;
 
-/// Starts after which a block is suspect.
+/// The number of starts after which a block is suspect.
 const MOST_STARTS: usize = 6;
 
 fn start(scene: &Scene, chain: &Chain, more: &[&str]) -> Result<Coordinator> {
@@ -24,7 +24,7 @@ fn start(scene: &Scene, chain: &Chain, more: &[&str]) -> Result<Coordinator> {
     Coordinator::start(scene, chain, &[&["--data-dir", folder.as_str()], more].concat())
 }
 
-/// Waits until all blocks are committed and nothing is left over.
+/// Waits until all blocks are committed and none is accepted or parked.
 fn wait_committed(coordinator: &Coordinator) -> Result<()> {
     coordinator.wait_status(within(30), "every accepted block is committed", |status| {
         status.head == BLOCKS as u64 && status.accepted == 0 && status.parked == 0
@@ -70,7 +70,7 @@ fn blocks_that_are_submitted_again_are_executed_once() -> Result<()> {
         coordinator.accept_all(&chain)?;
         coordinator.accept_all(&chain)?;
         let _shards = Shard::start_all(scene, 2, &coordinator.url())?;
-        // A client that waits is told of blocks that others have had accepted.
+        // A waiting client gets the outcomes of blocks that other clients submitted.
         coordinator.submit_all(scene, &chain)?;
         wait_committed(&coordinator)?;
         let log = coordinator.process.stderr()?;
@@ -79,11 +79,11 @@ fn blocks_that_are_submitted_again_are_executed_once() -> Result<()> {
     })
 }
 
-/// A coordinator whose first block has seen too many starts.
+/// A coordinator whose first block has had too many starts.
 fn with_parked_block(scene: &Scene, chain: &Chain) -> Result<(Coordinator, Value)> {
     let mut coordinator = start(scene, chain, &[])?;
     coordinator.accept_all(chain)?;
-    // The first one has not seen the block when it started.
+    // At its first start the coordinator did not have the block yet.
     for _ in 0..=MOST_STARTS {
         coordinator.process.kill()?;
         coordinator = start(scene, chain, &[])?;
@@ -112,7 +112,7 @@ fn a_block_that_may_kill_coordinators_is_parked_and_can_be_retried() -> Result<(
         let (coordinator, block) = with_parked_block(scene, &chain)?;
         let _shards = Shard::start_all(scene, 2, &coordinator.url())?;
         coordinator.wait_ready(&[1, 2])?;
-        // Who submits it, or what follows it, is told and need not wait.
+        // A client that submits the block or a descendant gets an answer without waiting.
         let mut client = coordinator.begin_submit(scene, &chain)?;
         let code = client.exit_code(within(20))?;
         ensure!(code == 1 && client.stderr()?.contains("it is parked"), "{code}: {}", client.stderr()?);

@@ -1,16 +1,16 @@
-//! Input that is wrong in one place: a clear error, exit code 1, nothing half done.
+//! Input that is wrong in one place: a clear error, exit code 1, no partial result.
 //!
 //! | scenario | fault | expectation |
 //! |---|---|---|
-//! | block file | cut short, damaged, empty, missing, something else | the file is named, nothing is executed |
-//! | block file | a field is missing or no value | file, block, transaction and field are named |
-//! | transaction | nonce, balance, signature, chain id, gas, fee cap | refused with block, index and reason |
-//! | header | gas used, receipts root, bloom, content hashes, block hash | refused with block and field |
-//! | chain file | cut short; no genesis; another genesis; another chain id | whole blocks before it verify, then file and place are named |
-//! | genesis | a fork that is not known | refused by `run` and by `serve`, the field is named |
-//! | shards | `executor-shard` is missing | named, with what to do |
+//! | block file | cut short, damaged, empty, missing, another format | named, no block is executed |
+//! | block file | a field is missing or has no value | file, block, transaction and field are named |
+//! | transaction | nonce, balance, signature, chain id, gas, fee cap | rejected: block, index, reason |
+//! | header | gas used, receipts root, bloom, content hashes, block hash | rejected with block and field |
+//! | chain file | cut short, wrong genesis or chain id | earlier blocks verify; file and place are named |
+//! | genesis | an unknown fork | rejected by `run` and by `serve`, the field is named |
+//! | shards | `executor-shard` is missing | the error names it and the remedy |
 //!
-//! Every refusal is checked with shards and with `--sequential`: both must say why.
+//! Every rejection is checked with shards and with `--sequential`: both must give the reason.
 
 use std::path::{Path, PathBuf};
 
@@ -21,10 +21,10 @@ use shard_tests::{
     within,
 };
 
-/// A block of Frontier, of 18 plain transfers, and one of Paris, of 80 transactions of all kinds.
+/// A Frontier block of 18 plain transfers, and a Paris block of 80 transactions of all kinds.
 const BLOCKS: [(u64, usize); 2] = [(930_196, 9), (15_537_394, 40)];
 
-/// What a run ended with.
+/// The result of a run.
 struct End {
     code: i32,
     report: Report,
@@ -45,8 +45,8 @@ fn run_with(scene: &Scene, inputs: &[&Path], flags: &[&str], environment: &[(&st
 }
 
 impl End {
-    /// Checks that so many blocks verified and the next did not, or that nothing began at all; and
-    /// that the message has all of `words`.
+    /// Checks that this many blocks were verified and the next was not, or that none was executed; and that
+    /// the message contains all of `words`.
     fn check(&self, verified: usize, words: &[&str]) -> Result<()> {
         let Self { code, report, said } = self;
         ensure!(*code == 1, "the exit code is {code}: {said}");
@@ -72,7 +72,7 @@ fn recorded(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number}.json.gz"))
 }
 
-/// Checks a refusal on shards and sequentially.
+/// Checks a rejection on shards and sequentially.
 fn check_refused(scene: &Scene, forged: &Forged, words: &[&str]) -> Result<()> {
     let file = forged.file.to_str().context("the path is not UTF-8")?;
     let block = format!("block {}", forged.number);
@@ -83,7 +83,7 @@ fn check_refused(scene: &Scene, forged: &Forged, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The transaction of this index.
+/// The transaction with this index.
 fn transaction(fields: &mut Fields, index: usize) -> Result<&mut Fields> {
     let place = format!("/block/transactions/{index}");
     fields.pointer_mut(&place).context("there is no such transaction")
@@ -114,7 +114,7 @@ fn files_that_cannot_be_read_are_named_before_anything_begins() -> Result<()> {
         ];
         for (file, message) in &cases {
             let name = file.to_str().context("the path is not UTF-8")?;
-            // A good file before it: an input that cannot be used is found before that is executed.
+            // With a good file before it: an unusable input is found before the good file is executed.
             let end = run(scene, &[&good, file], &["--in-process"])?;
             end.check(0, &[name, message]).with_context(|| name.to_owned())?;
         }
@@ -170,7 +170,7 @@ fn a_sender_who_cannot_send_is_named_by_the_transactions_index() -> Result<()> {
                 })
             };
             check_refused(scene, &nonce(1_000_000)?, &[&place, "nonce", "too low"])?;
-            // Of the later block that sender's nonce is zero: there is none below.
+            // In the later block that sender's nonce is zero, so no lower nonce exists.
             if number == 930_196 {
                 check_refused(scene, &nonce(0)?, &[&place, "nonce", "too high"])?;
             }
@@ -200,9 +200,9 @@ fn a_signature_that_does_not_fit_is_named_by_the_transactions_index() -> Result<
                     Ok(())
                 })
             };
-            // As the file stands, its hash gives the change away.
+            // Without a corrected hash, the hash exposes the change.
             check_refused(scene, &changed(None)?, &[&place, "field hash", "other fields hash to"])?;
-            // With hashes that fit nobody has signed it.
+            // With matching hashes, no key fits the signature.
             check_refused(scene, &changed(Some("0x0"))?.with_hashes()?, &[&place, "recover the signer"])?;
         }
         Ok(())
@@ -215,7 +215,7 @@ fn a_high_s_is_refused_from_homestead_on() -> Result<()> {
     scenario(|scene| {
         let (number, index) = BLOCKS[1];
         let high = Forged::from_recorded(scene, &recorded(&dir, number), |fields| {
-            // Half of the curve's order and one: the smallest s that EIP-2 forbids.
+            // Half of the curve's order plus one: the smallest s that EIP-2 forbids.
             let s = "0x7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a1";
             transaction(fields, index)?["s"] = json!(s);
             Ok(())
@@ -267,7 +267,7 @@ fn a_header_that_execution_does_not_confirm_is_named_by_field() -> Result<()> {
                 fields["block"]["gasUsed"] = used;
                 Ok(())
             };
-            // As the file stands, its hash gives the change away.
+            // Without a corrected hash, the hash exposes the change.
             let plain = Forged::from_recorded(scene, &good, more)?;
             check_refused(scene, &plain, &["field block.hash", "other fields hash to"])?;
             check_refused(scene, &plain.with_hashes()?, &["header field gasUsed is "])?;
@@ -346,7 +346,7 @@ fn a_chain_file_that_is_cut_short_gives_its_whole_blocks_and_an_error() -> Resul
             end.check(7, &["cut-short.rlp", "inside entry 8"])?;
         }
         let mut damaged = bytes;
-        // The length of the parent's hash, the first field of the first header.
+        // The length of the parent's hash, which is the first field of the first header.
         let parent = damaged.iter().position(|byte| *byte == 0xa0).context("no hash")?;
         damaged[parent] = 0xa1;
         let damaged = scene.write("damaged.rlp", &damaged)?;

@@ -3,9 +3,9 @@
 //! | scenario | fault | expectation |
 //! |---|---|---|
 //! | a side block, then its child | SIGKILL between the two | the heavier branch becomes the chain |
-//! | a block whose parent is not known, then its parent | SIGKILL between the two | both are executed, the branch becomes the chain |
+//! | a block with an unknown parent, then the parent | SIGKILL between | both are executed and committed |
 //! | a side block that is submitted again after a SIGKILL | – | it is known |
-//! | an invalid block and a block that follows it | – | both are refused, nothing waits |
+//! | an invalid block and a block that follows it | – | both are rejected, no block waits |
 
 use std::path::PathBuf;
 
@@ -14,11 +14,11 @@ use shard_tests::{
     Chain, ChainFile, Coordinator, HeaderField, Report, Scene, Shard, scenario, submit_to, within,
 };
 
-/// Two branches of one genesis and one first block.
+/// Two branches with the same genesis and the same first block.
 struct Branches {
     /// Blocks 1 to 3.
     short: Chain,
-    /// Blocks 1 to 4, of fewer transactions.
+    /// Blocks 1 to 4, with fewer transactions.
     long: Chain,
 }
 
@@ -34,7 +34,7 @@ impl Branches {
     }
 }
 
-/// A file with one block of a chain, by its number.
+/// A file with one block of a chain, selected by its number.
 fn block(scene: &Scene, chain: &Chain, number: usize) -> Result<PathBuf> {
     let bytes = ChainFile::read(&chain.rlp())?.bytes(number - 1..number);
     scene.write(&scene.fresh_name("block.rlp"), bytes)
@@ -45,7 +45,7 @@ fn start(scene: &Scene, chain: &Chain) -> Result<Coordinator> {
     Coordinator::start(scene, chain, &["--data-dir", folder.as_str()])
 }
 
-/// A coordinator with a shard, and the shard.
+/// Starts a coordinator and a shard.
 fn start_with_shard(scene: &Scene, chain: &Chain) -> Result<(Coordinator, Shard)> {
     let coordinator = start(scene, chain)?;
     let shard = Shard::start(scene, 1, &coordinator.url(), &[])?;
@@ -53,7 +53,7 @@ fn start_with_shard(scene: &Scene, chain: &Chain) -> Result<(Coordinator, Shard)
     Ok((coordinator, shard))
 }
 
-/// Submits a file, waits for its end, and returns the row of its last block.
+/// Submits a file, waits for the client's end, and returns the row of the last block.
 fn submit(scene: &Scene, coordinator: &Coordinator, file: &std::path::Path) -> Result<serde_json::Value> {
     let mut client = submit_to(scene, &coordinator.url(), file)?;
     let code = client.exit_code(within(60))?;
@@ -143,7 +143,7 @@ fn what_follows_an_invalid_block_is_refused_with_it() -> Result<()> {
     })
 }
 
-/// Has a block journaled; its hash.
+/// Has a block journaled. Returns its hash.
 fn accept_for_hash(coordinator: &Coordinator, file: &std::path::Path) -> Result<String> {
     let said = coordinator.ask(&["submit", "--no-wait", "--json"], &[file.to_str().context("not UTF-8")?])?;
     // The row of the block comes first, the summary last.

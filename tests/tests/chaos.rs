@@ -1,21 +1,21 @@
-//! A short chaos run: the same as `scripts/chaos.sh`, bounded by blocks, with a fixed seed.
+//! A short chaos run: like `scripts/chaos.sh`, limited by the number of blocks, with a fixed seed.
 //!
 //! | scenario | fault | expectation |
 //! |---|---|---|
-//! | blocks under way, everything behind proxies | whatever the seed draws | every block is committed, and alloy-evm's executor comes to the same head and state root |
+//! | blocks in flight, proxies on all links | drawn from the seed | all committed; alloy-evm agrees |
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use shard_tests::{ChaosOptions, chaos, scenario};
 
-/// Among the first faults that it draws are a shard that is frozen and a coordinator that is killed.
+/// A seed whose first faults include a frozen shard and a killed coordinator.
 const SEED: u64 = 37;
 
-/// As many as are executed in half a minute on two cores.
+/// About as many as two cores execute in half a minute.
 const BLOCKS: usize = 700;
 
-/// By then the faults end in any case: what was executed until then is checked.
+/// The time after which the faults end in any case; all blocks executed until then are checked.
 const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]

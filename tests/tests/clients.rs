@@ -1,17 +1,17 @@
-//! Clients of a coordinator that serves: what they may do wrong, and what must not follow from it.
+//! Clients of a coordinator that serves: their errors, and the limits of the consequences.
 //!
 //! | scenario | fault | expectation |
 //! |---|---|---|
 //! | two clients submit one chain at once | – | both get every block verified |
-//! | a client under way | SIGKILL of the client | the coordinator and the chain go on with the next |
-//! | a block that does not follow the head | – | refused with number and parent, the head stays |
-//! | a block with another one's header | a damaged body | refused; the right block is not condemned by it |
-//! | blocks under way, worst plan | SIGKILL of a shard | every block verified |
-//! | no coordinator | – | `submit` and `status` say so, with the address |
-//! | a client under way | SIGKILL of the coordinator, started again | it waits, says so, and every block is verified |
-//! | a client under way | another coordinator takes the directory over | the same |
-//! | a client that does not wait | SIGKILL of the coordinator | rows of what was answered, the rest is unknown, a summary |
-//! | blocks that are committed | a restart | known, and left out of the figures |
+//! | a client that submits | SIGKILL of the client | the coordinator goes on, and the next client resumes |
+//! | a block that does not follow the head | – | rejected with number and parent, the head stays |
+//! | a block with another one's header | a damaged body | rejected; the right block is still accepted |
+//! | blocks in flight, worst plan | SIGKILL of a shard | every block verified |
+//! | no coordinator | – | `submit` and `status` report it, with the address |
+//! | a client that submits | SIGKILL of the coordinator, restart | it waits; every block verified |
+//! | a client that submits | another coordinator takes the directory over | the same |
+//! | a client that does not wait | SIGKILL of the coordinator | rows of answered blocks, and a summary |
+//! | committed blocks | a restart | known, and not counted in the figures |
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -35,12 +35,12 @@ fn begin(scene: &Scene, chain: &Chain, coordinator: &Coordinator) -> Result<Proc
     Ok(client)
 }
 
-/// Where each block of a chain file begins, and where the last one ends.
+/// The start of each block of a chain file, and the end of the last one.
 fn bounds(bytes: &[u8]) -> Result<Vec<usize>> {
     let mut bounds = vec![0];
     let mut rest = bytes;
     while let Some((first, tail)) = rest.split_first() {
-        // Blocks with transactions are lists of more than 55 bytes, whose length has a length.
+        // Blocks with transactions are lists of more than 55 bytes, so their length is encoded with a length.
         let width = usize::from(first.checked_sub(0xf7).context("not a long list")?);
         let (length, tail) = tail.split_at_checked(width).context("cut short")?;
         let length = length.iter().fold(0, |sum, byte| (sum << 8) | usize::from(*byte));
@@ -162,7 +162,7 @@ fn an_absent_coordinator_is_named_to_its_clients() -> Result<()> {
     })
 }
 
-/// A coordinator with a data directory, its shards, and a client under way that waits for it.
+/// Starts a coordinator with a data directory, its shards, and a client that submits.
 fn durable(scene: &Scene, chain: &Chain) -> Result<(Coordinator, Vec<Shard>, Process, String)> {
     let data = scene.path("data").display().to_string();
     let (coordinator, shards) = fleet(scene, chain, &["--data-dir", &data])?;
@@ -261,7 +261,7 @@ fn blocks_that_are_known_are_shown_so_and_count_in_no_figure() -> Result<()> {
             let summary = report.summary.as_ref().context("no summary")?;
             ensure!(summary["known"] == 8 && summary["mgas_per_s"] == 0.0, "{summary}");
         }
-        // The roots are the same whoever answers, and those of an execution without any service.
+        // The roots do not depend on the coordinator, and equal those of an execution without a service.
         let line = ["run", "--json", "--sequential", "--genesis"].map(std::ffi::OsString::from);
         let line: Vec<std::ffi::OsString> =
             line.into_iter().chain([chain.genesis().into(), chain.rlp().into()]).collect();

@@ -1,12 +1,12 @@
-//! Commands whose output nobody reads, that are interrupted, or that have nothing to do.
+//! Commands whose output has no reader, that are interrupted, or that have nothing to do.
 //!
 //! | scenario | fault | expectation |
 //! |---|---|---|
-//! | every command that prints | the reader of standard output has gone | ends at once with 141 and without a word |
-//! | `blocktest`, `run` | Ctrl-C | 3; what was not run is not failed; a last line in any case |
+//! | every command that prints | standard output is closed by its reader | exits with 141, no message |
+//! | `blocktest`, `run` | Ctrl-C | 3; cases that did not run are not failures; a last line in any case |
 //! | an empty chain file | `import`, `submit`, `run` | 1, the file is named |
 //! | a directory that an import holds | `--take-over` | the import ends in good order, the service goes on |
-//! | a directory whose holder hangs | `--take-over`, SIGTERM while it waits | ends at once, with 0 |
+//! | a directory whose holder hangs | `--take-over`, SIGTERM during the wait | ends at once, with 0 |
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,14 +18,14 @@ use shard_tests::{
     wait_until, within,
 };
 
-/// What shells see of a program that SIGPIPE ends.
+/// The exit code that shells report for a program that SIGPIPE ends.
 const OUTPUT_CLOSED: i32 = 141;
 
 fn text(path: &Path) -> Result<&str> {
     path.to_str().context("the path is not UTF-8")
 }
 
-/// Runs a command whose output nobody reads, which must end quietly.
+/// Runs a command whose output has no reader. It must end quietly.
 fn check_unread(scene: &Scene, line: &[&str]) -> Result<()> {
     let mut process = Process::start_unread(scene, "unread", Binary::of(line), line)?;
     let code = process.exit_code(within(30)).with_context(|| format!("{line:?}"))?;
@@ -154,7 +154,7 @@ fn a_chain_file_without_blocks_is_named() -> Result<()> {
     })
 }
 
-/// An import that has begun and holds its directory: its chain comes through a pipe that gives nothing.
+/// Starts an import that holds its directory: its chain comes through a pipe without data.
 fn holding_import(scene: &Scene, chain: &Chain, data: &Path) -> Result<Process> {
     let pipe: PathBuf = scene.path(&scene.fresh_name("pipe"));
     let made = Command::new("mkfifo").arg(&pipe).status()?;
@@ -175,7 +175,7 @@ fn holding_import(scene: &Scene, chain: &Chain, data: &Path) -> Result<Process> 
         text(&pipe)?,
     ];
     let import = Process::start(scene, "import", Binary::of(&line), line)?;
-    // It serves when the directory is open.
+    // The import serves once the directory is open.
     wait_until(within(20), "the import holds its directory", || Ok(address.is_file()))?;
     Ok(import)
 }

@@ -1,16 +1,16 @@
-//! The coordinator's own process and the ports that things listen on.
+//! The coordinator's own process and the ports that the processes listen on.
 //!
 //! | scenario | fault | expectation |
 //! |---|---|---|
-//! | idle fleet | SIGTERM of the coordinator | exits 0; the shards wait for another |
-//! | blocks under way | SIGTERM of the coordinator | exits 0 or 3 within its grace, the client is told |
-//! | a block that takes long | SIGTERM of the coordinator, and again | the second one ends it at once, with 3 |
-//! | work that takes long | SIGTERM of its shard, and again | the same |
-//! | blocks under way | SIGKILL of the coordinator, started again at its port | the same shards rejoin by themselves, the chain can be submitted again |
-//! | idle fleet | the coordinator is paused for longer than the limit | nobody is declared lost for that, blocks go on |
+//! | idle fleet | SIGTERM of the coordinator | exits 0; the shards wait for another one |
+//! | blocks in flight | SIGTERM of the coordinator | exits 0 or 3 within its grace time, the client is told |
+//! | a long block | SIGTERM of the coordinator, twice | the second one ends it at once, with 3 |
+//! | long work | SIGTERM of its shard, twice | the same |
+//! | blocks in flight | SIGKILL of the coordinator, restart at its port | its shards rejoin, blocks go on |
+//! | idle fleet | the coordinator is paused beyond the limit | no shard is declared lost, blocks go on |
 //! | coordinator gone for good | SIGTERM of a shard | exits 0 |
-//! | whoever started them is gone | end of the pipe | coordinator and shard stop |
-//! | a port that is taken | coordinator, shard | exits 1, names the address |
+//! | the parent process has ended | end of the pipe | coordinator and shard stop |
+//! | a port in use | coordinator, shard | exits 1, names the address |
 
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ fn begin(scene: &Scene, chain: &Chain, coordinator: &Coordinator) -> Result<Proc
     Ok(client)
 }
 
-/// Neither binary may end by a panic or with threads that it has to give up.
+/// Checks that a binary ended without a panic and without threads left behind.
 fn check_log(process: &Process) -> Result<()> {
     let log = process.stderr()?;
     ensure!(!log.contains("panicked") && !log.contains("ERROR"), "{} complains: {log}", process.name());
@@ -50,7 +50,7 @@ fn an_idle_coordinator_asked_to_stop_exits_cleanly_and_its_shards_wait() -> Resu
         let code = coordinator.process.exit_code(within(15))?;
         ensure!(code == 0, "the coordinator ended with {code}");
         check_log(&coordinator.process)?;
-        // A shard that has noticed says so by joining the next one.
+        // A shard that has noticed the end joins the next coordinator.
         let next = Coordinator::start_at(scene, &chain, &coordinator.address, &[])?;
         next.wait_ready(&[1, 2])?;
         for shard in &mut shards {
@@ -79,7 +79,8 @@ fn a_coordinator_asked_to_stop_with_blocks_under_way_tells_its_client() -> Resul
     })
 }
 
-/// A coordinator with a block in hand that takes as good as for ever, and the only shard that has it.
+/// Starts a coordinator with a block in flight that practically never ends, and the only shard, which
+/// runs it.
 fn with_endless_work(scene: &Scene) -> Result<(Coordinator, Shard, Process)> {
     let chain = Chain::of(8)?;
     let coordinator = Coordinator::start(scene, &chain, &["--grace", "60"])?;
@@ -156,7 +157,7 @@ fn a_killed_coordinator_goes_on_where_it_was_from_its_data_directory() -> Result
         let answered = Report::parse(&client.stdout()?)?.committed() as u64;
         let again = Coordinator::start_at(scene, &chain, &coordinator.address, &["--data-dir", &data])?;
         let head = again.status()?.head;
-        // A block may be durable whose answer the client did not get any more.
+        // One block may be durable without the client having received its answer.
         ensure!(head == answered || head == answered + 1, "{answered} were acknowledged, the head is {head}");
         again.wait_ready(&[1, 2])?;
         again.submit_all(scene, &chain)?;
@@ -165,8 +166,8 @@ fn a_killed_coordinator_goes_on_where_it_was_from_its_data_directory() -> Result
     })
 }
 
-/// Freezes the coordinator for three times the limit after which its peers are lost; returns its log
-/// when all is well again.
+/// Freezes the coordinator for three times the silence limit of its peers. Returns its log once the
+/// fleet works again.
 fn pause(scene: &Scene, chain: &Chain) -> Result<String> {
     let (mut coordinator, mut shards) = fleet(scene, chain)?;
     coordinator.process.signal(Signal::Stop)?;

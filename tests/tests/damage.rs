@@ -1,11 +1,11 @@
-//! A data directory in which bits are flipped: damage is told as damage, never as an invalid block.
+//! A data directory with flipped bits: damage is reported as damage, not as an invalid block.
 //!
 //! | scenario | fault | expectation |
 //! |---|---|---|
-//! | `verify` of a directory as it was written | – | sound, exit code 0 |
-//! | `verify`, `import` (sequential, in process, with shard processes), `serve` | a bit of some accounts' balances | exit code 1, the account or its digest is named, the head has not moved |
+//! | `verify` of an unchanged directory | – | sound, exit code 0 |
+//! | `verify`, `import` (3 ways), `serve` | a bit of some balances | exits 1, names the damage; same head |
 //! | `verify`, `export` | a bit of a block's bytes | exit code 1, the block is named, no file is written |
-//! | a block is submitted, no shard joins | – | standard error says what is waited for |
+//! | a block is submitted, no shard joins | – | standard error states that a shard is missing |
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use shard_tests::{
     Binary, Chain, ChainFile, Coordinator, Process, Scene, Shard, scenario, wait_until, within,
 };
 
-/// Blocks of the chain, and how many of them are imported before the damage.
+/// The number of blocks of the chain, and the number that are imported before the damage.
 const BLOCKS: usize = 12;
 const BEFORE: usize = 6;
 
-/// Where a balance begins in a stored account: behind the address and the nonce.
+/// The offset of the balance in a stored account, in bytes: after the address and the nonce.
 const BALANCE: usize = 20 + 8;
 
-/// Where the hash of its code begins.
+/// The offset of the code's hash, in bytes.
 const CODE_HASH: usize = BALANCE + 32;
 
-/// The hash of no code.
+/// The hash of empty code.
 const NO_CODE: &str = "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470";
 
-/// A coordinator's command that has ended.
+/// The result of a coordinator's command.
 struct End {
     code: i32,
     out: String,
@@ -69,8 +69,8 @@ fn imported(scene: &Scene) -> Result<(Arc<Chain>, PathBuf)> {
     Ok((chain, data))
 }
 
-/// Flips a bit `offset` bytes behind each place where the file has these bytes, and `tail` behind the account
-/// that begins there if that is asked for; how often.
+/// Flips a bit `offset` bytes after each place where the file has `bytes`. If `tail` is not empty, only
+/// where it follows as the code's hash of an account at that place. Returns the number of flips.
 fn flip(data: &Path, bytes: &[u8], offset: usize, tail: &[u8]) -> Result<usize> {
     let path = data.join("ledger.redb");
     let mut file = std::fs::read(&path)?;
@@ -88,7 +88,7 @@ fn flip(data: &Path, bytes: &[u8], offset: usize, tail: &[u8]) -> Result<usize> 
     Ok(places.len())
 }
 
-/// A copy of the directory: what ends over damage may not close the database in order.
+/// A copy of the directory, because a command that ends at damage may not close the database in order.
 fn copied(scene: &Scene, data: &Path) -> Result<PathBuf> {
     let copy = scene.path(&scene.fresh_name("copy"));
     std::fs::create_dir(&copy)?;
@@ -102,15 +102,15 @@ fn from_hex(text: &str) -> Result<Vec<u8>> {
     (0..digits.len() / 2).map(|at| Ok(u8::from_str_radix(byte(at)?, 16)?)).collect()
 }
 
-/// Flips a bit in the balance of every funded account; one of their addresses.
+/// Flips a bit in the balance of every funded account. Returns one of their addresses.
 fn damage_balances(chain: &Chain, data: &Path) -> Result<String> {
     let genesis: Value = serde_json::from_slice(&std::fs::read(chain.genesis())?)?;
     let accounts = genesis.get("alloc").and_then(Value::as_object).context("no accounts")?;
     let funded = accounts.iter().filter(|(_, account)| account.get("code").is_none_or(Value::is_null));
     let (mut flipped, mut last) = (0, String::new());
     for (address, _) in funded.take(60) {
-        // Nonce and balance lie between the address and the hash of no code: other uses of the address have
-        // no such hash behind them.
+        // Nonce and balance lie between the address and the hash of empty code. Other occurrences of the
+        // address are not followed by that hash.
         flipped += flip(data, &from_hex(address)?, BALANCE + 24, &from_hex(NO_CODE)?)?;
         last = address.trim_start_matches("0x").to_owned();
     }

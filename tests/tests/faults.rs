@@ -1,24 +1,24 @@
-//! Shards that go wrong on purpose (`executor-shard --fault`), and replicas that come back.
+//! Shards with planned faults (`executor-shard --fault`), and replicas that come back.
 //!
 //! | scenario | fault | expectation |
 //! |---|---|---|
-//! | blocks under way | wrong results from one of two shards | every block verified |
-//! | blocks under way | damaged results from one of two shards | every block verified |
-//! | blocks under way | a worker that panics, now and then | every block verified, the shard lives |
-//! | blocks under way | a worker that never comes back | every block verified |
-//! | blocks under way | a worker that never comes back, on a shard's only slot | the slot is retired, and the shard exits 3 to be started again |
-//! | blocks under way | a shard that ends itself in the middle | every block verified, its exit code is the fault's |
-//! | blocks under way | one slow shard | every block verified |
-//! | `--fault` without `--allow-faults` | – | the command line is refused |
-//! | a shard with `--data-dir` is started again | SIGTERM | it comes back with its replica and takes part |
+//! | blocks in flight | wrong results from one of two shards | every block verified |
+//! | blocks in flight | damaged results from one of two shards | every block verified |
+//! | blocks in flight | a worker that panics now and then | every block verified, the shard stays alive |
+//! | blocks in flight | a worker that hangs | every block verified |
+//! | blocks in flight | a worker that hangs on the only slot | slot retired, the shard exits 3 |
+//! | blocks in flight | a shard that exits during a block | every block verified, exit code of the fault |
+//! | blocks in flight | one slow shard | every block verified |
+//! | `--fault` without `--allow-faults` | – | the command line is rejected |
+//! | restart of a shard with `--data-dir` | SIGTERM | it comes back with its replica and takes part |
 
 use anyhow::{Result, ensure};
 use shard_tests::{Chain, Coordinator, Scene, Shard, Signal, scenario, within};
 
-/// Blocks of a chain.
+/// The number of blocks of a chain.
 const BLOCKS: usize = 10;
 
-/// One sound shard and one with a fault execute a chain; every block must be verified.
+/// Executes a chain on one sound shard and one with a fault. Every block must be verified.
 fn chain_with(scene: &Scene, fault: &str) -> Result<(Coordinator, Shard, Shard)> {
     let chain = Chain::of(BLOCKS)?;
     let coordinator = Coordinator::start(scene, &chain, &[])?;
@@ -63,7 +63,7 @@ fn a_shard_whose_last_slot_is_stuck_is_asked_to_leave_and_ends() -> Result<()> {
         let mut stuck = Shard::start(scene, 2, &coordinator.url(), &more)?;
         coordinator.wait_ready(&[1, 2])?;
         coordinator.submit_all(scene, &chain)?;
-        // Its heartbeats flow; it is its slot's counter that stands still.
+        // Its heartbeats continue; only its slot's counter stands still.
         let code = stuck.process.exit_code(within(40))?;
         ensure!(code == 3, "it ended with {code}");
         ensure!(coordinator.process.stderr()?.contains("is stuck"), "the alarm does not name the slot");

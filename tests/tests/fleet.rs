@@ -7,29 +7,29 @@
 //! | shards first | no coordinator yet | they wait, then join |
 //! | coordinator first | no shard yet | blocks wait for the first shard |
 //! | no shard ever | – | a clear error after the limit; blocks go on once a shard joins |
-//! | blocks under way | SIGKILL of one shard | every block verified |
-//! | blocks under way | SIGKILL of all but one | every block verified |
-//! | blocks under way | SIGKILL of all, one comes back | every block verified |
+//! | blocks in flight | SIGKILL of one shard | every block verified |
+//! | blocks in flight | SIGKILL of all but one | every block verified |
+//! | blocks in flight | SIGKILL of all, one comes back | every block verified |
 //! | idle fleet | SIGKILL of a shard | it leaves the status at once, blocks go on |
-//! | blocks under way | a shard joins late | it takes part |
-//! | blocks under way | a shard is killed and started again | it joins again in a new life and takes part |
-//! | blocks under way | SIGSTOP of a shard | lost after the limit, every block verified; rejoins at SIGCONT |
-//! | blocks under way | SIGTERM of a shard | it drains and exits 0, every block verified |
-//! | two shards, one id | – | the newcomer exits 1 and says why, the first goes on |
+//! | blocks in flight | a shard joins late | it takes part |
+//! | blocks in flight | a shard is killed and restarted | it joins with a new incarnation and takes part |
+//! | blocks in flight | SIGSTOP of a shard | lost after the limit, every block verified; rejoins at SIGCONT |
+//! | blocks in flight | SIGTERM of a shard | it drains and exits 0, every block verified |
+//! | two shards, one id | – | the newcomer exits 1 with the reason, the first goes on |
 
 use anyhow::{Result, ensure};
 use shard_tests::{Chain, Coordinator, Process, Report, Scene, Shard, Signal, scenario, wait_until, within};
 
-/// Blocks of a chain that is merely to be executed.
+/// The number of blocks of a chain that is only executed.
 const SHORT: usize = 8;
 
-/// Blocks of a chain during which something happens.
+/// The number of blocks of a chain during which a fault occurs.
 const LONG: usize = 40;
 
-/// The block of a long chain during which it happens.
+/// The block of a long chain during which the fault occurs.
 const DURING: usize = 5;
 
-/// A coordinator and shards 1 to `count`, all ready.
+/// Starts a coordinator and shards 1 to `count`, and waits until all are ready.
 fn fleet(scene: &Scene, chain: &Chain, count: u32) -> Result<(Coordinator, Vec<Shard>)> {
     let coordinator = Coordinator::start(scene, chain, &[])?;
     let shards = Shard::start_all(scene, count, &coordinator.url())?;
@@ -37,7 +37,7 @@ fn fleet(scene: &Scene, chain: &Chain, count: u32) -> Result<(Coordinator, Vec<S
     Ok((coordinator, shards))
 }
 
-/// Begins to submit a chain, and returns when the client has had some answers and is not yet done.
+/// Starts to submit a chain. Returns when the client has had some answers and is not done yet.
 fn begin(scene: &Scene, chain: &Chain, coordinator: &Coordinator) -> Result<Process> {
     let client = coordinator.begin_submit(scene, chain)?;
     wait_until(within(30), "the first blocks are answered", || {
@@ -72,7 +72,7 @@ fn every_block_is_verified_and_a_second_submission_changes_nothing() -> Result<(
 fn shards_that_start_before_the_coordinator_wait_and_join() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(SHORT)?;
-        // The address is that of a coordinator that was, so nothing else is likely to take it.
+        // The address of a coordinator that has ended, so that no other process is likely to use it.
         let former = Coordinator::start(scene, &chain, &[])?;
         let (address, url) = (former.address.clone(), former.url());
         drop(former);
@@ -91,7 +91,7 @@ fn blocks_submitted_before_any_shard_is_there_wait_for_the_first_one() -> Result
         let chain = Chain::of(SHORT)?;
         let coordinator = Coordinator::start(scene, &chain, &[])?;
         let mut client = coordinator.begin_submit(scene, &chain)?;
-        // Whether the block has arrived by then or not: nothing can be answered.
+        // Whether or not the block has arrived by then, no answer is possible.
         ensure!(coordinator.status()?.head == 0);
         ensure!(client.stdout()?.is_empty(), "a block was answered without shards");
         let _shard = Shard::start(scene, 1, &coordinator.url(), &[])?;
@@ -165,7 +165,7 @@ fn when_all_shards_are_killed_blocks_wait_until_one_comes_back() -> Result<()> {
 fn an_idle_shard_that_is_killed_is_noticed_before_its_heartbeats_are_missed() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(SHORT)?;
-        // A limit far beyond the deadline below: only the end of the connection can tell.
+        // The limit is far beyond the deadline below, so only the end of the connection can show the loss.
         let coordinator = Coordinator::start(scene, &chain, &["--lost-after-ms", "60000"])?;
         let mut shards = Shard::start_all(scene, 3, &coordinator.url())?;
         coordinator.wait_ready(&[1, 2, 3])?;

@@ -1,11 +1,11 @@
-//! Heavy transactions: valid ones that keep a slot busy for longer than a slot may stand still otherwise.
+//! Heavy transactions: valid ones that keep a slot busy for longer than the limit for ordinary ones.
 //! Limits and transactions are scaled down; `scripts/heavy.sh` runs the full size.
 //!
 //! | scenario | fault | expectation |
 //! |---|---|---|
-//! | heavy transactions among ordinary ones, 2 shards | – | every block verified, no slot stuck, no shard left out |
+//! | heavy and ordinary transactions, 2 shards | – | blocks verified, no slot stuck, both shards used |
 //! | the same in process | – | the same |
-//! | the same in process, one slot | every heavy transaction counts as stuck | new threads, every block verified |
+//! | in process, one slot | every heavy transaction counts as stuck | new threads, every block verified |
 //! | the same, one shard process | the same | it is asked to leave, started again, every block verified |
 //! | ordinary blocks, two slots | one stands still for seconds | retired, then back: ready without a strike |
 
@@ -14,16 +14,16 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use shard_tests::{Binary, Chain, Coordinator, Moment, Process, Report, Scene, Shard, scenario, within};
 
-/// Rounds of BLAKE2F of each heavy transaction: some two seconds.
+/// The number of BLAKE2F rounds in each heavy transaction: about two seconds.
 const ROUNDS: &str = "200000000";
 
-/// Blocks: the first sets the chain up, each other one has a heavy transaction.
+/// The number of blocks: the first sets the chain up, and each other one has a heavy transaction.
 const BLOCKS: usize = 3;
 
-/// A slot may stand still for one second, and longer only because of its transaction's gas.
+/// A slot may stand still for one second, or longer if its transaction's gas allows it.
 const LIMITS: [&str; 2] = ["--stuck-after-ms", "1000"];
 
-/// Every heavy transaction is longer than it may be.
+/// Limits that every heavy transaction exceeds.
 const TIGHT: [&str; 4] = ["--stuck-after-ms", "300", "--slowest-gas", "1000000000000"];
 
 fn chain() -> Result<Arc<Chain>> {
@@ -31,7 +31,7 @@ fn chain() -> Result<Arc<Chain>> {
     Chain::generate(BLOCKS, &options).map(Arc::new)
 }
 
-/// Runs the chain with `coordinator run`; what it said.
+/// Runs the chain with `coordinator run`. Returns its messages.
 fn run(scene: &Scene, chain: &Chain, flags: &[&str]) -> Result<String> {
     let (file, genesis) = (chain.rlp().display().to_string(), chain.genesis().display().to_string());
     let mut line = vec!["run", "--json", &file, "--genesis", &genesis];

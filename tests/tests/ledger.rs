@@ -1,16 +1,16 @@
-//! The ledger of a data directory: import, export, unwind, and who else uses it.
+//! The ledger of a data directory: import, export, unwind, and other users of the directory.
 //!
 //! | scenario | fault | expectation |
 //! |---|---|---|
-//! | generate, import, export; in process, 2 shards, sequentially | – | the same bytes, the same head; again: all known |
-//! | an imported directory | `serve` goes on with it | the rest of the chain is taken, nothing is executed twice |
-//! | import | SIGKILL at twenty random reported blocks, import again each time | head and root of an undisturbed import; nothing lost or applied twice |
-//! | import | SIGTERM | exits 3, what it reported is known, another import goes on |
-//! | import | a further shard joins | it takes part; `status` tells; clients are refused |
-//! | a chain with one wrong block | receipts root, state root, gas used, a signature | file, block and reason; head and root as before; the right file goes on |
-//! | the genesis of another chain | – | refused, the directory is as it was |
-//! | a directory in use | import, export, unwind | refused, the owner goes on |
-//! | export of a range; unwind, import again | ranges that are not there | the bytes of these blocks; the same head as before |
+//! | generate, import, export in three ways | – | same bytes, same head; again: all blocks known |
+//! | an imported directory | `serve` resumes it | the rest of the chain is taken, no block runs twice |
+//! | import | SIGKILL at 20 random reports, import again | same head and root; no loss, no repetition |
+//! | import | SIGTERM | exits 3, every reported block is known, another import goes on |
+//! | import | a further shard joins | it takes part; `status` shows it; clients are rejected |
+//! | a chain with one wrong block | a root, gas, a signature | file, block, reason; head unchanged |
+//! | the genesis of another chain | – | rejected, the directory is unchanged |
+//! | a directory in use | import, export, unwind | rejected, the owner goes on |
+//! | export of a range; unwind, import again | absent ranges | these blocks' bytes; the same head |
 
 use std::path::{Path, PathBuf};
 
@@ -21,20 +21,20 @@ use shard_tests::{
     submit_to, wait_until, within,
 };
 
-/// One chain for all tests: those that run at the same time share it.
+/// The number of blocks of the chain. Tests that run at the same time share it.
 const BLOCKS: usize = 160;
 
-/// Shards within the process: quickest to start.
+/// Runs the shards inside the process, which starts fastest.
 const IN_PROCESS: &[&str] = &["--in-process"];
 
-/// What a command ended with.
+/// The result of a command.
 struct End {
     code: i32,
     out: String,
     said: String,
 }
 
-/// Where a chain is.
+/// The head of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Head {
     number: u64,
@@ -66,7 +66,7 @@ impl End {
         Ok(self)
     }
 
-    /// Checks that it failed and said all of `words`.
+    /// Checks that the command failed with a message that contains all of `words`.
     fn refused(&self, words: &[&str]) -> Result<()> {
         ensure!(self.code == 1, "it ended with {}: {}", self.code, self.said);
         ensure!(!self.said.contains("panicked"), "{}", self.said);
@@ -109,7 +109,7 @@ fn export(scene: &Scene, data: &Path, flags: &[&str]) -> Result<Vec<u8>> {
     Ok(std::fs::read(out)?)
 }
 
-/// The head of a whole import of the chain, undisturbed.
+/// The head after an undisturbed import of the whole chain.
 fn undisturbed(scene: &Scene, chain: &Chain) -> Result<Head> {
     let data = scene.path(&scene.fresh_name("undisturbed"));
     let end = import(scene, chain, &chain.rlp(), &data, IN_PROCESS)?.succeeded("import")?;
@@ -168,7 +168,7 @@ fn a_service_goes_on_with_an_imported_directory() -> Result<()> {
     })
 }
 
-/// A small generator: the kills are random, and the same each time.
+/// A small random generator: the kills are random, and the same in each run.
 struct Dice(u64);
 
 impl Dice {
@@ -184,7 +184,7 @@ fn an_import_that_is_killed_twenty_times_loses_nothing() -> Result<()> {
         let chain = Chain::of(BLOCKS)?;
         let data = scene.path("data");
         let mut dice = Dice(7);
-        // The newest block that was reported; all up to it must stay.
+        // The newest reported block. It and all earlier blocks must stay.
         let mut reported = 0;
         for round in 0..20 {
             let flags: &[&str] = if round % 5 == 4 { &["--shards", "2"] } else { IN_PROCESS };
@@ -268,8 +268,8 @@ fn a_shard_that_joins_an_import_takes_part() -> Result<()> {
     })
 }
 
-/// A chain file whose block at `place` has a bad transaction and a root that fits it, which the
-/// program itself is asked for.
+/// A chain file whose block at `place` has a bad transaction and a matching root. The program under
+/// test provides the root.
 fn with_bad_transaction(scene: &Scene, chain: &Chain, data: &Path, place: usize) -> Result<PathBuf> {
     let mut file = ChainFile::read(&chain.rlp())?;
     file.flip_last_signature(place)?;
@@ -333,7 +333,7 @@ fn another_chain_is_kept_out_of_a_directory() -> Result<()> {
         let end = End { code, out: process.stdout()?, said: process.stderr()? };
         end.refused(&["holds another chain", text(&data)?])?;
         ensure!(std::fs::read(data.join("ledger.redb"))? == before, "the directory has changed");
-        // The blocks of another chain on the right genesis.
+        // The blocks of another chain, with the right genesis.
         let end = import(scene, &chain, &file, &data, IN_PROCESS)?;
         end.refused(&[text(&file)?, "block 1", "parent"])
     })
@@ -366,7 +366,7 @@ fn blocks_that_are_unwound_can_be_imported_again() -> Result<()> {
         let whole = import(scene, &chain, &file, &data, IN_PROCESS)?.succeeded("import")?;
         let blocks = ChainFile::read(&chain.rlp())?;
         ensure!(export(scene, &data, &["--from", "7", "--to", "9"])? == blocks.bytes(6..9), "other blocks");
-        // With the genesis block before them, as geth writes them, they can be imported too.
+        // They can also be imported with the genesis block before them, as geth writes them.
         let with_genesis = scene.write("with-genesis.rlp", export(scene, &data, &["--from", "0"])?)?;
         let none = scene.path("none.rlp");
         for (range, message) in [

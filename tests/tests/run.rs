@@ -1,16 +1,16 @@
-//! `coordinator run`: the main job in one command, with shard processes of its own.
+//! `coordinator run`: executes blocks from files, with its own shard processes.
 //!
 //! | scenario | fault | expectation |
 //! |---|---|---|
 //! | all recorded blocks, 2 shards; in process; sequentially | – | every block verified |
-//! | all recorded blocks, 3 shards | `--kill 1@N` | reassigned ≥ 1, every block verified, the shard comes back |
-//! | a generated chain | – | nothing is reported lost |
-//! | a generated chain | `--kill 2@4` | as above, state roots included |
-//! | a generated chain, one shard | `--kill 1@3`: nobody is left | it is started again and every block verified |
+//! | all recorded blocks, 3 shards | `--kill 1@N` | reassigned, every block verified, shard restarted |
+//! | a generated chain | – | no shard is reported lost |
+//! | a generated chain | `--kill 2@4` | as above, including state roots |
+//! | a generated chain, one shard | `--kill 1@3`: no shard is left | restarted, every block verified |
 //! | a generated chain | several kills, also during one block | each happens, every block verified |
 //! | a shard or block that does not exist | `--kill 9@1`, `1@99` | a clear error |
-//! | blocks of interest, every plan and shard count | speculation that is wrong in every way | digests of receipts and changes as executed sequentially |
-//! | a run under way | SIGTERM, SIGKILL of the coordinator | exits 3, or is gone; no shard is left behind |
+//! | blocks of interest, every plan and shard count | wrong speculation | digests as executed sequentially |
+//! | a run in progress | SIGTERM, SIGKILL of the coordinator | exits 3, or is killed; no shard left behind |
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use shard_tests::{
     wait_until, within,
 };
 
-/// Fork boundaries, conflicts of every kind, and size: few enough to be executed many times.
+/// Fork boundaries, conflicts of every kind, and large blocks: few enough to be executed many times.
 const OF_INTEREST: [u64; 9] =
     [930_196, 2_675_000, 4_370_000, 7_279_999, 11_814_555, 12_520_364, 15_274_915, 15_537_394, 19_426_587];
 
@@ -33,7 +33,7 @@ fn start(scene: &Scene, inputs: &[PathBuf], flags: &[&str]) -> Result<Process> {
     Process::start(scene, "run", Binary::of(&line), line)
 }
 
-/// Runs all inputs and checks that every block verified.
+/// Runs all inputs and checks that every block was verified.
 fn run(scene: &Scene, inputs: &[PathBuf], blocks: usize, flags: &[&str]) -> Result<(Report, String)> {
     let mut process = start(scene, inputs, flags)?;
     let code = process.exit_code(within(120)).with_context(|| format!("run {flags:?}"))?;
@@ -43,7 +43,7 @@ fn run(scene: &Scene, inputs: &[PathBuf], blocks: usize, flags: &[&str]) -> Resu
     Ok((report, process.stderr()?))
 }
 
-/// The flags to run a generated chain.
+/// Runs a generated chain with these flags.
 fn run_chain(scene: &Scene, chain: &Chain, flags: &[&str]) -> Result<(Report, String)> {
     let genesis = chain.genesis();
     let genesis = genesis.to_str().context("the path is not UTF-8")?;
@@ -51,7 +51,7 @@ fn run_chain(scene: &Scene, chain: &Chain, flags: &[&str]) -> Result<(Report, St
     run(scene, &[chain.rlp()], chain.blocks(), &flags)
 }
 
-/// Where in the timeline an event of this shard is.
+/// The position of a shard's event in the timeline.
 fn event(timeline: &str, shard: u32, what: &str) -> Option<usize> {
     timeline
         .lines()
@@ -64,7 +64,7 @@ fn all_recorded_blocks_are_verified_on_shards_in_process_and_sequentially() -> R
     let files = block_files(&dir)?;
     scenario(|scene| {
         for flags in [&["--shards", "2"][..], &["--in-process"], &["--sequential"]] {
-            // Work may be given to a second shard as well where the machine is busy.
+            // On a busy machine the coordinator may also give work to a second shard.
             let (_, said) = run(scene, &files, files.len(), flags)?;
             ensure!(
                 !said.contains("LOST") && !said.contains("ALARM"),
@@ -182,7 +182,7 @@ fn a_kill_of_what_does_not_exist_is_a_clear_error() -> Result<()> {
     })
 }
 
-/// What must not depend on how a block was executed, by block.
+/// The results by block that must not depend on how the block was executed.
 type Digests = BTreeMap<u64, [String; 2]>;
 
 fn digests(report: &Report) -> Result<Digests> {
@@ -191,7 +191,7 @@ fn digests(report: &Report) -> Result<Digests> {
     Ok(receipts.into_iter().zip(changes).map(|((block, left), (_, right))| (block, [left, right])).collect())
 }
 
-/// Law: receipts and changes of state are those of sequential execution, however a block is cut, on
+/// Law: receipts and state changes equal those of sequential execution, however a block is cut, on
 /// however many shards, on whatever state it was speculated.
 fn check_digests(scene: &Scene, files: &[PathBuf], shards: &[&str], plans: &[&str]) -> Result<()> {
     let (sequential, _) = run(scene, files, files.len(), &["--sequential"])?;
@@ -216,7 +216,7 @@ fn check_digests(scene: &Scene, files: &[PathBuf], shards: &[&str], plans: &[&st
     Ok(())
 }
 
-/// `SHARDS_TEST_ALL=1` takes all recorded blocks, not only those of interest.
+/// With `SHARDS_TEST_ALL=1` all recorded blocks, otherwise the blocks of interest.
 fn of_interest(dir: &Path) -> Result<Vec<PathBuf>> {
     if std::env::var_os("SHARDS_TEST_ALL").is_some() {
         return block_files(dir);
@@ -254,7 +254,7 @@ fn shard_processes_give_what_shards_in_process_give() -> Result<()> {
     })
 }
 
-/// Starts a long run and returns once it has answered blocks; its shards with it.
+/// Starts a long run and returns, with its shards, once it has answered some blocks.
 fn run_under_way(scene: &Scene, chain: &Chain) -> Result<(Process, Vec<shard_tests::Descendant>)> {
     let genesis = chain.genesis();
     let genesis = genesis.to_str().context("the path is not UTF-8")?;

@@ -1,5 +1,5 @@
-//! Ethereum's BlockchainTests and execution-spec-tests, all that are there: in process, on shard
-//! processes, and speculating on a state that is wrong on purpose.
+//! All available BlockchainTests and execution-spec-tests of Ethereum: in process, on shard processes,
+//! and with speculation on a state that is deliberately wrong.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,16 +8,16 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use shard_tests::{Binary, Process, blockchain_tests, execution_spec_tests, scenario, within};
 
-/// A suite, and what it holds at least.
+/// A suite, and the least numbers of its contents.
 struct Suite {
     folder: PathBuf,
     cases: u64,
-    /// Refusals whose reason is compared.
+    /// The number of rejections whose reason is compared.
     reasons: u64,
 }
 
-/// Runs the whole suite; every case must pass, none may be passed over, and every block that must be
-/// refused must be so for the reason that the suite expects.
+/// Runs the whole suite. Every case must pass and none may be skipped. Every block that must be
+/// rejected must be rejected for the reason that the suite expects.
 fn run(suite: &Suite, options: &[&str]) -> Result<()> {
     scenario(|scene| {
         let mut line: Vec<OsString> = vec!["blocktest".into(), suite.folder.clone().into(), "--json".into()];
@@ -37,7 +37,7 @@ fn run(suite: &Suite, options: &[&str]) -> Result<()> {
     })
 }
 
-/// One after another: each takes all processors.
+/// One after another, because each uses all processors.
 fn in_three_ways(suite: &Suite) -> Result<()> {
     run(suite, &["--in-process"])?;
     run(suite, &["--shards", "2"])?;

@@ -1,14 +1,14 @@
-//! Verified execution (`--verify-fraction`): shards that lie are caught and named.
+//! Verified execution (`--verify-fraction`): shards that return wrong results are caught and named.
 //!
 //! | scenario | fault | expectation |
 //! |---|---|---|
-//! | a service that verifies everything | wrong results from one of two shards | the alarm names that shard only, it is in quarantine, every block is as executed sequentially |
-//! | a service that verifies everything, nobody but a liar | wrong results from the only shard | trusted code catches and names it, every block verified |
-//! | a service that verifies nothing | wrong senders or results from one of two shards | the header catches it, the shard is named |
-//! | a service that verifies everything | SIGKILL of one of two shards | every block verified, nobody is named |
-//! | a recorded block on a stand-alone pre-state | a false balance from the only shard | passes unverified; with verification it is caught, and the changes are the sequential ones |
-//! | recorded blocks, verified, two and three shards | – | every block verified, every sub-block too, no alarm |
-//! | what is no fraction | – | the command line is refused |
+//! | service, all verified, two shards | one returns wrong results | named, quarantined; blocks verified |
+//! | service, all verified, one shard | wrong results | trusted code names it, every block verified |
+//! | service, none verified | wrong senders or results from one of two | the header catches it, it is named |
+//! | service, all verified | SIGKILL of one of two shards | every block verified, no shard is named |
+//! | a stand-alone pre-state, one shard | a false balance | passes unverified; caught with verification |
+//! | recorded blocks, verified, two and three shards | – | every block and sub-block verified, no alarm |
+//! | an invalid fraction | – | the command line is rejected |
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -20,20 +20,20 @@ use shard_tests::{
     wait_until, within,
 };
 
-/// Blocks of a chain.
+/// The number of blocks of a chain.
 const BLOCKS: usize = 10;
 
 const ALL: [&str; 2] = ["--verify-fraction", "1"];
 
-/// How a shard that was caught is spoken of.
+/// The words of the log that name a shard as wrong.
 const NAMED: &str = "returned a wrong result in block";
 
-/// The lines of a log in which a shard is named as wrong.
+/// The lines of a log that name a shard as wrong.
 fn named(log: &str) -> Vec<String> {
     log.lines().filter(|line| line.contains(NAMED)).map(str::to_owned).collect()
 }
 
-/// Whether a line of the log, which may be coloured, is about this shard.
+/// Whether a line of the log, which may be coloured, names this shard.
 fn is_about(line: &str, shard: u32) -> bool {
     let mut plain = String::new();
     let mut escape = false;
@@ -57,13 +57,13 @@ fn check_named(log: &str, shard: u32) -> Result<()> {
     Ok(())
 }
 
-/// What sequential execution gives for a chain.
+/// The result of sequential execution of a chain.
 fn sequential(scene: &Scene, chain: &Chain) -> Result<Report> {
     let flags = ["--sequential".into(), "--genesis".into(), chain.genesis().into()];
     Ok(run(scene, &[chain.rlp()], &flags, None)?.0)
 }
 
-/// `coordinator run --json`, with other shards than its own where `shards` is there.
+/// Runs `coordinator run --json`, with the binary `shards` instead of `executor-shard` if it is given.
 fn run(
     scene: &Scene,
     inputs: &[PathBuf],
@@ -81,7 +81,7 @@ fn run(
     Ok((Report::parse(&process.stdout()?)?, process.stderr()?))
 }
 
-/// A program that is an `executor-shard`, of which number `liar` has a fault.
+/// Writes a program that acts as `executor-shard`, with a fault for the shard with id `liar`.
 fn with_a_liar(scene: &Scene, liar: u32, fault: &str) -> Result<PathBuf> {
     let real = Binary::ExecutorShard.path()?.display().to_string();
     let text = format!(
@@ -93,7 +93,7 @@ fn with_a_liar(scene: &Scene, liar: u32, fault: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Two shards execute a chain, the second with a fault.
+/// Executes a chain on two shards, the second with a fault.
 fn chain_with(scene: &Scene, options: &[&str], fault: &str) -> Result<(Coordinator, [Shard; 2])> {
     let chain = Chain::of(BLOCKS)?;
     let coordinator = Coordinator::start(scene, &chain, options)?;
@@ -173,7 +173,7 @@ fn a_false_balance_that_no_header_covers_is_caught() -> Result<()> {
     let Some(dir) = mainnet_dir()? else { return Ok(()) };
     let block = [dir.join("12243999.json.gz")];
     scenario(|scene| {
-        // Three parts of recovery, then sub-blocks.
+        // Three parts of sender recovery come first, then the sub-blocks.
         let liar = with_a_liar(scene, 1, "wrong@4+")?;
         let one = ["--shards", "1"].map(OsString::from);
         let (right, _) = run(scene, &block, &["--sequential".into()], None)?;

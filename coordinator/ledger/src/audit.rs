@@ -5,12 +5,11 @@
 //! The audit runs only before a rejection: it looks up each value that the block reads in the trie as
 //! well.
 
-use std::sync::{Mutex, PoisonError};
-
 use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_trie::EMPTY_ROOT_HASH;
 use common::account::Account;
 use engine::{Code, StateError, StateView};
+use parking_lot::Mutex;
 
 use super::nodes::Nodes;
 use super::trie::{AccountFields, AccountLeaf, find_account, find_slot};
@@ -36,13 +35,13 @@ impl<'t> AuditedView<'t> {
     /// The first damage that the view found, if any.
     #[must_use]
     pub fn into_damage(self) -> Option<LedgerError> {
-        self.damage.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.damage.into_inner()
     }
 
     fn damaged(&self, what: String, reason: String) -> StateError {
         let error = LedgerError::Damaged { what, reason };
         let text = error.to_string();
-        self.damage.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.damage.lock().get_or_insert(error);
         StateError::Storage(text)
     }
 

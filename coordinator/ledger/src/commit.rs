@@ -1,6 +1,6 @@
 //! Commits a tip: its steps become the database's next version, either all of them or none.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use common::message::StateSummary;
@@ -37,7 +37,7 @@ impl Ledger {
 
     fn write(&self, tip: &Arc<Tip>, taken_back: TakenBack) -> Result<Arc<Tip>, LedgerError> {
         // Readers of the head need not wait meanwhile.
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         let head = self.head();
         let steps = new_steps(&head, tip)?;
         if steps.is_empty() {
@@ -85,7 +85,7 @@ impl Ledger {
         let version = self.cache.advance(steps.iter().flat_map(|step| step.delta.accounts.iter()));
         self.set_side_index(index);
         let rebased = self.rebased(tip, version)?;
-        *self.head.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&rebased);
+        *self.head.lock() = Arc::clone(&rebased);
         let took = began.elapsed();
         tracing::debug!(head = %tip.summary.state.height, blocks = steps.len(), ?took, "committed");
         Ok(rebased)

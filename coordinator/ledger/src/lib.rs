@@ -31,8 +31,8 @@ pub mod trie;
 mod verify;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy_consensus::Header;
 use alloy_primitives::{B256, Bytes};
@@ -44,6 +44,7 @@ use common::codec::CodecError;
 use common::id::{Epoch, Height, StateRef};
 use engine::StateError;
 use engine::store::StateCache;
+use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase};
 
 use records::Records;
@@ -292,7 +293,7 @@ impl Ledger {
     /// The head: the newest committed block.
     #[must_use]
     pub fn head(&self) -> Arc<Tip> {
-        Arc::clone(&self.head.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.head.lock())
     }
 
     /// Starts a new epoch of the coordinator, above every epoch that this ledger has seen. The epoch is
@@ -301,7 +302,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Database`].
     pub fn raise_epoch(&self) -> Result<Epoch, LedgerError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         let mut epoch = Epoch::first();
         let least = epoch.number.max(self.fence.newest()?.saturating_add(1));
         let transaction = self.database.begin_write()?;

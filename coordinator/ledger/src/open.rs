@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 
 use alloy_primitives::{B256, U256};
 use alloy_trie::EMPTY_ROOT_HASH;
@@ -17,6 +17,7 @@ use common::message::StateSummary;
 use common::panic::panic_message;
 use engine::replica_view::{Base, ReplicaView};
 use engine::store::{DiskState, StateCache, StateWriter};
+use parking_lot::Mutex;
 use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError};
 

@@ -6,7 +6,7 @@
 //! total size are limited; the oldest are removed first. Memory holds only an index.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use alloy_primitives::B256;
 use common::account::Delta;
@@ -253,7 +253,7 @@ impl Ledger {
             receipts: added.receipts.clone(),
             delta: Arc::clone(&step.delta),
         };
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock();
         self.check_term()?;
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
@@ -270,16 +270,16 @@ impl Ledger {
     }
 
     pub(super) fn side_index(&self) -> SideIndex {
-        self.side.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.side.lock().clone()
     }
 
     pub(super) fn set_side_index(&self, index: SideIndex) {
-        *self.side.lock().unwrap_or_else(PoisonError::into_inner) = index;
+        *self.side.lock() = index;
     }
 
     /// The number of a side block; `None` if it is not stored.
     fn side_number(&self, hash: &B256) -> Option<Height> {
-        let side = self.side.lock().unwrap_or_else(PoisonError::into_inner);
+        let side = self.side.lock();
         side.blocks.get(hash).map(|record| Height(record.number))
     }
 

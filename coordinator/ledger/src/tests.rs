@@ -1,7 +1,7 @@
 //! Tests of ledgers over generated blocks, which consist of changes only: no EVM runs.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use alloy_consensus::Header;
 use alloy_consensus::constants::EMPTY_OMMER_ROOT_HASH;
@@ -11,6 +11,7 @@ use common::block::{Block, Ommers};
 use common::chain_spec::ChainSpec;
 use common::id::Height;
 use engine::StateView;
+use parking_lot::Mutex;
 use redb::StorageBackend;
 
 use super::*;
@@ -272,12 +273,12 @@ struct Platters {
 impl Disk {
     /// The disk after the power is back.
     pub(super) fn rebooted(&self) -> Self {
-        let synced = self.0.lock().unwrap().synced.clone();
+        let synced = self.0.lock().synced.clone();
         Self(Arc::new(Mutex::new(Platters { written: synced.clone(), synced, ..Default::default() })))
     }
 
     pub(super) fn syncs(&self) -> u64 {
-        self.0.lock().unwrap().syncs
+        self.0.lock().syncs
     }
 
     /// A disk whose power fails at the given sync.
@@ -287,12 +288,12 @@ impl Disk {
 
     /// Marks the start of the part that the test examines.
     pub(super) fn mark(&self) {
-        let mut disk = self.0.lock().unwrap();
+        let mut disk = self.0.lock();
         disk.marked = disk.syncs;
     }
 
     pub(super) fn marked(&self) -> u64 {
-        self.0.lock().unwrap().marked
+        self.0.lock().marked
     }
 }
 
@@ -307,11 +308,11 @@ impl Platters {
 
 impl StorageBackend for Disk {
     fn len(&self) -> std::io::Result<u64> {
-        Ok(self.0.lock().unwrap().written.len() as u64)
+        Ok(self.0.lock().written.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        let disk = self.0.lock().unwrap();
+        let disk = self.0.lock();
         let start = usize::try_from(offset).unwrap();
         let bytes = disk.written.get(start..start + out.len());
         out.copy_from_slice(bytes.ok_or_else(|| std::io::Error::other("beyond the end"))?);
@@ -319,14 +320,14 @@ impl StorageBackend for Disk {
     }
 
     fn set_len(&self, length: u64) -> std::io::Result<()> {
-        let mut disk = self.0.lock().unwrap();
+        let mut disk = self.0.lock();
         disk.powered()?;
         disk.written.resize(usize::try_from(length).unwrap(), 0);
         Ok(())
     }
 
     fn sync_data(&self) -> std::io::Result<()> {
-        let mut disk = self.0.lock().unwrap();
+        let mut disk = self.0.lock();
         disk.powered()?;
         disk.syncs += 1;
         // The power fails during this sync, before any byte has reached the platters.
@@ -336,7 +337,7 @@ impl StorageBackend for Disk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        let mut disk = self.0.lock().unwrap();
+        let mut disk = self.0.lock();
         disk.powered()?;
         let start = usize::try_from(offset).unwrap();
         disk.written[start..start + data.len()].copy_from_slice(data);
@@ -380,7 +381,7 @@ fn a_power_cut_at_any_sync_loses_no_acknowledged_block_and_tears_none() {
     assert!(syncs >= made + BLOCKS, "{syncs} syncs, {made} of them to make the database");
     for cut in made + 1..=syncs {
         let disk = Disk::default();
-        disk.0.lock().unwrap().cut_at = Some(cut);
+        disk.0.lock().cut_at = Some(cut);
         let acknowledged = run_until_cut(&disk, BLOCKS);
         let ledger = Ledger::on_backend(disk.rebooted(), origin(), LedgerOptions::small()).unwrap();
         let head = ledger.head();
@@ -400,7 +401,7 @@ fn a_failed_commit_changes_nothing() {
     let ledger = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap();
     commit_chain(&ledger, 0..2);
     let before = ledger.head();
-    disk.0.lock().unwrap().cut_at = Some(0);
+    disk.0.lock().cut_at = Some(0);
     let tip = next(&before, 2);
     assert!(ledger.commit(&tip).unwrap_err().is_storage());
     assert_eq!(ledger.head().summary(), before.summary());

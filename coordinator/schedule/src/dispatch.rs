@@ -88,17 +88,7 @@ impl Scheduler {
             }
             let spent = work.tries >= self.limits.max_attempts;
             let holders = work.holders();
-            let wanted = Wanted {
-                base: work.item.base,
-                depth: self.limits.depth,
-                now,
-                long: self.limits.lost_after,
-                prefer: &round.prefer,
-                holders: &holders,
-                lost_by: work.lost_by.map(|lost| lost.shard),
-                barred,
-                company: Company::Any,
-            };
+            let wanted = Wanted { holders: &holders, ..Wanted::of(work, now, &self.limits, barred) };
             let Some(shard) = self.shards.choose(&wanted).filter(|_| !spent) else {
                 if work.duplicate {
                     continue;
@@ -145,17 +135,7 @@ impl Scheduler {
             let mut barred_here = barred.clone();
             barred_here.extend(work.first.map(|first| first.assignment.shard));
             self.bar_victims(now, &work, &mut barred_here);
-            let wanted = Wanted {
-                base: work.item.base,
-                depth: self.limits.depth,
-                now,
-                long: self.limits.lost_after,
-                prefer: &round.prefer,
-                holders: &[],
-                lost_by: work.lost_by.map(|lost| lost.shard),
-                barred: &barred_here,
-                company,
-            };
+            let wanted = Wanted { company, ..Wanted::of(&work, now, &self.limits, &barred_here) };
             if let Some(shard) = self.shards.choose(&wanted) {
                 self.assign(now, work.item.id, shard, true, commands);
             } else {
@@ -192,7 +172,7 @@ impl Scheduler {
                 standstill.unverified |= work.live.is_empty();
                 continue;
             }
-            match self.second_shard(now, work, &first, round, barred) {
+            match self.second_shard(now, work, &first, barred) {
                 Second::Shard(shard) => self.assign(now, *id, shard, false, commands),
                 _ if !work.live.is_empty() => {}
                 Second::Later if !tired => {
@@ -209,14 +189,7 @@ impl Scheduler {
     }
 
     /// Who could do the work for a second time.
-    fn second_shard(
-        &self,
-        now: Duration,
-        work: &Work,
-        first: &First,
-        round: &Round,
-        barred: &BTreeSet<ShardId>,
-    ) -> Second {
+    fn second_shard(&self, now: Duration, work: &Work, first: &First, barred: &BTreeSet<ShardId>) -> Second {
         if work.tries >= self.limits.max_attempts || first.digest.is_none() {
             return Second::Nobody;
         }
@@ -228,17 +201,7 @@ impl Scheduler {
             others.extend(work.lost_by.map(|lost| lost.shard));
         }
         let holders = work.holders();
-        let wanted = Wanted {
-            base: work.item.base,
-            depth: self.limits.depth,
-            now,
-            long: self.limits.lost_after,
-            prefer: &round.prefer,
-            holders: &holders,
-            lost_by: work.lost_by.map(|lost| lost.shard),
-            barred: &others,
-            company: Company::Any,
-        };
+        let wanted = Wanted { holders: &holders, ..Wanted::of(work, now, &self.limits, &others) };
         if let Some(shard) = self.shards.choose(&wanted) {
             return Second::Shard(shard);
         }
@@ -257,17 +220,8 @@ impl Scheduler {
         let Some(suspicion) = &work.suspicion else { return };
         let mut with_victims = barred.clone();
         with_victims.extend(suspicion.victims());
-        let wanted = Wanted {
-            base: work.item.base,
-            depth: self.limits.depth,
-            now,
-            long: self.limits.lost_after,
-            prefer: &[],
-            holders: &[],
-            lost_by: None,
-            barred: &with_victims,
-            company: Company::Nothing,
-        };
+        let company = Company::Nothing;
+        let wanted = Wanted { company, ..Wanted::of(work, now, &self.limits, &with_victims) };
         if self.shards.alive.iter().any(|(id, shard)| wanted.suits(*id, shard)) {
             *barred = with_victims;
         }
@@ -332,17 +286,7 @@ impl Scheduler {
         if round.controls >= self.limits.max_attempts {
             return false;
         }
-        let wanted = Wanted {
-            base: done.item.base,
-            depth: self.limits.depth,
-            now,
-            long: self.limits.lost_after,
-            prefer: &[],
-            holders: &[],
-            lost_by: None,
-            barred,
-            company: Company::Any,
-        };
+        let wanted = Wanted::with_base(done.item.base, now, &self.limits, barred);
         let Some(shard) = self.shards.choose(&wanted) else {
             standstill.waits = true;
             return true;
@@ -397,15 +341,11 @@ impl Scheduler {
                 let held =
                     work.live.len() == 1 && holders.iter().all(|held| !quarantined.contains(&held.shard));
                 let wanted = Wanted {
-                    base: work.item.base,
                     depth: 1,
-                    now,
-                    long: self.limits.lost_after,
-                    prefer: &[],
                     holders: &holders,
                     lost_by: None,
-                    barred: &barred,
                     company: Company::Alone,
+                    ..Wanted::of(work, now, &self.limits, &barred)
                 };
                 let free = alone && work.live.is_empty() && work.tries < self.limits.max_attempts;
                 let open = work.suspicion.is_none() && work.first.is_none();

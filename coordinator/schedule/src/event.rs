@@ -155,8 +155,6 @@ pub enum Event {
         block: B256,
         /// Its work, in order of preference.
         work: Vec<WorkItem>,
-        /// Shards that are to get work of it first, if they can.
-        prefer: Vec<ShardId>,
     },
     /// The work of a [`Command::Recut`] was cut into these pieces, one transaction each.
     Recut {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::id::{AssignmentId, Incarnation, ShardId, SlotIndex, StateRef};
 use common::message::SlotProgress;
 
+use super::rounds::Work;
 use super::{ScheduleLimits, WorkItem};
 
 /// One slot, as heartbeats show it.
@@ -222,7 +223,6 @@ pub(super) struct Wanted<'a> {
     pub(super) now: Duration,
     /// How long a slot must have been at what is not wanted any more to count as busy.
     pub(super) long: Duration,
-    pub(super) prefer: &'a [ShardId],
     /// Who has it already.
     pub(super) holders: &'a [AssignmentId],
     pub(super) lost_by: Option<ShardId>,
@@ -230,6 +230,38 @@ pub(super) struct Wanted<'a> {
     pub(super) barred: &'a BTreeSet<ShardId>,
     /// In which company it may be.
     pub(super) company: Company,
+}
+
+impl<'a> Wanted<'a> {
+    /// A shard for this work, which nobody else has, in any company.
+    pub(super) fn of(
+        work: &Work,
+        now: Duration,
+        limits: &ScheduleLimits,
+        barred: &'a BTreeSet<ShardId>,
+    ) -> Self {
+        let lost_by = work.lost_by.map(|lost| lost.shard);
+        Self { lost_by, ..Self::with_base(work.item.base, now, limits, barred) }
+    }
+
+    /// A shard for any work on this state.
+    pub(super) fn with_base(
+        base: Option<StateRef>,
+        now: Duration,
+        limits: &ScheduleLimits,
+        barred: &'a BTreeSet<ShardId>,
+    ) -> Self {
+        Self {
+            base,
+            depth: limits.depth,
+            now,
+            long: limits.lost_after,
+            holders: &[],
+            lost_by: None,
+            barred,
+            company: Company::Any,
+        }
+    }
 }
 
 impl Wanted<'_> {
@@ -276,15 +308,9 @@ impl Shards {
     /// The least busy shard that could take work now, by outstanding assignments per slot. None of
     /// those that have it; the one that has just lost it only if there is no other.
     pub(super) fn choose(&self, wanted: &Wanted<'_>) -> Option<ShardId> {
-        let able =
-            || self.alive.iter().filter(|(id, shard)| wanted.fits(**id, shard) && wanted.has_room(shard));
-        let idle =
-            |preferred: &ShardId| able().any(|(id, shard)| id == preferred && shard.outstanding.is_empty());
-        if let Some(preferred) = wanted.prefer.iter().find(|preferred| idle(preferred)) {
-            return Some(*preferred);
-        }
+        let able = self.alive.iter().filter(|(id, shard)| wanted.fits(**id, shard) && wanted.has_room(shard));
         // Compares a/b with c/d as a·d with c·b: exact, and no division.
-        let best = able().min_by(|(left_id, left), (right_id, right)| {
+        let best = able.min_by(|(left_id, left), (right_id, right)| {
             let load = |shard: &Shard| shard.outstanding.len() + shard.occupied(wanted.now, wanted.long);
             let a = load(left) * right.working_slots();
             let b = load(right) * left.working_slots();

@@ -177,8 +177,8 @@ impl Scheduler {
                     known.draining = true;
                 }
             }
-            Event::Admit { round, block, work, prefer } => {
-                self.admit(round, block, work, prefer, &mut commands);
+            Event::Admit { round, block, work } => {
+                self.admit(round, block, work, &mut commands);
             }
             Event::Recut { round, work, parts } => self.recut(now, round, work, parts, &mut commands),
             Event::Abandon { round } => self.abandon(round, &mut commands),

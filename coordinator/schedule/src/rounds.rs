@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use common::id::{AssignmentId, RoundId, ShardId, WorkId};
+use common::id::{AssignmentId, RoundId, WorkId};
 
 use super::machine::Scheduler;
 use super::suspects::Suspicion;
@@ -98,7 +98,6 @@ pub(super) struct Round {
     pub(super) open: Vec<WorkId>,
     /// Work that is being cut; the round is not done without it.
     pub(super) cutting: BTreeSet<WorkId>,
-    pub(super) prefer: Vec<ShardId>,
     /// Since when no shard could take any of its work, if that is so.
     pub(super) stranded_since: Option<Duration>,
     /// Since when it has had nothing under way and something to be verified, if that is so.
@@ -152,7 +151,6 @@ impl Scheduler {
         round: RoundId,
         block: B256,
         items: Vec<WorkItem>,
-        prefer: Vec<ShardId>,
         commands: &mut Vec<Command>,
     ) {
         if items.is_empty() {
@@ -172,7 +170,7 @@ impl Scheduler {
         }
         let cutting = BTreeSet::new();
         let (stranded_since, unverified_since) = (None, None);
-        let opened = Round { open, cutting, prefer, stranded_since, unverified_since, controls: 0, block };
+        let opened = Round { open, cutting, stranded_since, unverified_since, controls: 0, block };
         self.rounds.insert(round, opened);
     }
 

@@ -37,7 +37,7 @@ fn lost(shard: u32) -> Event {
 
 pub(super) fn admit(scheduler: &mut Scheduler, works: u8) -> Vec<AssignmentId> {
     let work = (1..=works).map(item).collect();
-    let admit = Event::Admit { round: ROUND, block: B256::ZERO, work, prefer: vec![] };
+    let admit = Event::Admit { round: ROUND, block: B256::ZERO, work };
     dispatched(&scheduler.handle(ms(1), admit))
 }
 
@@ -303,14 +303,4 @@ fn an_abandoned_round_is_cancelled_everywhere() {
     let commands = scheduler.handle(ms(2), Event::Abandon { round: ROUND });
     assert_eq!(commands, [Command::Cancel(sent[0]), Command::Cancel(sent[1])]);
     assert_eq!(scheduler.handle(ms(3), result(sent[0])), [Command::Ignore(sent[0])]);
-}
-
-#[test]
-fn the_preferred_shard_gets_work_first() {
-    let mut scheduler = scheduler();
-    join(&mut scheduler, 1, 1);
-    join(&mut scheduler, 2, 1);
-    let work = vec![item(9)];
-    let admit = Event::Admit { round: ROUND, block: B256::ZERO, work, prefer: vec![ShardId(2)] };
-    assert_eq!(dispatched(&scheduler.handle(ms(1), admit))[0].shard, ShardId(2));
 }

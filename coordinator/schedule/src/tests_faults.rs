@@ -113,9 +113,7 @@ fn a_quarantine_outlives_the_coordinator_and_ends_with_a_passed_probation() {
     }
     let work: Vec<WorkItem> = vec![item(7)];
     let block = B256::ZERO;
-    let sent = dispatched(
-        &scheduler.handle(ms(30_001), Event::Admit { round: RoundId(2), block, work, prefer: vec![] }),
-    );
+    let sent = dispatched(&scheduler.handle(ms(30_001), Event::Admit { round: RoundId(2), block, work }));
     assert_eq!(sent.iter().map(|sent| sent.shard).collect::<Vec<_>>(), [ShardId(2), ShardId(1)]);
     assert!(scheduler.wants_digest(&sent[1].work));
     let digest = Some(B256::repeat_byte(1));
@@ -184,8 +182,7 @@ fn two_lone_deaths_with_a_control_between_convict() {
     }
     let work = vec![WorkItem { transactions: 1, ..item(1) }, item(2)];
     let round = ROUND;
-    let sent =
-        dispatched(&scheduler.handle(ms(1), Event::Admit { round, block: B256::ZERO, work, prefer: vec![] }));
+    let sent = dispatched(&scheduler.handle(ms(1), Event::Admit { round, block: B256::ZERO, work }));
     scheduler.handle(ms(2), result(sent[1]));
     seen_idle(&mut scheduler, 3, 2, 2);
     let alone = dispatched(&died(&mut scheduler, 5, 1, 1))[0];
@@ -278,7 +275,7 @@ fn a_death_beside_what_an_earlier_coordinator_left_is_no_evidence() {
         join(&mut scheduler, shard, 1);
     }
     let work = vec![WorkItem { transactions: 1, ..item(1) }, item(2)];
-    let admit = Event::Admit { round: ROUND, block: B256::ZERO, work, prefer: vec![] };
+    let admit = Event::Admit { round: ROUND, block: B256::ZERO, work };
     let sent = dispatched(&scheduler.handle(ms(1), admit));
     scheduler.handle(ms(2), result(sent[1]));
     // Nothing has shown that the other shards are idle, and they die with the suspect.
@@ -301,7 +298,7 @@ fn a_suspect_does_not_come_to_a_shard_that_it_has_ended_while_there_is_another()
     join(&mut scheduler, 1, 1);
     join(&mut scheduler, 2, 1);
     let work = vec![WorkItem { transactions: 1, ..item(1) }, item(2)];
-    let admit = Event::Admit { round: ROUND, block: B256::ZERO, work, prefer: vec![] };
+    let admit = Event::Admit { round: ROUND, block: B256::ZERO, work };
     let sent = dispatched(&scheduler.handle(ms(1), admit));
     assert_eq!((sent[0].shard, sent[1].shard), (ShardId(1), ShardId(2)));
     // The suspect runs alone on a third shard, which is seen idle before, and ends that too.
@@ -453,7 +450,7 @@ fn a_late_shard_gets_nothing_new_until_it_answers() {
     scheduler.handle(ms(221), result(again[1]));
     let round = RoundId(2);
     let work = (20..24).map(item).collect();
-    let event = Event::Admit { round, block: B256::ZERO, work, prefer: vec![] };
+    let event = Event::Admit { round, block: B256::ZERO, work };
     let given = dispatched(&scheduler.handle(ms(230), event));
     assert!(given.iter().all(|assignment| assignment.shard == ShardId(2)), "{given:?}");
     let given = dispatched(&scheduler.handle(ms(240), result(held[0])));
@@ -471,7 +468,7 @@ fn when_all_others_are_gone_a_late_shard_gets_work() {
     scheduler.handle(ms(220), result(again[0]));
     scheduler.handle(ms(221), result(again[1]));
     let round = RoundId(2);
-    let event = Event::Admit { round, block: B256::ZERO, work: vec![item(20)], prefer: vec![] };
+    let event = Event::Admit { round, block: B256::ZERO, work: vec![item(20)] };
     assert_eq!(dispatched(&scheduler.handle(ms(230), event))[0].shard, ShardId(2));
     assert_eq!(dispatched(&died(&mut scheduler, 240, 2, 2))[0].shard, ShardId(1));
 }

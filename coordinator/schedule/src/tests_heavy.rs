@@ -28,7 +28,7 @@ fn beat(scheduler: &mut Scheduler, when: u64, shard: u32, slots: Vec<SlotProgres
 
 fn admit_heavy(scheduler: &mut Scheduler, number: u8) -> Vec<AssignmentId> {
     let work = vec![WorkItem { heaviest: HEAVY, cost: HEAVY, transactions: 1, ..item(number) }];
-    let event = Event::Admit { round: RoundId(u64::from(number)), block: B256::ZERO, work, prefer: vec![] };
+    let event = Event::Admit { round: RoundId(u64::from(number)), block: B256::ZERO, work };
     dispatched(&scheduler.handle(ms(1), event))
 }
 
@@ -133,7 +133,7 @@ fn what_waits_behind_a_heavy_transaction_goes_to_another_shard() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
     let work = vec![WorkItem { heaviest: HEAVY, ..item(1) }, item(2)];
-    let event = Event::Admit { round: ROUND, block: B256::ZERO, work, prefer: vec![] };
+    let event = Event::Admit { round: ROUND, block: B256::ZERO, work };
     let sent = dispatched(&scheduler.handle(ms(1), event));
     join(&mut scheduler, 2, 1);
     let mut again = Vec::new();
@@ -210,7 +210,7 @@ fn a_retired_slot_that_moves_gets_work_again_and_its_result_is_used() {
     assert_eq!(scheduler.retired_slots().count(), 0);
     // Two slots take twice the depth.
     let work = (10..20).map(item).collect();
-    let event = Event::Admit { round: RoundId(2), block: B256::ZERO, work, prefer: vec![] };
+    let event = Event::Admit { round: RoundId(2), block: B256::ZERO, work };
     assert_eq!(dispatched(&scheduler.handle(ms(3_200), event)).len(), 4);
 }
 

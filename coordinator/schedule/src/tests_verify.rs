@@ -12,7 +12,7 @@ const WRONG: B256 = B256::repeat_byte(2);
 
 fn admit(scheduler: &mut Scheduler, at: u64, round: RoundId, works: &[u8]) -> Vec<AssignmentId> {
     let work = works.iter().map(|n| WorkItem { verify: true, ..item(*n) }).collect();
-    let admit = Event::Admit { round, block: B256::ZERO, work, prefer: vec![] };
+    let admit = Event::Admit { round, block: B256::ZERO, work };
     dispatched(&scheduler.handle(ms(at), admit))
 }
 
@@ -265,7 +265,7 @@ fn a_lone_shard_on_probation_is_released_by_trusted_code_only() {
             scheduler.handle(ms(at), Event::Heartbeat { shard, incarnation, slots: vec![], queued: 0 });
             scheduler.handle(ms(at), Event::Tick);
         }
-        let admit = Event::Admit { round: ROUND, block: B256::ZERO, work: vec![item(1)], prefer: vec![] };
+        let admit = Event::Admit { round: ROUND, block: B256::ZERO, work: vec![item(1)] };
         let sent = dispatched(&scheduler.handle(ms(30_001), admit))[0];
         let commands = answer(&mut scheduler, 30_002, sent, if right { RIGHT } else { WRONG });
         assert_eq!(commands, [Command::Use(sent), check_of(sent)]);

@@ -1,11 +1,12 @@
-//! The chain thread: takes accepted blocks one after another, has them executed and committed, and says
-//! how each has ended.
+//! The chain thread: it takes accepted blocks one after another, has each executed and committed, and
+//! reports the outcome of each.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use alloy_primitives::B256;
 use common::block::Block;
 use crossbeam_channel::{Receiver, bounded};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Desk, LOOK, Submissions, Ticket, unix_now};
@@ -17,45 +18,45 @@ use crate::import::{Imported, Importer, Place, is_fatal};
 use ledger::{Ledger, LedgerError, Parked};
 use schedule::intake::IntakeLimits;
 
-/// Why the chain cannot go on.
+/// Why the chain cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainError {
-    /// The fleet is gone.
+    /// The fleet has ended.
     #[error(transparent)]
     Fleet(#[from] FleetError),
     /// A block cannot be made durable, or the ledger cannot be read.
     #[error("the ledger fails, so no block is taken any more: {0}")]
     Ledger(#[from] LedgerError),
-    /// The same, found while a block was executed.
+    /// The ledger failed while a block was executed.
     #[error("the ledger fails, so no block is taken any more: {0}")]
     Execute(ExecuteError),
 }
 
-/// How the chain is.
+/// The counts of a running chain.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ChainStatus {
-    /// Assignments given to another shard.
+    /// The number of assignments that moved to another shard.
     pub reassigned: u64,
-    /// Blocks that are accepted, and neither ended nor parked.
+    /// The number of accepted blocks that have neither ended nor been parked.
     pub accepted: usize,
-    /// Blocks that wait for an operator.
+    /// The number of blocks that wait for an operator.
     pub parked: usize,
 }
 
-/// The way to the chain.
+/// A handle to the chain, for clients' calls.
 #[derive(Debug, Clone)]
 pub struct ChainHandle {
-    /// None where blocks come from elsewhere.
+    /// `None` if the blocks come from files.
     desk: Option<Arc<Desk>>,
     reassigned: Arc<Mutex<u64>>,
     ledger: Arc<Ledger>,
-    /// Cancelled when the block in hand is done, after no more are taken.
+    /// Cancelled once no more blocks are taken and the block in flight is done.
     idle: CancellationToken,
 }
 
 impl ChainHandle {
-    /// A handle to a chain whose blocks come from elsewhere: it tells how the chain is and takes
-    /// no blocks.
+    /// Creates a handle to a chain whose blocks come from files. It reports the status and accepts no
+    /// blocks.
     #[must_use]
     pub fn importing(ledger: Arc<Ledger>) -> Self {
         let idle = CancellationToken::new();
@@ -63,43 +64,43 @@ impl ChainHandle {
         Self { desk: None, reassigned: Arc::default(), ledger, idle }
     }
 
-    /// Counts assignments that were given to another shard.
+    /// Adds to the number of assignments that moved to another shard.
     pub fn count_reassigned(&self, count: u32) {
-        *self.reassigned.lock().unwrap_or_else(PoisonError::into_inner) += u64::from(count);
+        *self.reassigned.lock() += u64::from(count);
     }
 
-    /// Submits a block. It is accepted, and ends, later; dropping the ticket does not stop it.
+    /// Submits a block. Acceptance and outcome come later. Dropping the ticket does not stop the block.
     ///
     /// # Errors
-    /// [`SubmitError`] when there is no place.
+    /// [`SubmitError`] if the block cannot be queued.
     pub fn submit(&self, block: Block) -> Result<Ticket, SubmitError> {
         self.desk.as_ref().ok_or(SubmitError::Importing)?.submit(block)
     }
 
-    /// The blocks that wait for an operator.
+    /// The parked blocks, and the orphans.
     #[must_use]
     pub fn parked(&self) -> Vec<ParkedBlock> {
         self.desk.as_ref().map(|desk| desk.parked()).unwrap_or_default()
     }
 
-    /// A parked block is tried again: durable when this returns.
+    /// Retries a parked block. The change is durable when this returns.
     ///
     /// # Errors
-    /// [`ParkedError`] when it is not parked, or the ledger fails.
+    /// [`ParkedError`] if the block is not parked, or if the ledger fails.
     pub fn retry(&self, hash: &B256) -> Result<(), ParkedError> {
         self.desk.as_ref().ok_or(ParkedError::NotParked(*hash))?.retry(hash)
     }
 
-    /// A parked block is given up: durable when this returns.
+    /// Discards a parked block. The change is durable when this returns.
     ///
     /// # Errors
-    /// [`ParkedError`] when it is not parked, or the ledger fails.
+    /// [`ParkedError`] if the block is not parked, or if the ledger fails.
     pub fn discard(&self, hash: &B256) -> Result<(), ParkedError> {
         self.desk.as_ref().ok_or(ParkedError::NotParked(*hash))?.discard(hash)
     }
 
-    /// Takes no more blocks; resolves when the one in hand is done. What was accepted and is not begun
-    /// stays in the journal.
+    /// Stops taking blocks, and resolves when the block in flight is done. Accepted blocks that have not
+    /// started stay in the journal.
     pub async fn finish(&self) {
         if let Some(desk) = &self.desk {
             desk.admission.cancel();
@@ -107,10 +108,10 @@ impl ChainHandle {
         self.idle.cancelled().await;
     }
 
-    /// How the chain is.
+    /// The current counts.
     #[must_use]
     pub fn status(&self) -> ChainStatus {
-        let reassigned = *self.reassigned.lock().unwrap_or_else(PoisonError::into_inner);
+        let reassigned = *self.reassigned.lock();
         let (accepted, parked) = self.desk.as_ref().map(|desk| desk.counts()).unwrap_or_default();
         ChainStatus { reassigned, accepted, parked }
     }
@@ -122,7 +123,7 @@ impl ChainHandle {
     }
 }
 
-/// The thread that takes blocks in.
+/// The thread that accepts blocks.
 #[derive(Debug)]
 pub struct IntakeThread {
     desk: Arc<Desk>,
@@ -130,16 +131,16 @@ pub struct IntakeThread {
 }
 
 impl IntakeThread {
-    /// Takes blocks in until `stop`.
+    /// Accepts blocks until `stop`.
     ///
     /// # Errors
-    /// [`ChainError::Ledger`] when they cannot be journaled.
+    /// [`ChainError::Ledger`] if they cannot be journaled.
     pub fn run(self, stop: &CancellationToken) -> Result<(), ChainError> {
         Ok(self.desk.run(&self.submissions, stop)?)
     }
 }
 
-/// The chain.
+/// The thread that executes accepted blocks.
 #[derive(Debug)]
 pub struct Chain {
     importer: Importer,
@@ -149,11 +150,11 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain of the blocks that `importer` takes, beginning with those that were accepted before.
+    /// Creates a chain of the blocks that `importer` imports, starting with those accepted before.
     /// [`Chain::run`] and [`IntakeThread::run`] run it.
     ///
     /// # Errors
-    /// [`ChainError`] when the journal cannot be read.
+    /// [`ChainError`] if the journal cannot be read.
     pub fn new(importer: Importer) -> Result<(Self, IntakeThread, ChainHandle), ChainError> {
         let (sender, work) = bounded(1);
         let ledger = Arc::clone(importer.ledger());
@@ -180,7 +181,7 @@ impl Chain {
     /// Executes blocks until `stop`.
     ///
     /// # Errors
-    /// [`ChainError`] when the fleet is gone, or the disk fails.
+    /// [`ChainError`] if the fleet has ended, or if the ledger fails.
     pub fn run(mut self, stop: &CancellationToken) -> Result<(), ChainError> {
         while !stop.is_cancelled() {
             if self.desk.admission.is_cancelled() {
@@ -192,11 +193,11 @@ impl Chain {
             }
             match self.desk.next() {
                 Some((block, quiet)) => match self.take(&block, quiet) {
-                    // The process is stopping, and did not wait for the block in hand.
+                    // The process is stopping and did not wait for the block in flight.
                     Err(ChainError::Fleet(FleetError::Ended)) if stop.is_cancelled() => return Ok(()),
                     taken => taken?,
                 },
-                // Told of work or not, the desk is looked at again.
+                // Checks the desk again, whether a notification came or not.
                 None => drop(self.work.recv_timeout(LOOK)),
             }
             self.importer.keep_strikes()?;
@@ -205,7 +206,7 @@ impl Chain {
         Ok(self.desk.close()?)
     }
 
-    /// Done; a critical thread stays to the end.
+    /// Waits for `stop` after the work is done, because a critical thread must not end early.
     fn rest(&self, stop: &CancellationToken) -> Result<(), ChainError> {
         while !stop.is_cancelled() {
             let _ = self.work.recv_timeout(LOOK);
@@ -215,7 +216,8 @@ impl Chain {
     }
 
     fn take(&mut self, block: &Block, quiet: bool) -> Result<(), ChainError> {
-        // Everybody was told that there is no shard: no more words before there is one.
+        // Every client already knows that there is no shard, so it gets no further message until there is
+        // one.
         if quiet && self.importer.fleet().slots()? == 0 {
             self.desk.postponed(None, &block.hash);
             return Ok(());
@@ -232,7 +234,7 @@ impl Chain {
             Err(ExecuteError::Fleet(error @ (FleetError::Ended | FleetError::Overloaded))) => {
                 return Err(error.into());
             }
-            // A disk that fails once is not trusted again.
+            // After one failure the disk is not trusted again.
             Err(error) if is_fatal(&error) => return Err(ChainError::Execute(error)),
             Err(ExecuteError::Parked { among, convicted, reason }) => {
                 let text = format!("{among}: {reason}");
@@ -250,7 +252,7 @@ impl Chain {
                 self.desk.orphaned(&outcome, &error.to_string())?;
             }
             Err(error) if !error.is_invalid_block() => {
-                // Whose fault that is, is not known: the block is not lost over it.
+                // The cause is unknown, so the block is parked instead of lost.
                 let reason = error.to_string();
                 let parked = Parked { index: None, convicted: false, reason: reason.clone(), at: unix_now() };
                 self.desk.park(&block.hash, parked)?;

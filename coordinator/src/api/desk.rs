@@ -1,14 +1,15 @@
-//! The desk: takes blocks in, journals them before they are acknowledged, hands them to the chain thread
-//! one by one, and tells clients their end. What is next is the [`Intake`]'s business, what a block is
-//! worth the chain thread's.
+//! The desk accepts blocks, journals them before they are acknowledged, passes them to the chain thread
+//! one by one, and tells clients the outcome. The [`Intake`] decides which block is next. The chain
+//! thread decides whether a block is valid.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::B256;
 use common::block::Block;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -16,22 +17,22 @@ use super::outcome::{Acceptance, BlockOutcome, SubmitError};
 use ledger::{Ledger, LedgerError, Parked};
 use schedule::intake::{Candidate, Intake, IntakeLimits, Offer, Sequence, Start};
 
-/// Submissions that wait to be taken in, at most.
+/// The maximum number of submissions that wait for acceptance.
 const QUEUE: usize = 64;
 
-/// Blocks whose outcomes are remembered, so that submitting one again is answered.
+/// The number of blocks whose outcomes are remembered, so that a repeated submission gets an answer.
 const REMEMBERED: usize = 4096;
 
-/// Clients that wait for one block, at most.
+/// The maximum number of clients that wait for one block.
 const WAITERS: usize = 1024;
 
-/// How often a thread looks whether it is to stop.
+/// How often a thread checks whether it must stop.
 pub(super) const LOOK: Duration = Duration::from_millis(200);
 
-/// How long a block that could not be executed waits before it is tried again.
+/// The delay before a block that could not be executed is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A client's block.
+/// A block that a client submitted.
 #[derive(Debug)]
 struct Submission {
     block: Arc<Block>,
@@ -39,33 +40,33 @@ struct Submission {
     outcome: oneshot::Sender<BlockOutcome>,
 }
 
-/// What a client waits for. Dropping it does not stop the block.
+/// The answers for which a client waits. Dropping the ticket does not stop the block.
 #[derive(Debug)]
 pub struct Ticket {
-    /// Whether the block is taken: it is in the journal then.
+    /// Resolves with the acceptance once the block is in the journal, or with the reason against it.
     pub accepted: oneshot::Receiver<Result<Acceptance, SubmitError>>,
-    /// What became of it.
+    /// Resolves with the block's outcome.
     pub outcome: oneshot::Receiver<BlockOutcome>,
 }
 
-/// What the desk keeps of blocks and clients.
+/// The desk's data about blocks and clients.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) intake: Intake,
     pub(super) blocks: HashMap<B256, Arc<Block>>,
     pub(super) parked: HashMap<B256, Parked>,
     waiters: HashMap<B256, Vec<oneshot::Sender<BlockOutcome>>>,
-    /// Blocks that could not be executed, and whose clients have all been told.
+    /// Blocks that could not be executed and for which no client waits any more.
     quiet: HashSet<B256>,
     remembered: HashMap<B256, BlockOutcome>,
     order: VecDeque<B256>,
-    /// Blocks that were refused as invalid, with the reason, so that what follows them is refused too.
+    /// Blocks that were rejected as invalid, with the reason, so that their descendants are rejected too.
     invalid: HashMap<B256, String>,
     invalid_order: VecDeque<B256>,
 }
 
 impl State {
-    /// Tells whoever waits for the block.
+    /// Sends the outcome to every client that waits for the block.
     fn tell(&mut self, outcome: &BlockOutcome) {
         for waiter in self.waiters.remove(&outcome.hash).unwrap_or_default() {
             // The client may have stopped waiting.
@@ -100,7 +101,7 @@ impl State {
         }
     }
 
-    /// Why a block that was accepted waits for an operator, if it does.
+    /// The reason why an accepted block waits for an operator, if it does.
     fn held_up(&self, hash: &B256) -> Option<String> {
         if let Some(parked) = self.parked.get(hash) {
             return Some(format!("it is parked: {}", parked.reason));
@@ -110,30 +111,30 @@ impl State {
     }
 }
 
-/// The desk. The chain thread and clients' calls share it.
+/// The desk. The chain thread and the clients' calls share it.
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) ledger: Arc<Ledger>,
     queue: Sender<Submission>,
     started: Instant,
     state: Mutex<State>,
-    /// A word that there may be something to execute.
+    /// Notifies the chain thread that there may be a block to execute.
     work: Sender<()>,
-    /// The block whose starts were counted when this process began.
+    /// The block for which this process counted a start when it opened the desk.
     counted: Option<B256>,
-    /// Cancelled when no more blocks are taken.
+    /// Cancelled when no more blocks are accepted.
     pub(super) admission: CancellationToken,
 }
 
-/// What the desk's thread takes in.
+/// The receiving end of the desk's queue, for its thread.
 #[derive(Debug)]
 pub(super) struct Submissions(Receiver<Submission>);
 
-/// A block that too many coordinators have begun and not ended.
+/// A block with too many counted starts: its hash, its number and the reason for parking it.
 pub(super) type Overburdened = Option<(B256, u64, String)>;
 
 impl Desk {
-    /// A desk that goes on with what the ledger's journal holds. `wake` is told of work.
+    /// Opens a desk with the blocks of the ledger's journal. It notifies through `work`.
     pub(super) fn open(
         ledger: Arc<Ledger>,
         limits: IntakeLimits,
@@ -153,7 +154,8 @@ impl Desk {
             state.parked.extend(record.parked.map(|parked| (block.hash, parked)));
             state.blocks.insert(block.hash, Arc::new(block));
         }
-        // What cannot be executed is not what ends coordinators: its starts are not counted.
+        // A block that cannot be executed cannot be the one that ends coordinators, so its starts do not
+        // count.
         for (hash, parent) in state.intake.unparented() {
             if ledger.height_of(&parent)?.is_none() {
                 state.intake.orphaned(&hash);
@@ -172,7 +174,7 @@ impl Desk {
         Ok((desk, Submissions(submissions), overburdened))
     }
 
-    /// Counts the start for the block that is first to be done: it may be what ends coordinators.
+    /// Counts this start for the block that will run first: that block may be what ends coordinators.
     fn count_start(&mut self, starts: &HashMap<B256, u32>) -> Result<Overburdened, LedgerError> {
         let verdict = self.state().intake.started(|hash| starts.get(hash).copied().unwrap_or(0));
         match verdict {
@@ -196,16 +198,16 @@ impl Desk {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
-    /// Time since the desk was opened: the intake's clock.
+    /// The time since the desk was opened, which is the intake's clock.
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
     pub(super) fn wake(&self) {
-        // One word is enough.
+        // One notification is enough.
         let _ = self.work.try_send(());
     }
 
@@ -224,7 +226,7 @@ impl Desk {
         Ok(Ticket { accepted: acceptance, outcome: ended })
     }
 
-    /// Takes blocks in until `stop`. All that wait are journaled together.
+    /// Accepts blocks until `stop`. All waiting blocks are journaled together.
     pub(super) fn run(&self, submissions: &Submissions, stop: &CancellationToken) -> Result<(), LedgerError> {
         while !stop.is_cancelled() {
             match submissions.0.recv_timeout(LOOK) {
@@ -280,10 +282,10 @@ impl Desk {
         Ok(())
     }
 
-    /// What can be said of a block without executing it.
+    /// The outcome of a block that needs no execution; `None` if the block must be executed.
     fn settled(&self, block: &Block) -> Result<Option<BlockOutcome>, LedgerError> {
         if is_known(&self.ledger, block)? {
-            // The ledger decides; what is remembered tells how it went.
+            // The ledger decides whether the block is known; the remembered outcome only adds details.
             let remembered = self.state().remembered.get(&block.hash).cloned();
             let known = || BlockOutcome::known(block, self.ledger.spec());
             return Ok(Some(
@@ -322,14 +324,14 @@ impl Desk {
             return settled(BlockOutcome::new(block, self.ledger.spec()).parked(reason));
         }
         if !state.blocks.contains_key(&block.hash) {
-            // It was open when it was offered again, and has ended since.
+            // The block was open when it was offered again, and has ended since.
             if is_known(&self.ledger, block)? {
                 return settled(BlockOutcome::known(block, self.ledger.spec()));
             }
             let reason = "it has ended without being committed; submit it again to learn why".to_owned();
             return settled(BlockOutcome::new(block, self.ledger.spec()).failed(reason));
         }
-        // A client waits for it now: no more pauses, and an orphan that holds it up is looked at again.
+        // A client waits for the block now. So its pause ends, and an orphan that delays it is tried again.
         if state.quiet.remove(&block.hash) {
             state.intake.again(&block.hash, Duration::ZERO);
         }
@@ -346,7 +348,7 @@ impl Desk {
         Ok(Acceptance::Accepted)
     }
 
-    /// The next block to execute, and whether nobody waits for it since it could not be executed.
+    /// The next block to execute, and whether it failed before and no client waits for it.
     pub(super) fn next(&self) -> Option<(Arc<Block>, bool)> {
         let now = self.now();
         let mut state = self.state();
@@ -355,7 +357,7 @@ impl Desk {
         state.blocks.get(&hash).map(|block| (Arc::clone(block), quiet))
     }
 
-    /// The block has ended: it is committed, kept aside, or known.
+    /// Ends a block that is committed, stored as a side block, or already known.
     pub(super) fn committed(&self, outcome: BlockOutcome) {
         let mut state = self.state();
         state.intake.ended(&outcome.hash);
@@ -366,7 +368,7 @@ impl Desk {
         }
     }
 
-    /// The block is invalid, and so is every block that follows it.
+    /// Ends an invalid block, and every accepted block that descends from it.
     pub(super) fn refused(&self, outcome: &BlockOutcome) -> Result<(), LedgerError> {
         let descendants = self.state().intake.descendants(&outcome.hash);
         self.ledger.end_accepted(std::iter::once(&outcome.hash).chain(&descendants))?;
@@ -387,8 +389,8 @@ impl Desk {
         Ok(())
     }
 
-    /// The block's parent is not known. It stays accepted and waits for the parent, or is parked if too
-    /// many blocks wait so.
+    /// Handles a block whose parent is unknown. It stays accepted and waits for the parent. If too many
+    /// blocks wait like this, it is parked instead.
     pub(super) fn orphaned(&self, outcome: &BlockOutcome, reason: &str) -> Result<(), LedgerError> {
         let parent = self.state().blocks.get(&outcome.hash).map(|block| block.header.parent_hash);
         let invalid = parent.and_then(|parent| {
@@ -396,7 +398,7 @@ impl Desk {
             Some(behind_invalid(&parent, &why))
         });
         if let Some(reason) = invalid {
-            // The parent was refused while this block was on its way into the journal.
+            // The parent was rejected while this block was being journaled.
             return self.refused(&outcome.clone().refused(reason));
         }
         if !self.state().intake.orphaned(&outcome.hash) {
@@ -414,20 +416,20 @@ impl Desk {
         Ok(())
     }
 
-    /// The block could not be executed, which is not its fault: it stays accepted.
+    /// Handles a block that could not be executed for a reason outside of the block. It stays accepted.
     pub(super) fn postponed(&self, outcome: Option<&BlockOutcome>, hash: &B256) {
         let mut state = self.state();
         state.intake.again(hash, self.now() + PAUSE);
         if let Some(outcome) = outcome {
             state.tell(outcome);
         }
-        // Somebody may wait since: they are told as well, next time.
+        // A client may have started to wait meanwhile; the next attempt tells it the outcome.
         if !state.waiters.contains_key(hash) {
             state.quiet.insert(*hash);
         }
     }
 
-    /// The block waits for an operator, and its descendants with it.
+    /// Parks a block: the block and its descendants wait for an operator.
     pub(super) fn park(&self, hash: &B256, parked: Parked) -> Result<(), LedgerError> {
         let record = parked.clone();
         self.ledger.change_accepted(hash, |accepted| accepted.parked = Some(record))?;
@@ -444,25 +446,25 @@ impl Desk {
         Ok(())
     }
 
-    /// How many blocks are accepted and wait, and how many are parked.
+    /// The number of accepted blocks that wait, and the number of parked ones.
     pub(super) fn counts(&self) -> (usize, usize) {
         let state = self.state();
         (state.intake.open().0, state.parked.len())
     }
 
-    /// Whoever waits is told that this process is stopping, by the end of its channel.
+    /// Drops all waiting clients' channels, which tells the clients that this process is stopping.
     pub(super) fn send_away(&self) {
         self.state().waiters.clear();
     }
 
-    /// The process ends in good order: that is nobody's fault.
+    /// Takes the counted start back: the process ends in good order, so no block ended it.
     pub(super) fn close(&self) -> Result<(), LedgerError> {
         let Some(hash) = &self.counted else { return Ok(()) };
         self.ledger.change_accepted(hash, |record| record.starts = record.starts.saturating_sub(1))
     }
 }
 
-/// Why a block is refused that follows an invalid one.
+/// The reason for rejecting a block that descends from an invalid one.
 fn behind_invalid(ancestor: &B256, reason: &str) -> String {
     format!("it follows block {ancestor}, which was refused: {reason}")
 }
@@ -471,13 +473,13 @@ fn candidate(block: &Block) -> Candidate {
     Candidate { hash: block.hash, parent: block.header.parent_hash, bytes: block.encoded_len() }
 }
 
-/// Whether the block is there already. An export begins with the genesis block, which is there from the
-/// beginning.
+/// Whether the ledger already knows the block. This includes the genesis block, with which an export
+/// begins.
 fn is_known(ledger: &Ledger, block: &Block) -> Result<bool, LedgerError> {
     Ok(ledger.origin().block_hash == block.hash || ledger.knows(block.height(), block.hash)?)
 }
 
-/// Seconds since 1970.
+/// The current time in seconds since 1970.
 pub(super) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,8 +1,8 @@
-//! The service for clients: submit a block and get its result, watch events, status.
+//! The service for clients: submit a block and get its result, watch events, read the status.
 //!
-//! A block is journaled before it is acknowledged, and goes on in the next process if this one ends.
-//! Blocks are executed one after another by one thread; waiting blocks are bounded. A client that
-//! stops waiting does not stop its block.
+//! A block is journaled before it is acknowledged. If this process ends, the next one continues with
+//! it. One thread executes the blocks one after another, and the number of waiting blocks is limited. A
+//! client that stops waiting does not stop its block.
 
 mod chain;
 mod desk;

@@ -1,4 +1,4 @@
-//! What clients are told of their blocks.
+//! The outcomes of blocks, as clients receive them.
 
 use alloy_primitives::B256;
 use common::block::Block;
@@ -8,41 +8,41 @@ use crate::execute::{BlockStats, Digests};
 use crate::import::Imported;
 use schedule::intake::Full;
 
-/// What became of a block.
+/// The outcome of a block.
 #[derive(Debug, Clone)]
 pub struct BlockOutcome {
     /// The block's number.
     pub number: u64,
     /// Its hash.
     pub hash: B256,
-    /// The newest fork whose rules applied.
+    /// The name of the newest fork whose rules applied.
     pub fork: &'static str,
-    /// How many transactions it has.
+    /// The number of its transactions.
     pub transactions: usize,
-    /// Gas it used.
+    /// The gas it used.
     pub gas_used: u64,
-    /// Why it was refused or could not be executed, if so.
+    /// Why the block was rejected, was parked or could not be executed; `None` if it was verified.
     pub error: Option<String>,
-    /// Whether the block itself is at fault; if not, it may be submitted again.
+    /// Whether the block itself is at fault. If not, the client may submit it again.
     pub refused: bool,
-    /// Whether it waits for an operator: it is parked itself, or follows one that is.
+    /// Whether the block waits for an operator: it is parked itself, or descends from a parked block.
     pub parked: bool,
-    /// How it went.
+    /// The measurements of its execution.
     pub stats: BlockStats,
-    /// Whether it had been committed before.
+    /// Whether the block was executed before this submission.
     pub known: bool,
-    /// The roots that were checked.
+    /// The roots that were checked, if any.
     pub roots: Option<Roots>,
-    /// What its execution gave, if it was executed by this process.
+    /// The digests of its execution, if this process executed it.
     pub digests: Option<Digests>,
 }
 
-/// The roots of a block that was verified.
+/// The roots of a verified block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Roots {
-    /// Of its receipts.
+    /// The root of its receipts.
     pub receipts: B256,
-    /// Of the state after it.
+    /// The root of the state after it.
     pub state: B256,
 }
 
@@ -53,7 +53,7 @@ impl Roots {
 }
 
 impl BlockOutcome {
-    /// Of a block of which nothing is known yet.
+    /// The outcome of a block before anything is known about it.
     #[must_use]
     pub fn new(block: &Block, spec: &ChainSpec) -> Self {
         Self {
@@ -72,7 +72,7 @@ impl BlockOutcome {
         }
     }
 
-    /// Of a block that was executed and verified.
+    /// The outcome of a block that was executed and verified.
     #[must_use]
     pub fn imported(self, block: &Block, imported: &Imported) -> Self {
         Self {
@@ -84,68 +84,68 @@ impl BlockOutcome {
         }
     }
 
-    /// Of a block that is on the chain, or beside it, already.
+    /// The outcome of a block that is already on the chain or a side block.
     #[must_use]
     pub fn known(block: &Block, spec: &ChainSpec) -> Self {
         let roots = Some(Roots::of(block));
         Self { known: true, gas_used: block.header.gas_used, roots, ..Self::new(block, spec) }
     }
 
-    /// The same, with a reason why it was refused.
+    /// This outcome for a rejected block, with the reason.
     #[must_use]
     pub fn refused(self, reason: String) -> Self {
         Self { refused: true, error: Some(reason), ..self }
     }
 
-    /// The same, with a reason why it waits for an operator.
+    /// This outcome for a block that waits for an operator, with the reason.
     #[must_use]
     pub fn parked(self, reason: String) -> Self {
         Self { parked: true, error: Some(reason), ..self }
     }
 
-    /// The same, with a reason why it could not be executed, which is not the block's fault.
+    /// This outcome for a block that could not be executed for a reason outside of the block.
     #[must_use]
     pub fn failed(self, reason: String) -> Self {
         Self { error: Some(reason), ..self }
     }
 }
 
-/// What a client is told when its block was taken in.
+/// The answer that a client gets when it submits a block.
 #[derive(Debug, Clone)]
 pub enum Acceptance {
-    /// It is in the journal, now or since an earlier submission, and will be executed, also if this
+    /// The block is in the journal, now or since an earlier submission. It will be executed even if this
     /// process ends before that.
     Accepted,
-    /// It has ended, or waits for an operator.
+    /// The block has ended, or waits for an operator.
     Settled(Box<BlockOutcome>),
 }
 
-/// Why a block is not taken.
+/// Why a block is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    /// There is no place for it.
+    /// The intake has no room for the block.
     #[error(transparent)]
     Busy(#[from] Full),
-    /// Too many blocks wait to be taken in.
+    /// Too many submissions wait for the journal.
     #[error("more blocks are submitted than can be journaled; try again in a moment")]
     Flooded,
-    /// The thread is gone.
+    /// The desk's thread has ended or is stopping.
     #[error("the coordinator is stopping; what it has accepted goes on when it is started again")]
     Stopping,
-    /// There is none: its blocks come from files.
+    /// This coordinator imports blocks from files and has no desk.
     #[error(
         "this coordinator imports blocks from files and takes none from clients; submit to one that serves"
     )]
     Importing,
 }
 
-/// Why a parked block cannot be dealt with.
+/// Why a parked block cannot be retried or discarded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParkedError {
-    /// There is no such block.
+    /// No parked block has this hash.
     #[error("block {0} is not parked; see `coordinator parked list`")]
     NotParked(B256),
-    /// The ledger fails.
+    /// The ledger failed.
     #[error("{0}")]
     Ledger(String),
 }

@@ -1,5 +1,5 @@
-//! What an operator does with blocks that wait for one: lists, retries and discards them. Orphans, which
-//! wait for a parent that was not submitted, are among them.
+//! An operator's actions on blocks that wait: list, retry and discard. They include orphans, which wait
+//! for a parent that was not submitted.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use ledger::{Ledger, LedgerError, Parked};
 /// A parked block.
 #[derive(Debug, Clone)]
 pub struct ParkedBlock {
-    /// Its number.
+    /// The block's number.
     pub number: u64,
-    /// Its hash.
+    /// The block's hash.
     pub hash: B256,
-    /// Why.
+    /// The reason and time of parking.
     pub parked: Parked,
-    /// Accepted blocks that wait for it.
+    /// The number of accepted blocks that wait for it.
     pub waiting: usize,
 }
 
 impl Desk {
-    /// The blocks that wait for an operator, or for a parent that was not submitted.
+    /// The parked blocks, and the orphans, which wait for a parent that was not submitted.
     pub(super) fn parked(&self) -> Vec<ParkedBlock> {
         let state = self.state();
         let orphans = state.intake.orphans().map(|(hash, parent)| {
@@ -44,7 +44,7 @@ impl Desk {
         parked
     }
 
-    /// A parked block is tried again, in its old place: durable when this returns.
+    /// Retries a parked block at its old position. The change is durable when this returns.
     pub(super) fn retry(&self, hash: &B256) -> Result<(), ParkedError> {
         self.change_parked(hash, |ledger| {
             ledger.change_accepted(hash, |record| {
@@ -62,8 +62,8 @@ impl Desk {
         Ok(())
     }
 
-    /// A parked block, or an orphan, is given up: durable when this returns. Its descendants stay
-    /// accepted, and wait until it is submitted again or they are discarded too.
+    /// Discards a parked block or an orphan. The change is durable when this returns. Its descendants stay
+    /// accepted. They wait until the block is submitted again, or until they are discarded too.
     pub(super) fn discard(&self, hash: &B256) -> Result<(), ParkedError> {
         self.change_parked(hash, |ledger| ledger.discard_accepted(hash))?;
         let mut state = self.state();

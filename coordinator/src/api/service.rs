@@ -1,4 +1,4 @@
-//! The gRPC face of the chain.
+//! The gRPC service for clients.
 
 use std::pin::Pin;
 
@@ -23,13 +23,14 @@ use crate::fleet::{EventKind, Fleet, FleetEvent};
 /// The largest block that a client may submit, in bytes.
 pub const MAX_BLOCK_PAYLOAD: usize = MAX_BLOCK_BYTES;
 
-/// The metadata of a status that says why the same call may be made again, perhaps of another process.
+/// The metadata key of a status that may be retried, possibly against another process. Its value is the
+/// reason.
 pub const RETRY: &str = "shardexec-retry";
 
-/// The coordinator is stopping: another one may go on.
+/// The value of [`RETRY`] when the coordinator is stopping and another one may take over.
 pub const RETRY_STOPPING: &str = "stopping";
 
-/// The service over a chain and its fleet.
+/// Creates the service over a chain and its fleet.
 pub fn blocks_service(chain: ChainHandle, fleet: Fleet, step_down: StepDown) -> BlocksServer<impl Blocks> {
     BlocksServer::new(Service { chain, fleet, step_down })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -44,7 +45,7 @@ struct Service {
 }
 
 impl Service {
-    /// Takes a block in; when this returns, it is in the journal, or settled.
+    /// Accepts a block. When this returns, the block is in the journal or its outcome is known.
     async fn take(
         &self,
         request: Request<Streaming<v1::PayloadChunk>>,
@@ -66,14 +67,14 @@ impl Service {
     }
 }
 
-/// A block that was taken in.
+/// A block that was accepted.
 struct Taken {
     number: u64,
     hash: B256,
     outcome: tokio::sync::oneshot::Receiver<BlockOutcome>,
 }
 
-/// Runs what may wait for the disk or the driver on a thread where that holds nobody up.
+/// Runs work that may wait for the disk or the driver on a blocking thread.
 async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
 }
@@ -116,7 +117,7 @@ impl Blocks for Service {
             }
         };
         match &outcome.error {
-            // The block is not at fault: it may be submitted again.
+            // The block is not at fault: the client may submit it again.
             Some(error) if !outcome.refused && !outcome.parked => Err(Status::unavailable(error.clone())),
             _ => Ok(Response::new(reply(outcome))),
         }
@@ -187,7 +188,7 @@ impl Blocks for Service {
             .map(|shard| v1::ShardStatus {
                 shard: shard.shard.0,
                 incarnation: shard.incarnation.0,
-                // An import leads shards ahead of what is committed.
+                // During an import the shards are ahead of the committed head.
                 synced: shard.ready || shard.state == Some(head.state),
                 quarantined: shard.quarantined,
                 state: match (shard.draining, shard.state) {
@@ -266,7 +267,7 @@ fn reply(outcome: BlockOutcome) -> v1::BlockReply {
     }
 }
 
-/// A hash as messages hold it, empty where there is none.
+/// A hash in the form of a message; empty for `None`.
 fn bytes(hash: Option<B256>) -> Vec<u8> {
     hash.map(|hash| hash.to_vec()).unwrap_or_default()
 }

@@ -1,9 +1,9 @@
-//! Stepping down: another coordinator that is to take the data directory over asks this one to end.
+//! Stepping down: another coordinator that wants to take over the data directory asks this one to stop.
 
 use alloy_primitives::{B256, hex};
 use tokio_util::sync::CancellationToken;
 
-/// The way to ask this process to end in good order. Only who knows the secret may.
+/// A request to stop this process in good order. It requires the secret.
 #[derive(Debug, Clone)]
 pub struct StepDown {
     secret: Option<B256>,
@@ -11,28 +11,28 @@ pub struct StepDown {
 }
 
 impl StepDown {
-    /// With a secret that the operating system has drawn.
+    /// Draws a secret from the operating system.
     #[must_use]
     pub fn with_secret() -> Self {
         Self { secret: Some(B256::from(rand::random::<[u8; 32]>())), asked: CancellationToken::new() }
     }
 
-    /// For a process that does not step down for anybody.
+    /// For a process that never steps down.
     #[must_use]
     pub fn never() -> Self {
         Self { secret: None, asked: CancellationToken::new() }
     }
 
-    /// The secret, in hex.
+    /// The secret in hex; empty if there is none.
     #[must_use]
     pub fn secret(&self) -> String {
         self.secret.map(hex::encode).unwrap_or_default()
     }
 
-    /// Asks. False if the secret is another.
+    /// Requests the stop. Returns false if the secret is wrong.
     #[must_use]
     pub fn ask(&self, secret: &[u8]) -> bool {
-        // Compared by hash, so that the time it takes tells nothing.
+        // Compares hashes, so that the time of the comparison reveals nothing about the secret.
         let right = self.secret.is_some_and(|known| blake3::hash(known.as_slice()) == blake3::hash(secret));
         if right {
             self.asked.cancel();
@@ -40,7 +40,7 @@ impl StepDown {
         right
     }
 
-    /// Resolves when it was asked.
+    /// Resolves when the stop was requested.
     pub async fn asked(&self) {
         self.asked.cancelled().await;
     }

@@ -1,4 +1,4 @@
-//! The inputs of a run as a sequence of blocks, each with the ledger that it is executed on.
+//! The inputs of a run as a sequence of blocks, each with the ledger on which it is executed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,27 +12,27 @@ use common::id::Height;
 use crate::input::{ChainReader, InputKind, PrestateCase, detect, read_genesis, read_prestate};
 use ledger::{Ledger, Origin};
 
-/// A block to be executed.
+/// A block to execute.
 #[derive(Debug)]
 pub(super) struct Case {
-    /// The file it is from.
+    /// The file that contains it.
     pub(super) file: PathBuf,
     /// The block.
     pub(super) block: Block,
-    /// What it is executed on.
+    /// The ledger on which it is executed.
     pub(super) ledger: Arc<Ledger>,
-    /// Reading and decoding it.
+    /// The time for reading and decoding it.
     pub(super) load: Duration,
 }
 
-/// A block that could not be read.
+/// A block that could not be read, with the reason.
 #[derive(Debug)]
 pub(super) struct Unreadable {
     pub(super) file: PathBuf,
     pub(super) error: anyhow::Error,
 }
 
-/// The inputs, opened.
+/// The opened inputs of a run.
 pub(super) struct Cases {
     inputs: std::vec::IntoIter<(PathBuf, InputKind)>,
     chain: Option<(PathBuf, ChainReader, Arc<Ledger>)>,
@@ -46,7 +46,7 @@ impl std::fmt::Debug for Cases {
 }
 
 impl Cases {
-    /// Looks at every input before anything is begun.
+    /// Opens every input before the first block is executed.
     pub(super) fn open(inputs: &[PathBuf], genesis: Option<&Path>) -> anyhow::Result<Self> {
         if inputs.is_empty() {
             bail!("there are no input files; name {{block, prestate}} JSON files or RLP chain files");
@@ -63,22 +63,22 @@ impl Cases {
         Ok(Self { inputs: kinds.into_iter(), chain: None, genesis })
     }
 
-    /// How many blocks there are, where that is known beforehand.
+    /// The number of blocks; `None` if an input is a chain file, whose length is unknown.
     pub(super) fn known_count(&self) -> Option<u64> {
         let inputs = self.inputs.as_slice();
         let all_single = inputs.iter().all(|(_, kind)| *kind == InputKind::Prestate);
         all_single.then_some(inputs.len() as u64)
     }
 
-    /// The next block, or why it cannot be had. After an unreadable block of a chain the rest of
-    /// that chain is passed over.
+    /// The next block, or the reason why it cannot be read. After an unreadable block of a chain the rest
+    /// of that chain is skipped.
     pub(super) fn next(&mut self) -> Option<Result<Case, Unreadable>> {
         loop {
             let began = Instant::now();
             if let Some((file, reader, ledger)) = &mut self.chain {
                 let (file, ledger) = (file.clone(), Arc::clone(ledger));
                 match reader.next() {
-                    // An export begins with the genesis block, which there is nothing to execute of.
+                    // An export begins with the genesis block, which has nothing to execute.
                     Some(Ok(block)) if block.hash == ledger.origin().block_hash => {}
                     Some(Ok(block)) if block.header.number == 0 => {
                         self.chain = None;
@@ -124,7 +124,7 @@ impl Cases {
     }
 }
 
-/// The ledger of a genesis file.
+/// Creates the ledger of a genesis file.
 pub(super) fn genesis_ledger(path: &Path) -> anyhow::Result<Arc<Ledger>> {
     Ok(Arc::new(Ledger::begin(read_genesis(path)?.into())?))
 }
@@ -132,7 +132,7 @@ pub(super) fn genesis_ledger(path: &Path) -> anyhow::Result<Arc<Ledger>> {
 fn prestate_ledger(path: &Path) -> anyhow::Result<(Block, Ledger)> {
     let PrestateCase { block, accounts, code, mut ancestors } = read_prestate(path)?;
     let parent = block.header.number.checked_sub(1).context("a genesis block cannot be executed")?;
-    // The parent's hash is in the block, whether the file lists it or not.
+    // The block contains its parent's hash, whether the file lists it or not.
     if ancestors.iter().all(|(number, _)| *number != parent) {
         ancestors.push((parent, block.header.parent_hash));
     }

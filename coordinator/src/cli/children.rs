@@ -1,11 +1,11 @@
-//! The shard processes of a command: started beside the coordinator, watched, killed in a drill, and
-//! started again whenever they end.
+//! The shard processes of a command. The command starts them beside the coordinator, watches them,
+//! kills them for `--kill`, and restarts them whenever they end.
 //!
-//! There is no end to that while the new processes join the fleet: a shard whose slot is stuck ends its
-//! process, and so does a transaction that kills. The rate is bounded. A command gives up when process
-//! after process of one shard ends without having joined.
+//! As long as the new processes join the fleet, the number of restarts has no limit: a shard with a
+//! stuck slot ends its process, and so does a transaction that kills. Only the rate is limited. The
+//! command gives up when many processes of one shard in a row end without having joined.
 //!
-//! Each holds a pipe to this process and ends with it, however that comes about.
+//! Each process holds a pipe to this process and ends with it, however this process ends.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -23,36 +23,36 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Fleet;
 
-/// How long a shard may take to stop before it is killed.
+/// The longest time a shard may take to stop before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
-/// A process that ends is started again after this time at first, and after each further end twice as
-/// long.
+/// The delay before the first restart of a process. It doubles with each further end.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// The longest such pause.
+/// The longest delay before a restart.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A process that has lived so long begins with the first pause again.
+/// After a process has run for this long, the delay starts from the first one again.
 const LONG_LIFE: Duration = Duration::from_secs(10);
 
-/// So many processes in a row that ended before they joined the fleet are no accident.
+/// The number of processes in a row that may end without having joined the fleet before the command
+/// gives up.
 const MOST_STILLBORN: u32 = 10;
 
-/// How shard processes are started.
+/// The options of shard processes.
 #[derive(Debug, Clone)]
 pub struct ChildOptions {
-    /// The coordinator's address.
+    /// The coordinator's URL.
     pub coordinator: String,
-    /// Worker threads of each.
+    /// The number of worker threads of each shard.
     pub threads: u16,
-    /// How they log.
+    /// The options for their logs.
     pub telemetry: TelemetryArgs,
-    /// The `executor-shard` binary.
+    /// The path of the `executor-shard` binary.
     pub binary: PathBuf,
 }
 
-/// The shard processes.
+/// The running shard processes.
 #[derive(Debug)]
 pub struct Children {
     kills: Vec<(ShardId, Arc<Notify>)>,
@@ -84,7 +84,7 @@ impl Children {
         Ok(Self { kills })
     }
 
-    /// What kills a shard's process with SIGKILL.
+    /// A function that kills a shard's process with SIGKILL; `None` if there is no such shard.
     pub fn killer(&self, shard: ShardId) -> Option<Arc<dyn Fn() + Send + Sync>> {
         let (_, kill) = self.kills.iter().find(|(known, _)| *known == shard)?;
         let kill = Arc::clone(kill);
@@ -92,7 +92,8 @@ impl Children {
     }
 }
 
-/// The `executor-shard` binary: beside this one, unless the environment names another.
+/// The path of the `executor-shard` binary: the one beside this binary, unless the environment names
+/// another.
 pub(super) fn find_binary() -> anyhow::Result<PathBuf> {
     let path = match std::env::var_os("EXECUTOR_SHARD_BIN") {
         Some(path) => PathBuf::from(path),
@@ -127,7 +128,8 @@ fn spawn(shard: ShardId, options: &ChildOptions) -> anyhow::Result<Child> {
         .args(["--threads", &options.threads.to_string(), PARENT_PIPE_FLAG])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        // Ctrl-C in a terminal is for this process, which stops its shards when it needs them no more.
+        // Ctrl-C in a terminal must reach only this process, which stops its shards when it no longer needs
+        // them.
         .process_group(0)
         .kill_on_drop(true);
     if let Some(filter) = &options.telemetry.log {
@@ -136,7 +138,7 @@ fn spawn(shard: ShardId, options: &ChildOptions) -> anyhow::Result<Child> {
     command.spawn().with_context(|| format!("{} cannot be started", options.binary.display()))
 }
 
-/// Watches one shard's process.
+/// Watches the process of one shard.
 struct Keeper {
     shard: ShardId,
     options: ChildOptions,
@@ -146,23 +148,23 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the process again whenever it ends, until the command is over. `joined` is how often its
-    /// shard had joined the fleet before the first process was started.
+    /// Restarts the process whenever it ends, until the command is over. `joined` is how often the shard
+    /// had joined the fleet before the first process started.
     async fn keep(self, mut child: Child, mut joined: u64) -> anyhow::Result<()> {
         let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE)?;
         let mut ends = Ends::default();
         loop {
             let began = Instant::now();
             let mut pipe = child.stdin.take();
-            let mut drilled = false;
+            let mut planned = false;
             let status = tokio::select! {
                 () = self.stop.cancelled() => {
-                    // Closing the pipe asks it to stop.
+                    // Closing the pipe asks the process to stop.
                     pipe.take();
                     return self.reap(child).await;
                 }
                 () = self.kill.notified() => {
-                    drilled = true;
+                    planned = true;
                     child.start_kill().context("the shard cannot be killed")?;
                     child.wait().await
                 }
@@ -171,8 +173,8 @@ impl Keeper {
             let status = status.context("the shard process is lost")?;
             tracing::info!(shard = self.shard.0, %status, "a shard process ended");
             let has_joined = self.fleet.joined(self.shard) > joined;
-            // A drill says nothing about the shard.
-            if !drilled {
+            // A planned kill says nothing about the shard.
+            if !planned {
                 ends.add(began.elapsed(), has_joined);
                 if ends.stillborn >= MOST_STILLBORN {
                     bail!(
@@ -204,12 +206,12 @@ impl Keeper {
     }
 }
 
-/// How processes of one shard have ended.
+/// Counts the ends of one shard's processes.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Ends {
-    /// In a row after a short life.
+    /// The number of consecutive processes that ended after a short time.
     in_a_row: u32,
-    /// In a row without having joined the fleet.
+    /// The number of consecutive processes that ended without having joined the fleet.
     stillborn: u32,
 }
 

@@ -1,6 +1,6 @@
-//! Calls of a client to a coordinator that may be busy, restarted, or taken over meanwhile.
+//! A client's calls to a coordinator that may be busy, restarting, or replaced by another one.
 //!
-//! Every call here may be made again: submitting a block is idempotent by its hash.
+//! Every call here may be repeated: submitting a block is idempotent by its hash.
 
 use std::error::Error as _;
 use std::time::{Duration, Instant};
@@ -15,17 +15,17 @@ use tonic::{Code, Response, Status};
 use crate::api::{RETRY, RETRY_STOPPING};
 use tasks::console::tell;
 
-/// The pause before a call is made again; it doubles up to the second figure.
+/// The first and the longest pause before a call is repeated; the pause doubles in between.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// How long the first contact is tried, if the limit is not shorter: a wrong address is more likely than a
-/// restart.
+/// The time limit of the first contact, unless the caller's limit is shorter. A wrong address is more
+/// likely than a restart.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
 
-/// A coordinator may be busy for so long before that is worth a message.
+/// How long a coordinator may be busy before the client prints a message.
 const BUSY_QUIETLY: Duration = Duration::from_secs(2);
 
-/// Connects once, for commands that ask a single question.
+/// Connects once, for commands that make a single call.
 pub(super) async fn connect(url: &str) -> anyhow::Result<BlocksClient<Channel>> {
     let channel = channel::connect(url, &PeerLimits::default())
         .await
@@ -38,20 +38,20 @@ pub(super) async fn connect(url: &str) -> anyhow::Result<BlocksClient<Channel>> 
 /// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
-    /// The coordinator's answer.
+    /// The coordinator answered with an error.
     #[error("{}", .0.message())]
     Answered(Box<Status>),
-    /// There was no answer within the limit.
+    /// The coordinator did not answer within the limit.
     #[error("no answer for {:.1} s ({reason})", waited.as_secs_f64())]
     Lost {
-        /// How long it was waited for.
+        /// How long the client waited.
         waited: Duration,
-        /// What the last try came to.
+        /// The error of the last try.
         reason: String,
     },
 }
 
-/// A client that waits for its coordinator, within a limit.
+/// A client that waits for its coordinator, up to a limit.
 #[derive(Debug)]
 pub(super) struct Client {
     blocks: BlocksClient<Channel>,
@@ -60,7 +60,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Connects. `patience` is how long later calls wait for a coordinator that has gone.
+    /// Connects. `patience` limits how long later calls wait for a coordinator that is away.
     pub(super) async fn connect(url: &str, patience: Duration) -> anyhow::Result<Self> {
         let backoff = Backoff::new(PAUSE.0, PAUSE.1)?;
         let (began, limit) = (Instant::now(), patience.min(FIRST_CONTACT));
@@ -79,7 +79,7 @@ impl Client {
         }
     }
 
-    /// Makes a call, again and again while the coordinator is busy or away, and says so.
+    /// Makes a call and repeats it while the coordinator is busy or away. Prints a message about the wait.
     pub(super) async fn call<T>(
         &mut self,
         call: impl AsyncFn(&mut BlocksClient<Channel>) -> Result<Response<T>, Status>,
@@ -116,20 +116,20 @@ impl Client {
     }
 }
 
-/// Why a call that failed may succeed when it is made again.
+/// Why a failed call may succeed when it is repeated.
 #[derive(Debug)]
 struct Passing {
-    /// The coordinator answers, and has no place for the block at the moment.
+    /// Whether the coordinator answered that it has no room for the block at the moment.
     busy: bool,
     reason: String,
 }
 
 impl Passing {
-    /// None where the status is the answer.
+    /// Classifies a status; `None` if the status is the final answer.
     fn of(status: &Status) -> Option<Self> {
         let stopping = status.metadata().get(RETRY).is_some_and(|value| value == RETRY_STOPPING);
         let busy = status.code() == Code::ResourceExhausted;
-        // What the other side answers has no cause on this side: a broken connection has.
+        // A status that the peer sent has no local cause. A broken connection has one.
         let mut cause = status.source();
         if !stopping && !busy && cause.is_none() {
             return None;

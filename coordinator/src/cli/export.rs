@@ -1,7 +1,7 @@
-//! `coordinator export`: the chain of a data directory as RLP, and `coordinator unwind`: back to an
-//! earlier block.
+//! `coordinator export` writes the chain of a data directory as RLP. `coordinator unwind` takes it back
+//! to an earlier block.
 //!
-//! Both read a ledger as it is, without its genesis file and without shards.
+//! Both open the existing ledger, without its genesis file and without shards.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
@@ -20,17 +20,18 @@ use crate::input::write_block;
 use ledger::{Ledger, LedgerError, LedgerOptions};
 use tasks::console::{OutputError, print_line, tell};
 
-/// Standard output, where a file is asked for.
+/// The value of `--out` that means standard output.
 const STDOUT: &str = "-";
 
 /// Options of `coordinator export`.
 #[derive(Debug, Clone, Args)]
 pub struct ExportArgs {
-    /// The folder that `import` or `serve` keeps the chain in
+    /// The folder in which `import` or `serve` keeps the chain
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
 
-    /// The first block; 0 is the genesis block, with which `geth export` begins (default: the one after it)
+    /// The first block; 0 is the genesis block, with which `geth export` begins (default: the block after
+    /// it)
     #[arg(long, value_name = "N")]
     pub from: Option<u64>,
 
@@ -38,7 +39,7 @@ pub struct ExportArgs {
     #[arg(long, value_name = "N")]
     pub to: Option<u64>,
 
-    /// The file to write, which appears when it is complete; - is standard output
+    /// The file to write, which appears only when it is complete; - means standard output
     #[arg(long, value_name = "FILE", default_value = STDOUT)]
     pub out: PathBuf,
 }
@@ -46,19 +47,19 @@ pub struct ExportArgs {
 /// Options of `coordinator unwind`.
 #[derive(Debug, Clone, Args)]
 pub struct UnwindArgs {
-    /// The folder that `import` or `serve` keeps the chain in
+    /// The folder in which `import` or `serve` keeps the chain
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
 
-    /// The block that becomes the head; those after it are taken back
+    /// The block that becomes the head; later blocks are taken back
     #[arg(long, value_name = "N")]
     pub to: u64,
 }
 
-/// Blocks to be written.
+/// The range of blocks to write.
 struct Range {
     from: u64,
-    /// Inclusive; before `from` where there is nothing to write.
+    /// Inclusive; less than `from` if there is nothing to write.
     to: u64,
 }
 
@@ -85,7 +86,7 @@ impl Range {
     }
 }
 
-/// Writes the chain.
+/// Writes the chain to the file or to standard output.
 pub(super) fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
     let ledger = Ledger::open_existing(&args.data_dir, LedgerOptions::default())?;
     let range = Range::of(args, &ledger)?;
@@ -97,7 +98,7 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
         let mut out = BufWriter::new(io::stdout().lock());
         let written = write_all(&ledger, &range, &mut out, &bar);
         let written = written.and_then(|bytes| Ok(out.flush().map(|()| bytes)?));
-        // The ledger does no I/O with pipes: a broken one is standard output.
+        // The ledger does no I/O with pipes, so a broken pipe must be standard output.
         written.map_err(|error| match error.downcast::<io::Error>() {
             Ok(error) => OutputError::from(error).into(),
             Err(error) => error,
@@ -111,7 +112,7 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Clean)
 }
 
-/// The file appears under its name only when it is complete and durable.
+/// Writes the file. It gets its name only when it is complete and durable.
 fn to_file(ledger: &Ledger, range: &Range, path: &Path, bar: &ProgressBar) -> anyhow::Result<u64> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
@@ -121,7 +122,7 @@ fn to_file(ledger: &Ledger, range: &Range, path: &Path, bar: &ProgressBar) -> an
         Ok(bytes)
     });
     if written.is_err() {
-        // It may not be there at all.
+        // The partial file may not exist.
         let _ = fs::remove_file(&part);
     }
     written
@@ -151,7 +152,7 @@ fn write_all(ledger: &Ledger, range: &Range, out: &mut impl Write, bar: &Progres
     Ok(bytes)
 }
 
-/// Whether the bytes are those of the block, and it follows the one before it.
+/// Checks that the bytes encode the block with this hash, and that it follows `parent`.
 fn check(height: Height, hash: B256, parent: Option<B256>, rlp: &[u8]) -> Result<(), LedgerError> {
     let damaged = |reason: String| LedgerError::Damaged { what: format!("block {height} ({hash})"), reason };
     let block = Block::decode_exact(rlp).map_err(|error| damaged(error.to_string()))?;
@@ -167,8 +168,8 @@ fn check(height: Height, hash: B256, parent: Option<B256>, rlp: &[u8]) -> Result
     }
 }
 
-/// A block as it was imported, checked against its hash; the first one is known by its header, and has
-/// nothing else.
+/// The RLP of a block, checked against its hash. The ledger stores only the header of its first block,
+/// which has no body.
 fn block_rlp(ledger: &Ledger, height: Height, parent: Option<B256>) -> anyhow::Result<Vec<u8>> {
     let hash =
         ledger.hash_at(height)?.with_context(|| format!("the ledger has no hash of block {height}"))?;
@@ -194,7 +195,7 @@ fn progress(blocks: u64) -> ProgressBar {
     }
 }
 
-/// Takes blocks back until `--to` is the head.
+/// Takes blocks back until the block `--to` is the head.
 pub(super) fn unwind(args: &UnwindArgs) -> anyhow::Result<Exit> {
     let ledger = Ledger::open_existing(&args.data_dir, LedgerOptions::default())?;
     let (head, first) = (ledger.head().summary().state.height, ledger.origin().height);

@@ -1,7 +1,7 @@
-//! The shards that a command starts for itself: their options, and their start, as processes
-//! beside this one or as threads within it.
+//! The shards that a command starts itself: their options and their start, as processes beside this one
+//! or as threads inside it.
 //!
-//! It starts nothing else and decides nothing about blocks.
+//! This module starts nothing else and makes no decisions about blocks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -26,25 +26,25 @@ use schedule::planner::Plan;
 /// The loopback address with any free port.
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// How long connections that end may hold on to the ledger.
+/// The longest time that ending connections may hold the ledger.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Options of a command that starts its own shards.
 #[derive(Debug, Clone, Args)]
 pub struct FleetArgs {
-    /// How many executor shards to start, numbered from 1 (if not said: 3 for run, 2 otherwise)
+    /// The number of executor shards to start, numbered from 1 (default: 3 for run, 2 otherwise)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub shards: Option<u32>,
 
-    /// Worker threads of each shard
+    /// The number of worker threads of each shard
     #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
 
-    /// Run the shards within this process instead of starting processes
+    /// Run the shards inside this process instead of starting processes
     #[arg(long)]
     pub in_process: bool,
 
-    /// How blocks are executed
+    /// The options of block execution
     #[command(flatten)]
     pub execute: ExecuteArgs,
 
@@ -56,7 +56,7 @@ pub struct FleetArgs {
 /// Options of a command that executes blocks.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct ExecuteArgs {
-    /// How blocks are cut: auto, one, each or random:SEED
+    /// How to cut blocks into sub-blocks: auto, one, each or random:SEED
     #[arg(long, value_name = "PLAN", default_value_t = Plan::Auto, value_parser = production_plan)]
     pub plan: Plan,
 
@@ -68,14 +68,15 @@ pub struct ExecuteArgs {
 }
 
 impl ExecuteArgs {
-    /// How blocks are executed.
+    /// The options of the block executor.
     #[must_use]
     pub fn options(&self) -> ExecuteOptions {
         ExecuteOptions { plan: self.plan, verify: self.verify_fraction, ..ExecuteOptions::default() }
     }
 }
 
-/// A plan for production: without the one that speculates on a wrong state on purpose.
+/// Parses a plan for production: every plan except the one that deliberately speculates on a wrong
+/// state.
 fn production_plan(text: &str) -> Result<Plan, String> {
     match text.parse() {
         Ok(Plan::Poison(_)) => Err(format!("{text} is a plan for tests: use `lab run --plan {text}`")),
@@ -87,17 +88,17 @@ fn production_plan(text: &str) -> Result<Plan, String> {
 /// Limits that tests shorten.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct DetectionArgs {
-    /// How long a slot may stand still beside what its transaction's gas allows
+    /// How long a slot may make no progress beyond the time that its transaction's gas allows
     #[arg(long, value_name = "MS", hide = true)]
     pub stuck_after_ms: Option<u64>,
 
-    /// The gas per second that every valid transaction is taken to burn
+    /// The lowest gas per second that any valid transaction is assumed to burn
     #[arg(long, value_name = "GAS", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub slowest_gas: Option<u64>,
 }
 
 impl DetectionArgs {
-    /// The options with what was given.
+    /// The fleet's options with these limits applied.
     pub fn adjust(self, mut options: FleetOptions) -> FleetOptions {
         let schedule = &mut options.schedule;
         if let Some(millis) = self.stuck_after_ms {
@@ -109,12 +110,12 @@ impl DetectionArgs {
 }
 
 impl FleetArgs {
-    /// How shards are judged.
+    /// The fleet's options.
     pub fn options(&self) -> FleetOptions {
         self.detection.adjust(FleetOptions::default())
     }
 
-    /// The shards, `default` of them if the command line does not say, with nothing started yet.
+    /// The shards to start, `default` of them if the command line gives no number. Nothing is started yet.
     pub fn crew(&self, default: u32, telemetry: &TelemetryArgs) -> anyhow::Result<Crew> {
         let place = if self.in_process {
             Place::InProcess
@@ -125,7 +126,7 @@ impl FleetArgs {
     }
 }
 
-/// Shards that are to be started.
+/// The shards of a command before their start.
 #[derive(Debug)]
 pub struct Crew {
     count: u32,
@@ -140,18 +141,18 @@ enum Place {
 }
 
 impl Crew {
-    /// No shards.
+    /// A crew without shards.
     pub fn nobody() -> Self {
         Self { count: 0, threads: 1, place: Place::InProcess }
     }
 
-    /// How many they are.
+    /// The number of shards.
     pub fn count(&self) -> usize {
         self.count as usize
     }
 
-    /// Binds where shards find the coordinator: at `listen`, or anywhere on loopback where its own
-    /// shards need it, or nowhere.
+    /// Binds the address at which shards reach the coordinator: `listen` if given; otherwise any loopback
+    /// port if its own shards need one; otherwise none.
     pub async fn bind(&self, listen: Option<SocketAddr>) -> anyhow::Result<Option<Bound>> {
         let address = match (&self.place, listen) {
             (_, Some(listen)) => listen,
@@ -161,7 +162,7 @@ impl Crew {
         Ok(Some(Bound::bind(address).await?))
     }
 
-    /// Serves `routes` where that was bound, and starts the shards.
+    /// Serves `routes` on the bound address, if any, and starts the shards.
     pub fn start(
         self,
         fleet: &Fleet,
@@ -188,8 +189,8 @@ impl Crew {
     }
 }
 
-/// Waits, once all else has ended, until the ledger is closed: one that is not has to be repaired
-/// when it is opened again, which takes time in proportion to its size.
+/// Waits until the ledger is closed, after everything else has ended. An unclosed ledger must be
+/// repaired at its next opening, which takes time in proportion to its size.
 pub async fn close(fleet: Fleet, ledger: Weak<Ledger>) {
     fleet.leave_world();
     drop(fleet);
@@ -203,7 +204,7 @@ pub async fn close(fleet: Fleet, ledger: Weak<Ledger>) {
     }
 }
 
-/// A shard within this process.
+/// The configuration of a shard inside this process.
 fn node(shard: ShardId, threads: u16) -> NodeConfig {
     NodeConfig {
         shard,
@@ -215,7 +216,8 @@ fn node(shard: ShardId, threads: u16) -> NodeConfig {
     }
 }
 
-/// Where a process on this machine reaches what is bound to `address`, which may be all interfaces.
+/// The address at which a process on this machine reaches `address`, which may stand for all
+/// interfaces.
 pub fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

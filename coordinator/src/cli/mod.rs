@@ -1,6 +1,6 @@
-//! The command line: one module a command, options grouped by concern.
+//! The command line: one module per command, options grouped by concern.
 
-// They panic where the reader of a pipe has gone: see `console`.
+// These macros panic if the reader of a pipe has closed it: see `console`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod cases;
@@ -9,6 +9,7 @@ mod client;
 mod export;
 pub mod fleet;
 pub mod import;
+mod kills;
 mod moved;
 mod parked;
 mod report;
@@ -38,22 +39,21 @@ pub use status::StatusArgs;
 pub use submit::SubmitArgs;
 pub use verify::VerifyArgs;
 
-/// Executes Ethereum blocks on a fleet of executor shards, with results equal to sequential
-/// execution whatever happens to the shards.
+/// Executes Ethereum blocks on a fleet of executor shards, with results equal to sequential execution
+/// whatever happens to the shards.
 ///
 /// Data goes to standard output, everything else to standard error.
 ///
-/// Exit codes: 0 everything verified or stopped cleanly, 1 something failed (the message says
-/// what), 2 bad command line, 3 stopped before everything was finished, 141 the reader of standard
-/// output has gone.
+/// Exit codes: 0 all blocks verified or stopped cleanly, 1 a failure (see the message), 2 bad command
+/// line, 3 stopped before all work was finished, 141 standard output was closed by its reader.
 #[derive(Debug, Parser)]
 #[command(version, name = "coordinator")]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 
-    /// How to log.
+    /// The options for logging.
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
 }
@@ -65,19 +65,20 @@ pub enum Command {
     Run(Box<MovedFlags<RunArgs>>),
     /// Run the service that shards join and clients submit blocks to
     Serve(Box<ServeArgs>),
-    /// Import chain files into a data directory, through shards, and go on where it stopped
+    /// Import chain files into a data directory through shards, and resume where an earlier import stopped
     Import(Box<MovedFlags<ImportArgs>>),
     /// Write the chain of a data directory as RLP, byte for byte as it was imported
     Export(ExportArgs),
     /// Take the newest blocks of a data directory back
     Unwind(UnwindArgs),
-    /// Check everything in a data directory: blocks, receipts, state, journal
+    /// Check all data in a data directory: blocks, receipts, state, journal
     Verify(VerifyArgs),
     /// Submit blocks to a running coordinator
     Submit(SubmitArgs),
-    /// Show how a running coordinator and its shards are
+    /// Show the status of a running coordinator and its shards
     Status(StatusArgs),
-    /// Deal with blocks that wait for an operator: they kill, or seem to kill, whoever executes them
+    /// List, retry or discard blocks that wait for an operator because they kill, or seem to kill, their
+    /// shards
     Parked(ParkedArgs),
     /// Now `lab blocktest`
     #[command(hide = true, disable_help_flag = true)]
@@ -93,7 +94,7 @@ pub enum Command {
     Simulate(Moved),
 }
 
-/// The commands that need a runtime.
+/// The commands that need an async runtime.
 enum Service {
     Run(Box<RunArgs>),
     Import(Box<ImportArgs>),
@@ -104,7 +105,7 @@ enum Service {
 }
 
 impl Cli {
-    /// Does what the command line says, and tells the user what stopped it, if something did.
+    /// Runs the command, and prints the error if it fails.
     #[must_use]
     pub fn run(self) -> Exit {
         match self.execute() {
@@ -118,7 +119,7 @@ impl Cli {
     }
 
     fn execute(self) -> anyhow::Result<Exit> {
-        // What happens in its fleet, a run tells by itself.
+        // A run prints its own messages about the fleet.
         let level = match self.command {
             Command::Serve(_) => "info",
             Command::Run(_) | Command::Import(_) => "error",

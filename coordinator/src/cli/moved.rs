@@ -1,4 +1,5 @@
-//! What the `coordinator` binary could do once and `lab` does now: asked for it, it names the command.
+//! The former commands of `coordinator` that are now part of `lab`. Each ends with a message that names
+//! the new command.
 
 use std::ffi::OsString;
 
@@ -6,15 +7,15 @@ use anyhow::bail;
 use clap::Args;
 use tasks::supervise::Exit;
 
-/// A command that has moved, with whatever arguments.
+/// A command that has moved, with any arguments.
 #[derive(Debug, Clone, Args)]
 pub struct Moved {
-    /// Not read.
+    /// Accepted and ignored.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     arguments: Vec<OsString>,
 }
 
-/// A command of which one flag has moved.
+/// The arguments of a command with one flag that has moved.
 #[derive(Debug, Clone, Args)]
 pub struct MovedFlags<T: Args> {
     #[command(flatten)]
@@ -26,7 +27,7 @@ pub struct MovedFlags<T: Args> {
 }
 
 impl<T: Args> MovedFlags<T> {
-    /// The arguments, if none of them has moved.
+    /// Returns the arguments, or an error if the moved flag is set.
     pub(super) fn without(self, command: &str) -> anyhow::Result<T> {
         if self.sequential {
             bail!("--sequential is an option of `lab {command}`, which takes all others too");
@@ -35,7 +36,7 @@ impl<T: Args> MovedFlags<T> {
     }
 }
 
-/// Says where the command is.
+/// Fails with a message that names the new command.
 pub(super) fn refuse(command: &str) -> anyhow::Result<Exit> {
     bail!("`coordinator {command}` is now `lab {command}`, with the same options");
 }

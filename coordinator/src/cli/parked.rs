@@ -1,4 +1,4 @@
-//! `coordinator parked`: blocks that wait for an operator.
+//! `coordinator parked`: lists, retries and discards blocks that wait for an operator.
 
 use alloy_primitives::{B256, hex};
 use clap::{Args, Subcommand};
@@ -14,30 +14,30 @@ use tasks::console::{print_json, print_line, tell};
 /// Options of `coordinator parked`.
 #[derive(Debug, Clone, Args)]
 pub struct ParkedArgs {
-    /// What to do with them
+    /// The action on parked blocks
     #[command(subcommand)]
     pub command: ParkedCommand,
 }
 
-/// What to do with parked blocks.
+/// The actions on parked blocks.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ParkedCommand {
-    /// Show the parked blocks, why they are parked, and how many blocks wait for each
+    /// Show the parked blocks, the reasons, and how many blocks wait for each
     List {
         /// The coordinator's address
         #[arg(long, value_name = "URL")]
         coordinator: String,
-        /// Print one JSON object a block
+        /// Print one JSON object per block
         #[arg(long)]
         json: bool,
     },
-    /// Have a block tried again: after another build was rolled out, or the fault was not the block's
+    /// Retry a block, after a new build was rolled out or if the fault was not the block's
     Retry(OneBlock),
-    /// Give a block up: it is forgotten, and blocks that follow it are refused
+    /// Discard a block: it is removed from the accepted blocks, and its descendants wait for it
     Discard(OneBlock),
 }
 
-/// A parked block.
+/// The block to retry or discard.
 #[derive(Debug, Clone, Args)]
 pub struct OneBlock {
     /// The coordinator's address
@@ -49,7 +49,7 @@ pub struct OneBlock {
     pub hash: B256,
 }
 
-/// Does what the command line says.
+/// Runs the action.
 pub(super) async fn parked(args: ParkedArgs) -> anyhow::Result<Exit> {
     match args.command {
         ParkedCommand::List { coordinator, json } => list(&coordinator, json).await?,

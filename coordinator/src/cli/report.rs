@@ -1,4 +1,4 @@
-//! What a run prints: a table or JSON lines, and a summary.
+//! The output of a run: a table or JSON lines, and a summary.
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use tasks::console::{OutputError, print_json, print_line};
 
-/// One block's row.
+/// The row of one block.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Row {
-    /// The file it is from; not in the table.
+    /// The file that contains the block; not shown in the table.
     pub(super) file: String,
     pub(super) number: Option<u64>,
     pub(super) hash: Option<String>,
@@ -17,9 +17,9 @@ pub(super) struct Row {
     pub(super) txs: usize,
     pub(super) gas_used: u64,
     pub(super) verified: bool,
-    /// What is known of it.
+    /// The block's status.
     pub(super) status: Status,
-    /// Whether it had been committed before it was submitted: it was not executed now.
+    /// Whether the block was committed before its submission, so that it was not executed now.
     pub(super) known: bool,
     pub(super) load_ms: f64,
     pub(super) ms: f64,
@@ -27,11 +27,11 @@ pub(super) struct Row {
     pub(super) recovery_ms: f64,
     pub(super) execution_ms: f64,
     pub(super) sub_blocks: u32,
-    /// Of these, those that two executions agreed about (`--verify-fraction`).
+    /// The number of these sub-blocks on which two executions agreed (`--verify-fraction`).
     pub(super) verified_sub_blocks: u32,
     pub(super) reexecuted: u32,
     pub(super) reassigned: u32,
-    /// What was checked besides gas and bloom.
+    /// The roots that were checked.
     pub(super) receipts_root: Option<String>,
     pub(super) state_root: Option<String>,
     /// Digests of the complete receipts and of all changes to the state: equal under every plan.
@@ -40,20 +40,20 @@ pub(super) struct Row {
     pub(super) error: Option<String>,
 }
 
-/// What is known of a block.
+/// The status of a block.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Status {
     /// Executed, and equal to its header.
     Verified,
-    /// Committed before.
+    /// Committed before this run.
     Known,
-    /// It waits for an operator.
+    /// Waiting for an operator.
     Parked,
-    /// Refused, or not readable.
+    /// Rejected, or not readable.
     #[default]
     Failed,
-    /// There was no answer.
+    /// Without an answer from the coordinator.
     Unknown,
 }
 
@@ -69,16 +69,16 @@ impl Status {
     }
 }
 
-/// The run as a whole.
+/// The summary of a run.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Summary {
     summary: bool,
     blocks: u64,
     verified: u64,
     failed: u64,
-    /// Of those verified, committed before.
+    /// The number of verified blocks that were committed before.
     known: u64,
-    /// Without an answer.
+    /// The number of blocks without an answer.
     unknown: u64,
     verified_sub_blocks: u64,
     reassigned: u64,
@@ -87,13 +87,13 @@ pub(super) struct Summary {
     gas_used: u64,
     ms: f64,
     mgas_per_s: f64,
-    /// Of `txs` and `gas_used`, what was executed in `ms`.
+    /// The transactions and the gas that were executed within `ms`, out of `txs` and `gas_used`.
     #[serde(skip)]
     executed: (u64, u64),
 }
 
 impl Summary {
-    /// In words, for a client.
+    /// The summary in words, for `coordinator submit`.
     fn of_submitted(&self) -> String {
         let Self { blocks, verified, known, failed, unknown, ms, mgas_per_s, executed, .. } = self;
         let (reexecuted, reassigned) = (self.reexecuted, self.reassigned);
@@ -113,7 +113,7 @@ impl Summary {
     }
 }
 
-/// One row as a line: the columns of the table, all but the last, which is for errors.
+/// One row as a line: all columns of the table except the last, which is for errors.
 fn line(cells: [&str; COLUMNS.len()]) -> String {
     let [number, fork, txs, gas, ms, rate, sub_blocks, reexecuted, reassigned, verified, _] = cells;
     format!(
@@ -126,7 +126,7 @@ fn line(cells: [&str; COLUMNS.len()]) -> String {
 #[derive(Debug)]
 pub(super) struct Report {
     json: bool,
-    /// Whether rows are printed as they come; if not, as a table at the end.
+    /// Whether rows are printed as they come, instead of as a table at the end.
     streams: bool,
     table: Table,
     summary: Summary,
@@ -158,12 +158,12 @@ impl Report {
         Self { json, streams: false, table, summary: Summary { summary: true, ..Summary::default() } }
     }
 
-    /// A report whose rows are printed as they come, in JSON or not.
+    /// Creates a report that prints rows as they come, as JSON or text.
     pub(super) fn streaming(json: bool) -> Self {
         Self { streams: true, ..Self::new(json) }
     }
 
-    /// Takes up a block's row; with `--json` it is printed at once.
+    /// Adds a block's row; with `--json` prints it at once.
     pub(super) fn add(&mut self, row: &Row) -> Result<(), OutputError> {
         let summary = &mut self.summary;
         summary.blocks += 1;
@@ -209,11 +209,11 @@ impl Report {
         if summary.blocks == 1 {
             print_line(line(COLUMNS))?;
         }
-        // What is wrong with a block is told on standard error.
+        // Errors of blocks are printed on standard error instead.
         print_line(line(cells.each_ref().map(String::as_str)))
     }
 
-    /// Prints the end. Whether every block verified.
+    /// Prints the summary. Returns whether every block was verified.
     pub(super) fn finish(mut self) -> Result<bool, OutputError> {
         let summary = &mut self.summary;
         if summary.ms > 0.0 {

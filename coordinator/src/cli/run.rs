@@ -1,15 +1,13 @@
-//! `coordinator run`: the main job in one command.
+//! `coordinator run`: executes blocks from files on its own shards.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use common::block::Block;
-use common::id::{Epoch, ShardId};
+use common::id::Epoch;
 use indicatif::{ProgressBar, ProgressStyle};
 use net::wire::fleet_service;
 use tasks::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
@@ -20,21 +18,22 @@ use tonic::service::Routes;
 use super::cases::{Case, Cases};
 use super::children::Children;
 use super::fleet::FleetArgs;
+use super::kills::{Kill, Killer, PlannedKills};
 use super::report::{Report, Row, Status};
 use super::timeline;
 use crate::execute::{BlockEngine, BlockExecutor, Digests, Verified};
-use crate::fleet::{EventKind, Fleet, KillDrill};
+use crate::fleet::{EventKind, Fleet, Probe};
 use ledger::Ledger;
 use tasks::console::millis;
 use tasks::console::tell;
 
-/// How many shards a run has if nothing else is said.
+/// The number of shards of a run if the command line gives none.
 const SHARDS: u32 = 3;
 
-/// How long shards may take to join and to hold the state before the first block.
+/// The longest time for shards to join and hold the state before the first block.
 const JOIN_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long the block under way may take after a signal.
+/// The longest time after a signal for the block in flight.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Options of `coordinator run`.
@@ -48,19 +47,20 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub genesis: Option<PathBuf>,
 
-    /// Its shards, and how blocks are cut
+    /// The options of its shards and of block execution
     #[command(flatten)]
     pub fleet: FleetArgs,
 
-    /// Kill shard SHARD with SIGKILL during the BLOCKth block, while it holds work (may be given more than once)
+    /// Kill shard SHARD with SIGKILL during the BLOCKth block, while it holds sub-blocks of it, or at the
+    /// block's end if it got none (may be given more than once)
     #[arg(long, value_name = "SHARD@BLOCK", conflicts_with = "in_process")]
     pub kill: Vec<Kill>,
 
-    /// Print one JSON object a block, and a last one with "summary": true
+    /// Print one JSON object per block, and a last one with "summary": true
     #[arg(long)]
     pub json: bool,
 
-    /// Tell everything that happens in the fleet as it happens
+    /// Print every event of the fleet when it happens
     #[arg(long)]
     pub timeline: bool,
 }
@@ -71,30 +71,10 @@ impl RunArgs {
     }
 }
 
-/// A shard to kill and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kill {
-    shard: ShardId,
-    /// The ordinal of the block in the run, from 1.
-    block: u64,
-}
-
-impl FromStr for Kill {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let error = || format!("{text:?} is not SHARD@BLOCK, for example 1@7");
-        let (shard, block) = text.split_once('@').ok_or_else(error)?;
-        let shard = ShardId(shard.parse().map_err(|_| error())?);
-        let block = block.parse().ok().filter(|block| *block > 0).ok_or_else(error)?;
-        Ok(Self { shard, block })
-    }
-}
-
-/// Runs the blocks: on shards, or without any on what stands in for them in measurements.
+/// Runs the blocks on shards, or on the baseline that measurements compare with.
 ///
 /// # Errors
-/// What stops the run. A block that fails is a row of the report instead.
+/// The error that stops the run. A block that fails becomes a row of the report instead.
 pub async fn run(
     args: RunArgs,
     telemetry: TelemetryArgs,
@@ -128,7 +108,7 @@ pub async fn run(
         Engine::Fleet { fleet, .. } => Some(fleet.clone()),
         Engine::Baseline(_) => None,
     };
-    // It is cancelled too when something critical ends, before that shows in a block.
+    // A critical failure cancels this token too, before the failure shows in a block.
     let stop = supervisor.handle().shutdown_token().child_token();
     let task = Job { args, engine, cases, bar, ordinal: 0, world: None, stop: stop.clone() };
     let mut job = tokio::task::spawn_blocking(move || task.run());
@@ -139,7 +119,7 @@ pub async fn run(
             if let Some(Err(error)) = fleet.map(|fleet| fleet.wait_no_longer()) {
                 tracing::debug!(%error, "the fleet has ended already");
             }
-            // The block under way is finished, and what is known is printed.
+            // The block in flight is finished, and the results so far are printed.
             let done = tokio::select! {
                 done = &mut job => done.context("the run panicked")?.map(|_| ()),
                 _ = signals.next() => Ok(()),
@@ -183,7 +163,9 @@ async fn fleet_engine(
     bar: &ProgressBar,
 ) -> anyhow::Result<Engine> {
     let crew = args.fleet.crew(SHARDS, telemetry)?;
-    let fleet = Fleet::start(Epoch::first(), args.fleet.options(), supervisor)?;
+    let kills = Arc::new(PlannedKills::default());
+    let probe = Arc::clone(&kills) as Arc<dyn Probe>;
+    let fleet = Fleet::start_probed(Epoch::first(), args.fleet.options(), Some(probe), supervisor)?;
     let stop = supervisor.shutdown_token();
     let all = args.timeline;
     supervisor.spawn_critical("timeline", timeline::tell(fleet.events(), bar.clone(), all, stop));
@@ -191,30 +173,30 @@ async fn fleet_engine(
     let routes = Routes::new(fleet_service(fleet.endpoint()));
     let children = crew.start(&fleet, bound, routes, supervisor)?;
     let executor = BlockExecutor::new(fleet.clone(), args.fleet.execute.options());
-    Ok(Engine::Fleet { fleet, executor: Box::new(executor), children })
+    Ok(Engine::Fleet { fleet, executor: Box::new(executor), children, kills })
 }
 
-/// What executes the blocks.
+/// The engine that executes the blocks.
 enum Engine {
     Baseline(Box<dyn BlockEngine>),
-    Fleet { fleet: Fleet, executor: Box<BlockExecutor>, children: Option<Children> },
+    Fleet { fleet: Fleet, executor: Box<BlockExecutor>, children: Option<Children>, kills: Arc<PlannedKills> },
 }
 
-/// The run itself, on a thread of its own.
+/// The run itself, which runs on its own thread.
 struct Job {
     args: RunArgs,
     engine: Engine,
     cases: Cases,
     bar: ProgressBar,
     ordinal: u64,
-    /// What the fleet executes on.
+    /// The ledger that the fleet currently executes on.
     world: Option<Arc<Ledger>>,
-    /// Cancelled when it is to stop after the block under way.
+    /// Cancelled when the run must stop after the block in flight.
     stop: CancellationToken,
 }
 
 impl Job {
-    /// Executes every block. What is known by then is printed, whatever ends the run.
+    /// Executes every block. The results so far are printed, however the run ends.
     fn run(mut self) -> anyhow::Result<Exit> {
         let mut report = Report::new(self.args.json);
         let done = self.blocks(&mut report);
@@ -233,12 +215,13 @@ impl Job {
             self.ordinal += 1;
             let row = match case {
                 Ok(case) => {
-                    // What follows a refused block of a chain has no parent.
+                    // The blocks after a rejected block of a chain have no parent.
                     if broken.as_ref().is_some_and(|ledger| Arc::ptr_eq(ledger, &case.ledger)) {
                         continue;
                     }
                     let row = match self.execute(&case) {
-                        // The fleet may have ended under the block: what that gives is no verdict.
+                        // The fleet may have ended during the block; then the error is not a verdict on the
+                        // block.
                         Ok(row) if row.error.is_some() && self.stop.is_cancelled() => return Ok(()),
                         Err(_) if self.stop.is_cancelled() => return Ok(()),
                         row => row?,
@@ -262,44 +245,37 @@ impl Job {
         Ok(())
     }
 
-    /// Executes one block. An error is fatal; a block that fails is a row that says so.
+    /// Executes one block. An error is fatal. A block that fails is a row with the reason.
     fn execute(&mut self, case: &Case) -> anyhow::Result<Row> {
         let mut row = empty_row(case);
         let ordinal = self.ordinal;
-        let kills: Vec<Kill> = self.args.kill.iter().filter(|kill| kill.block == ordinal).copied().collect();
+        let wanted_kills: Vec<Kill> =
+            self.args.kill.iter().filter(|kill| kill.block == ordinal).copied().collect();
         let loading = Instant::now();
         let done = match &mut self.engine {
             Engine::Baseline(baseline) => {
                 row.load_ms = millis(case.load);
                 without_fleet(case, baseline.as_mut())
             }
-            Engine::Fleet { fleet, executor, children } => {
+            Engine::Fleet { fleet, executor, children, kills } => {
                 let new_world = self.world.as_ref().is_none_or(|world| !Arc::ptr_eq(world, &case.ledger));
                 if new_world {
                     fleet.set_world(Arc::clone(&case.ledger))?;
                     self.world = Some(Arc::clone(&case.ledger));
                 }
-                let wanted = if new_world || !kills.is_empty() { self.args.shards() as usize } else { 1 };
+                let wanted =
+                    if new_world || !wanted_kills.is_empty() { self.args.shards() as usize } else { 1 };
                 fleet.wait_ready(wanted, JOIN_WITHIN)?;
                 row.load_ms = millis(case.load + loading.elapsed());
-                let drills = match children {
-                    Some(children) => {
-                        kills.iter().map(|kill| drill(*kill, children)).collect::<anyhow::Result<Vec<_>>>()?
-                    }
-                    None => Vec::new(),
-                };
-                if case.block.transactions.is_empty() {
-                    for drill in &drills {
-                        (drill.plan.kill)();
+                if let Some(children) = children {
+                    for kill in &wanted_kills {
+                        kills.plan(kill.shard, killer(*kill, children)?);
                     }
                 }
-                let plans = drills.iter().map(|drill| drill.plan.clone()).collect();
-                let done = on_fleet(case, fleet, executor, plans);
-                if let Some(drill) = drills.iter().find(|drill| !drill.fired.load(Ordering::Relaxed)) {
-                    let shard = drill.plan.shard;
-                    bail!(
-                        "--kill {shard}@{ordinal}: shard {shard} was not killed, as it got no work of the block"
-                    );
+                let done = on_fleet(case, fleet, executor);
+                for shard in kills.end_block() {
+                    let (height, text) = (Some(case.block.header.number), "it got no sub-block");
+                    fleet.announce_shard(EventKind::PlannedKill, shard, height, text.into());
                 }
                 done
             }
@@ -312,7 +288,7 @@ impl Job {
     }
 }
 
-/// A message that names file and block, each once.
+/// A message that names the file and the block, each once.
 pub(super) fn complaint(file: &str, number: Option<u64>, error: &str) -> String {
     let mut text = error.to_owned();
     if let Some(number) = number.filter(|number| !text.contains(&format!("block {number}"))) {
@@ -321,31 +297,13 @@ pub(super) fn complaint(file: &str, number: Option<u64>, error: &str) -> String 
     if text.contains(file) { text } else { format!("{file}: {text}") }
 }
 
-/// A drill, and whether it took place.
-struct ArmedDrill {
-    plan: KillDrill,
-    fired: Arc<AtomicBool>,
+fn killer(kill: Kill, children: &Children) -> anyhow::Result<Killer> {
+    children.killer(kill.shard).with_context(|| format!("there is no shard {}", kill.shard))
 }
 
-fn drill(kill: Kill, children: &Children) -> anyhow::Result<ArmedDrill> {
-    let killer = children.killer(kill.shard).with_context(|| format!("there is no shard {}", kill.shard))?;
-    let fired = Arc::new(AtomicBool::new(false));
-    let mark = Arc::clone(&fired);
-    let kill_and_mark = move || {
-        mark.store(true, Ordering::Relaxed);
-        killer();
-    };
-    Ok(ArmedDrill { plan: KillDrill { shard: kill.shard, kill: Arc::new(kill_and_mark) }, fired })
-}
-
-fn on_fleet(
-    case: &Case,
-    fleet: &Fleet,
-    executor: &mut BlockExecutor,
-    kills: Vec<KillDrill>,
-) -> anyhow::Result<Verified> {
+fn on_fleet(case: &Case, fleet: &Fleet, executor: &mut BlockExecutor) -> anyhow::Result<Verified> {
     let height = Some(case.block.header.number);
-    let verified = match executor.execute(&case.block, case.ledger.spec(), &case.ledger.head(), kills) {
+    let verified = match executor.execute(&case.block, case.ledger.spec(), &case.ledger.head()) {
         Ok(verified) => verified,
         Err(error) => {
             let kind = if error.is_invalid_block() { EventKind::BlockRefused } else { EventKind::Alarm };
@@ -353,7 +311,7 @@ fn on_fleet(
             return Err(error.into());
         }
     };
-    // A stand-alone pre-state ends with its block: nothing follows that it would be committed for.
+    // A stand-alone pre-state ends with its block, so committing that block has no use.
     if case.ledger.is_complete() {
         case.ledger.commit(&verified.tip)?;
         verified.tip.delta().map_or(Ok(()), |delta| fleet.advance(delta))?;

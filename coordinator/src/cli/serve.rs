@@ -1,4 +1,4 @@
-//! `coordinator serve`: the service.
+//! `coordinator serve`: runs the service that shards join and to which clients submit blocks.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::input::read_genesis;
 use ledger::{Holder, Ledger, LedgerError, LedgerOptions, Origin};
 use schedule::{NoShards, ScheduleLimits};
 
-/// How long tasks and threads may take to end when they are told to.
+/// The longest time that tasks and threads may take to end once they are asked to.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Options of `coordinator serve`.
@@ -34,32 +34,32 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub genesis: PathBuf,
 
-    /// The address to serve shards and clients on; port 0 takes any free port
+    /// The address on which to serve shards and clients; port 0 takes any free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7700")]
     pub listen: SocketAddr,
 
-    /// Keep the chain in this folder, made if it is not there; without it the chain is gone at the end
+    /// Keep the chain in this folder, which is created if missing; without it the chain is lost at the end
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// How blocks are executed
+    /// The options of block execution
     #[command(flatten)]
     pub execute: ExecuteArgs,
 
-    /// What a block does when there is no shard: wait up to the limit and fail then, be executed by
-    /// the coordinator itself after the limit (local), or fail at once
+    /// What a block does if there is no shard: wait up to the limit and then fail (wait), let the
+    /// coordinator execute it after the limit (local), or fail at once (fail)
     #[arg(long, value_name = "POLICY", default_value_t = NoShards::Wait)]
     pub when_no_shards: NoShards,
 
-    /// How long a block waits for a shard when there is none
+    /// How long a block waits for a shard if there is none
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub no_shard_wait: u64,
 
-    /// How often shards send heartbeats and are pinged
+    /// The interval of the shards' heartbeats and of the pings to them
     #[arg(long, value_name = "MS", default_value_t = 100, help_heading = "Failure detection")]
     pub heartbeat_ms: u64,
 
-    /// Silence after which a shard is lost
+    /// The silence after which a shard is lost
     #[arg(long, value_name = "MS", default_value_t = 1000, help_heading = "Failure detection")]
     pub lost_after_ms: u64,
 
@@ -67,16 +67,16 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub detection: DetectionArgs,
 
-    /// How long SIGTERM waits for the block in hand
+    /// How long SIGTERM waits for the block in flight
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub grace: u64,
 
-    /// Take the data directory over from the process that has it: a coordinator is asked to step down, an
-    /// import gets SIGTERM; what does not end in time gets SIGKILL
+    /// Take the data directory over from the process that holds it: a coordinator is asked to step down, an
+    /// import gets SIGTERM, and either gets SIGKILL if it does not end in time
     #[arg(long, requires = "data_dir", help_heading = "Taking over")]
     pub take_over: bool,
 
-    /// How long it may take to step down
+    /// How long the holder may take to step down
     #[arg(
         long,
         value_name = "SECONDS",
@@ -86,11 +86,11 @@ pub struct ServeArgs {
     )]
     pub take_over_grace: u64,
 
-    /// Write the address that was bound to this file, once it is served
+    /// Write the bound address to this file once it is served
     #[arg(long, value_name = "FILE")]
     pub address_file: Option<PathBuf>,
 
-    /// End when standard input does: for processes that another one starts
+    /// Stop when standard input ends, for a process that another one starts
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
 }
@@ -113,28 +113,28 @@ impl ServeArgs {
     }
 }
 
-/// The ledger in the data directory, or one in memory.
+/// Opens the ledger in the data directory, or creates one in memory.
 pub(super) fn open_ledger(genesis: &Path, folder: Option<&Path>) -> anyhow::Result<(Ledger, Epoch)> {
     let origin = read_genesis(genesis)?.into();
     let Some(folder) = folder else { return Ok((Ledger::begin(origin)?, Epoch::first())) };
     Ok(begin_term(folder, origin)?)
 }
 
-/// The ledger in the data directory, in a new term.
+/// Opens the ledger in the data directory and starts a new epoch.
 fn begin_term(folder: &Path, origin: Origin) -> Result<(Ledger, Epoch), LedgerError> {
     let ledger = Ledger::open(folder, origin, LedgerOptions::default())?;
     let epoch = ledger.raise_epoch()?;
     Ok((ledger, epoch))
 }
 
-/// A service that was started.
+/// The parts of a started service.
 struct Service {
     fleet: Fleet,
     chain: ChainHandle,
     step_down: StepDown,
 }
 
-/// Opens the ledger, from another coordinator's hands if need be.
+/// Opens the ledger, taking it over from another coordinator if asked to.
 async fn open(args: &ServeArgs) -> anyhow::Result<(Arc<Ledger>, Epoch)> {
     let (genesis, folder) = (args.genesis.clone(), args.data_dir.clone());
     let (ledger, epoch) = match (args.take_over, folder) {
@@ -189,7 +189,7 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("coordinator");
-    // First the ledger: whoever holds it may have the address too.
+    // First the ledger: its holder may hold the address too.
     let (ledger, epoch) = tokio::select! {
         opened = open(&args) => opened?,
         reason = stop_asked(&mut signals, &parent) => {
@@ -212,7 +212,7 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let outcome = supervisor.run_until_stopped(asked).await;
     let (mut exit, mut patience) = (Exit::Clean, DRAIN_WITHIN);
     if matches!(outcome, Outcome::Stopped(_)) {
-        // First the block in hand, then what it needs. It is not waited for shards that do not come.
+        // First the block in flight, then the parts it needs. The block no longer waits for shards to come.
         if let Err(error) = fleet.wait_no_longer() {
             tracing::warn!(%error, "the fleet cannot be told to wait no longer");
         }

@@ -1,4 +1,4 @@
-//! `coordinator status`: how a running service is.
+//! `coordinator status`: shows the status of a running service.
 
 use alloy_primitives::{B256, hex};
 use clap::Args;
@@ -23,7 +23,7 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-/// Shows how the coordinator and its shards are.
+/// Prints the status of the coordinator and its shards.
 pub(super) async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
     let mut client = connect(&args.coordinator).await?;
     let status = client

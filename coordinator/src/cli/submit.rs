@@ -1,4 +1,4 @@
-//! `coordinator submit`: blocks from files to a running service.
+//! `coordinator submit`: submits blocks from files to a running service.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::hex;
 use anyhow::bail;
 use clap::Args;
+use common::codec::payload_digest;
 use common::block::Block;
 use net::wire::chunks;
 use proto::v1;
@@ -31,29 +32,29 @@ pub struct SubmitArgs {
     #[arg(value_name = "INPUT", required = true)]
     pub inputs: Vec<PathBuf>,
 
-    /// Do not wait for results: a block counts when it is journaled, and is executed from then on
+    /// Do not wait for results: a block counts once it is journaled, and is executed later
     #[arg(long)]
     pub no_wait: bool,
 
-    /// How long to wait for a coordinator that is busy, restarted or taken over; blocks without an answer
+    /// How long to wait for a coordinator that is busy, restarting or replaced; blocks without an answer
     /// are submitted again
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub retry_for: u64,
 
-    /// Print one JSON object a block, and a last one with "summary": true
+    /// Print one JSON object per block, and a last one with "summary": true
     #[arg(long)]
     pub json: bool,
 }
 
-/// A block that was read, and from where.
+/// A block that was read, with its file.
 struct Input<'a> {
     file: &'a Path,
     block: Block,
-    /// Reading and decoding it.
+    /// The time for reading and decoding it.
     load: Duration,
 }
 
-/// A block that could not be read.
+/// A block that could not be read, with the reason.
 struct Unreadable<'a> {
     file: &'a Path,
     error: InputError,
@@ -86,7 +87,7 @@ pub(super) async fn submit(args: SubmitArgs) -> anyhow::Result<Exit> {
     }
     let mut report = Report::streaming(args.json);
     let end = submit_all(&mut client, &args, &mut report, &mut signals).await;
-    // What is known by then is told, whatever ended it.
+    // The results so far are printed, whatever ended the submission.
     let verified = report.finish()?;
     match end? {
         Some(reason) => {
@@ -97,7 +98,7 @@ pub(super) async fn submit(args: SubmitArgs) -> anyhow::Result<Exit> {
     }
 }
 
-/// Submits the blocks; why it was asked to stop, if it was.
+/// Submits the blocks. Returns the reason to stop, if the process was asked to.
 async fn submit_all(
     client: &mut Client,
     args: &SubmitArgs,
@@ -190,10 +191,11 @@ async fn accept(client: &mut Client, args: &SubmitArgs) -> anyhow::Result<Exit> 
 fn encoded(block: &Block) -> Vec<v1::PayloadChunk> {
     let mut bytes = Vec::new();
     block.encode(&mut bytes);
-    chunks(bytes, None, None).collect()
+    let digest = payload_digest(&bytes);
+    chunks(bytes, digest, None, None).collect()
 }
 
-/// What is known of a block without a reply, and in words.
+/// The status of a block without a reply, and the reason in words.
 struct Ending(Status, String);
 
 impl Ending {
@@ -257,7 +259,8 @@ fn answered(input: &Input<'_>, reply: &v1::BlockReply) -> Row {
         ..Row::default()
     };
     if reply.known {
-        // It was executed for an earlier call, if at all by this process: its times are not this call's.
+        // The block was executed for an earlier call, possibly by another process: its times do not belong to
+        // this call.
         return row;
     }
     Row {

@@ -1,8 +1,8 @@
-//! `coordinator serve --take-over`: gets hold of a data directory that another coordinator has.
+//! `coordinator serve --take-over`: takes over a data directory that another coordinator holds.
 //!
-//! The holder is asked to step down first: by its service, or, if it has none (an import), by SIGTERM. One
-//! that does not, because it hangs or is cut off, is ended by SIGKILL. Signals go only to processes that
-//! really have the database open, whatever the note beside it says.
+//! First it asks the holder to step down: through its service or, if it has none (an import), by
+//! SIGTERM. A holder that does not, because it hangs or is cut off, gets SIGKILL. Signals go only to
+//! processes that really have the database open, whatever the note beside the database says.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,17 +19,17 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use ledger::{FILE, Holder, LedgerError};
 
-/// How long the holder may take to answer.
+/// The longest time to wait for the holder's answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long a process that was ended may take to be gone.
+/// The longest time until a killed process has ended.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 
-/// How often is looked whether the directory is free.
+/// How often the coordinator checks whether the directory is free.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Opens with `open`; where another process has the directory, it is made to let go of it. `patience` is
-/// how long it may take to step down.
+/// Opens the directory with `open`. If another process holds it, makes that process release it.
+/// `patience` is how long the holder may take to step down.
 pub(super) async fn take_over<T: Send + 'static>(
     folder: &Path,
     patience: Duration,
@@ -38,7 +38,7 @@ pub(super) async fn take_over<T: Send + 'static>(
     if let Some(opened) = try_open(&open).await? {
         return Ok(opened);
     }
-    // The note is a hint only.
+    // The note is only a hint.
     let holder = Holder::read(folder).unwrap_or_else(|error| {
         tracing::warn!(%error, "the holder's note cannot be read");
         None
@@ -48,7 +48,7 @@ pub(super) async fn take_over<T: Send + 'static>(
         Err(error) => {
             tracing::warn!("the holder of the data directory cannot be asked to step down: {error:#}");
             let database = folder.join(FILE);
-            // An import, for one, serves nobody, and ends in good order when it is told to.
+            // An import, for example, has no service. It ends in good order on SIGTERM.
             match tokio::task::spawn_blocking(move || signal_holders(&database, Signal::TERM)).await? {
                 Ok(processes) => {
                     tracing::info!(?processes, ?patience, "sent SIGTERM to the holder: waiting for it")
@@ -64,7 +64,7 @@ pub(super) async fn take_over<T: Send + 'static>(
     let ended =
         match tokio::task::spawn_blocking(move || signal_holders(&folder.join(FILE), Signal::KILL)).await? {
             Ok(ended) => ended,
-            // It may have gone by itself at the last moment.
+            // The holder may have ended by itself at the last moment.
             Err(error) => return try_open(&open).await?.ok_or(error),
         };
     tracing::warn!(processes = ?ended, "the holder did not step down: it was ended");
@@ -113,7 +113,7 @@ async fn ask(holder: Option<&Holder>) -> anyhow::Result<()> {
     tokio::time::timeout(ANSWER_WITHIN, asked).await.context("it does not answer")?
 }
 
-/// Sends a signal to the processes that have the database open.
+/// Sends a signal to the processes that have the database open. Returns their ids.
 fn signal_holders(database: &Path, signal: Signal) -> anyhow::Result<Vec<u32>> {
     let holders = holders_of(database)?;
     if holders.is_empty() {
@@ -129,12 +129,12 @@ fn signal_holders(database: &Path, signal: Signal) -> anyhow::Result<Vec<u32>> {
     Ok(holders)
 }
 
-/// The processes on this machine that have a file open, this one excepted.
+/// The other processes on this machine that have a file open.
 fn holders_of(file: &Path) -> anyhow::Result<Vec<u32>> {
     let wanted = fs::metadata(file).with_context(|| file.display().to_string())?;
     let has_it = |folder: PathBuf| {
         let open = fs::read_dir(folder).ok()?;
-        // What cannot be looked at is another user's.
+        // A process whose files cannot be listed belongs to another user.
         let mut found = open.flatten().filter_map(|entry| fs::metadata(entry.path()).ok());
         found.find(|found| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino()))
     };

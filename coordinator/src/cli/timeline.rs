@@ -1,4 +1,4 @@
-//! What happens during a run, told as it happens: one line an event on standard error.
+//! The events of a run, printed as they happen: one line per event on standard error.
 
 use indicatif::ProgressBar;
 use tokio::sync::broadcast;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fleet::{EventKind, FleetEvent};
 use tasks::console::tell;
 
-/// Prints events until `stop`. `all` shows the quiet ones too.
+/// Prints events until `stop`. `all` includes the minor events.
 pub(super) async fn tell(
     mut events: broadcast::Receiver<FleetEvent>,
     bar: ProgressBar,
@@ -35,7 +35,7 @@ fn is_loud(kind: EventKind) -> bool {
     matches!(
         kind,
         EventKind::ShardLost
-            | EventKind::Drill
+            | EventKind::PlannedKill
             | EventKind::Waiting
             | EventKind::Alarm
             | EventKind::BlockRefused
@@ -54,7 +54,7 @@ fn line(event: &FleetEvent) -> String {
         EventKind::ShardDraining => "drains:",
         EventKind::ShardLeft => "left:",
         EventKind::SlotReturned => "works again:",
-        EventKind::Drill => "is sent SIGKILL:",
+        EventKind::PlannedKill => "is sent SIGKILL:",
         EventKind::Reassigned => "had work that is reassigned:",
         EventKind::BlockCommitted => "verified:",
         EventKind::BlockAside => "block kept aside",

@@ -1,4 +1,5 @@
-//! `coordinator verify`: checks everything in a data directory against what covers it.
+//! `coordinator verify`: checks all data in a data directory against the hashes and roots that cover
+//! it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use tasks::console::{OutputError, print_json, print_line, tell};
 /// Options of `coordinator verify`.
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArgs {
-    /// The folder that `import` or `serve` keeps the chain in; no coordinator may be using it
+    /// The folder in which `import` or `serve` keeps the chain; no coordinator may be using it
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
 
@@ -23,7 +24,7 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
-/// Checks the ledger. Its exit code is 0 if it is sound, 1 if anything is damaged.
+/// Checks the ledger. The exit code is 0 if it is sound, 1 if any part is damaged.
 pub(super) fn verify(args: &VerifyArgs) -> anyhow::Result<Exit> {
     let ledger = match Ledger::open_existing(&args.data_dir, LedgerOptions::default()) {
         Ok(ledger) => ledger,
@@ -43,12 +44,12 @@ pub(super) fn verify(args: &VerifyArgs) -> anyhow::Result<Exit> {
     bar.finish_and_clear();
     let head = ledger.head().summary().state;
     let head = Some((head.height.0, head.block_hash.to_string()));
-    // Closing may stumble over the very pages that were found damaged.
+    // Closing the database may panic at the very pages that were found damaged.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(ledger)));
     Ok(print(args, &report, head.as_ref())?)
 }
 
-/// What is so damaged that the ledger cannot be opened is the one finding: the rest was not checked.
+/// Reports a ledger that is too damaged to open. That is the only finding; the rest is not checked.
 fn unopened(args: &VerifyArgs, place: String, what: String) -> Result<Exit, OutputError> {
     let what = format!("{what}; the ledger cannot be opened, so the rest was not checked");
     let report = VerifyReport { findings: vec![Finding { place, what }], ..VerifyReport::default() };

@@ -1,4 +1,4 @@
-//! Digests of what a block leads to: equal under every plan, so that two executions can be compared.
+//! Digests of a block's results. They are equal under every plan, so they can compare two executions.
 
 use alloy_primitives::B256;
 use common::codec;
@@ -6,17 +6,17 @@ use common::codec;
 use crate::validate::Finished;
 use ledger::Tip;
 
-/// Digests of what one block leads to.
+/// The digests of one block's results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digests {
-    /// Of every receipt's encoding, in order.
+    /// The digest of every receipt's encoding, in order.
     pub receipts: B256,
-    /// Of all changes to the state; none where they are too large to be encoded.
+    /// The digest of all changes to the state; `None` if they are too large to encode.
     pub delta: Option<B256>,
 }
 
 impl Digests {
-    /// The digests of a block that was executed; `tip` is the state after it.
+    /// Computes the digests of an executed block; `tip` is the state after it.
     #[must_use]
     pub fn of(finished: &Finished, tip: &Tip) -> Self {
         let mut bytes = Vec::new();

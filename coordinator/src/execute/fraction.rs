@@ -1,4 +1,4 @@
-//! Which work is verified: a random share that no shard can foresee.
+//! Selects the work to verify: a random share that no shard can predict.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,22 +9,22 @@ use common::id::{RoundId, WorkId};
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct VerifyFraction(f64);
 
-/// Not a share.
+/// The value is not a share.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a fraction from 0 to 1, for example 0.05")]
 pub struct NotAFraction(String);
 
 impl VerifyFraction {
-    /// Nothing is verified.
+    /// No work is verified.
     pub const NONE: Self = Self(0.0);
 
-    /// Everything is verified.
+    /// All work is verified.
     pub const ALL: Self = Self(1.0);
 
-    /// This share.
+    /// Creates a fraction with this share.
     ///
     /// # Errors
-    /// [`NotAFraction`] for anything but a number from 0 to 1.
+    /// [`NotAFraction`] for any value but a number from 0 to 1.
     pub fn new(share: f64) -> Result<Self, NotAFraction> {
         // Comparisons with NaN are false.
         if (0.0..=1.0).contains(&share) { Ok(Self(share)) } else { Err(NotAFraction(share.to_string())) }
@@ -46,7 +46,7 @@ impl fmt::Display for VerifyFraction {
     }
 }
 
-/// Draws the share: a keyed hash of round and work, with a key that this process keeps to itself.
+/// Draws the share by a keyed hash of round and work. The key never leaves this process.
 #[derive(Clone)]
 pub(super) struct Lottery {
     fraction: VerifyFraction,
@@ -74,7 +74,7 @@ impl Lottery {
         hasher.update(&round.0.to_le_bytes()).update(work.0.as_slice());
         let drawn =
             hasher.finalize().as_bytes().iter().take(8).fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
-        // Both sides to 53 bits, which a double holds.
+        // Compares both sides with 53 bits, which a double can hold.
         ((drawn >> 11) as f64) < share * (1u64 << 53) as f64
     }
 }

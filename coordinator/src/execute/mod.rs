@@ -1,8 +1,8 @@
 //! Executes one block on the fleet: recover, plan, speculate, validate, repair, verify.
 //!
-//! It runs on the caller's thread and waits with time limits. What shards return is checked
-//! against the block's header before it counts; what no header field covers (the state behind a
-//! stand-alone pre-state) rests on the shards' engine, and on the share of work that is verified.
+//! It runs on the caller's thread, and every wait has a time limit. The results of shards count only
+//! after the block's header confirms them. If no header field covers a result (the state after a
+//! stand-alone pre-state), it relies on the shards' engine and on the share of work that is verified.
 
 mod digests;
 mod fraction;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use alloy_consensus::Transaction;
 use alloy_primitives::{Address, B256};
+use common::sealed::Sealed;
 use common::block::{Block, BlockError, BlockPayload};
 use common::chain_spec::ChainSpec;
 use common::codec::CodecError;
@@ -23,7 +24,7 @@ use common::work::{TxOutcome, WorkOutput};
 use engine::replica_view::ReplicaView;
 use engine::{StateError, recover_sender};
 
-use crate::fleet::{EventKind, Fleet, FleetError, KillDrill};
+use crate::fleet::{EventKind, Fleet, FleetError};
 use crate::rules::Rejection;
 use crate::rules::{Parentage, check_block};
 use crate::validate::{Finished, ValidateError, Validator, execute_trusted, verify_header};
@@ -36,15 +37,15 @@ pub use digests::Digests;
 pub use fraction::{NotAFraction, VerifyFraction};
 pub use roots::state_roots;
 
-/// How blocks are executed.
+/// The options of block execution.
 #[derive(Debug, Clone, Copy)]
 pub struct ExecuteOptions {
-    /// How blocks are cut.
+    /// The plan that cuts blocks into sub-blocks.
     pub plan: Plan,
-    /// How long a round may be waited for before it is given up, beside the time that the gas of its
-    /// transactions may take at the slowest rate; far beyond what any block needs.
+    /// The time limit of a round, in addition to the time that its transactions' gas may take at the
+    /// slowest rate. It is far beyond the need of any block.
     pub round_limit: Duration,
-    /// The share of work that is executed a second time elsewhere and compared.
+    /// The share of work that another shard executes a second time for comparison.
     pub verify: VerifyFraction,
 }
 
@@ -54,103 +55,103 @@ impl Default for ExecuteOptions {
     }
 }
 
-/// A block that was executed and verified, ready to be committed.
+/// A block that was executed and verified, and can be committed.
 #[derive(Debug)]
 pub struct Verified {
-    /// The state after it, on the way to be committed.
+    /// The state after the block, not committed yet.
     pub tip: Arc<Tip>,
-    /// What it leads to.
+    /// The results of its execution.
     pub finished: Finished,
-    /// The state root, where the whole state is known.
+    /// The state root; `None` if the whole state is not known.
     pub state_root: Option<B256>,
-    /// How it went.
+    /// The measurements of its execution.
     pub stats: BlockStats,
 }
 
-/// How the execution of a block went.
+/// The measurements of a block's execution.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BlockStats {
-    /// From the block's bytes in memory to the verified result.
+    /// The time from the block's bytes in memory to the verified result.
     pub elapsed: Duration,
-    /// Of that, recovering the senders.
+    /// The part of `elapsed` spent on recovering the senders.
     pub recovery: Duration,
-    /// Of that, executing and validating transactions.
+    /// The part of `elapsed` spent on executing and validating transactions.
     pub execution: Duration,
-    /// Into how many sub-blocks it was cut.
+    /// The number of its sub-blocks.
     pub sub_blocks: u32,
-    /// Of these, verified: two shards agreed about them, or this process and one shard.
+    /// The number of verified sub-blocks: two shards agreed on the result, or this process and one shard.
     pub verified_sub_blocks: u32,
-    /// Transactions executed again by the coordinator.
+    /// The number of transactions that the coordinator executed again.
     pub reexecuted: u32,
-    /// Assignments given to another shard.
+    /// The number of assignments that moved to another shard.
     pub reassigned: u32,
 }
 
 /// Why a block was not executed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
-    /// The block is wrong by itself.
+    /// The block contradicts itself.
     #[error(transparent)]
     Block(#[from] BlockError),
-    /// The block is refused.
+    /// The block breaks a rule.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The block does not fit the ledger.
+    /// The block does not fit the ledger, or the ledger fails.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The state is broken.
+    /// The state cannot be read.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The fleet is gone.
+    /// The fleet has ended.
     #[error(transparent)]
     Fleet(#[from] FleetError),
-    /// There is no shard to do it.
+    /// No shard can execute the block.
     #[error("there is no shard to execute the block: {0}")]
     NoShard(String),
-    /// There is no shard, and the coordinator is to do it.
+    /// No shard can execute the block, and the options tell the coordinator to do it.
     #[error("there is no shard to execute the block: {0}")]
     Local(String),
-    /// A transaction kills, or seems to kill, whoever runs it: the block is not to be executed in
-    /// this process.
+    /// A transaction kills, or seems to kill, every shard that runs it. This process must not execute the
+    /// block.
     #[error("the block is parked: {among}: {reason}")]
     Parked {
-        /// The transaction, or those that it is among.
+        /// The transaction, or the range that contains it.
         among: TxRange,
-        /// Whether it is proven.
+        /// Whether the transaction is proven to kill.
         convicted: bool,
-        /// In words.
+        /// The reason in words.
         reason: String,
     },
-    /// The shards could not do it.
+    /// The shards failed to execute the block.
     #[error("the shards could not execute the block: {0}")]
     Round(String),
-    /// The sequential baseline has not all rules.
+    /// The sequential baseline lacks a rule that the block needs.
     #[error(
         "the sequential baseline cannot execute the block: {0}; execute it on shards, without --sequential"
     )]
     Unsupported(String),
-    /// The parent is not committed, and nothing covers its whole state.
+    /// The parent is not committed, and no root covers its whole state.
     #[error("the parent block is not committed, and its state is not known as a whole; commit it first")]
     Unrooted,
-    /// Something is larger than it may be.
+    /// A value is larger than its limit.
     #[error(transparent)]
     Size(#[from] CodecError),
 }
 
 impl ExecuteError {
-    /// Whether it may be otherwise later, with more shards or luck: the block is not at fault.
+    /// Whether a later try may succeed, with other shards. The block is not at fault.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::NoShard(_) | Self::Local(_) | Self::Round(_) | Self::Fleet(_))
     }
 
-    /// Whether the block's parent is not known, so that nothing can be said of the block.
+    /// Whether the block's parent is unknown, so that the block cannot be judged.
     #[must_use]
     pub fn is_unknown_parent(&self) -> bool {
         matches!(self, Self::Ledger(LedgerError::UnknownParent { .. }))
     }
 
-    /// Whether the block itself is at fault, so that it is refused for good.
+    /// Whether the block itself is at fault, so that it is rejected for good.
     #[must_use]
     pub fn is_invalid_block(&self) -> bool {
         matches!(self, Self::Block(_) | Self::Rejected(_) | Self::Ledger(LedgerError::NotNext { .. }))
@@ -187,7 +188,7 @@ pub struct BlockExecutor {
     rounds: RoundClient,
 }
 
-/// One block under way.
+/// One block in flight.
 struct Run<'a> {
     block: &'a Block,
     spec: &'a ChainSpec,
@@ -195,18 +196,18 @@ struct Run<'a> {
     stats: BlockStats,
 }
 
-/// What executes a block on its parent's state: the fleet, or what measurements compare it with.
+/// Executes a block on its parent's state: the fleet, or the baseline that measurements compare with.
 pub trait BlockEngine: std::fmt::Debug + Send {
-    /// Executes and verifies a block. Nothing is committed.
+    /// Executes and verifies a block without committing it.
     ///
     /// # Errors
-    /// [`ExecuteError`]; the state has not moved.
+    /// [`ExecuteError`]; then the state has not moved.
     fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError>;
 }
 
 impl BlockEngine for BlockExecutor {
     fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
-        Self::execute(self, block, spec, parent, Vec::new())
+        Self::execute(self, block, spec, parent)
     }
 }
 
@@ -217,34 +218,32 @@ impl BlockEngine for Box<dyn BlockEngine> {
 }
 
 impl BlockExecutor {
-    /// An executor on `fleet`.
+    /// Creates an executor on `fleet`.
     #[must_use]
     pub fn new(fleet: Fleet, options: ExecuteOptions) -> Self {
         let rounds = RoundClient::new(fleet.clone(), options.round_limit, options.verify);
         Self { fleet, options, rounds }
     }
 
-    /// Executes and verifies a block on its parent's state, which the fleet's shards hold or are
-    /// on the way to. Nothing is committed.
+    /// Executes and verifies a block on its parent's state without committing it. The fleet's shards hold
+    /// that state or are syncing to it.
     ///
     /// # Errors
-    /// [`ExecuteError`]; the state has not moved.
+    /// [`ExecuteError`]; then the state has not moved.
     pub fn execute(
         &mut self,
         block: &Block,
         spec: &ChainSpec,
         parent: &Tip,
-        kills: Vec<KillDrill>,
     ) -> Result<Verified, ExecuteError> {
         let started = Instant::now();
         admit(block, spec, parent)?;
         let mut run = Run { block, spec, parent, stats: BlockStats::default() };
         let mut referee = Referee::new(self.fleet.clone(), spec, parent.view(), block.header.number);
-        let outcome =
-            self.speculate(&mut run, &mut referee, kills).and_then(|finished| verify(&run, finished));
+        let outcome = self.speculate(&mut run, &mut referee).and_then(|finished| verify(&run, finished));
         let (finished, tip) = match outcome {
             Ok(verified) => verified,
-            // No block is refused, or given up, on a shard's word.
+            // A shard's result alone is never enough to reject or give up a block.
             Err(error @ (ExecuteError::Rejected(_) | ExecuteError::State(_) | ExecuteError::Round(_))) => {
                 self.judge(&run, &mut referee, &error)?
             }
@@ -260,17 +259,12 @@ impl BlockExecutor {
         Ok(Verified { state_root: tip.state_root(), tip, finished, stats: run.stats })
     }
 
-    /// Runs the block through the shards and the validator.
-    fn speculate(
-        &mut self,
-        run: &mut Run<'_>,
-        referee: &mut Referee<'_>,
-        kills: Vec<KillDrill>,
-    ) -> Result<Finished, ExecuteError> {
+    /// Executes the block through the shards and the validator.
+    fn speculate(&mut self, run: &mut Run<'_>, referee: &mut Referee<'_>) -> Result<Finished, ExecuteError> {
         let block = run.block;
         let mut validator =
             Validator::begin(block, run.spec, run.parent.view().clone(), state_roots(run.parent))?;
-        let payload = Arc::new(BlockPayload::new(block, validator.prelude()?));
+        let payload = Sealed::new(BlockPayload::new(block, validator.prelude()?));
         referee.begin(&payload);
         let inputs = payload.digest()?;
         let slots = self.fleet.slots()?;
@@ -291,7 +285,7 @@ impl BlockExecutor {
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
         let mut arrived = vec![false; block.transactions.len()];
         let gas: Arc<[u64]> = block.transactions.iter().map(Transaction::gas_limit).collect();
-        let end = self.rounds.run(&payload, work, &gas, kills, referee, |indices, output| {
+        let end = self.rounds.run(&payload, work, &gas, referee, |indices, output| {
             let WorkOutput::Executed(outputs) = output else { return Ok(()) };
             let of_work: std::collections::BTreeSet<TxIndex> = indices.iter().copied().collect();
             for output in outputs.into_iter().filter(|output| of_work.contains(&output.index)) {
@@ -311,19 +305,19 @@ impl BlockExecutor {
             return Err(ExecuteError::Round(dispute));
         }
         run.stats.verified_sub_blocks = end.verified;
-        // Whatever is left could not be done by shards.
+        // The remaining transactions have no result from a shard.
         advance(&mut validator, &senders, &mut outcomes, &vec![true; block.transactions.len()])?;
         run.stats.execution = began.elapsed();
         Ok(validator.finish()?)
     }
 
-    /// Has the senders recovered by the shards. A signature that a shard finds bad is looked at
-    /// here again, and so are all where a shard was caught.
+    /// Recovers the senders on the shards. The coordinator checks every signature that a shard calls bad,
+    /// and all of them if a shard was caught returning a wrong result.
     fn recover(
         &mut self,
         run: &mut Run<'_>,
         referee: &mut Referee<'_>,
-        payload: &Arc<BlockPayload>,
+        payload: &Sealed<BlockPayload>,
         inputs: B256,
         slots: usize,
     ) -> Result<Vec<Address>, ExecuteError> {
@@ -331,16 +325,15 @@ impl BlockExecutor {
         let parts = planner::recovery(block.transactions.len(), slots);
         let work = rounds::recovery_work(run.parent.summary().state, block.hash, inputs, &parts)?;
         let mut senders: Vec<Option<Address>> = vec![None; block.transactions.len()];
-        let end =
-            self.rounds.run(payload, work, &Arc::default(), Vec::new(), referee, |indices, output| {
-                let WorkOutput::Recovered(found) = output else { return Ok(()) };
-                for (index, sender) in indices.iter().zip(found) {
-                    if let (Some(place), Ok(sender)) = (senders.get_mut(index.0 as usize), sender) {
-                        *place = Some(sender);
-                    }
+        let end = self.rounds.run(payload, work, &Arc::default(), referee, |indices, output| {
+            let WorkOutput::Recovered(found) = output else { return Ok(()) };
+            for (index, sender) in indices.iter().zip(found) {
+                if let (Some(place), Ok(sender)) = (senders.get_mut(index.0 as usize), sender) {
+                    *place = Some(sender);
                 }
-                Ok(())
-            })?;
+            }
+            Ok(())
+        })?;
         run.stats.reassigned += end.reassigned;
         match end.disputed {
             Some(dispute) if end.nobody_left => return Err(ExecuteError::Round(dispute)),
@@ -358,8 +351,8 @@ impl BlockExecutor {
             .collect()
     }
 
-    /// Before a block is refused or given up it is executed again without any shard. If it verifies,
-    /// the fault is the shards', and those that returned something wrong are named.
+    /// Executes a block again without shards before it is rejected or given up. If it verifies, shards are
+    /// at fault, and those that returned wrong results are named.
     fn judge(
         &self,
         run: &Run<'_>,
@@ -370,7 +363,7 @@ impl BlockExecutor {
         if matches!(doubt, ExecuteError::Rejected(_))
             && let Err(error) = referee.name_the_wrong()
         {
-            // The block is right whoever was wrong about it.
+            // The block is valid, whichever shards were wrong about it.
             tracing::error!(%error, block = run.block.header.number, "the shards at fault cannot be named");
         }
         let text = format!("shards are at fault ({doubt}); the block was executed here instead");
@@ -397,15 +390,16 @@ fn execute_alone(run: &Run<'_>) -> Result<(Finished, Arc<Tip>), ExecuteError> {
     verify(run, finished)
 }
 
-/// What a block is held to before it is executed: its own roots, its place, and where its parent's
-/// header is known, the rules against that.
+/// Checks a block before its execution: its own roots, its place after the parent and, if the parent's
+/// header is known, the rules that relate both headers.
 ///
 /// # Errors
-/// [`ExecuteError`] with what is wrong with the block.
+/// [`ExecuteError`] with the rule that the block breaks.
 pub fn admit(block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<(), ExecuteError> {
     parent.check_next(block)?;
     if parent.state_root().is_none() && parent.delta().is_some() {
-        // No root has covered what the parent changed: it must not be built on before it is committed.
+        // No root covers the parent's changes: the parent must be committed before another block builds on
+        // it.
         return Err(ExecuteError::Unrooted);
     }
     block.check_body()?;
@@ -416,7 +410,7 @@ pub fn admit(block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<(), Execut
     Ok(check_block(block, block.encoded_len(), &parentage, spec)?)
 }
 
-/// Validates as far as results have arrived, in block order.
+/// Validates results in block order, as far as they have arrived.
 fn advance(
     validator: &mut Validator<'_, ReplicaView>,
     senders: &[Address],
@@ -431,7 +425,7 @@ fn advance(
     }
 }
 
-/// Checks the header, and makes the tip.
+/// Checks the header and makes the tip.
 fn verify(run: &Run<'_>, finished: Finished) -> Result<(Finished, Arc<Tip>), ExecuteError> {
     let draft = run.parent.draft(finished.changes.clone(), finished.code.clone())?;
     verify_header(run.block, run.spec, &finished, draft.state_root())?;

@@ -1,13 +1,13 @@
-//! The referee of one block: keeps who returned what, does work again with this process's own engine
-//! where shards cannot be believed, and names those whose results differ.
+//! The referee of one block. It records which shard returned which result, computes disputed work again
+//! with this process's own engine, and names the shards whose results differ.
 //!
-//! It runs on the executing thread. Nothing comes here that has not been done by a shard that lived.
+//! It runs on the executing thread. It repeats only work that a shard has executed and survived.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use alloy_primitives::B256;
+use common::sealed::Sealed;
 use common::block::{BlockPayload, ShardBlock};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, ShardId, TxIndex, WorkId};
@@ -18,30 +18,30 @@ use engine::sub_block::{self, Progress};
 use super::ExecuteError;
 use crate::fleet::{Fleet, FleetError};
 
-/// Nobody looks on.
+/// Ignores progress.
 struct Unwatched;
 
 impl Progress for Unwatched {
     fn at(&self, _: TxIndex, _: Gas) {}
 }
 
-/// A result that was used.
+/// A result that the block used.
 #[derive(Debug)]
 struct Delivered {
-    spec: Arc<WorkSpec>,
+    spec: Sealed<WorkSpec>,
     shard: ShardId,
     digest: Option<B256>,
 }
 
-/// What shards returned for one block, and what is right.
+/// The shards' results for one block, and the right results as far as they were computed.
 #[derive(Debug)]
 pub(super) struct Referee<'a> {
     fleet: Fleet,
     chain: &'a ChainSpec,
     view: &'a ReplicaView,
     block: u64,
-    payload: Option<Arc<BlockPayload>>,
-    /// The payload opened, once that was needed.
+    payload: Option<Sealed<BlockPayload>>,
+    /// The decoded payload, once it was needed.
     opened: Option<ShardBlock>,
     delivered: HashMap<WorkId, Delivered>,
     truths: HashMap<WorkId, B256>,
@@ -61,32 +61,32 @@ impl<'a> Referee<'a> {
         }
     }
 
-    /// What all work of the block is on.
-    pub(super) fn begin(&mut self, payload: &Arc<BlockPayload>) {
-        self.payload = Some(Arc::clone(payload));
+    /// Sets the payload to which all work of the block refers.
+    pub(super) fn begin(&mut self, payload: &Sealed<BlockPayload>) {
+        self.payload = Some(payload.clone());
     }
 
-    /// A result was used.
+    /// Records a result that the block used.
     pub(super) fn delivered(
         &mut self,
         work: WorkId,
-        spec: &Arc<WorkSpec>,
+        spec: &Sealed<WorkSpec>,
         shard: ShardId,
         digest: Option<B256>,
     ) {
-        self.delivered.insert(work, Delivered { spec: Arc::clone(spec), shard, digest });
+        self.delivered.insert(work, Delivered { spec: spec.clone(), shard, digest });
     }
 
-    /// Does the work of a used result again, and tells the fleet. Whether the result was right; the
-    /// shard is named if not.
+    /// Computes the work of a used result again and reports the right digest to the fleet. Returns whether
+    /// the used result was right; if not, blames its shard.
     pub(super) fn check(&mut self, work: WorkId) -> Result<bool, ExecuteError> {
         let known = self.delivered.get(&work).and_then(|known| Some((known.shard, known.digest?)));
         let answer = known.ok_or_else(|| unknown(&work))?;
         self.settle(work, &[answer])
     }
 
-    /// Does the work again, names everybody whose answer is another, and tells the fleet. Whether
-    /// the result that was used is right.
+    /// Computes the work again, blames every shard whose answer differs, and reports the right digest to
+    /// the fleet. Returns whether the used result was right.
     pub(super) fn settle(&mut self, work: WorkId, answers: &[(ShardId, B256)]) -> Result<bool, ExecuteError> {
         let truth = self.truth(&work)?;
         for (shard, digest) in answers {
@@ -98,8 +98,8 @@ impl<'a> Referee<'a> {
         Ok(self.delivered.get(&work).is_some_and(|delivered| delivered.digest == Some(truth)))
     }
 
-    /// Does all work of the block again that has results, and names those whose results differ: the
-    /// block is right, and what came of them was not.
+    /// Computes all work of the block again and blames the shards whose results differ. The block itself
+    /// has turned out valid.
     pub(super) fn name_the_wrong(&mut self) -> Result<(), FleetError> {
         let mut wrong: BTreeMap<ShardId, (WorkId, usize)> = BTreeMap::new();
         let works: Vec<WorkId> = self.delivered.keys().copied().collect();
@@ -117,7 +117,7 @@ impl<'a> Referee<'a> {
         Ok(())
     }
 
-    /// Whether there is a shard that is trusted and could do work.
+    /// Whether a trusted shard is ready for work.
     pub(super) fn has_shards(&self) -> Result<bool, FleetError> {
         Ok(self.fleet.ready()?.0 > 0)
     }
@@ -150,7 +150,7 @@ impl<'a> Referee<'a> {
         let spec = &delivered.spec;
         let view = matches!(spec.kind, WorkKind::Execute { .. }).then(|| self.view.clone());
         let outcome = sub_block::run(spec, block, self.chain, view, &AtomicBool::new(false), &Unwatched);
-        // What fails here says nothing about shards.
+        // A failure here says nothing about shards.
         let output = match outcome {
             Some(Ok(output)) => output,
             failed => {

@@ -1,4 +1,4 @@
-//! The ledger's trie as the validator asks for it.
+//! Connects the ledger's trie to the interface that the validator uses.
 
 use alloy_primitives::B256;
 use common::account::AccountDelta;
@@ -13,7 +13,7 @@ impl StateRoots for IntermediateRoots {
     }
 }
 
-/// State roots within the block that follows this state, where the whole state is known.
+/// The state roots within the block after this state; `None` if the whole state is not known.
 #[must_use]
 pub fn state_roots(tip: &Tip) -> Option<Box<dyn StateRoots>> {
     tip.intermediate_roots().map(|roots| Box::new(roots) as Box<dyn StateRoots>)

@@ -1,11 +1,12 @@
-//! Rounds as the block executor sees them: work goes out, outputs come back, in any order, until
-//! all are there.
+//! The block executor's interface to rounds: it sends work out and receives outputs in any order, until
+//! all have arrived.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256};
+use common::sealed::Sealed;
 use common::block::BlockPayload;
 use common::codec::CodecError;
 use common::id::{AssignmentId, RoundId, StateRef, TxIndex, TxRange, WorkId};
@@ -15,10 +16,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use super::ExecuteError;
 use super::fraction::{Lottery, VerifyFraction};
 use super::referee::Referee;
-use crate::fleet::{Abandoned, Fleet, FleetError, KillDrill, RoundEvent, RoundFailure, RoundRequest};
+use crate::fleet::{Abandoned, Fleet, FleetError, RoundEvent, RoundFailure, RoundRequest};
 use schedule::planner::{Plan, SubBlock};
 
-/// Why a round came to nothing.
+/// Why a round failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RoundError {
     #[error(transparent)]
@@ -26,12 +27,12 @@ pub(super) enum RoundError {
     /// No shard could take the work.
     #[error("{0}")]
     NoShard(String),
-    /// No shard could take the work, and the coordinator is to do it.
+    /// No shard could take the work, and the options tell the coordinator to do it.
     #[error("{0}")]
     Local(String),
     #[error("{0}")]
     Failed(String),
-    /// A transaction kills, or seems to kill, whoever runs it.
+    /// A transaction kills, or seems to kill, every shard that runs it.
     #[error("{among}: {reason}")]
     Parked { among: TxRange, convicted: bool, reason: String },
     #[error(transparent)]
@@ -49,22 +50,22 @@ impl RoundError {
     }
 }
 
-pub(super) type Work = Vec<(WorkId, Arc<WorkSpec>)>;
+pub(super) type Work = Vec<(WorkId, Sealed<WorkSpec>)>;
 
-/// How a round went.
+/// The end of a round.
 #[derive(Debug, Default)]
 pub(super) struct RoundEnd {
-    /// Assignments that were given to another shard.
+    /// The number of assignments that moved to another shard.
     pub(super) reassigned: u32,
-    /// Pieces of work that were verified.
+    /// The number of verified pieces of work.
     pub(super) verified: u32,
-    /// A result that was used turned out wrong: nothing of this round counts.
+    /// The reason if a used result turned out wrong. Then no result of this round counts.
     pub(super) disputed: Option<String>,
-    /// And no shard was left that is trusted: the round was given up.
+    /// Whether the round was given up because no trusted shard was left.
     pub(super) nobody_left: bool,
 }
 
-/// The work of recovering senders.
+/// Builds the work of recovering senders.
 pub(super) fn recovery_work(
     base: StateRef,
     block: B256,
@@ -79,7 +80,7 @@ pub(super) fn recovery_work(
         .collect()
 }
 
-/// The work of executing sub-blocks.
+/// Builds the work of executing sub-blocks.
 pub(super) fn execution_work(
     base: StateRef,
     block: B256,
@@ -98,11 +99,12 @@ pub(super) fn execution_work(
         .collect()
 }
 
-fn named(spec: WorkSpec) -> Result<(WorkId, Arc<WorkSpec>), CodecError> {
-    Ok((spec.id()?, Arc::new(spec)))
+fn named(spec: WorkSpec) -> Result<(WorkId, Sealed<WorkSpec>), CodecError> {
+    let spec = Sealed::new(spec);
+    Ok((spec.id()?, spec))
 }
 
-/// Opens rounds and waits for them.
+/// Opens rounds and waits for their ends.
 #[derive(Debug)]
 pub(super) struct RoundClient {
     fleet: Fleet,
@@ -116,14 +118,14 @@ impl RoundClient {
         Self { fleet, limit, lottery: Lottery::new(fraction), next: 1 }
     }
 
-    /// Has the work done, and hands each output to `take` as it comes, until something is disputed.
-    /// A disputed round goes on without its outputs: what kills whoever runs it is to show on shards.
+    /// Runs a round, and passes each output to `take` when it arrives, until a result is disputed. A
+    /// disputed round goes on without using its outputs, so that transactions that kill do so on shards and
+    /// not in this process.
     pub(super) fn run(
         &mut self,
-        payload: &Arc<BlockPayload>,
+        payload: &Sealed<BlockPayload>,
         work: Work,
         gas: &Arc<[u64]>,
-        kills: Vec<KillDrill>,
         referee: &mut Referee<'_>,
         mut take: impl FnMut(&[TxIndex], WorkOutput) -> Result<(), ExecuteError>,
     ) -> Result<RoundEnd, ExecuteError> {
@@ -133,23 +135,17 @@ impl RoundClient {
         }
         let round = RoundId(self.next);
         self.next += 1;
-        let mut open: HashMap<WorkId, Arc<WorkSpec>> = work.iter().cloned().collect();
+        let mut open: HashMap<WorkId, Sealed<WorkSpec>> = work.iter().cloned().collect();
         let verify: HashSet<WorkId> =
             work.iter().map(|(id, _)| *id).filter(|id| self.lottery.draws(round, id)).collect();
         let verified = u32::try_from(verify.len()).unwrap_or(u32::MAX);
         let height = open.values().next().map_or(0, |spec| spec.base.height.0 + 1);
-        let request = RoundRequest {
-            round,
-            height,
-            payload: Arc::clone(payload),
-            work,
-            verify,
-            gas: Arc::clone(gas),
-            kills,
-        };
+        let request =
+            RoundRequest { round, height, payload: payload.clone(), work, verify, gas: Arc::clone(gas) };
         let events = self.fleet.open_round(request).map_err(RoundError::Fleet)?;
         let limit = self.limit + self.fleet.longest(gas.iter().copied().fold(0, u64::saturating_add));
-        // The round's time is what is waited for shards: this thread executes again what is stale meanwhile.
+        // The limit covers only the time spent waiting for shards. Meanwhile this thread also repairs stale
+        // results.
         let mut left = limit;
         loop {
             let began = Instant::now();
@@ -192,11 +188,11 @@ impl RoundClient {
 }
 
 impl RoundClient {
-    /// Gives a round up. A block that shards have died at is parked then: what follows a round that was
-    /// given up is executed in this process.
+    /// Gives a round up. If shards have died at the block, parks it: otherwise this process would execute
+    /// the block next.
     fn abandon(&self, round: RoundId, events: &Receiver<RoundEvent>) -> Result<Abandoned, RoundError> {
         let abandoned = self.fleet.abandon_round(round)?;
-        // It may have been parked already, unheard.
+        // The round may already have been parked, with that event still unread.
         for event in events.try_iter() {
             if let RoundEvent::Failed { cause: cause @ RoundFailure::Parked { .. }, reason } = event {
                 return Err(RoundError::of(cause, reason));
@@ -208,19 +204,19 @@ impl RoundClient {
     }
 }
 
-/// What follows from an event of a round.
+/// The consequence of an event of a round.
 enum Heeded {
     GoOn,
-    /// All is done.
+    /// All work is done.
     Over,
-    /// The round is disputed, and no shard is left that is trusted.
+    /// The round is disputed, and no trusted shard is left.
     NobodyLeft,
 }
 
-/// Takes up an event of a round.
+/// Handles an event of a round.
 fn heed(
     event: RoundEvent,
-    open: &mut HashMap<WorkId, Arc<WorkSpec>>,
+    open: &mut HashMap<WorkId, Sealed<WorkSpec>>,
     end: &mut RoundEnd,
     referee: &mut Referee<'_>,
     take: &mut impl FnMut(&[TxIndex], WorkOutput) -> Result<(), ExecuteError>,

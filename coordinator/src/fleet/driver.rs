@@ -1,14 +1,15 @@
 //! The driver: the thread that runs the scheduler and does what it says.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use common::sealed::Sealed;
 use common::account::Delta;
 use common::endpoint::PeerError;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 use common::message::{Register, Registered, ResultReceipt, StateSummary, SubmitResult};
-use common::work::{WorkFailure, outcome_digest};
+use common::work::{WorkFailure, WorkKind, outcome_digest};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use net::limits::PeerLimits;
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::{EventKind, publish};
 use super::link::{LINK_QUEUE, Link, LinkCommand, LinkId, run_link};
 use super::message::Message;
-use super::round::{Abandoned, Drill, OpenRound, RoundEvent, RoundRequest, work_item};
+use super::round::{Abandoned, OpenRound, RoundEvent, RoundRequest, work_item};
 use super::waiting::Waiting;
 use super::{FleetError, ShardView, Shared};
 use schedule::replicas::{ReplicaCommand, ReplicaLimits, Replicas};
@@ -157,7 +158,7 @@ impl Driver {
                     );
                 }
             }
-            Event::Accepted(assignment) => self.drill(*assignment),
+            Event::Accepted(assignment) => self.probe(*assignment),
             _ => {}
         }
         self.handle(at, event);
@@ -179,31 +180,29 @@ impl Driver {
         self.links.get_mut(&shard).filter(|link| link.incarnation == incarnation)
     }
 
-    /// Fires the drill that waits for this acceptance, if there is one.
-    fn drill(&mut self, assignment: AssignmentId) {
-        if !self.scheduler.is_outstanding(&assignment) {
-            return;
-        }
-        let held = self.scheduler.outstanding(assignment.shard);
-        for round in self.rounds.values_mut() {
-            for drill in &mut round.drills {
-                let due = !drill.fired && drill.plan.shard == assignment.shard;
-                if due && round.work.contains_key(&assignment.work) {
-                    drill.fired = true;
-                    (drill.plan.kill)();
-                    let text = format!("it holds {held} assignments");
-                    publish(&self.shared, EventKind::Drill, Some(assignment.shard), Some(round.height), text);
-                }
-            }
+    /// The round of a sub-block that shards execute.
+    fn executing(&self, work: &WorkId) -> Option<&OpenRound> {
+        let is_it = |round: &&OpenRound| {
+            round.work.get(work).is_some_and(|spec| matches!(spec.kind, WorkKind::Execute { .. }))
+        };
+        self.rounds.values().find(is_it)
+    }
+
+    /// Tells the probe that a shard has accepted a sub-block.
+    fn probe(&self, assignment: AssignmentId) {
+        let Some(probe) = &self.shared.probe else { return };
+        let Some(round) = self.executing(&assignment.work) else { return };
+        let (shard, held) = (assignment.shard, self.scheduler.outstanding(assignment.shard));
+        if self.scheduler.is_outstanding(&assignment) && probe.accepted(shard, held) {
+            let text = format!("it holds {held} assignments");
+            publish(&self.shared, EventKind::PlannedKill, Some(shard), Some(round.height), text);
         }
     }
 
-    /// While a drill is on, the victim's results stay unanswered: it dies holding them.
-    fn held_back(&self, assignment: &AssignmentId) -> bool {
-        self.rounds.values().any(|round| {
-            round.drills.iter().any(|drill| drill.plan.shard == assignment.shard)
-                && round.work.contains_key(&assignment.work)
-        })
+    fn is_held_back(&self, assignment: &AssignmentId) -> bool {
+        let probe = self.shared.probe.as_ref();
+        probe.is_some_and(|probe| probe.holds_back(assignment.shard))
+            && self.executing(&assignment.work).is_some()
     }
 
     fn register(
@@ -254,8 +253,8 @@ impl Driver {
             commands,
             stop: stop.clone(),
         };
-        self.shared.alive.write().unwrap_or_else(PoisonError::into_inner).insert(shard, request.incarnation);
-        *self.shared.joined.lock().unwrap_or_else(PoisonError::into_inner).entry(shard).or_default() += 1;
+        self.shared.alive.write().insert(shard, request.incarnation);
+        *self.shared.joined.lock().entry(shard).or_default() += 1;
         let place = if link.address.is_empty() { "this process".to_owned() } else { link.address.clone() };
         let text = format!("{} with {} slots at {place}", request.build, request.slots);
         publish(&self.shared, EventKind::ShardJoined, Some(shard), None, text);
@@ -269,15 +268,13 @@ impl Driver {
     }
 
     fn open(&mut self, now: Duration, request: RoundRequest, events: Sender<RoundEvent>) {
-        let RoundRequest { round, height, payload, work, verify, gas, kills } = request;
+        let RoundRequest { round, height, payload, work, verify, gas } = request;
         let block = payload.block;
-        let item = |(id, spec): &(WorkId, Arc<_>)| work_item(*id, spec, &gas, verify.contains(id));
+        let item = |(id, spec): &(WorkId, Sealed<_>)| work_item(*id, spec, &gas, verify.contains(id));
         let items = work.iter().map(item).collect();
-        let prefer = kills.iter().map(|kill| kill.shard).collect();
-        let drills = kills.into_iter().map(|plan| Drill { plan, fired: false }).collect();
         let work = work.into_iter().collect();
-        self.rounds.insert(round, OpenRound { height, payload, work, gas, events, drills });
-        self.handle(now, Event::Admit { round, block, work: items, prefer });
+        self.rounds.insert(round, OpenRound { height, payload, work, gas, events });
+        self.handle(now, Event::Admit { round, block, work: items });
     }
 
     fn result(
@@ -287,8 +284,8 @@ impl Driver {
         reply: oneshot::Sender<Result<ResultReceipt, PeerError>>,
     ) {
         let assignment = result.assignment;
-        if self.held_back(&assignment) {
-            let _ = reply.send(Err(PeerError::Overloaded("a drill holds results back".into())));
+        if self.is_held_back(&assignment) {
+            let _ = reply.send(Err(PeerError::Overloaded("a probe holds results back".into())));
             return;
         }
         let receipt = match &result.outcome {
@@ -338,7 +335,7 @@ impl Driver {
     }
 
     /// Carries out what was decided about replicas. `delta` is what the fleet advances by.
-    pub(super) fn follow(&mut self, commands: Vec<ReplicaCommand>, delta: Option<&Arc<Delta>>) {
+    pub(super) fn follow(&mut self, commands: Vec<ReplicaCommand>, delta: Option<&Sealed<Delta>>) {
         for command in commands {
             match command {
                 ReplicaCommand::Sync { shard, incarnation, target } => {
@@ -346,7 +343,7 @@ impl Driver {
                 }
                 ReplicaCommand::Advance { shard, incarnation } => {
                     if let Some(delta) = delta {
-                        self.command(shard, incarnation, LinkCommand::Advance(Arc::clone(delta)));
+                        self.command(shard, incarnation, LinkCommand::Advance(delta.clone()));
                     }
                 }
                 ReplicaCommand::Holds { shard, incarnation, state } => {

@@ -23,7 +23,7 @@ pub enum EventKind {
     /// A slot that stood still moves again.
     SlotReturned,
     /// A drill kills a shard.
-    Drill,
+    PlannedKill,
     /// Work was given to another shard.
     Reassigned,
     /// A block was verified and committed.
@@ -49,7 +49,7 @@ impl fmt::Display for EventKind {
             Self::ShardDraining => "shard_draining",
             Self::ShardLeft => "shard_left",
             Self::SlotReturned => "slot_returned",
-            Self::Drill => "drill",
+            Self::PlannedKill => "planned_kill",
             Self::Reassigned => "reassigned",
             Self::BlockCommitted => "block_committed",
             Self::BlockAside => "block_aside",

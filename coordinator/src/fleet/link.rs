@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::B256;
+use common::sealed::Sealed;
 use common::account::Delta;
 use common::block::BlockPayload;
 use common::codec::MAX_PAYLOAD_BYTES;
-use common::endpoint::{PeerError, ShardEndpoint};
+use common::endpoint::{BLOCKS_KEPT, PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
 use common::message::{Refusal, Register, StateSummary};
 use common::work::ExecuteBlock;
@@ -31,9 +32,6 @@ use schedule::{Event, Fault, LossCause};
 /// Commands that wait for a link, at most.
 pub(super) const LINK_QUEUE: usize = 4096;
 
-/// Blocks that the shard is known to have.
-const BLOCKS_REMEMBERED: usize = 8;
-
 /// The largest delta that is sent as one payload, in bytes, with room for its encoding.
 const MAX_DELTA: usize = MAX_PAYLOAD_BYTES / 2;
 
@@ -47,13 +45,13 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) enum LinkCommand {
     /// Send work, after the bytes of its block.
-    Execute(Box<ExecuteBlock>, Arc<BlockPayload>),
+    Execute(Box<ExecuteBlock>, Sealed<BlockPayload>),
     /// The result is no longer wanted.
     Cancel(AssignmentId),
     /// Bring the shard to this state.
     Sync(StateSummary),
     /// Move the shard by one block.
-    Advance(Arc<Delta>),
+    Advance(Sealed<Delta>),
     /// Ask the shard to stop.
     Drain,
 }
@@ -127,7 +125,7 @@ async fn cause_of(register: &Register) -> LossCause {
 
 async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEndpoint>, PeerError> {
     if register.advertise.is_empty() {
-        let local = shared.local.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let local = shared.local.lock();
         return local
             .get(&register.shard)
             .cloned()
@@ -181,14 +179,14 @@ async fn serve(
         match command {
             LinkCommand::Execute(command, payload) => {
                 if !sent.contains(&payload.block) {
-                    let put = endpoint.put_block(shared.epoch, Arc::clone(&payload));
+                    let put = endpoint.put_block(shared.epoch, payload.clone());
                     let put = tokio::select! { error = &mut gone => return error, put = put => put };
                     if let Err(error) = put {
                         executed(shared, command.assignment, Err(error));
                         continue;
                     }
                     sent.push_back(payload.block);
-                    while sent.len() > BLOCKS_REMEMBERED {
+                    while sent.len() > BLOCKS_KEPT {
                         sent.pop_front();
                     }
                 }
@@ -251,7 +249,7 @@ async fn execute(
     endpoint: Arc<dyn ShardEndpoint>,
     epoch: Epoch,
     command: ExecuteBlock,
-    payload: Arc<BlockPayload>,
+    payload: Sealed<BlockPayload>,
 ) -> Done {
     let assignment = command.assignment;
     let mut answer = endpoint.execute(command.clone()).await;

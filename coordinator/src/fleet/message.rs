@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::B256;
+use common::sealed::Sealed;
 use common::account::Delta;
 use common::endpoint::PeerError;
 use common::id::{Incarnation, RoundId, ShardId, WorkId};
@@ -46,7 +47,7 @@ pub(super) enum Message {
     /// Shards are to hold this state.
     Target(StateSummary),
     /// Shards are to move by one block.
-    Advance(Arc<Delta>),
+    Advance(Sealed<Delta>),
     /// Trusted execution has shown that a shard was wrong about this block.
     Blame { shard: ShardId, block: u64, reason: String },
     /// Trusted code has done this work.

@@ -10,21 +10,24 @@ mod event;
 mod link;
 mod message;
 mod obey;
+mod probe;
 mod round;
 mod snapshot;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
+use common::sealed::Sealed;
 use common::account::Delta;
 use common::endpoint::CoordinatorEndpoint;
 use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use executor_shard::node::{NodeConfig, ShardNode};
 use net::limits::{LimitsError, PeerLimits};
+use parking_lot::{Mutex, RwLock};
 use tasks::supervise::SupervisorHandle;
 use tokio::sync::broadcast;
 
@@ -35,7 +38,8 @@ use message::Message;
 use schedule::{ScheduleLimits, StrikeRecord};
 
 pub use event::{EventKind, FleetEvent};
-pub use round::{Abandoned, KillDrill, RoundEvent, RoundFailure, RoundRequest};
+pub use probe::Probe;
+pub use round::{Abandoned, RoundEvent, RoundFailure, RoundRequest};
 
 /// Messages that wait for the driver, at most. Each shard has few under way, so this is reached
 /// only when the driver is stuck.
@@ -143,6 +147,7 @@ struct Shared {
     events: broadcast::Sender<FleetEvent>,
     /// What is damaged about the ledger, if that was found.
     damage: OnceLock<String>,
+    probe: Option<Arc<dyn Probe>>,
     supervisor: SupervisorHandle,
 }
 
@@ -170,11 +175,11 @@ impl Shared {
     }
 
     fn alive(&self, shard: ShardId) -> Option<Incarnation> {
-        self.alive.read().unwrap_or_else(PoisonError::into_inner).get(&shard).copied()
+        self.alive.read().get(&shard).copied()
     }
 
     fn remember_loss(&self, shard: ShardId, incarnation: Incarnation, reason: &str) {
-        let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut losses = self.losses.lock();
         losses.retain(|(known, _, _)| *known != shard);
         losses.push_back((shard, incarnation, reason.to_owned()));
         if losses.len() > LOSSES_REMEMBERED {
@@ -184,13 +189,13 @@ impl Shared {
 
     /// Why this life of a shard was lost, if it was lately.
     fn loss(&self, shard: ShardId, incarnation: Incarnation) -> Option<String> {
-        let losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        let losses = self.losses.lock();
         let found = losses.iter().find(|(known, life, _)| (*known, *life) == (shard, incarnation));
         found.map(|(_, _, reason)| reason.clone())
     }
 
     fn ledger(&self) -> Option<Arc<Ledger>> {
-        self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ledger.read().clone()
     }
 }
 
@@ -211,6 +216,19 @@ impl Fleet {
         options: FleetOptions,
         supervisor: &SupervisorHandle,
     ) -> Result<Self, FleetError> {
+        Self::start_probed(epoch, options, None, supervisor)
+    }
+
+    /// A fleet that a probe watches.
+    ///
+    /// # Errors
+    /// As [`Fleet::start`].
+    pub fn start_probed(
+        epoch: Epoch,
+        options: FleetOptions,
+        probe: Option<Arc<dyn Probe>>,
+        supervisor: &SupervisorHandle,
+    ) -> Result<Self, FleetError> {
         options.peer.checked()?;
         let (driver, messages) = bounded(DRIVER_QUEUE);
         let (events, _) = broadcast::channel(EVENT_QUEUE);
@@ -228,6 +246,7 @@ impl Fleet {
             route: Mutex::default(),
             events,
             damage: OnceLock::new(),
+            probe,
             supervisor: supervisor.clone(),
         });
         let machine = Driver::new(Arc::clone(&shared), messages);
@@ -264,14 +283,14 @@ impl Fleet {
     /// How often processes with this shard's number have joined.
     #[must_use]
     pub fn joined(&self, shard: ShardId) -> u64 {
-        let joined = self.shared.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        let joined = self.shared.joined.lock();
         joined.get(&shard).copied().unwrap_or(0)
     }
 
     /// Starts a shard within this process.
     pub fn start_local(&self, config: NodeConfig) {
         // Held while the shard starts, so that it is known when its registration arrives.
-        let mut local = self.shared.local.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut local = self.shared.local.lock();
         let shard = config.shard;
         let node = ShardNode::start(
             config,
@@ -294,14 +313,19 @@ impl Fleet {
         event::publish(&self.shared, kind, None, block, text);
     }
 
+    /// Announces something about one shard.
+    pub fn announce_shard(&self, kind: EventKind, shard: ShardId, block: Option<u64>, text: String) {
+        event::publish(&self.shared, kind, Some(shard), block, text);
+    }
+
     /// From now on shards hold this world's head state.
     ///
     /// # Errors
     /// [`FleetError`] when the driver cannot be told.
     pub fn set_world(&self, ledger: Arc<Ledger>) -> Result<(), FleetError> {
         let target = ledger.head().summary();
-        *self.shared.ledger.write().unwrap_or_else(PoisonError::into_inner) = Some(ledger);
-        self.shared.route.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.shared.ledger.write() = Some(ledger);
+        self.shared.route.lock().clear();
         self.shared.send(Message::Target(target))
     }
 
@@ -309,8 +333,8 @@ impl Fleet {
     /// within this process keep the fleet alive to the end of the process, so it does not do that
     /// by ending.
     pub fn leave_world(&self) {
-        *self.shared.ledger.write().unwrap_or_else(PoisonError::into_inner) = None;
-        self.shared.route.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.shared.ledger.write() = None;
+        self.shared.route.lock().clear();
     }
 
     /// Shards move by one block, forwards or backwards.
@@ -319,14 +343,14 @@ impl Fleet {
     /// [`FleetError`] when the driver cannot be told.
     pub fn advance(&self, delta: Arc<Delta>) -> Result<(), FleetError> {
         let head = self.shared.ledger().map(|ledger| ledger.head().summary().state);
-        let mut route = self.shared.route.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut route = self.shared.route.lock();
         route.push(Arc::clone(&delta));
         // What leads to the head is in the ledger's journal.
         if let Some(at) = route.iter().rposition(|step| Some(step.to) == head) {
             route.drain(..=at);
         }
         drop(route);
-        self.shared.send(Message::Advance(delta))
+        self.shared.send(Message::Advance(Sealed::new(delta)))
     }
 
     /// Begins a round; its results come through the receiver, which is never more than full.
@@ -374,7 +398,7 @@ impl Fleet {
     /// What is held against shards, to be kept over the coordinator's end.
     #[must_use]
     pub fn strikes(&self) -> BTreeMap<ShardId, StrikeRecord> {
-        self.shared.strikes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.strikes.lock().clone()
     }
 
     /// Holds against shards what an earlier coordinator did.
@@ -382,7 +406,7 @@ impl Fleet {
     /// # Errors
     /// [`FleetError`] when the driver cannot be told.
     pub fn restore_strikes(&self, records: BTreeMap<ShardId, StrikeRecord>) -> Result<(), FleetError> {
-        self.shared.strikes.lock().unwrap_or_else(PoisonError::into_inner).extend(&records);
+        self.shared.strikes.lock().extend(&records);
         self.shared.send(Message::Strikes(records.into_iter().collect()))
     }
 

@@ -1,8 +1,8 @@
 //! The driver's hands: what is done for each of the scheduler's commands.
 
-use std::sync::{Arc, PoisonError};
 
 use alloy_primitives::B256;
+use common::sealed::Sealed;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxRange, WorkId};
 use common::work::{ExecuteBlock, WorkSpec};
 
@@ -74,7 +74,7 @@ impl Driver {
     /// All slots of a shard are stuck. A process is asked to leave, and started again by whoever keeps it;
     /// a shard within this process gets new threads.
     fn begin_anew(&mut self, shard: ShardId, incarnation: Incarnation) {
-        let local = self.shared.local.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned();
+        let local = self.shared.local.lock().get(&shard).cloned();
         match local {
             Some(node) => node.renew_slots(),
             None => {
@@ -89,7 +89,7 @@ impl Driver {
     }
 
     fn struck(&mut self, shard: ShardId, block: Option<u64>, record: StrikeRecord, reason: &str) {
-        self.shared.strikes.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, record);
+        self.shared.strikes.lock().insert(shard, record);
         let state = if record.quarantined { ", in quarantine" } else { "" };
         let text = format!("{reason}; {} strikes{state}", record.strikes);
         publish(&self.shared, EventKind::Alarm, Some(shard), block, text);
@@ -147,7 +147,7 @@ impl Driver {
         {
             let parts = singles(&spec);
             // What is to be verified is so in pieces too: the scheduler knows.
-            let item = |(id, spec): &(WorkId, Arc<WorkSpec>)| work_item(*id, spec, &round.gas, false);
+            let item = |(id, spec): &(WorkId, Sealed<WorkSpec>)| work_item(*id, spec, &round.gas, false);
             items = parts.iter().map(item).collect();
             round.work.extend(parts.iter().cloned());
             round.tell(RoundEvent::Recut { work, parts });
@@ -161,11 +161,10 @@ impl Driver {
         }
         let Some(link) = self.links.remove(&shard) else { return };
         self.replicas.lose(shard, incarnation);
-        self.shared.alive.write().unwrap_or_else(PoisonError::into_inner).remove(&shard);
+        self.shared.alive.write().remove(&shard);
         self.shared.remember_loss(shard, incarnation, &reason);
-        for round in self.rounds.values_mut() {
-            // The victim is dead: its drill is over.
-            round.drills.retain(|drill| !drill.fired || drill.plan.shard != shard);
+        if let Some(probe) = &self.shared.probe {
+            probe.lost(shard);
         }
         let kind = if link.draining { EventKind::ShardLeft } else { EventKind::ShardLost };
         publish(&self.shared, kind, Some(shard), None, reason);
@@ -187,11 +186,11 @@ impl Driver {
 
     fn dispatch(&mut self, assignment: AssignmentId) {
         let found = self.rounds.iter().find_map(|(id, round)| {
-            round.work.get(&assignment.work).map(|spec| (*id, Arc::clone(spec), Arc::clone(&round.payload)))
+            round.work.get(&assignment.work).map(|spec| (*id, spec.clone(), round.payload.clone()))
         });
         let Some((round, spec, payload)) = found else { return };
         tracing::debug!(%assignment, transactions = spec.indices.len(), "dispatched");
-        let command = ExecuteBlock { assignment, round, spec: spec.as_ref().clone() };
+        let command = ExecuteBlock { assignment, round, spec };
         let (shard, incarnation) = (assignment.shard, assignment.incarnation);
         self.command(shard, incarnation, LinkCommand::Execute(Box::new(command), payload));
     }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use alloy_primitives::B256;
+use common::sealed::Sealed;
 use common::block::BlockPayload;
 use common::id::{RoundId, ShardId, TxIndex, TxRange, WorkId};
 use common::message::SubmitResult;
@@ -19,31 +20,13 @@ pub struct RoundRequest {
     /// The height of its block, for events.
     pub height: u64,
     /// The bytes of its block.
-    pub payload: Arc<BlockPayload>,
+    pub payload: Sealed<BlockPayload>,
     /// Its work, in order of preference.
-    pub work: Vec<(WorkId, Arc<WorkSpec>)>,
+    pub work: Vec<(WorkId, Sealed<WorkSpec>)>,
     /// What of it is to be verified.
     pub verify: HashSet<WorkId>,
     /// The gas limit of each transaction of the block.
     pub gas: Arc<[u64]>,
-    /// Shards to kill while they hold some of it.
-    pub kills: Vec<KillDrill>,
-}
-
-/// A drill: a shard is killed at a moment when it holds work that it has accepted and not
-/// answered.
-#[derive(Clone)]
-pub struct KillDrill {
-    /// Who is to die.
-    pub shard: ShardId,
-    /// Kills it.
-    pub kill: Arc<dyn Fn() + Send + Sync>,
-}
-
-impl std::fmt::Debug for KillDrill {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KillDrill").field("shard", &self.shard).finish_non_exhaustive()
-    }
 }
 
 /// Why shards could not do a round.
@@ -81,7 +64,7 @@ pub enum RoundEvent {
         /// What was cut.
         work: WorkId,
         /// Into what.
-        parts: Vec<(WorkId, Arc<WorkSpec>)>,
+        parts: Vec<(WorkId, Sealed<WorkSpec>)>,
     },
     /// No second shard can verify the work: trusted code has to.
     Check {
@@ -118,22 +101,14 @@ pub struct Abandoned {
     pub suspect: bool,
 }
 
-/// A drill under way.
-#[derive(Debug)]
-pub(super) struct Drill {
-    pub(super) plan: KillDrill,
-    pub(super) fired: bool,
-}
-
 /// A round, as the driver holds it.
 #[derive(Debug)]
 pub(super) struct OpenRound {
     pub(super) height: u64,
-    pub(super) payload: Arc<BlockPayload>,
-    pub(super) work: HashMap<WorkId, Arc<WorkSpec>>,
+    pub(super) payload: Sealed<BlockPayload>,
+    pub(super) work: HashMap<WorkId, Sealed<WorkSpec>>,
     pub(super) gas: Arc<[u64]>,
     pub(super) events: Sender<RoundEvent>,
-    pub(super) drills: Vec<Drill>,
 }
 
 impl OpenRound {
@@ -161,7 +136,7 @@ pub(super) fn work_item(id: WorkId, spec: &WorkSpec, gas: &[u64], verify: bool) 
 }
 
 /// The work cut into single transactions; nothing if it cannot be.
-pub(super) fn singles(spec: &WorkSpec) -> Vec<(WorkId, Arc<WorkSpec>)> {
+pub(super) fn singles(spec: &WorkSpec) -> Vec<(WorkId, Sealed<WorkSpec>)> {
     let one = |(place, index): (usize, &TxIndex)| {
         let kind = match &spec.kind {
             WorkKind::Recover => WorkKind::Recover,
@@ -169,8 +144,8 @@ pub(super) fn singles(spec: &WorkSpec) -> Vec<(WorkId, Arc<WorkSpec>)> {
                 WorkKind::Execute { senders: vec![*senders.get(place)?], poison: *poison }
             }
         };
-        let part = WorkSpec { kind, indices: vec![*index], ..spec.clone() };
-        Some((part.id().ok()?, Arc::new(part)))
+        let part = Sealed::new(WorkSpec { kind, indices: vec![*index], ..spec.clone() });
+        Some((part.id().ok()?, part))
     };
     spec.indices.iter().enumerate().map(one).collect::<Option<_>>().unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! The snapshot service: whole states in chunks, at most two streams at once, each with a permit
 //! that it holds to its end. A reader that is slow is given up, one that leaves ends its stream.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::account::Delta;
@@ -121,7 +121,7 @@ async fn send_deltas(
     let reader = Arc::clone(ledger);
     let found = blocking.run(move || reader.deltas_from(held.state)).await?;
     let found = found.map_err(|error| PeerError::Unreachable(error.to_string()))?;
-    let route = shared.route.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let route = shared.route.lock().clone();
     let mut way = found.unwrap_or_default();
     let end = way.last().map_or(held.state, |last| last.to);
     let on = route.iter().position(|delta| delta.from == end);

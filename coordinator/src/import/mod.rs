@@ -1,7 +1,7 @@
-//! The importer: takes blocks one after another, checks them against their parents, has them
-//! executed, and commits those that become the chain. Branches and reorganisations included.
+//! The importer: it takes blocks one after another, checks them against their parents, has them
+//! executed, and commits those that become the chain, including branches and reorganisations.
 //!
-//! It executes nothing itself and knows no files.
+//! The importer executes nothing itself and knows no files.
 
 mod pipeline;
 
@@ -22,53 +22,54 @@ use schedule::StrikeRecord;
 
 pub use pipeline::{Durable, ImportCount, ImportEnd, ImportStop};
 
-/// Before a block is refused for what its execution came to: whether the state that it was executed on is
-/// the one that the parent's root covers. If not, the ledger is damaged and the block is not at fault.
+/// Looks for damage before a block is rejected because of its execution. If the state that the block reads
+/// differs from the one that the parent's root covers, the ledger is damaged and the block is not at fault.
 fn damage_behind(block: &Block, spec: &ChainSpec, parent: &Tip) -> Option<ExecuteError> {
     let view = AuditedView::of(parent)?;
     let fork = engine::spec_id(spec, &block.header);
     let senders = block.transactions.iter().map(|transaction| recover_sender(transaction, fork));
-    // A signature that is bad is so on every state.
+    // A bad signature is bad on every state.
     let senders: Vec<Address> = senders.collect::<Result<_, _>>().ok()?;
-    // How it ends is known already; what it reads counts.
+    // The result is already known; only the reads count here.
     let _ = execute_trusted(block, spec, &senders, &view, state_roots(parent));
     view.into_damage().map(ExecuteError::from)
 }
 
-/// Which of two branches is the chain.
+/// The rule that chooses between two branches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ForkChoice {
-    /// The one of more total difficulty, or of more blocks where that is equal, as it always is
-    /// after the Merge; the first one that was seen otherwise.
+    /// The branch with the greater total difficulty. If that is equal, as it always is after the Merge, the
+    /// branch with more blocks. If that is equal too, the one seen first.
     #[default]
     Heaviest,
-    /// The same before the Merge; after it whatever came last, as if a consensus layer had chosen it.
+    /// Like [`ForkChoice::Heaviest`] before the Merge. After it the latest block, as if a consensus layer
+    /// had chosen it.
     Latest,
 }
 
-/// What became of an imported block.
+/// The place of an imported block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// It follows the blocks before it, and is not durable yet.
+    /// It follows the previous blocks and is not durable yet.
     Executed,
-    /// It is the head, after the former one.
+    /// It is the new head, on top of the former one.
     Head,
-    /// It is the head, and so many blocks of another branch were taken back for it.
+    /// It is the new head, and this many blocks of another branch were taken back for it.
     Reorganised(u64),
-    /// It is valid, and on a branch that is not the chain.
+    /// It is a side block: valid, and on a branch other than the chain.
     Aside,
 }
 
 /// An imported block.
 #[derive(Debug)]
 pub struct Imported {
-    /// Where it is now.
+    /// The place of the block.
     pub place: Place,
-    /// The state after it.
+    /// The state after the block.
     pub tip: Arc<Tip>,
-    /// What it led to.
+    /// The results of its execution.
     pub finished: Finished,
-    /// How it went.
+    /// The measurements of its execution.
     pub stats: BlockStats,
 }
 
@@ -79,16 +80,16 @@ pub struct Importer {
     engine: Box<dyn BlockEngine>,
     ledger: Arc<Ledger>,
     choice: ForkChoice,
-    /// What is held against shards, as the ledger has it.
+    /// The shards' strikes as the ledger stores them.
     strikes: BTreeMap<ShardId, StrikeRecord>,
 }
 
 impl Importer {
-    /// An importer into `ledger`, whose head state the fleet's shards are told to hold, and which knows
-    /// what was held against them.
+    /// Creates an importer into `ledger`. The fleet's shards are told to hold its head state, and the fleet
+    /// gets the strikes that the ledger stores.
     ///
     /// # Errors
-    /// [`ExecuteError`] when the fleet cannot be told, or the ledger not be read.
+    /// [`ExecuteError`] if the fleet has ended, or if the ledger cannot be read.
     pub fn new(
         fleet: Fleet,
         engine: impl BlockEngine + 'static,
@@ -101,32 +102,32 @@ impl Importer {
         Ok(Self { fleet, engine: Box::new(engine), ledger, choice, strikes })
     }
 
-    /// The ledger.
+    /// The ledger that receives the blocks.
     #[must_use]
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
-    /// The fleet.
+    /// The fleet that executes the blocks.
     #[must_use]
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
     }
 
-    /// Goes on with another ledger: shards are told to hold its head state.
+    /// Switches to another ledger. The shards are told to hold its head state.
     ///
     /// # Errors
-    /// [`FleetError`] when the fleet cannot be told.
+    /// [`FleetError`] if the fleet has ended.
     pub fn change_world(&mut self, ledger: Arc<Ledger>) -> Result<(), FleetError> {
         self.fleet.set_world(Arc::clone(&ledger))?;
         self.ledger = ledger;
         Ok(())
     }
 
-    /// Keeps what is held against shards in the ledger, where it has changed.
+    /// Stores the shards' strikes in the ledger if they have changed.
     ///
     /// # Errors
-    /// [`LedgerError`] when it cannot be written.
+    /// [`LedgerError`] if it cannot be written.
     pub fn keep_strikes(&mut self) -> Result<(), LedgerError> {
         let strikes = self.fleet.strikes();
         if strikes != self.strikes {
@@ -136,11 +137,11 @@ impl Importer {
         Ok(())
     }
 
-    /// Imports a block. `None` when it is known already. When this returns, a block that became
-    /// the chain's is durable.
+    /// Imports a block; returns `None` if it is already known. If the block becomes part of the chain, it
+    /// is durable when this returns.
     ///
     /// # Errors
-    /// [`ExecuteError`]; neither the ledger nor the chain has moved.
+    /// [`ExecuteError`]; then neither the ledger nor the chain has moved.
     pub fn import(&mut self, block: &Block) -> Result<Option<Imported>, ExecuteError> {
         if self.ledger.origin().block_hash == block.hash || self.ledger.knows(block.height(), block.hash)? {
             return Ok(None);
@@ -169,8 +170,8 @@ impl Importer {
         }
     }
 
-    /// Executes a block on the state that the fleet holds, which may not be committed yet, and leads
-    /// the fleet on. Nothing is committed.
+    /// Executes a block on the state that the fleet holds, which may not be committed yet, and moves the
+    /// fleet on. Commits nothing.
     fn execute_next(&mut self, block: &Block, parent: &Tip) -> Result<Imported, ExecuteError> {
         let verified = self.execute(block, parent)?;
         let Verified { tip, finished, stats, .. } = verified;
@@ -178,8 +179,8 @@ impl Importer {
         Ok(Imported { place: Place::Executed, tip, finished, stats })
     }
 
-    /// The state that the block is executed on. A parent that is not known is no fault of the block's; one
-    /// whose number does not fit is.
+    /// The state on which the block is executed. An unknown parent is not the block's fault; a parent whose
+    /// number does not fit is.
     fn parent(&self, block: &Block, head: &Arc<Tip>) -> Result<Arc<Tip>, ExecuteError> {
         let hash = block.header.parent_hash;
         let unknown = || LedgerError::UnknownParent {
@@ -201,12 +202,12 @@ impl Importer {
         Ok(parent)
     }
 
-    /// Moves the fleet.
+    /// Moves the fleet along these deltas.
     fn lead(&self, way: impl Iterator<Item = Arc<common::account::Delta>>) -> Result<(), ExecuteError> {
         way.into_iter().try_for_each(|delta| self.fleet.advance(delta)).map_err(ExecuteError::from)
     }
 
-    /// Makes a verified block the head, or keeps it aside.
+    /// Makes a verified block the head, or stores it as a side block.
     fn adopt(&self, head: &Arc<Tip>, parent: &Tip, verified: Verified) -> Result<Imported, ExecuteError> {
         let Verified { tip, finished, stats, .. } = verified;
         let forward = parent.summary() == head.summary();
@@ -240,7 +241,7 @@ impl Importer {
     }
 }
 
-/// Whether an error says that the ledger cannot go on.
+/// Whether an error means that the ledger cannot continue.
 #[must_use]
 pub fn is_fatal(error: &ExecuteError) -> bool {
     match error {

@@ -1,68 +1,69 @@
-//! Importing a whole chain: the next block executes while the one before it is made durable.
+//! Imports a whole chain: the next block executes while the previous ones are made durable.
 //!
-//! Executed blocks wait for the committer in a bounded queue. It takes all that wait and commits
-//! them as one transaction, so a slow disk makes groups larger, not blocks slower. A block is
-//! reported when it is durable, never before.
+//! Executed blocks wait for the committer in a bounded queue. The committer takes all waiting blocks
+//! and commits them in one transaction. So a slow disk makes groups larger, not blocks slower. A block
+//! is reported only when it is durable.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::block::Block;
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{Imported, Importer, Place};
 use crate::execute::ExecuteError;
 use ledger::{Ledger, LedgerError, Tip};
 
-/// Executed blocks that wait to be made durable, at most.
+/// The maximum number of executed blocks that wait for the committer.
 const QUEUE: usize = 16;
 
-/// How long a thread waits before it looks again whether it must stop.
+/// How often a waiting thread checks whether it must stop.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How a block went that is durable now.
+/// A block that is durable now.
 pub type Durable = Imported;
 
-/// What became of an import.
+/// The counts of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImportCount {
-    /// Blocks that are durable now and were not before.
+    /// The number of blocks that are durable now and were not before.
     pub imported: u64,
-    /// Blocks that were known already.
+    /// The number of blocks that were already known.
     pub known: u64,
 }
 
-/// How an import ended.
+/// The end of an import.
 #[derive(Debug)]
 pub struct ImportEnd<E> {
-    /// What became of it until then.
+    /// The counts up to the end.
     pub count: ImportCount,
-    /// Why it ended before the source of blocks did, if not because it was told to.
+    /// The reason for ending before the source did; `None` if the import was asked to stop.
     pub stop: Option<ImportStop<E>>,
 }
 
-/// Why an import stops. What was reported before is durable all the same.
+/// Why an import stops early. Blocks reported before that stay durable.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportStop<E> {
-    /// The source of blocks fails.
+    /// The source of blocks failed.
     #[error(transparent)]
     Source(E),
-    /// A block cannot be imported.
+    /// A block could not be imported.
     #[error("block {number} ({hash}): {error}")]
     Block {
-        /// Its number.
+        /// The block's number.
         number: u64,
-        /// Its hash.
+        /// The block's hash.
         hash: alloy_primitives::B256,
-        /// Why not.
+        /// The error.
         error: ExecuteError,
     },
-    /// Blocks cannot be made durable.
+    /// Blocks could not be made durable.
     #[error(transparent)]
     Commit(LedgerError),
 }
 
-/// How far the committer is: a count, which cannot overflow as a queue of messages could.
+/// The committer's progress. It is a count, because a queue of messages could overflow.
 #[derive(Debug, Default)]
 struct Progress {
     state: Mutex<Reported>,
@@ -71,15 +72,15 @@ struct Progress {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Reported {
-    /// Blocks that are durable and were reported.
+    /// The number of blocks that are durable and were reported.
     blocks: u64,
-    /// Whether the committer has ended: nothing more will be reported.
+    /// Whether the committer has ended, so that it will report nothing more.
     ended: bool,
 }
 
 impl Progress {
     fn state(&self) -> MutexGuard<'_, Reported> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn add_one(&self) {
@@ -92,8 +93,8 @@ impl Progress {
         self.changed.notify_all();
     }
 
-    /// Waits until so many blocks were reported. False if they will not be, because the committer has
-    /// ended, or `stop` says so.
+    /// Waits until this many blocks were reported. Returns false if the committer ends or `stop` returns
+    /// true before that.
     fn reach(&self, blocks: u64, stop: &dyn Fn() -> bool) -> bool {
         let mut state = self.state();
         loop {
@@ -103,13 +104,12 @@ impl Progress {
             if state.ended || stop() {
                 return false;
             }
-            let waited = self.changed.wait_timeout(state, LOOK);
-            state = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state);
+            self.changed.wait_for(&mut state, LOOK);
         }
     }
 }
 
-/// Says that the committer has ended, however it ends.
+/// Records that the committer has ended, even after a panic.
 struct EndOf<'p>(&'p Progress);
 
 impl Drop for EndOf<'_> {
@@ -123,23 +123,23 @@ struct Pipeline<'a> {
     importer: &'a mut Importer,
     executed: Sender<Imported>,
     progress: &'a Progress,
-    /// Blocks that were given to the committer.
+    /// The number of blocks passed to the committer.
     given: u64,
     tip: Arc<Tip>,
 }
 
-/// What became of a block on the executing side.
+/// The result of a block on the executing side.
 enum Next {
     Known,
     Executed(Box<Imported>),
-    /// The import ends: the committer has ended and says why, or it was asked to stop.
+    /// The import ends: the committer has ended and reports why, or the import was asked to stop.
     Ends,
 }
 
 impl Importer {
-    /// Imports blocks until the source ends, `stop` says so, or something fails; `report` is told
-    /// of each block when it is durable. Whatever ends it: what was executed before is durable, as
-    /// far as the disk takes it.
+    /// Imports blocks until the source ends, `stop` returns true, or an error occurs. Calls `report` for
+    /// each block once it is durable. However the import ends, all blocks executed before are made durable
+    /// if the disk allows it.
     pub fn import_all<E: Send>(
         &mut self,
         blocks: impl Iterator<Item = Result<Block, E>>,
@@ -171,7 +171,7 @@ impl Importer {
             };
             (ended, committed)
         });
-        // Whatever else stopped it: without the committer nothing went on.
+        // The committer's error takes precedence, because it stops all progress.
         let stop = committed.map_err(ImportStop::Commit).and(ended).err();
         ImportEnd { count, stop }
     }
@@ -205,7 +205,8 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    /// Gives a block to the committer. False if that has ended, and says why.
+    /// Passes a block to the committer. Returns false if the committer has ended; the committer then
+    /// reports why.
     fn give(&mut self, imported: Imported) -> bool {
         let mut imported = imported;
         loop {
@@ -214,7 +215,7 @@ impl Pipeline<'_> {
                     self.given += 1;
                     return true;
                 }
-                // The disk is slow. What was executed is given in any case: it is to be durable.
+                // The disk is slow. An executed block must become durable, so it is passed on in any case.
                 Err(SendTimeoutError::Timeout(back)) => imported = back,
                 Err(SendTimeoutError::Disconnected(_)) => return false,
             }
@@ -222,7 +223,7 @@ impl Pipeline<'_> {
     }
 
     fn next(&mut self, block: &Block, stop: &dyn Fn() -> bool) -> Result<Next, ExecuteError> {
-        // The head's own tip has no layers to look through.
+        // The head's own tip has no layers above the database.
         let head = self.importer.ledger.head();
         if head.summary() == self.tip.summary() {
             self.tip = head;
@@ -232,7 +233,8 @@ impl Pipeline<'_> {
             self.tip = Arc::clone(&imported.tip);
             return Ok(Next::Executed(Box::new(imported)));
         }
-        // Known already, or another branch: judged against the head, so all must be committed.
+        // The block is known or on another branch. It is compared with the head, so all blocks must be
+        // committed first.
         if !self.progress.reach(self.given, stop) {
             return Ok(Next::Ends);
         }
@@ -242,7 +244,7 @@ impl Pipeline<'_> {
     }
 }
 
-/// Commits what has been executed, all that waits at once.
+/// Commits executed blocks, all waiting ones at once.
 fn commit_all(
     ledger: &Ledger,
     queue: &Receiver<Imported>,
@@ -258,7 +260,7 @@ fn commit_all(
         };
         let mut group = vec![first];
         group.extend(queue.try_iter().take(QUEUE - 1));
-        // What `import` has committed or kept aside itself is here to be reported only.
+        // Blocks that `import` has committed or stored as side blocks itself only need a report.
         let newest = group.iter().rev().find(|imported| imported.place == Place::Executed);
         if let Some(newest) = newest {
             ledger.commit(&newest.tip)?;
@@ -284,7 +286,7 @@ mod tests {
     #[test]
     fn no_report_is_lost_however_late_the_executing_side_looks() {
         let progress = Progress::default();
-        // Nothing is taken while the committer reports: a queue of messages would be full.
+        // Nothing is read while the committer reports: a queue of messages would be full.
         (0..MANY).for_each(|_| progress.add_one());
         assert!(progress.reach(MANY, &|| false));
     }

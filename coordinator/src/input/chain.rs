@@ -1,7 +1,7 @@
-//! A chain of blocks, as `geth export` writes it: the RLP of one block after another.
+//! Reads a chain of blocks in the form that `geth export` writes: the RLP of one block after another.
 //!
-//! The file is streamed: at any time only one block is in memory, and no more is taken than a
-//! block may have, whatever lengths the file announces.
+//! The file is streamed. Only one block is in memory at any time, and it is never larger than the limit
+//! for a block, whatever lengths the file announces.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -14,15 +14,15 @@ use common::block::{Block, MAX_BLOCK_BYTES, Ommers, Transaction};
 use super::source::Source;
 use super::{InputError, Place};
 
-/// Reads blocks from a file, plain or packed with gzip, in the order they are in.
+/// Reads blocks from a file, plain or packed with gzip, in the order of the file.
 ///
-/// After an error nothing more comes: where the next block begins is then unknown.
+/// After an error it returns no further block, because the start of the next one is unknown.
 #[derive(Debug)]
 pub struct ChainReader {
     source: Source<'static>,
-    /// Where the next block begins, in the unpacked content.
+    /// The start of the next block, in bytes of the unpacked content.
     offset: u64,
-    /// How many blocks have begun.
+    /// The number of blocks that have begun.
     ordinal: u64,
     ended: bool,
 }
@@ -31,25 +31,25 @@ impl ChainReader {
     /// Opens a chain file.
     ///
     /// # Errors
-    /// [`InputError::Io`] if it cannot be opened.
+    /// [`InputError::Io`] if the file cannot be opened.
     pub fn open(path: &Path) -> Result<Self, InputError> {
         Ok(Self { source: Source::open(path)?, offset: 0, ordinal: 0, ended: false })
     }
 
-    /// How many bytes of the file have been taken, as they lie there (packed or not): a little
-    /// ahead of the blocks.
+    /// The number of bytes of the file that have been read, packed or not. It is a little ahead of the
+    /// blocks.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.source.taken()
     }
 
-    /// The size of the file, against which [`Self::bytes_read`] is progress; a pipe has none.
+    /// The size of the file in bytes, to relate [`Self::bytes_read`] to; `None` for a pipe.
     #[must_use]
     pub fn total_bytes(&self) -> Option<u64> {
         self.source.length()
     }
 
-    /// The next block, or nothing at the end of the file. A file without any block is an error.
+    /// The next block; `None` at the end of the file. A file without any block is an error.
     fn read_block(&mut self) -> Result<Option<Block>, InputError> {
         let mut bytes = Vec::new();
         if self.source.append(1, &mut bytes)? == 0 {
@@ -75,8 +75,8 @@ impl ChainReader {
         Ok(Some(block))
     }
 
-    /// How many bytes follow the header of an RLP list, whose first byte is in `bytes`. Reads the
-    /// rest of that header.
+    /// Reads the rest of an RLP list's header, whose first byte is in `bytes`. Returns the number of bytes
+    /// that follow the header.
     fn payload_length(&mut self, bytes: &mut Vec<u8>) -> Result<usize, InputError> {
         match bytes.first().copied().unwrap_or_default() {
             first @ 0xc0..=0xf7 => Ok(usize::from(first - 0xc0)),
@@ -92,7 +92,7 @@ impl ChainReader {
         }
     }
 
-    /// Reads exactly `count` bytes more.
+    /// Reads exactly `count` more bytes.
     fn fill(&mut self, count: usize, bytes: &mut Vec<u8>) -> Result<(), InputError> {
         let read = self.source.append(count, bytes)?;
         if read == count {
@@ -131,8 +131,8 @@ impl std::iter::FusedIterator for ChainReader {}
 /// Appends a block to a chain file.
 ///
 /// # Errors
-/// What `out` says; and [`io::ErrorKind::InvalidInput`] for a block of which only the hashes of
-/// its ommers are known, as it could not be read again.
+/// The error of `out`, or [`io::ErrorKind::InvalidInput`] for a block of which only the ommers' hashes
+/// are known, because such a block could not be read again.
 pub fn write_block(out: &mut impl Write, block: &Block) -> io::Result<()> {
     if matches!(&block.ommers, Ommers::Hashes(hashes) if !hashes.is_empty()) {
         let message = format!("block {}: the headers of its ommers are not known", block.header.number);
@@ -143,8 +143,7 @@ pub fn write_block(out: &mut impl Write, block: &Block) -> io::Result<()> {
     out.write_all(&bytes)
 }
 
-/// Decodes a block piece by piece, to say which piece is wrong. Nothing, if every piece is right
-/// by itself.
+/// Decodes a block part by part to find the wrong part; `None` if every part is right by itself.
 fn diagnose(mut bytes: &[u8]) -> Option<(Place, String)> {
     let mut place = Place::default();
     let mut content = match list(&mut bytes) {
@@ -178,7 +177,7 @@ fn diagnose(mut bytes: &[u8]) -> Option<(Place, String)> {
     (!content.is_empty()).then(|| (place, format!("{} bytes follow the block's content", content.len())))
 }
 
-/// The content of the list that `bytes` begin with.
+/// The content of the list at the start of `bytes`.
 fn list<'a>(bytes: &mut &'a [u8]) -> alloy_rlp::Result<&'a [u8]> {
     alloy_rlp::Header::decode_bytes(bytes, true)
 }
@@ -340,7 +339,7 @@ mod tests {
     }
 
     proptest! {
-        /// Law: whatever bytes a file has, reading ends, with blocks or one error, without panic.
+        /// Law: whatever bytes a file has, reading ends with blocks or one error, without a panic.
         #[test]
         fn no_damage_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
             let mut bytes = chain(1..=2);

@@ -1,7 +1,6 @@
-//! The beginning of a chain: chain specification, header and state of block 0, from a geth
-//! `genesis.json`.
+//! The start of a chain: chain specification, header and state of block 0, from a geth `genesis.json`.
 //!
-//! The header is composed exactly as geth composes it, since its hash is the chain's identity.
+//! The header is built exactly as geth builds it, because its hash identifies the chain.
 
 use common::id::Height;
 use std::path::Path;
@@ -25,46 +24,47 @@ use ledger::Origin;
 /// The gas limit of a genesis that states zero.
 const DEFAULT_GAS_LIMIT: u64 = 4_712_388;
 
-/// The base fee of a genesis that is past London and states none (EIP-1559).
+/// The base fee in wei of a genesis that has London active and states none (EIP-1559).
 const DEFAULT_BASE_FEE: u64 = 1_000_000_000;
 
-/// Block 0 of a chain, and the rules of what follows.
+/// Block 0 of a chain, and the chain's specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Genesis {
-    /// The chain's rules.
+    /// The chain's specification.
     pub spec: ChainSpec,
     /// The header of block 0.
     pub header: Header,
-    /// Its hash.
+    /// The hash of that header.
     pub hash: B256,
-    /// The state after block 0, in order of address.
+    /// The state after block 0, in ascending order of address.
     pub accounts: Vec<AccountRecord>,
-    /// The code of these accounts, in order of hash.
+    /// The code of these accounts, in ascending order of hash.
     pub code: Vec<(B256, Bytes)>,
 }
 
-/// Why a genesis cannot be the beginning of a chain.
+/// Why a genesis is rejected.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum GenesisError {
-    /// Its rules are not supported.
+    /// The chain's specification is not supported.
     #[error(transparent)]
     Spec(#[from] ChainSpecError),
-    /// It is not block 0.
+    /// The stated number is not 0.
     #[error("number is {number}, but a chain begins with block 0; set it to 0 or remove it")]
     Number {
-        /// What it says.
+        /// The stated number.
         number: u64,
     },
-    /// No header can hold the base fee.
+    /// The base fee does not fit into a header.
     #[error("baseFeePerGas is {base_fee}, more than a header can hold; lower it")]
     BaseFee {
-        /// What it says.
+        /// The stated base fee in wei.
         base_fee: u128,
     },
 }
 
-/// The fields that geth insists on, whose absence the library would take for a zero, or the chain
-/// id of mainnet; and those of the header that the library leaves out.
+/// Fields that the library treats too leniently. geth insists on some of them, whose absence the
+/// library would take as zero or as mainnet's chain id. Others belong to the header, and the library
+/// leaves them out.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Required {
@@ -75,7 +75,7 @@ struct Required {
     _difficulty: IgnoredAny,
     #[serde(rename = "alloc")]
     _alloc: IgnoredAny,
-    /// Which the library does not know at all.
+    /// A field that the library does not know at all.
     gas_used: Option<U64>,
 }
 
@@ -88,7 +88,7 @@ struct RequiredConfig {
 /// Reads a geth `genesis.json`, plain or packed with gzip.
 ///
 /// # Errors
-/// [`InputError`] naming the file and, where it applies, the field.
+/// [`InputError`] that names the file and, if possible, the field.
 pub fn read_genesis(path: &Path) -> Result<Genesis, InputError> {
     let content = Source::open(path)?.read_all(MAX_INPUT_BYTES)?;
     let Required { config: RequiredConfig { _chain_id }, gas_used, .. } = from_bytes(path, &content)?;
@@ -97,13 +97,13 @@ pub fn read_genesis(path: &Path) -> Result<Genesis, InputError> {
     compose(&genesis, gas_used).map_err(|source| InputError::Genesis { file: path.into(), source })
 }
 
-/// Composes block 0 and its state.
+/// Builds block 0 and its state.
 ///
-/// The difficulty is taken as it is: that it may be left out, for geth to choose, is possible only
-/// inside geth, never in a file.
+/// The difficulty is used as stated. Only inside geth can it be absent, for geth to choose one; in a
+/// file it cannot.
 ///
 /// # Errors
-/// [`GenesisError`] if this cannot be the beginning of a chain.
+/// [`GenesisError`] if no chain can start with this genesis.
 pub fn genesis_from_parts(genesis: &alloy_genesis::Genesis) -> Result<Genesis, GenesisError> {
     compose(genesis, 0)
 }
@@ -137,7 +137,7 @@ fn state_root(accounts: &[AccountRecord]) -> B256 {
     }))
 }
 
-/// What geth's `Genesis.ToBlock` makes of it.
+/// Builds the header that geth's `Genesis.ToBlock` builds.
 fn header(genesis: &alloy_genesis::Genesis, state_root: B256) -> Result<Header, GenesisError> {
     let base_fee = match genesis.base_fee_per_gas {
         Some(base_fee) => Some(u64::try_from(base_fee).map_err(|_| GenesisError::BaseFee { base_fee })?),
@@ -157,7 +157,7 @@ fn header(genesis: &alloy_genesis::Genesis, state_root: B256) -> Result<Header, 
         ..Header::default()
     };
     let config = &genesis.config;
-    // Later forks count only together with London, as in geth.
+    // As in geth, later forks count only if London is active too.
     if !config.is_london_active_at_block(0) {
         return Ok(header);
     }
@@ -177,7 +177,7 @@ fn header(genesis: &alloy_genesis::Genesis, state_root: B256) -> Result<Header, 
     Ok(header)
 }
 
-/// A whole chain begins with its genesis.
+/// The origin of a ledger that holds the whole chain.
 impl From<Genesis> for Origin {
     fn from(genesis: Genesis) -> Self {
         let Genesis { spec, header, hash, accounts, code } = genesis;
@@ -224,7 +224,7 @@ mod tests {
         })
     }
 
-    /// All forks up to Prague from block 0 on.
+    /// A genesis with all forks up to Prague active from block 0.
     fn modern() -> Value {
         json!({
             "config": {

@@ -1,5 +1,5 @@
-//! JSON with errors that name the field, and the few JSON types that Ethereum's files need beside
-//! those of the libraries.
+//! JSON with errors that name the field, and the few JSON types of Ethereum's files that the libraries
+//! lack.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,17 +13,17 @@ use serde_json::error::Category;
 
 use super::{InputError, Place};
 
-/// What to do about a field that is wrong by itself.
+/// The remedy for a field that is wrong by itself.
 pub(super) const CORRECT_IT: &str = "correct the file or fetch it again";
 
-/// What is wrong with which field.
+/// An error in a field.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
-    /// The field's path; empty if it is about everything.
+    /// The field's path; empty if the error concerns the whole value.
     pub(super) field: String,
-    /// What is wrong.
+    /// The error.
     pub(super) reason: String,
-    /// What to do.
+    /// The remedy.
     pub(super) remedy: &'static str,
 }
 
@@ -37,7 +37,7 @@ impl Fault {
         InputError::Field { file: file.into(), place, field, reason, remedy }
     }
 
-    /// The library reports a missing field at the path of what misses it.
+    /// The library reports a missing field at the path of its parent.
     fn from_error(path: &serde_path_to_error::Path, reason: &str) -> Self {
         let mut field = if path.iter().len() == 0 { String::new() } else { path.to_string() };
         let missing = reason.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
@@ -52,7 +52,7 @@ impl Fault {
     }
 }
 
-/// Without the byte order mark that some editors leave.
+/// The bytes without the byte order mark that some editors write.
 pub(super) fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
@@ -80,7 +80,7 @@ pub(super) fn from_value<'de, T: Deserialize<'de>>(value: &'de Value) -> Result<
     })
 }
 
-/// The entries of an object, in order of their keys; no key may be there twice.
+/// The entries of an object, in ascending order of their keys. No key may occur twice.
 #[derive(Debug)]
 pub(super) struct Entries<K, V>(pub(super) Vec<(K, V)>);
 
@@ -127,8 +127,8 @@ where
     }
 }
 
-/// A storage slot or value: a quantity (`0x2a`) or 32 bytes, with or without leading zeros. Without
-/// `0x` it is accepted only at full length, because a short one might be meant as decimal.
+/// A storage slot or value: a quantity (`0x2a`), or 32 bytes with or without leading zeros. Without
+/// `0x` only the full length is accepted, because a shorter text might be decimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Word(pub(super) U256);
 
@@ -156,7 +156,7 @@ impl<'de> Deserialize<'de> for Word {
     }
 }
 
-/// A block number as an object's key: `0x10` or `16`.
+/// A block number as the key of an object: `0x10` or `16`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Number(pub(super) u64);
 
@@ -175,7 +175,7 @@ impl<'de> Deserialize<'de> for Number {
                     Some(digits) => (digits, 16),
                     None => (text, 10),
                 };
-                // The parser of the standard library would take a sign.
+                // The parser of the standard library would accept a sign.
                 let signed = digits.starts_with(['+', '-']);
                 if signed { None } else { u64::from_str_radix(digits, radix).ok().map(Number) }
             },

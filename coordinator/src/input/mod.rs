@@ -1,10 +1,11 @@
-//! What comes in as files: one block with its pre-state (JSON), a chain of blocks (RLP, as
-//! `geth export` writes it), a genesis (JSON). Each may be plain or packed with gzip.
+//! The input files: one block with its pre-state (JSON), a chain of blocks (RLP, as `geth export`
+//! writes it), a genesis (JSON). Each may be plain or packed with gzip.
 //!
-//! This module decodes and checks what a file claims about itself (hashes against fields, sizes
+//! This module decodes files and checks their claims about themselves (hashes against fields, sizes
 //! against limits). It deliberately does not execute, recover senders, or check a block's content
-//! against its header: that is for whoever takes the block on, wherever it came from. Files are
-//! not trusted: nothing is allocated on their word, and no content makes this module panic.
+//! against its header: the code that executes the block does that, wherever the block comes from. Files
+//! are not trusted: the module allocates no memory on the word of a file, and no content makes it
+//! panic.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,14 +29,14 @@ pub use prestate::{PrestateCase, parse_prestate, read_prestate};
 
 use source::Source;
 
-/// The largest JSON file that is read, in bytes after unpacking. Chain files have no such limit:
-/// they are read block by block.
+/// The largest JSON file that is read, in bytes after unpacking. Chain files have no such limit,
+/// because they are read block by block.
 pub const MAX_INPUT_BYTES: u64 = 512 << 20;
 
-/// How much white space may precede the content that tells a file's kind.
+/// The maximum number of white space bytes before the content that identifies a file's kind.
 const MAX_LEADING_SPACE: usize = 1 << 16;
 
-/// What a file holds, told by its content.
+/// The kind of a file, detected from its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InputKind {
     /// One block with its pre-state, as JSON.
@@ -44,7 +45,7 @@ pub enum InputKind {
     Chain,
 }
 
-/// Which block and transaction of a file an error is about, as far as known.
+/// The block and the transaction of a file to which an error refers, as far as they are known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Place {
     /// The block's number.
@@ -54,7 +55,7 @@ pub struct Place {
 }
 
 impl fmt::Display for Place {
-    /// Empty, or `block 5, transaction 3: `.
+    /// Writes nothing, or for example `block 5, transaction 3: `.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.block, self.transaction) {
             (Some(block), Some(index)) => write!(f, "block {block}, transaction {index}: "),
@@ -73,10 +74,10 @@ pub enum InputError {
     Io {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The file is packed, and damaged or cut short.
+    /// The file is packed, and it is damaged or cut short.
     #[error(
         "{}: the gzip stream is damaged or cut short after {unpacked} unpacked bytes ({source}); \
          fetch the file again",
@@ -85,12 +86,12 @@ pub enum InputError {
     Gzip {
         /// The file.
         file: PathBuf,
-        /// How many bytes could be unpacked.
+        /// The number of bytes that could be unpacked.
         unpacked: u64,
-        /// What the decoder said.
+        /// The decoder's error.
         source: io::Error,
     },
-    /// The file holds more than is read into memory.
+    /// The file is larger than the limit for reading it into memory.
     #[error(
         "{}: holds more than {limit} bytes after unpacking, the most that is read; \
          split it, or give a chain file, which is read block by block",
@@ -108,7 +109,7 @@ pub enum InputError {
         /// The file.
         file: PathBuf,
     },
-    /// The content is of no known kind.
+    /// The file is of no known kind.
     #[error(
         "{}: {found}; expected a JSON object with block and prestate, or blocks as `geth export` writes them, \
          plain or packed with gzip",
@@ -117,7 +118,7 @@ pub enum InputError {
     UnknownKind {
         /// The file.
         file: PathBuf,
-        /// What is there instead.
+        /// A description of the content.
         found: String,
     },
     /// The content is not JSON.
@@ -125,21 +126,21 @@ pub enum InputError {
     Json {
         /// The file.
         file: PathBuf,
-        /// What is wrong, and where.
+        /// The parser's error and its position.
         source: serde_json::Error,
     },
-    /// One field is missing, wrong, or disagrees with others.
+    /// A field is missing or wrong, or contradicts other fields.
     #[error("{}: {place}{}{reason}; {remedy}", file.display(), Field(field))]
     Field {
         /// The file.
         file: PathBuf,
-        /// Which block and transaction.
+        /// The block and the transaction.
         place: Place,
-        /// Which field, as a path; empty if the error is about all of it.
+        /// The field's path; empty if the error concerns the whole content.
         field: String,
-        /// What is wrong with it.
+        /// The error.
         reason: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// A block in a chain file cannot be decoded.
@@ -151,13 +152,13 @@ pub enum InputError {
     Block {
         /// The file.
         file: PathBuf,
-        /// Where the block begins, in bytes of the unpacked content.
+        /// The start of the block, in bytes of the unpacked content.
         offset: u64,
-        /// The how-manieth block of the file it is, from 1.
+        /// The block's position in the file, counted from 1.
         ordinal: u64,
-        /// Which block and transaction.
+        /// The block and the transaction.
         place: Place,
-        /// What is wrong with it.
+        /// The error.
         reason: String,
     },
     /// A chain file ends inside a block.
@@ -169,26 +170,26 @@ pub enum InputError {
     Truncated {
         /// The file.
         file: PathBuf,
-        /// Where the block begins, in bytes of the unpacked content.
+        /// The start of the block, in bytes of the unpacked content.
         offset: u64,
-        /// The how-manieth block of the file it is, from 1.
+        /// The block's position in the file, counted from 1.
         ordinal: u64,
-        /// Where the content ends.
+        /// The end of the content, in bytes of the unpacked content.
         end: u64,
-        /// How many bytes are missing, at least.
+        /// The least number of missing bytes.
         missing: u64,
     },
-    /// A genesis that is well-formed, but cannot be the beginning of a chain here.
+    /// The genesis is well-formed, but no chain can start with it here.
     #[error("{}: {source}", file.display())]
     Genesis {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         source: GenesisError,
     },
 }
 
-/// A field's path as error messages name it.
+/// A field's path in the form of error messages.
 struct Field<'a>(&'a str);
 
 impl fmt::Display for Field<'_> {
@@ -197,10 +198,10 @@ impl fmt::Display for Field<'_> {
     }
 }
 
-/// Tells what a file holds from its first bytes after unpacking.
+/// Detects a file's kind from its first bytes after unpacking.
 ///
 /// # Errors
-/// [`InputError::UnknownKind`] if it is neither, and whatever keeps it from being read.
+/// [`InputError::UnknownKind`] if it is neither kind, or the error that kept it from being read.
 pub fn detect(path: &Path) -> Result<InputKind, InputError> {
     let mut source = Source::open(path)?;
     let mut start = Vec::new();
@@ -216,7 +217,7 @@ pub fn detect(path: &Path) -> Result<InputKind, InputError> {
     Err(InputError::UnknownKind { file: path.into(), found })
 }
 
-/// Accounts and their code in canonical order, whatever order they come in.
+/// Collects accounts and their code in canonical order, whatever order they arrive in.
 #[derive(Default)]
 pub struct StateBuilder {
     accounts: Vec<AccountRecord>,
@@ -224,7 +225,7 @@ pub struct StateBuilder {
 }
 
 impl StateBuilder {
-    /// Adds an account, without its zero slots.
+    /// Adds an account and drops its zero slots.
     pub fn add(
         &mut self,
         address: Address,
@@ -253,7 +254,7 @@ impl StateBuilder {
         });
     }
 
-    /// The accounts in order of address, and their code.
+    /// The accounts in ascending order of address, and their code.
     #[must_use]
     pub fn finish(mut self) -> (Vec<AccountRecord>, Vec<(B256, Bytes)>) {
         self.accounts.sort_unstable_by_key(|record| record.address);
@@ -275,7 +276,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// A file of these bytes, gone when the directory is dropped.
+    /// A file with these bytes, deleted when the directory is dropped.
     pub(super) fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("input");

@@ -1,9 +1,9 @@
 //! One block with the state that it reads, as JSON: `{block, prestate, blockHashes}`.
 //!
-//! `block` is what `eth_getBlockByNumber(number, true)` answers, `prestate` has the shape of a
-//! `prestateTracer` result, `blockHashes` holds the ancestors that BLOCKHASH reads. The hashes of
-//! the block and of its transactions are recomputed; whether the block's content fits its header
-//! is not checked here.
+//! `block` is the answer of `eth_getBlockByNumber(number, true)`, `prestate` has the form of a
+//! `prestateTracer` result, and `blockHashes` holds the ancestors that BLOCKHASH reads. The hashes of
+//! the block and of its transactions are recomputed. This module does not check whether the block's
+//! content matches its header.
 
 use std::path::Path;
 
@@ -21,20 +21,21 @@ use super::source::Source;
 use super::transaction::transaction;
 use super::{InputError, MAX_INPUT_BYTES, Place, StateBuilder};
 
-/// A block and everything that executing it reads.
+/// A block and all state that its execution reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrestateCase {
     /// The block.
     pub block: Block,
-    /// The accounts and slots that it reads, as they stood before it, in order of address.
+    /// The accounts and slots that it reads, with their values before the block, in ascending order of
+    /// address.
     pub accounts: Vec<AccountRecord>,
-    /// The code of these accounts, in order of hash.
+    /// The code of these accounts, in ascending order of hash.
     pub code: Vec<(B256, Bytes)>,
-    /// Hashes of ancestors by number, in order.
+    /// Hashes of ancestors by number, ascending.
     pub ancestors: Vec<(u64, B256)>,
 }
 
-/// The file. What else it may hold is ignored.
+/// The content of the file. Other fields are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct JsonFile {
@@ -51,7 +52,7 @@ struct JsonAccount {
     storage: Option<Entries<Word, Word>>,
 }
 
-/// What a block's JSON has besides header and transactions.
+/// The fields of a block's JSON besides header and transactions.
 #[derive(Deserialize)]
 struct JsonBlock {
     hash: B256,
@@ -62,13 +63,13 @@ struct JsonBlock {
 /// Reads a block with its pre-state from a file, plain or packed with gzip.
 ///
 /// # Errors
-/// [`InputError`] naming the file and, where it applies, block, transaction and field.
+/// [`InputError`] that names the file and, if possible, the block, the transaction and the field.
 pub fn read_prestate(path: &Path) -> Result<PrestateCase, InputError> {
     parse(path, &Source::open(path)?.read_all(MAX_INPUT_BYTES)?)
 }
 
-/// Reads a block with its pre-state from bytes, plain or packed with gzip; errors call them
-/// `name`.
+/// Reads a block with its pre-state from bytes, plain or packed with gzip. Errors use `name` as the
+/// file's name.
 ///
 /// # Errors
 /// As [`read_prestate`].
@@ -122,7 +123,7 @@ fn read_block(file: &Path, mut value: Value) -> Result<Block, InputError> {
     Ok(Block { header, hash, transactions, ommers, withdrawals })
 }
 
-/// Takes the list out of the block, to be decoded one by one.
+/// Takes the list out of the block, so that each transaction can be decoded separately.
 fn take_transactions(block: &mut Value) -> Result<Vec<Value>, Fault> {
     match block.get_mut("transactions").map(Value::take) {
         Some(Value::Array(transactions)) if transactions.len() <= MAX_TRANSACTIONS => Ok(transactions),
@@ -169,7 +170,7 @@ mod tests {
     use serde_json::json;
     use std::{env, fs, path::PathBuf};
 
-    /// The recorded data of Ethereum, where it lies.
+    /// The path of a recorded Ethereum file, if the data is there.
     fn recorded(what: &str) -> Option<PathBuf> {
         let dir = env::var_os("SHARDS_TEST_DATA").map(PathBuf::from);
         let dir =
@@ -179,7 +180,7 @@ mod tests {
         }
         let said = format!("{} is not there or empty; set SHARDS_TEST_DATA to the test data", dir.display());
         assert!(!env::var("CI").is_ok_and(|value| value == "true"), "{said}; under CI that is a failure");
-        // Not by a macro: what those print is shown of failing tests only.
+        // Not by a macro: the test harness shows a macro's output for failing tests only.
         std::io::Write::write_all(&mut std::io::stderr(), format!("SKIPPED: {said}\n").as_bytes()).unwrap();
         None
     }
@@ -232,7 +233,7 @@ mod tests {
         parse_prestate(Path::new("case.json"), &serde_json::to_vec(case).unwrap())
     }
 
-    /// The field and place that the error names.
+    /// The field and the place that the error names.
     fn fault(case: &Value) -> (String, Place) {
         match read(case).unwrap_err() {
             InputError::Field { field, place, .. } => (field, place),

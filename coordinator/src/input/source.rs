@@ -1,4 +1,4 @@
-//! The content of a file, unpacked on the way if it is packed, and counted on both sides.
+//! The content of a file, unpacked if it is packed. It counts the bytes of the file and of the content.
 
 use std::fmt;
 use std::fs::File;
@@ -11,13 +11,13 @@ use flate2::read::MultiGzDecoder;
 
 use super::InputError;
 
-/// What a gzip stream begins with.
+/// The first bytes of a gzip stream.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// How much is read at once.
+/// The size of one read, in bytes.
 const BUFFER_BYTES: usize = 1 << 17;
 
-/// The unpacked content of a file, or of bytes in its stead.
+/// The unpacked content of a file, or of bytes in memory.
 pub(super) struct Source<'a> {
     file: PathBuf,
     reader: BufReader<Box<dyn Read + Send + 'a>>,
@@ -38,7 +38,7 @@ impl fmt::Debug for Source<'_> {
 }
 
 impl Source<'static> {
-    /// Opens a file and looks at its first bytes.
+    /// Opens a file and reads its first bytes.
     pub(super) fn open(path: &Path) -> Result<Self, InputError> {
         let fault = |source| InputError::Io { file: path.into(), source };
         let file = File::open(path).map_err(fault)?;
@@ -70,8 +70,8 @@ impl<'a> Source<'a> {
         Ok(Self { file: file.into(), reader, packed, length, taken, delivered: 0 })
     }
 
-    /// Appends the next bytes to `into`, at most `count` and fewer only at the end of the content.
-    /// Memory is taken as the bytes come.
+    /// Appends the next bytes to `into`: at most `count`, and fewer only at the end of the content. Memory
+    /// is allocated only as the bytes arrive.
     pub(super) fn append(&mut self, count: usize, into: &mut Vec<u8>) -> Result<usize, InputError> {
         let before = into.len();
         let result = (&mut self.reader).take(count as u64).read_to_end(into);
@@ -81,7 +81,7 @@ impl<'a> Source<'a> {
         Ok(read)
     }
 
-    /// All of the content, if it is at most `limit` bytes.
+    /// Reads the whole content, if it has at most `limit` bytes.
     pub(super) fn read_all(mut self, limit: u64) -> Result<Vec<u8>, InputError> {
         let too_large = || InputError::TooLarge { file: self.file.clone(), limit };
         if self.length.is_some_and(|length| length > limit) {
@@ -96,22 +96,22 @@ impl<'a> Source<'a> {
         Ok(content)
     }
 
-    /// The name for errors.
+    /// The file's name for errors.
     pub(super) fn file(&self) -> &Path {
         &self.file
     }
 
-    /// How much of the file itself has been taken, packed or not.
+    /// The number of bytes read from the file itself, packed or not.
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// The size of the file itself; a pipe has none.
+    /// The size of the file itself in bytes; `None` for a pipe.
     pub(super) fn length(&self) -> Option<u64> {
         self.length
     }
 
-    /// The decoder's complaints are about the content, all others about the file.
+    /// An error of the decoder concerns the content; any other error concerns the file.
     fn fault(&self, source: io::Error) -> InputError {
         let file = self.file.clone();
         if self.packed && source.raw_os_error().is_none() {
@@ -122,7 +122,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Counts what is taken from the file itself.
+/// Counts the bytes that are read from the file itself.
 struct Counted<R> {
     inner: R,
     taken: Arc<AtomicU64>,

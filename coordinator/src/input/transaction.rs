@@ -1,7 +1,8 @@
-//! Transactions as JSON-RPC answers hold them.
+//! Transactions in the form of JSON-RPC answers.
 //!
-//! Decoded without serde's `flatten`, so that an error has the field's path; each type's own
-//! fields are decoded by its library. `from` is not looked at: it would be someone's word.
+//! They are decoded without serde's `flatten`, so that an error contains the field's path. Each type's
+//! own fields are decoded by its library. `from` is ignored, because the file cannot be trusted about
+//! it.
 
 use alloy_consensus::transaction::{RlpEcdsaDecodableTx, from_eip155_value};
 use alloy_consensus::{Signed, TxEip1559, TxEip2930, TxEip4844, TxEip7702, TxLegacy};
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use super::json::{Fault, from_value};
 
-/// What all types have, besides their own fields.
+/// The fields that all types have.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Envelope {
@@ -31,7 +32,7 @@ impl Envelope {
         Signature::new(self.r, self.s, odd_y)
     }
 
-    /// Typed transactions sign with the parity alone; older answers call it `v`.
+    /// The parity of the signature, which typed transactions sign with. Older answers call it `v`.
     fn parity(&self) -> Result<bool, Fault> {
         let (field, value) = match (self.y_parity, self.v) {
             (Some(parity), _) => ("yParity", parity),
@@ -76,11 +77,11 @@ where
     Ok(Signed::new_unhashed(from_value::<T>(value)?, envelope.signature(parity)))
 }
 
-/// Before EIP-155 `v` is 27 or 28, afterwards it holds the chain id.
+/// Decodes a legacy transaction. Before EIP-155 `v` is 27 or 28; afterwards it contains the chain id.
 fn legacy(value: &Value, envelope: &Envelope) -> Result<Signed<TxLegacy>, Fault> {
     let mut tx: TxLegacy = from_value(value)?;
     if tx.gas_price == u128::MAX {
-        // The library saturates here.
+        // The library would saturate here instead of failing.
         return Err(Fault::new("gasPrice", "too large"));
     }
     let v = envelope.v.ok_or_else(|| Fault::new("v", "missing"))?;
@@ -92,7 +93,7 @@ fn legacy(value: &Value, envelope: &Envelope) -> Result<Signed<TxLegacy>, Fault>
     {
         return Err(Fault::new("chainId", format!("is {stated}, but v ({v}) means chain {signed}")));
     }
-    // Some nodes state the chain also where the signature does not cover it.
+    // Some nodes state the chain id even if the signature does not cover it.
     tx.chain_id = chain_id;
     Ok(Signed::new_unhashed(tx, envelope.signature(parity)))
 }
@@ -128,7 +129,7 @@ mod tests {
         AccessList(vec![item])
     }
 
-    /// One of every type.
+    /// One transaction of every type.
     fn samples() -> Vec<Transaction> {
         let to = TxKind::Call(Address::repeat_byte(7));
         let legacy =

@@ -1,4 +1,4 @@
-//! Which of the header's later fields a block has: those that its forks have brought, no others.
+//! The presence of the later header fields: a block must have exactly those that its forks introduced.
 
 use alloy_consensus::Header;
 use alloy_hardforks::EthereumHardforks;
@@ -7,7 +7,7 @@ use common::chain_spec::ActiveSpec;
 use super::broken;
 use crate::rules::Rejection;
 
-/// The header fields that forks have brought, and whether a block has them.
+/// The header fields that forks introduced, and whether a block has them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fields {
     /// `baseFeePerGas`: London (EIP-1559).
@@ -35,7 +35,7 @@ impl Fields {
         }
     }
 
-    /// Each of them must be there, and nothing else.
+    /// Checks that the header has exactly these fields.
     pub(super) fn check(self, header: &Header) -> Result<(), Rejection> {
         let fields = [
             ("baseFeePerGas", header.base_fee_per_gas.is_some(), self.base_fee),

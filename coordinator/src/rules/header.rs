@@ -1,4 +1,4 @@
-//! One header against its parent's.
+//! Checks one header against its parent's.
 
 use alloy_consensus::Header;
 use alloy_consensus::constants::{EMPTY_OMMER_ROOT_HASH, MAXIMUM_EXTRA_DATA_SIZE};
@@ -17,19 +17,20 @@ const MIN_GAS_LIMIT: u64 = 5000;
 /// The highest gas limit of a block (EIP-1985).
 const MAX_GAS_LIMIT: u64 = i64::MAX as u64;
 
-/// What the DAO fork's first blocks carry as extra data (EIP-779), and how many they are.
+/// The extra data that the first blocks of the DAO fork must carry (EIP-779), and the number of these
+/// blocks.
 const DAO_EXTRA_DATA: &[u8] = b"dao-hard-fork";
 const DAO_EXTRA_RANGE: u64 = 10;
 
-/// Checks a header, be it a block's or an ommer's, against its parent's. The caller has found the
-/// parent by its hash.
+/// Checks the header of a block or an ommer against its parent's. The caller has found the parent by
+/// its hash.
 pub(super) fn check_header(
     header: &Header,
     parent: &Header,
     spec: &ChainSpec,
     active: ActiveSpec<'_>,
 ) -> Result<(), Rejection> {
-    // First, as number and timestamp decide which rules the others are held to.
+    // These come first, because number and timestamp decide which rules apply to the other fields.
     expect("number", header.number, parent.number.saturating_add(1), "one more than the parent's")?;
     if header.timestamp <= parent.timestamp {
         let reason = format!("is {}, must be later than the parent's {}", header.timestamp, parent.timestamp);
@@ -69,7 +70,7 @@ fn check_extra_data(header: &Header, active: ActiveSpec<'_>) -> Result<(), Rejec
     Ok(())
 }
 
-/// Gas limit within its bounds, and gas used within the limit.
+/// Checks that the gas limit is within its bounds, and that the gas used is within the limit.
 fn check_gas(header: &Header, parent: &Header, active: ActiveSpec<'_>) -> Result<(), Rejection> {
     let limit = header.gas_limit;
     if !(MIN_GAS_LIMIT..=MAX_GAS_LIMIT).contains(&limit) {
@@ -99,7 +100,8 @@ fn check_gas(header: &Header, parent: &Header, active: ActiveSpec<'_>) -> Result
     Ok(())
 }
 
-/// Difficulty, and what replaces the seal after the Merge. The seal itself is not checked.
+/// Checks the difficulty, and the fields that replace the seal after the Merge. Does not check the seal
+/// itself.
 fn check_seal(header: &Header, parent: &Header, active: ActiveSpec<'_>) -> Result<(), Rejection> {
     let Some(wanted) = next_difficulty(parent, header.timestamp, active) else {
         return Err(broken("difficulty", "would have to be 2^256 or more, which no header can hold"));

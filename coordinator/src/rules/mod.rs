@@ -1,10 +1,10 @@
-//! The rules that a block is held to before it is executed: its header against its parent's, its
-//! ommers against its ancestors, its size. Also what a builder needs to fill a header in.
+//! The rules for a block before its execution: its header against its parent's, its ommers against its
+//! ancestors, its size. They also give the values that the builder of a header needs.
 //!
-//! Pure: no state, no clock, no I/O. What can be told from the block alone is
-//! `Block::check_body`'s and comes first, what only execution tells is the validator's
-//! (`verify_header`), and whether a transaction is legal in its fork is the engine's. Seals of
-//! proof of work are not checked, and neither is whether a timestamp lies in the future.
+//! The rules are pure: no state, no clock, no I/O. Other checks happen elsewhere: `Block::check_body`
+//! checks the block by itself and runs first, the validator (`verify_header`) checks the results of
+//! execution, and the engine checks whether a transaction is legal in its fork. Seals of proof of work
+//! are not checked, and neither is whether a timestamp lies in the future.
 
 mod difficulty;
 mod fees;
@@ -27,24 +27,25 @@ pub use fields::Fields;
 pub use ommers::MAX_OMMERS;
 pub use rejection::Rejection;
 
-/// The largest encoding of a block from Osaka on (EIP-7934): 10 MiB less 2 MiB for what the
-/// consensus layer adds.
+/// The largest encoding of a block from Osaka on, in bytes (EIP-7934): 10 MiB less 2 MiB for the data
+/// that the consensus layer adds.
 pub const MAX_ENCODED_BLOCK: usize = (10 << 20) - (2 << 20);
 
-/// What a block follows.
+/// The chain below a block.
 #[derive(Debug, Clone, Copy)]
 pub struct Parentage<'a> {
-    /// The total difficulty of the chain up to and with the parent. It decides on the Merge.
+    /// The total difficulty of the chain up to and including the parent. It decides on the Merge.
     pub total_difficulty: U256,
-    /// The newest first: the parent, then its parent, and so on; [`MAX_ANCESTORS`] of them, or as
-    /// many as there are.
+    /// The block's ancestors, newest first: the parent, then its parent, and so on. There are
+    /// [`MAX_ANCESTORS`] of them, or as many as exist.
     pub ancestors: &'a [Arc<Ancestor>],
 }
 
-/// Checks a block against what it follows. `encoded_len` is the length of its RLP encoding.
+/// Checks a block against its parent and ancestors. `encoded_len` is the length of its RLP encoding in
+/// bytes.
 ///
 /// # Errors
-/// [`Rejection::Block`] with the first rule that is broken.
+/// [`Rejection::Block`] with the first broken rule.
 pub fn check_block(
     block: &Block,
     encoded_len: usize,
@@ -74,7 +75,7 @@ fn broken(field: &'static str, reason: impl Into<String>) -> Rejection {
     Rejection::Block { field, reason: reason.into() }
 }
 
-/// The header's value must be the one that the rule gives.
+/// Checks that the header's value equals the one that the rule gives.
 fn expect<T: PartialEq + Display>(
     field: &'static str,
     header: T,

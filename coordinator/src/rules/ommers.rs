@@ -1,4 +1,4 @@
-//! A block's ommers against its ancestors (Yellow Paper, section 11.1).
+//! Checks a block's ommers against its ancestors (Yellow Paper, section 11.1).
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use super::broken;
 use super::header::check_header;
 use crate::rules::Rejection;
 
-/// The most ommers that a block can include.
+/// The maximum number of ommers in a block.
 pub const MAX_OMMERS: usize = 2;
 
-/// Each ommer is a valid header whose parent is among the last ancestors but is not the block's
-/// own parent, and it is included for the first time.
+/// Checks the ommers: each is a valid header whose parent is a recent ancestor other than the block's
+/// own parent, and no recent block has included it before.
 ///
-/// Where only hashes are known nothing but their number is checked.
+/// If only the ommers' hashes are known, checks nothing but their number.
 pub(super) fn check_ommers(
     block: &Block,
     ancestors: &[Arc<Ancestor>],

@@ -1,66 +1,66 @@
-//! Why a block is refused: one vocabulary for rules, validation and requests.
+//! The reasons to reject a block: one vocabulary for rules, validation and requests.
 
 use alloy_primitives::Address;
 use common::id::TxIndex;
 
-/// Why a block is refused. The state does not move.
+/// Why a block is rejected. The state does not move.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// One of its transactions cannot be part of it.
+    /// A transaction cannot be part of the block.
     #[error("transaction {index}: {reason}")]
     Transaction {
-        /// Which one.
+        /// The transaction's index.
         index: TxIndex,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// Its header promises something else than execution gives.
+    /// A header field differs from the result of execution.
     #[error("header field {field} is {header}, execution gives {executed}")]
     Header {
-        /// Which field.
+        /// The field's name.
         field: &'static str,
-        /// What the header says.
+        /// The value in the header.
         header: String,
-        /// What execution gives.
+        /// The value from execution.
         executed: String,
     },
-    /// A system contract that every block of the fork calls for requests has no code.
+    /// A system contract has no code, but every block of the fork must call it for requests.
     #[error(
         "system contract {address} has no code, and without it no block of this fork is valid ({eip}); \
          a genesis of this fork must deploy it"
     )]
     SystemContractEmpty {
-        /// Which contract.
+        /// The contract's address.
         address: Address,
-        /// The rule.
+        /// The EIP with this rule.
         eip: &'static str,
     },
-    /// A system contract that every block of the fork calls for requests fails.
+    /// A system contract failed, but every block of the fork must call it for requests.
     #[error("the system call to {address} fails: {reason} ({eip})")]
     SystemCallFailed {
-        /// Which contract.
+        /// The contract's address.
         address: Address,
-        /// The rule.
+        /// The EIP with this rule.
         eip: &'static str,
-        /// How it fails.
+        /// The contract's failure.
         reason: String,
     },
-    /// The deposit contract has emitted an event of another layout.
+    /// The deposit contract emitted an event of another layout.
     #[error("transaction {index}: log {log} is no well-formed deposit event: {reason} (EIP-6110)")]
     DepositEvent {
-        /// The transaction that emits it.
+        /// The transaction that emitted it.
         index: TxIndex,
-        /// Its position among the transaction's logs.
+        /// The event's position among the transaction's logs.
         log: u32,
-        /// What is wrong with it.
+        /// The error in its layout.
         reason: String,
     },
-    /// A rule about the block as a whole is broken.
+    /// The block as a whole breaks a rule.
     #[error("{field}: {reason}")]
     Block {
-        /// Which field of the block.
+        /// The block's field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
 }

@@ -1,4 +1,4 @@
-//! One test a rule: a block that keeps all of them, and what becomes of it when one is broken.
+//! One test per rule: a block that keeps all rules, and the rejection when one of them is broken.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,16 +12,16 @@ use common::chain_spec::ChainSpec;
 
 mod edges;
 
-/// A chain in the making: every block keeps the rules of its network.
+/// A chain under construction: every block keeps the rules of its network.
 struct Chain {
     spec: ChainSpec,
     total_difficulty: U256,
-    /// The newest first.
+    /// The ancestors, newest first.
     ancestors: Vec<std::sync::Arc<Ancestor>>,
 }
 
 impl Chain {
-    /// A genesis of `network` and a few blocks after it.
+    /// A chain with a genesis of `network` and a few blocks after it.
     fn of(network: &str) -> Self {
         let spec = ChainSpec::of_network(network).unwrap();
         let mut genesis = Header {
@@ -50,7 +50,7 @@ impl Chain {
         Parentage { total_difficulty: self.total_difficulty, ancestors: &self.ancestors }
     }
 
-    /// A header that keeps the rules on top of `parent`.
+    /// A header on top of `parent` that keeps the rules.
     fn header_on(&self, parent: &Header) -> Header {
         let active = self.spec.after(self.total_difficulty);
         let timestamp = parent.timestamp + 15;
@@ -70,7 +70,7 @@ impl Chain {
         header
     }
 
-    /// The least of a header that comes as far as its difficulty.
+    /// A minimal header that passes the checks up to the difficulty.
     fn header_below(&self) -> Header {
         let parent = self.parent();
         let (parent_hash, timestamp) = (self.ancestors.first().unwrap().hash, parent.timestamp + 15);
@@ -96,14 +96,14 @@ impl Chain {
         check_block(block, 1000, &self.parentage(), &self.spec)
     }
 
-    /// What becomes of the next block with this change to its header.
+    /// Checks the next block with this change to its header.
     fn with(&self, change: impl FnOnce(&mut Header)) -> Result<(), Rejection> {
         let mut header = self.header_on(self.parent());
         change(&mut header);
         self.check(&Block::new(header, vec![], Ommers::Headers(vec![]), None))
     }
 
-    /// The field that is named when the next block is changed in this way.
+    /// The field that the rejection names if the next block's header is changed like this.
     fn refused_for(&self, change: impl FnOnce(&mut Header)) -> &'static str {
         match self.with(change) {
             Err(Rejection::Block { field, .. }) => field,
@@ -112,7 +112,7 @@ impl Chain {
     }
 }
 
-/// The fields of the header's forks, without their values.
+/// Adds the fields of the header's forks, without their values.
 fn fill(header: &mut Header, active: common::chain_spec::ActiveSpec<'_>) {
     let fields = Fields::of(header.number, header.timestamp, active);
     header.base_fee_per_gas = fields.base_fee.then_some(0);
@@ -252,7 +252,7 @@ fn after_the_merge_nothing_is_left_of_the_seal() {
 #[test]
 fn the_merge_comes_with_the_total_difficulty_and_not_with_the_blocks_word() {
     let mut chain = Chain::of("ArrowGlacierToParisAtDiffC0000");
-    // Three blocks on a genesis of a million: it has been reached.
+    // There are three blocks after a genesis with a difficulty of a million, so the total is reached.
     assert!(chain.total_difficulty > U256::from(0xc0000));
     assert_eq!(chain.with(|_| ()), Ok(()));
     assert_eq!(chain.refused_for(|header| header.difficulty = U256::from(131_072)), "difficulty");
@@ -320,7 +320,7 @@ fn the_bomb_is_delayed_by_forks() {
 fn a_difficulty_that_no_header_can_hold_is_refused_and_not_cut_off() {
     let mut chain = Chain::of("Frontier");
     let parent = std::sync::Arc::make_mut(chain.ancestors.first_mut().unwrap());
-    // The bomb alone: 2^256 at about block 25,800,000.
+    // The bomb alone: it exceeds 2^256 at about block 25,800,000.
     parent.header.number = 26_000_000;
     let next = Header { difficulty: U256::MAX, number: 26_000_001, ..chain.header_below() };
     let refused = chain.check(&Block::new(next, vec![], Ommers::Headers(vec![]), None)).unwrap_err();
@@ -387,7 +387,7 @@ fn ommers_older_than_six_generations_are_refused() {
     assert!(chain.check(&chain.next(vec![ommer])).is_err());
 }
 
-/// London's first two blocks after a genesis of this base fee and fullness.
+/// The base fee after London's first two blocks, from a genesis with this base fee and gas use.
 fn base_fee_after(base_fee: u64, gas_used: u64, gas_limit: u64) -> u128 {
     let spec = ChainSpec::of_network("London").unwrap();
     let parent = Header { base_fee_per_gas: Some(base_fee), gas_used, gas_limit, ..Header::default() };
@@ -396,7 +396,7 @@ fn base_fee_after(base_fee: u64, gas_used: u64, gas_limit: u64) -> u128 {
 
 #[test]
 fn a_base_fee_beyond_64_bits_is_refused_and_not_wrapped() {
-    // An eighth more than the most that 64 bits hold.
+    // One eighth more than the greatest number of 64 bits.
     let most = u128::from(u64::MAX);
     assert_eq!(base_fee_after(u64::MAX, 30_000_000, 30_000_000), most + most / 8);
     let mut chain = Chain::of("London");
@@ -457,7 +457,7 @@ fn excess_blob_gas_beyond_64_bits_is_not_wrapped() {
 #[test]
 fn blob_gas_dearer_than_128_bits_is_refused() {
     let mut chain = Chain::of("Cancun");
-    // The price grows by a factor of e every 3,338,477: at 90 of them it exceeds 2^128.
+    // The price grows by a factor of e for every 3,338,477 gas: with 90 such amounts it exceeds 2^128.
     let excess = 90 * 3_338_477;
     std::sync::Arc::make_mut(chain.ancestors.first_mut().unwrap()).header.excess_blob_gas = Some(excess);
     let refused =

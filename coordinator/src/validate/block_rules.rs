@@ -1,5 +1,5 @@
-//! What happens in a block before and after its transactions: system calls, the DAO fork's
-//! irregular change, requests, rewards and withdrawals. Rewards and withdrawals are alloy-evm's; this
+//! The parts of a block before and after its transactions: system calls, the DAO fork's irregular
+//! change, requests, rewards and withdrawals. alloy-evm computes the rewards and withdrawals; this
 //! module applies them to the overlay.
 
 use alloy_consensus::ReceiptEnvelope;
@@ -20,8 +20,8 @@ use super::deposit::deposits;
 use super::system_call::SystemCalls;
 use super::{Rejection, ValidateError};
 
-/// What precedes the transactions: the DAO fork's drain (EIP-779), the beacon root (EIP-4788) and
-/// the parent's hash (EIP-2935), in this order.
+/// Applies the changes before the transactions: the DAO fork's drain (EIP-779), the beacon root
+/// (EIP-4788) and the parent's hash (EIP-2935), in this order.
 pub(super) fn before_transactions<V: StateView>(
     block: &Block,
     spec: &ChainSpec,
@@ -48,7 +48,7 @@ pub(super) fn before_transactions<V: StateView>(
     Ok(calls.into_layers().overlay)
 }
 
-/// EIP-779: the accounts' balances go to the refund contract, and the accounts stay.
+/// EIP-779: moves the accounts' balances to the refund contract. The accounts stay.
 fn drain_the_dao<V: StateView>(layers: &mut Layered<&V>) -> Result<(), ValidateError> {
     let overflows = || credit_overflows(DAO_HARDFORK_BENEFICIARY);
     let mut drained = U256::ZERO;
@@ -61,8 +61,8 @@ fn drain_the_dao<V: StateView>(layers: &mut Layered<&V>) -> Result<(), ValidateE
     if fits { Ok(()) } else { Err(overflows().into()) }
 }
 
-/// What follows the transactions: execution requests from Prague on, then rewards of
-/// proof-of-work and withdrawals.
+/// Applies the changes after the transactions: execution requests from Prague on, then proof-of-work
+/// rewards and withdrawals.
 pub(super) fn after_transactions<V: StateView>(
     block: &Block,
     spec: &ChainSpec,
@@ -94,14 +94,14 @@ pub(super) fn after_transactions<V: StateView>(
     Ok((layers, requests))
 }
 
-/// Nobody can hold 2²⁵⁶ wei. The specification has no answer then, and clients differ.
+/// No account can hold 2²⁵⁶ wei. The specification does not define this case, and clients differ.
 pub fn credit_overflows(address: Address) -> Rejection {
     let reason = format!("{address} would hold 2^256 wei or more, which no state can hold");
     Rejection::Block { field: "balance", reason }
 }
 
-/// Of ommers that are known only by their hashes: whom they belong to is unknown, what the block's
-/// own miner gets for including them is not.
+/// The reward if only the ommers' hashes are known. Their beneficiaries are unknown, but the block's
+/// own miner still gets the reward for including them.
 pub fn unknown_ommers_reward(block: &Block, spec: &ChainSpec) -> Option<(Address, u128)> {
     let Ommers::Hashes(hashes) = &block.ommers else { return None };
     let base = base_block_reward(spec.at(&block.header), block.header.number)?;

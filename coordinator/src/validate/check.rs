@@ -1,5 +1,5 @@
-//! Is a speculative result valid: is every value that it read the one that sequential execution
-//! would have shown it?
+//! Checks a speculative result: it is valid if every value that it read is the one that sequential
+//! execution would have read.
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, KECCAK256_EMPTY};
@@ -8,7 +8,7 @@ use common::block::Transaction;
 use common::work::{AccountReads, Effects, Executed, ReadSet, Transfer};
 use engine::{StateError, StateView};
 
-/// Whether `executed` is what sequential execution of `transaction` gives on `view`.
+/// Whether sequential execution of `transaction` on `view` gives `executed`.
 pub(super) fn is_valid<V: StateView>(
     view: &V,
     transaction: &Transaction,
@@ -21,7 +21,7 @@ pub(super) fn is_valid<V: StateView>(
     match &executed.effects {
         Effects::Exact { reads, .. } => reads_hold(view, reads),
         Effects::Transfer(transfer) => {
-            // What the transaction itself says is not taken from a shard.
+            // The transaction itself states these values, so they are not taken from the shard.
             let its_own = transfer.sender == sender
                 && transaction.to() == Some(transfer.recipient)
                 && transaction.value() == transfer.credit
@@ -62,8 +62,8 @@ fn account_holds<V: StateView>(view: &V, entry: &AccountReads) -> Result<bool, S
     }
 }
 
-/// A plain transfer holds wherever the sender has its nonce and code and can pay, and the
-/// recipient has no code.
+/// A plain transfer is valid if the sender has this nonce and code and can pay, and the recipient has
+/// no code.
 fn transfer_holds<V: StateView>(view: &V, transfer: &Transfer) -> Result<bool, StateError> {
     let Some(sender) = view.account(&transfer.sender)? else { return Ok(false) };
     let recipient: Account = view.account(&transfer.recipient)?.unwrap_or_default();
@@ -72,7 +72,7 @@ fn transfer_holds<V: StateView>(view: &V, transfer: &Transfer) -> Result<bool, S
         && sender.balance >= transfer.required
         && sender.balance >= transfer.debit
         && recipient.code_hash == KECCAK256_EMPTY
-        // Beyond 2²⁵⁶ the transfer would fail.
+        // At 2²⁵⁶ wei or more the transfer would fail.
         && recipient.balance.checked_add(transfer.credit).is_some())
 }
 
@@ -207,7 +207,7 @@ mod tests {
     }
 
     proptest! {
-        // Law: reads hold if and only if each value is the state's own.
+        // Law: reads are valid if and only if each value equals the state's own.
         #[test]
         fn one_wrong_value_is_enough(balance in 0u64..3, nonce in 0u64..3, slot in 3u64..7, storage: bool, hash in 0u8..2) {
             let state = state(1, 1);

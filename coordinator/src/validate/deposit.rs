@@ -1,7 +1,7 @@
 //! Deposit requests (EIP-6110): the deposit contract's events in a block's receipts.
 //!
-//! The contract's address may hold other code on a private chain, so an event can have any content.
-//! Its layout is part of the rules: an event of another layout makes the block invalid.
+//! On a private chain the contract's address may hold other code, so an event can have any content. The
+//! layout is part of the rules: an event of another layout makes the block invalid.
 
 use alloy_consensus::ReceiptEnvelope;
 use alloy_eips::eip6110::MAINNET_DEPOSIT_CONTRACT_ADDRESS;
@@ -11,16 +11,16 @@ use common::id::TxIndex;
 
 use crate::rules::Rejection;
 
-/// The hash of `DepositEvent(bytes,bytes,bytes,bytes,bytes)`: an event's first topic.
+/// The first topic of an event: the hash of `DepositEvent(bytes,bytes,bytes,bytes,bytes)`.
 const DEPOSIT_EVENT: B256 = b256!("649bbc62d0e31342afea4e5cd82d4049e7e1ee912fc0889aa790803be39038c5");
 
-/// The length of an event's data.
+/// The length of an event's data, in bytes.
 const EVENT_BYTES: usize = 576;
 
-/// A 32-byte word of the data.
+/// The length of a word of the data, in bytes.
 const WORD: usize = 32;
 
-/// The event's fields in order: name, where the data says that the field begins, and its length.
+/// The event's fields in order: name, start as the data states it, and length, both in bytes.
 const FIELDS: [(&str, usize, usize); 5] = [
     ("pubkey", 160, 48),
     ("withdrawal_credentials", 256, 32),
@@ -29,7 +29,7 @@ const FIELDS: [(&str, usize, usize); 5] = [
     ("index", 512, 8),
 ];
 
-/// The deposit requests of a block, one after another.
+/// Collects the deposit requests of a block, one after another.
 ///
 /// # Errors
 /// [`Rejection::DepositEvent`] for an event of another layout.
@@ -50,7 +50,7 @@ pub fn deposits(active: ActiveSpec<'_>, receipts: &[ReceiptEnvelope]) -> Result<
     Ok(requests.into())
 }
 
-/// Appends the fields of one event. What pads them to whole words is not looked at.
+/// Appends the fields of one event. The bytes that pad a field to whole words are ignored.
 fn append(data: &[u8], requests: &mut Vec<u8>) -> Result<(), String> {
     if data.len() != EVENT_BYTES {
         return Err(format!("it has {} bytes, must have {EVENT_BYTES}", data.len()));
@@ -66,7 +66,7 @@ fn append(data: &[u8], requests: &mut Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-/// The word at a position must have this value.
+/// Checks that the word at a position has this value.
 fn expect(data: &[u8], position: usize, wanted: usize, what: &str) -> Result<(), String> {
     let word = data.get(position..position + WORD).unwrap_or_default();
     let found = U256::from_be_slice(word);
@@ -78,7 +78,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
-    /// An event as the deposit contract emits it, every field of its own byte.
+    /// An event as the deposit contract emits it. Each field consists of one repeated byte of its own.
     fn event() -> Vec<u8> {
         let mut data = vec![0; EVENT_BYTES];
         for (position, (_, offset, length)) in FIELDS.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The header against what execution gave.
+//! Checks the header against the results of execution.
 
 use alloy_consensus::proofs::calculate_receipt_root;
 use alloy_primitives::B256;
@@ -7,11 +7,11 @@ use common::chain_spec::ChainSpec;
 
 use super::{Finished, Rejection};
 
-/// Checks every header field that execution determines: gas, bloom, receipts root (where receipts
-/// are complete), blob gas, requests hash, and the state root where it is known.
+/// Checks every header field that execution determines: gas, bloom, receipts root (if the receipts are
+/// complete), blob gas, requests hash, and the state root if it is known.
 ///
 /// # Errors
-/// [`Rejection::Header`] with the first field that disagrees.
+/// [`Rejection::Header`] with the first field that differs.
 pub fn verify_header(
     block: &Block,
     spec: &ChainSpec,
@@ -64,7 +64,7 @@ fn expect_optional<T: PartialEq + std::fmt::Display>(
     Err(Rejection::Header { field, header: name(header), executed: name(executed) })
 }
 
-/// A long value by its digest: a bloom of 256 bytes helps nobody in a message.
+/// A long value by its digest: a bloom of 256 bytes is useless in a message.
 fn short(bytes: &[u8]) -> String {
     let digest = alloy_primitives::keccak256(bytes);
     let ones: u32 = bytes.iter().map(|byte| byte.count_ones()).sum();
@@ -81,7 +81,7 @@ mod tests {
     use common::block::Ommers;
     use common::id::Gas;
 
-    /// An empty block of `network`, and what its execution gives.
+    /// An empty block of `network`, and the result of its execution.
     fn case(network: &str) -> (ChainSpec, Block, Finished) {
         let spec = ChainSpec::of_network(network).unwrap();
         let (cancun, prague) = (spec.blob_params(0).is_some(), network == "Prague");
@@ -108,7 +108,7 @@ mod tests {
         (spec, Block::new(header, vec![], Ommers::Headers(vec![]), None), finished)
     }
 
-    /// The field that is named when the header is changed in this way.
+    /// The field that the rejection names if the header is changed like this.
     fn refused_for(network: &str, change: impl FnOnce(&mut Header)) -> &'static str {
         let (spec, mut block, finished) = case(network);
         change(&mut block.header);

@@ -1,10 +1,9 @@
-//! The validator: takes the speculative results of a block's transactions in block order, keeps
-//! those whose reads are the sequential values, executes the others again, and brings the block to
-//! its end.
+//! The validator: it takes the speculative results of a block's transactions in block order, keeps
+//! those whose reads are the sequential values, executes the others again, and finishes the block.
 //!
-//! Invariant: what [`Validator::finish`] gives is what sequential execution gives, whatever base
-//! state the speculation was made on, provided that the engine that made it is this one. (A shard
-//! that lies is caught by the header, where a field covers the lie.) It knows no shard, no network and no clock.
+//! Invariant: [`Validator::finish`] returns the result of sequential execution, whatever base state the
+//! speculation used, if this engine made the speculative results. (The header exposes a dishonest shard
+//! if a field covers the false value.) The validator knows no shard, no network and no clock.
 
 mod block_rules;
 mod check;
@@ -32,31 +31,31 @@ pub use deposit::deposits;
 pub use header::verify_header;
 pub use system_call::SYSTEM_CALL_GAS;
 
-/// State roots between the transactions of a block: receipts hold them before Byzantium. Whoever keeps
-/// the state trie gives them.
+/// State roots between the transactions of a block. Receipts before Byzantium contain them. The holder
+/// of the state trie provides them.
 pub trait StateRoots: std::fmt::Debug + Send {
     /// The root after further changes.
     ///
     /// # Errors
-    /// [`StateError::Storage`] when the trie cannot be read.
+    /// [`StateError::Storage`] if the trie cannot be read.
     fn after(&mut self, changes: &[AccountDelta]) -> Result<B256, StateError>;
 }
 
 /// Why validation stops.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValidateError {
-    /// The block is refused.
+    /// The block is rejected.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The base state is broken.
+    /// The base state cannot be read.
     #[error(transparent)]
     State(#[from] StateError),
 }
 
-/// What a block leads to.
+/// The results of a block's execution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
-    /// Receipts in order. Before Byzantium they lack the state root (see [`Finished::rooted`]).
+    /// The receipts in order. Before Byzantium they may lack the state root (see [`Finished::rooted`]).
     pub receipts: Vec<ReceiptEnvelope>,
     /// Whether the receipts are complete, so that their root can be computed.
     pub rooted: bool,
@@ -68,15 +67,15 @@ pub struct Finished {
     pub bloom: Bloom,
     /// Execution requests (EIP-7685), from Prague on.
     pub requests: Option<Requests>,
-    /// What the block changes.
+    /// The block's changes to the state.
     pub changes: Vec<AccountDelta>,
-    /// Code that is new.
+    /// The code that is new.
     pub code: Vec<(B256, Bytes)>,
-    /// Transactions whose speculative result was stale or missing.
+    /// The number of transactions whose speculative result was stale or missing.
     pub reexecuted: u32,
 }
 
-/// Walks through one block.
+/// Validates one block.
 #[derive(Debug)]
 pub struct Validator<'a, V: StateView> {
     block: &'a Block,
@@ -87,14 +86,14 @@ pub struct Validator<'a, V: StateView> {
     gas: GasCount,
     bloom: Bloom,
     reexecuted: u32,
-    /// Where receipts hold state roots and the whole state is known.
+    /// The source of state roots; `None` unless receipts contain them and the whole state is known.
     roots: Option<Box<dyn StateRoots>>,
 }
 
-/// Gas as it is counted towards the block.
+/// The gas counted towards the block.
 #[derive(Debug, Clone, Copy, Default)]
 struct GasCount {
-    /// After refunds: what receipts accumulate.
+    /// After refunds, as receipts accumulate it.
     cumulative: u64,
     /// The two dimensions that count from Amsterdam on (EIP-7778, EIP-8037).
     regular: u64,
@@ -104,11 +103,11 @@ struct GasCount {
 }
 
 impl<'a, V: StateView> Validator<'a, V> {
-    /// Begins a block on its base state, with what precedes its transactions. `roots` are the base
-    /// state's, where it is known as a whole: receipts before Byzantium hold state roots.
+    /// Begins a block on its base state and applies the changes before its transactions. `roots` are the
+    /// base state's roots, or `None` if the whole state is not known. Receipts before Byzantium need them.
     ///
     /// # Errors
-    /// [`ValidateError`] when a system call fails or the state is broken.
+    /// [`ValidateError`] if a system call fails or the state cannot be read.
     pub fn begin(
         block: &'a Block,
         spec: &'a ChainSpec,
@@ -136,32 +135,32 @@ impl<'a, V: StateView> Validator<'a, V> {
         })
     }
 
-    /// What precedes the transactions, as shards are told.
+    /// The changes before the transactions, in the form that shards receive.
     ///
     /// # Errors
-    /// [`ValidateError::State`] when the base is broken.
+    /// [`ValidateError::State`] if the base cannot be read.
     pub fn prelude(&mut self) -> Result<Prelude, ValidateError> {
         let (overlay, base) = self.executor.layers_mut();
         Ok(Prelude { accounts: overlay.net_changes(base)? })
     }
 
-    /// The transaction that comes next.
+    /// The index of the next transaction.
     #[must_use]
     pub fn next(&self) -> TxIndex {
         TxIndex(u32::try_from(self.receipts.len()).unwrap_or(u32::MAX))
     }
 
-    /// Transactions executed again so far.
+    /// The number of transactions executed again so far.
     #[must_use]
     pub fn reexecuted(&self) -> u32 {
         self.reexecuted
     }
 
-    /// Takes the speculative result of the next transaction, or none, and makes it count: as it
-    /// is when its reads are the sequential values, executed again otherwise.
+    /// Takes the speculative result of the next transaction, if there is one. The result counts if its
+    /// reads are the sequential values; otherwise the transaction is executed again.
     ///
     /// # Errors
-    /// [`ValidateError::Rejected`] when the transaction cannot be part of the block.
+    /// [`ValidateError::Rejected`] if the transaction cannot be part of the block.
     pub fn advance(&mut self, sender: Address, speculative: Option<TxOutcome>) -> Result<(), ValidateError> {
         let index = self.next();
         let block = self.block;
@@ -170,7 +169,8 @@ impl<'a, V: StateView> Validator<'a, V> {
         };
         self.check_room(index, transaction)?;
         let outcome = match speculative {
-            // A shard's word alone never makes a block invalid: what it calls so is executed again.
+            // A shard's result alone never makes a block invalid: a transaction that a shard calls invalid is
+            // executed again.
             Some(TxOutcome::Executed(executed))
                 if check::is_valid(self.executor.view(), transaction, sender, &executed)? =>
             {
@@ -187,7 +187,7 @@ impl<'a, V: StateView> Validator<'a, V> {
         }
     }
 
-    /// The transaction's gas and blobs must fit into what is left of the block's.
+    /// Checks that the transaction's gas and blobs fit into the rest of the block's.
     fn check_room(&self, index: TxIndex, transaction: &common::block::Transaction) -> Result<(), Rejection> {
         let limit = self.block.header.gas_limit;
         let refuse = |reason: String| Err(Rejection::Transaction { index, reason });
@@ -245,12 +245,11 @@ impl<'a, V: StateView> Validator<'a, V> {
         Ok(())
     }
 
-    /// Ends the block: requests, rewards, withdrawals. The header is not looked at: see
+    /// Finishes the block: requests, rewards, withdrawals. It does not check the header: see
     /// [`verify_header`].
     ///
     /// # Errors
-    /// [`ValidateError`] when transactions are missing, a system call fails or the state is
-    /// broken.
+    /// [`ValidateError`] if transactions are missing, a system call fails or the state cannot be read.
     pub fn finish(self) -> Result<Finished, ValidateError> {
         let missing = self.block.transactions.len().saturating_sub(self.receipts.len());
         if missing > 0 {
@@ -282,11 +281,11 @@ impl<'a, V: StateView> Validator<'a, V> {
     }
 }
 
-/// Executes a whole block one transaction after another with this engine, trusting nobody: the
-/// last resort, and the judge over results that disagree.
+/// Executes a whole block one transaction after another with this engine and without any shard's
+/// result. It is the last resort, and it judges results that disagree.
 ///
 /// # Errors
-/// As [`Validator`]'s methods.
+/// The errors of [`Validator`]'s methods.
 pub fn execute_trusted<V: StateView>(
     block: &Block,
     spec: &ChainSpec,
@@ -301,7 +300,7 @@ pub fn execute_trusted<V: StateView>(
     validator.finish()
 }
 
-/// What a transaction that was just committed changed, against the state before it.
+/// The changes of the transaction that was just committed, against the state before it.
 fn changes_of<V: StateView>(
     executor: &Executor<V>,
     executed: &Executed,

@@ -1,7 +1,7 @@
-//! System calls: calls that a block makes by itself, before and after its transactions
-//! (EIP-2935, EIP-4788, EIP-7002, EIP-7251).
+//! System calls: calls that a block makes by itself, before and after its transactions (EIP-2935,
+//! EIP-4788, EIP-7002, EIP-7251).
 //!
-//! A call before the transactions may fail, or find no code; then it changes nothing. A call for
+//! A call before the transactions may fail or find no code; then it changes nothing. A call for
 //! requests must find code and succeed, or the block is invalid.
 
 use alloy_eips::eip2935::HISTORY_STORAGE_ADDRESS;
@@ -21,18 +21,19 @@ use revm::{DatabaseCommit, ExecuteEvm};
 
 use super::{Rejection, ValidateError};
 
-/// The gas of a system call (EIP-4788). Nobody pays for it, and no block counts it. revm's own system
-/// calls have more: they add Amsterdam's reservoir (EIP-8037) under every fork.
+/// The gas of a system call (EIP-4788). No account pays for it, and no block counts it. revm's own
+/// system calls have more gas: they add Amsterdam's reservoir (EIP-8037) under every fork.
 pub const SYSTEM_CALL_GAS: u64 = 30_000_000;
 
-/// A contract whose answer is a list of requests.
+/// A contract that returns a list of requests.
 struct RequestContract {
     address: Address,
     request_type: u8,
     eip: &'static str,
 }
 
-/// In the order of their requests' types, which is the order of the calls (EIP-7685).
+/// The request contracts in the order of their requests' types, which is the order of the calls
+/// (EIP-7685).
 const REQUEST_CONTRACTS: [RequestContract; 2] = [
     RequestContract {
         address: WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS,
@@ -52,7 +53,7 @@ pub(super) struct SystemCalls<V: StateView> {
 }
 
 impl<V: StateView> SystemCalls<V> {
-    /// System calls of a block on what its transactions so far have left.
+    /// Prepares the system calls of a block on the state after its transactions so far.
     pub(super) fn new(env: EvmEnv, layers: Layered<V>) -> Self {
         let EvmEnv { block_env, cfg_env } = env;
         let spec = cfg_env.spec;
@@ -62,17 +63,17 @@ impl<V: StateView> SystemCalls<V> {
         Self { evm: context.build_mainnet() }
     }
 
-    /// What the transactions and the calls have left.
+    /// Returns the state after the transactions and the calls.
     pub(super) fn into_layers(self) -> Layered<V> {
         self.evm.ctx.journaled_state.database.into_view()
     }
 
-    /// Tells the block of its beacon root (EIP-4788).
+    /// Stores the block's beacon root (EIP-4788).
     pub(super) fn beacon_root(&mut self, root: B256) -> Result<(), StateError> {
         self.call(BEACON_ROOTS_ADDRESS, root.0.into()).map(|_| ())
     }
 
-    /// Tells the block of its parent's hash (EIP-2935).
+    /// Stores the hash of the block's parent (EIP-2935).
     pub(super) fn parent_hash(&mut self, hash: B256) -> Result<(), StateError> {
         self.call(HISTORY_STORAGE_ADDRESS, hash.0.into()).map(|_| ())
     }
@@ -88,7 +89,7 @@ impl<V: StateView> SystemCalls<V> {
         Ok(())
     }
 
-    /// What a contract returns that must be there and must succeed.
+    /// Calls a contract that must exist and succeed, and returns its output.
     fn demand(&mut self, address: Address, eip: &'static str) -> Result<Bytes, ValidateError> {
         let contract = self.evm.ctx.journaled_state.database.view().account(&address)?;
         if contract.is_none_or(|account| account.code_hash == KECCAK256_EMPTY) {
@@ -102,7 +103,7 @@ impl<V: StateView> SystemCalls<V> {
         Err(Rejection::SystemCallFailed { address, eip, reason }.into())
     }
 
-    /// Calls a contract. One that fails, or has no code, has changed nothing.
+    /// Calls a contract. If it fails or has no code, it changes nothing.
     fn call(&mut self, address: Address, data: Bytes) -> Result<ExecutionResult<HaltReason>, StateError> {
         let mut call = TxEnv::new_system_tx(address, data);
         call.gas_limit = SYSTEM_CALL_GAS;

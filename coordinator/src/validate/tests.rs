@@ -1,4 +1,4 @@
-//! What a validator gives of blocks without transactions.
+//! The validator's results for blocks without transactions.
 #![allow(clippy::unwrap_used)]
 
 use alloy_consensus::{Header, SignableTransaction, TxLegacy};
@@ -46,7 +46,7 @@ fn a_block_does_not_go_on_after_its_last_transaction() {
 
 #[test]
 fn a_miner_is_paid_for_ommers_of_which_only_the_hashes_are_known() {
-    // Frontier: 5 ether, and a 32nd of it for each ommer (Yellow Paper, section 11.3).
+    // Frontier: 5 ether, and a 32nd of that for each ommer (Yellow Paper, section 11.3).
     let spec = ChainSpec::of_network("Frontier").unwrap();
     let ether = U256::from(1_000_000_000_000_000_000u64);
     for count in [0usize, 1, 2] {

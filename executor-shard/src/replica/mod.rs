@@ -11,7 +11,7 @@ mod stored;
 mod stored_tests;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use alloy_primitives::{B256, U256};
 use common::account::Delta;
@@ -19,6 +19,7 @@ use common::chain_spec::ChainSpec;
 use common::id::{StateRef, WorldId};
 use common::message::StateSummary;
 use engine::replica_view::{Base, ReplicaView};
+use parking_lot::{Mutex, RwLock};
 
 use engine::{MemoryState, StateError};
 
@@ -77,20 +78,20 @@ impl Replica {
     /// The state that the replica holds, if any.
     #[must_use]
     pub fn summary(&self) -> Option<StateSummary> {
-        *self.summary.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.summary.lock()
     }
 
     /// The specification of a chain, if the replica holds a state of it.
     #[must_use]
     pub fn spec(&self, world: WorldId) -> Option<Arc<ChainSpec>> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.read();
         held.as_ref().filter(|held| held.summary.state.world == world).map(|held| Arc::clone(&held.spec))
     }
 
     /// A view of exactly this state, if the replica holds it.
     #[must_use]
     pub fn view(&self, state: StateRef) -> Option<ReplicaView> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.read();
         held.as_ref().filter(|held| held.summary.state == state).map(|held| held.view.clone())
     }
 
@@ -153,7 +154,7 @@ impl Replica {
 
     fn hold(&self, summary: StateSummary, spec: ChainSpec, view: ReplicaView) {
         let new = Some(Held { summary, spec: Arc::new(spec), view });
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.write();
         let old = std::mem::replace(&mut *held, new);
         drop(held);
         self.tell(Some(summary));
@@ -162,13 +163,13 @@ impl Replica {
     }
 
     fn give_up(&self) {
-        let old = self.held.write().unwrap_or_else(PoisonError::into_inner).take();
+        let old = self.held.write().take();
         self.tell(None);
         drop(old);
     }
 
     fn tell(&self, summary: Option<StateSummary>) {
-        *self.summary.lock().unwrap_or_else(PoisonError::into_inner) = summary;
+        *self.summary.lock() = summary;
     }
 
     /// Moves the replica by one block.
@@ -177,7 +178,7 @@ impl Replica {
     /// [`ReplicaError`]. The replica then holds its old state. But if it has diverged or its database
     /// failed, it drops its state and holds none.
     pub fn apply(&self, delta: &Arc<Delta>) -> Result<StateSummary, ReplicaError> {
-        let mut guard = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.held.write();
         let at = guard.as_ref().map(|held| held.summary.state);
         let Some(held) = guard.as_mut().filter(|held| held.summary.state == delta.from) else {
             return Err(ReplicaError::NotAtBase { at, from: delta.from });

@@ -3,7 +3,7 @@
 //!
 //! Calls run in a set of their own, so that a slow delivery never delays a heartbeat.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::endpoint::{CoordinatorEndpoint, PeerError};
@@ -12,6 +12,7 @@ use common::message::{
     Draining, Heartbeat, Leave, Refusal, Register, Registered, ResultReceipt, SubmitResult,
 };
 use net::retry::EntryId;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -60,7 +61,7 @@ impl SessionHandle {
     }
 
     fn machine(&self) -> MutexGuard<'_, Session> {
-        self.shared.machine.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.machine.lock()
     }
 
     fn now(&self) -> Duration {

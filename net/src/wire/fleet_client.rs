@@ -70,7 +70,8 @@ impl CoordinatorEndpoint for FleetClient {
     async fn submit_result(&self, result: Arc<SubmitResult>) -> Result<ResultReceipt, PeerError> {
         let bytes = encode("result", &result.outcome)?;
         let damaged = self.damage.as_ref().is_some_and(|damage| damage(&result.assignment));
-        let chunks = chunks(bytes, None, Some(assignment_to(result.assignment))).map(move |mut chunk| {
+        let digest = codec::payload_digest(&bytes);
+        let chunks = chunks(bytes, digest, None, Some(assignment_to(result.assignment))).map(move |mut chunk| {
             if damaged && let Some(first) = chunk.data.first() {
                 let flipped = [&[first ^ 0xff], chunk.data.get(1..).unwrap_or_default()].concat();
                 chunk.data = flipped.into();

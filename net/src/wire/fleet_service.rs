@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use alloy_primitives::B256;
 use common::codec;
 use common::endpoint::{CoordinatorEndpoint, PeerError};
 use common::id::{Incarnation, ShardId};
@@ -83,7 +84,7 @@ impl Fleet for Service {
             // No sound result will come for this work. Report a failure, so that the work does not wait for
             // one.
             Err(PayloadError::Damaged { assignment: Some(assignment) }) => {
-                let digest = [0; 32];
+                let digest = B256::ZERO;
                 Payload { bytes: Bytes::new(), digest, epoch: None, assignment: Some(assignment) }
             }
             other => other?,
@@ -96,7 +97,7 @@ impl Fleet for Service {
             self.decoding.run(move || decode("result", &bytes)).await.map_err(|error| to_status(&error))?
         };
         let outcome = decoded.unwrap_or(Err(WorkFailure::Damaged));
-        let result = Arc::new(SubmitResult { assignment, outcome, digest: Some(digest.into()) });
+        let result = Arc::new(SubmitResult { assignment, outcome, digest: Some(digest) });
         let receipt = self.endpoint.submit_result(result).await;
         answer(receipt.map(|receipt| v1::SubmitReply { used: receipt == ResultReceipt::Used }))
     }

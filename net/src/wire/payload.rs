@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use alloy_primitives::B256;
 use common::codec::{self, payload_digest};
 use prost::bytes::{Bytes, BytesMut};
 use proto::v1::{Assignment, Epoch, PayloadChunk, PayloadHeader};
@@ -17,7 +18,7 @@ pub struct Payload {
     /// The bytes.
     pub bytes: Bytes,
     /// Their digest.
-    pub digest: [u8; 32],
+    pub digest: B256,
     /// The sender's epoch, if the sender stated one.
     pub epoch: Option<Epoch>,
     /// The assignment to which the payload belongs, if the sender stated one.
@@ -73,12 +74,13 @@ impl From<PayloadError> for Status {
 /// Splits a payload into chunks.
 pub fn chunks(
     bytes: impl Into<Bytes>,
+    digest: B256,
     epoch: Option<Epoch>,
     assignment: Option<Assignment>,
 ) -> impl Iterator<Item = PayloadChunk> + Send + 'static {
     let mut rest: Bytes = bytes.into();
     let size = rest.len() as u64;
-    let digest = Bytes::copy_from_slice(payload_digest(&rest).as_slice());
+    let digest = Bytes::copy_from_slice(digest.as_slice());
     let mut header = Some(PayloadHeader { size, digest, epoch, assignment });
     std::iter::from_fn(move || {
         if rest.is_empty() && header.is_none() {
@@ -140,7 +142,7 @@ where
     if digest.as_slice() != header.digest.as_ref() {
         return Err(PayloadError::Damaged { assignment: header.assignment });
     }
-    Ok(Payload { bytes, digest: digest.0, epoch: header.epoch, assignment: header.assignment })
+    Ok(Payload { bytes, digest, epoch: header.epoch, assignment: header.assignment })
 }
 
 /// Decodes a payload whose digest was checked when it arrived.
@@ -154,8 +156,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn of(bytes: Vec<u8>) -> impl Iterator<Item = PayloadChunk> {
+        let digest = payload_digest(&bytes);
+        chunks(bytes, digest, None, None)
+    }
+
     async fn round_trip(bytes: Vec<u8>, limit: usize) -> Result<Payload, PayloadError> {
-        let mut stream = tokio_stream::iter(chunks(bytes, None, None).map(Ok));
+        let mut stream = tokio_stream::iter(of(bytes).map(Ok));
         receive(&mut stream, limit).await
     }
 
@@ -174,14 +181,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_truncated_payload_is_refused() {
-        let mut stream = tokio_stream::iter(chunks(vec![7; 2 * CHUNK_BYTES], None, None).take(1).map(Ok));
+        let mut stream = tokio_stream::iter(of(vec![7; 2 * CHUNK_BYTES]).take(1).map(Ok));
         let error = receive(&mut stream, 4 * CHUNK_BYTES).await.unwrap_err();
         assert!(matches!(error, PayloadError::WrongSize { .. }), "{error}");
     }
 
     #[tokio::test]
     async fn a_damaged_payload_is_refused() {
-        let damaged = chunks(vec![7; 100], None, None).map(|mut chunk| {
+        let damaged = of(vec![7; 100]).map(|mut chunk| {
             chunk.data = Bytes::from(vec![8; 100]);
             Ok(chunk)
         });

@@ -1,16 +1,18 @@
 //! The gRPC client through which a coordinator calls a shard.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use common::account::Delta;
 use common::block::BlockPayload;
-use common::codec;
+use common::codec::{self, CodecError};
 use common::endpoint::{PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Epoch};
 use common::message::{Refusal, StateSummary};
+use common::sealed::{Payload, Sealed};
 use common::work::ExecuteBlock;
+use parking_lot::Mutex;
 use prost::bytes::Bytes;
 use proto::v1;
 use proto::v1::executor_shard_client::ExecutorShardClient;
@@ -74,6 +76,20 @@ pub(super) fn encode<T: serde::Serialize>(what: &'static str, value: &T) -> Resu
     codec::encode(what, value, MAX_PAYLOAD_BYTES).map_err(|error| PeerError::Refused(error.to_string()))
 }
 
+/// A value that is too large to be sent is too large for every shard.
+fn too_large(error: CodecError) -> PeerError {
+    PeerError::Command(Refusal::Malformed { reason: error.to_string() })
+}
+
+fn sealed_chunks<T: Payload>(
+    value: &Sealed<T>,
+    epoch: Epoch,
+) -> Result<impl Iterator<Item = v1::PayloadChunk> + Send + 'static, PeerError> {
+    let bytes = value.bytes().map_err(too_large)?;
+    let digest = value.digest().map_err(too_large)?;
+    Ok(chunks(bytes.0, digest, Some(epoch_to(epoch)), None))
+}
+
 fn accepted(refusal: &Bytes) -> Result<(), PeerError> {
     if refusal.is_empty() {
         return Ok(());
@@ -93,30 +109,27 @@ fn state_reached(reply: v1::StateReply) -> Result<StateSummary, PeerError> {
 #[async_trait]
 impl ShardEndpoint for ShardClient {
     async fn execute(&self, command: ExecuteBlock) -> Result<(), PeerError> {
-        *self.used_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        let work = encode("work", &command.spec)?;
+        *self.used_at.lock() = Some(Instant::now());
+        let work = command.spec.bytes().map_err(too_large)?;
         let request = v1::ExecuteBlockRequest {
             assignment: Some(assignment_to(command.assignment)),
             round: command.round.0,
-            digest: Bytes::copy_from_slice(codec::payload_digest(&work).as_slice()),
-            work: work.into(),
+            work: work.0,
         };
         let mut client = self.client.clone();
         let reply = within(self.limits.call, client.execute_block(request)).await?;
         accepted(&reply.refusal)
     }
 
-    async fn put_block(&self, epoch: Epoch, block: Arc<BlockPayload>) -> Result<(), PeerError> {
-        let bytes = encode("block payload", block.as_ref())?;
-        let stream = tokio_stream::iter(chunks(bytes, Some(epoch_to(epoch)), None));
+    async fn put_block(&self, epoch: Epoch, block: Sealed<BlockPayload>) -> Result<(), PeerError> {
+        let stream = tokio_stream::iter(sealed_chunks(&block, epoch)?);
         let mut client = self.client.clone();
         let reply = within(self.limits.transfer, client.put_block(stream)).await?;
         accepted(&reply.refusal)
     }
 
-    async fn put_delta(&self, epoch: Epoch, delta: Arc<Delta>) -> Result<StateSummary, PeerError> {
-        let bytes = encode("delta", delta.as_ref())?;
-        let stream = tokio_stream::iter(chunks(bytes, Some(epoch_to(epoch)), None));
+    async fn put_delta(&self, epoch: Epoch, delta: Sealed<Delta>) -> Result<StateSummary, PeerError> {
+        let stream = tokio_stream::iter(sealed_chunks(&delta, epoch)?);
         let mut client = self.client.clone();
         state_reached(within(self.limits.transfer, client.put_delta(stream)).await?)
     }
@@ -153,7 +166,7 @@ impl ShardClient {
     /// The time between two pings: longer while the shard has had no work for a while.
     fn pause(&self) -> Duration {
         let PeerLimits { beat, lost_after, .. } = self.limits;
-        let used = self.used_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = self.used_at.lock();
         let idle = used.is_none_or(|at| at.elapsed() > lost_after);
         if idle { (beat * IDLE_PINGS).min(lost_after / IDLE_PINGS).max(beat) } else { beat }
     }

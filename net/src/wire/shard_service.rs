@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::B256;
+use common::sealed::{Payload, Sealed};
 use common::codec;
 use common::endpoint::{PeerError, ShardEndpoint};
 use common::id::{Incarnation, RoundId, ShardId};
 use common::message::{PROTOCOL_VERSION, StateSummary};
-use common::work::{ExecuteBlock, WorkSpec};
+use common::work::ExecuteBlock;
 use prost::bytes::Bytes;
 use proto::v1;
 use proto::v1::executor_shard_server::{ExecutorShard, ExecutorShardServer};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{Malformed, assignment_from, epoch_from, summary_from, summary_to};
-use super::payload::{self, decode};
+use super::payload::{self};
 use super::status::to_status;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
 
@@ -74,6 +76,11 @@ fn state_reply(result: Result<StateSummary, PeerError>) -> Result<Response<v1::S
     Ok(Response::new(reply))
 }
 
+/// A value whose digest was checked when it arrived.
+fn unseal<T: Payload>(bytes: Bytes, digest: B256) -> Result<Sealed<T>, Status> {
+    Sealed::received(bytes.into(), digest).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
 #[tonic::async_trait]
 impl ExecutorShard for Service {
     /// Sends the received pings straight back: this needs no task and no cleanup.
@@ -85,10 +92,10 @@ impl ExecutorShard for Service {
     ) -> Result<Response<v1::CommandReply>, Status> {
         let request = request.into_inner();
         let assignment = assignment_from(request.assignment)?;
-        if codec::payload_digest(&request.work).as_slice() != request.digest.as_ref() {
-            return Err(Status::data_loss("the work is damaged: its digest differs from the announced one"));
+        if codec::payload_digest(&request.work) != assignment.work.0 {
+            return Err(Status::data_loss("the work is damaged: its digest is not the assignment's work id"));
         }
-        let spec: WorkSpec = decode("work", &request.work)?;
+        let spec = unseal(request.work, assignment.work.0)?;
         let command = ExecuteBlock { assignment, round: RoundId(request.round), spec };
         command_reply(self.endpoint.execute(command).await)
     }
@@ -99,7 +106,7 @@ impl ExecutorShard for Service {
     ) -> Result<Response<v1::CommandReply>, Status> {
         let payload = payload::receive(&mut request.into_inner(), MAX_PAYLOAD_BYTES).await?;
         let epoch = epoch_from(payload.epoch)?;
-        let block = Arc::new(decode("block payload", &payload.bytes)?);
+        let block = unseal(payload.bytes, payload.digest)?;
         command_reply(self.endpoint.put_block(epoch, block).await)
     }
 
@@ -109,7 +116,7 @@ impl ExecutorShard for Service {
     ) -> Result<Response<v1::StateReply>, Status> {
         let payload = payload::receive(&mut request.into_inner(), MAX_PAYLOAD_BYTES).await?;
         let epoch = epoch_from(payload.epoch)?;
-        let delta = Arc::new(decode("delta", &payload.bytes)?);
+        let delta = unseal(payload.bytes, payload.digest)?;
         state_reply(self.endpoint.put_delta(epoch, delta).await)
     }
 

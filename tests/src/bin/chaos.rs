@@ -1,6 +1,6 @@
-//! The chaos run as a command: real processes, proxies between them, faults from a seed.
+//! The chaos run as a command: real processes, proxies between them, and faults drawn from a seed.
 //!
-//! Exit code 0 only if every chain is confirmed and nothing happened that no fault explains.
+//! The exit code is 0 only if every chain is confirmed and a fault explains every incident.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use std::time::Duration;
 use clap::Parser;
 use shard_tests::{ChaosOptions, chaos, scenario};
 
-/// Has a coordinator and shards execute blocks while processes are killed and frozen and connections
-/// are cut, delayed, narrowed and reset; then has alloy-evm's executor confirm the result.
+/// Makes a coordinator and shards execute blocks while processes are killed and frozen and connections
+/// are cut, delayed, narrowed and reset; then confirms the result with alloy-evm's executor.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How long blocks are executed under faults; chains are generated and checked besides
+    /// How many minutes of faults; generating and checking chains takes additional time
     #[arg(long, value_name = "M", default_value_t = 10)]
     minutes: u64,
 
-    /// What everything is drawn from
+    /// The seed of all random choices
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
 
-    /// How many shards
+    /// The number of shards
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
     shards: u32,
 
-    /// Blocks of each chain: when one is executed, the next one begins
+    /// The number of blocks of each chain; when one chain is done, the next one begins
     #[arg(long, value_name = "N", default_value_t = 3000)]
     blocks: usize,
 

@@ -1,5 +1,5 @@
-//! Reads what the tests of the failure model have measured, and prints it as a Markdown table: the
-//! median of each row.
+//! Reads the measurements of the failure model's tests, and prints the median of each row as a Markdown
+//! table.
 //!
 //! Usage: `failure-table FILE`, where the file is the one that `SHARDS_MEASURED` named.
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use shard_tests::median;
 
-/// What was measured of one row.
+/// The measurements of one row.
 #[derive(Default)]
 struct Row {
     texts: [String; 3],
@@ -44,7 +44,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The median in milliseconds, in three digits or so.
+/// The median in milliseconds, with about three digits.
 fn millis(micros: Vec<u64>) -> String {
     let values: Vec<f64> = micros.into_iter().map(|micros| micros as f64 / 1e3).collect();
     match median(&values) {

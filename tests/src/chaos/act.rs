@@ -1,4 +1,4 @@
-//! One act of a chaos run: one chain, one fleet, and faults until the chain or the time is over.
+//! One act of a chaos run: one chain and one fleet, with faults until the chain or the time ends.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::path::PathBuf;
@@ -17,27 +17,27 @@ use crate::fleet::Status;
 use crate::scene::Scene;
 use crate::wait::{scaled, wait_until, within};
 
-/// How long no block may be committed when no fault is there any more.
+/// The longest time without a committed block while there is no fault.
 const STANDSTILL: Duration = within(30);
 
-/// How long no block may be committed, whatever happens.
+/// The longest time without a committed block in any case.
 const LONG_STANDSTILL: Duration = within(120);
 
-/// How long an act may take to end once its time is over.
+/// The longest time that an act may take to end once its time is over.
 const ENDS_WITHIN: Duration = within(180);
 
-/// How long a fleet may take until all of it is ready again.
+/// The longest time until the whole fleet is ready again.
 const READY_WITHIN: Duration = within(60);
 
-/// Between two lines on a terminal.
+/// The interval of progress lines on a terminal.
 const PROGRESS: Duration = within(10);
 
-/// What an act is to be.
+/// The settings of an act.
 pub(super) struct Script {
     pub(super) number: usize,
     pub(super) shards: u32,
     pub(super) blocks: usize,
-    /// For how long there are faults, at most.
+    /// The longest time with faults.
     pub(super) lasts: Duration,
 }
 
@@ -48,7 +48,7 @@ struct Active {
     lifted: bool,
 }
 
-/// An act that is played.
+/// An act in progress.
 pub(super) struct Act<'a> {
     scene: &'a Scene,
     pub(super) summary: &'a mut Summary,
@@ -60,14 +60,14 @@ pub(super) struct Act<'a> {
     pub(super) client: Client,
     pub(super) plan: String,
     active: Vec<Active>,
-    /// The next fault comes with this many blocks, or then.
+    /// The next fault begins at this number of blocks or at this time, whichever is first.
     next: (usize, Instant),
     lasts: Duration,
     until: Instant,
     closing: bool,
-    /// When the last block was committed.
+    /// The time of the last committed block.
     moved: Instant,
-    /// When the last fault was over, and what it was, while no block was committed since.
+    /// The end and the kind of the last fault, until the next block is committed.
     cleared: Option<(Instant, String)>,
     told: Instant,
     notes: PathBuf,
@@ -77,7 +77,7 @@ impl<'a> Act<'a> {
     /// Generates a chain and starts a fleet.
     ///
     /// # Errors
-    /// When that cannot be done.
+    /// An error if either fails.
     pub(super) fn begin(
         scene: &'a Scene,
         summary: &'a mut Summary,
@@ -124,11 +124,11 @@ impl<'a> Act<'a> {
         Ok(act)
     }
 
-    /// Waits for the fleet, and has it execute blocks under faults until the time is over or the chain
-    /// is committed. Then all faults are lifted and the fleet must become whole again.
+    /// Waits for the fleet, and makes it execute blocks under faults until the time is over or the chain is
+    /// committed. Then it lifts all faults, and every process must recover.
     ///
     /// # Errors
-    /// When anything happens that must not.
+    /// An error if the fleet breaks one of the run's conditions.
     pub(super) fn play(&mut self) -> Result<Status> {
         wait_until(READY_WITHIN, "everybody serves", || {
             self.world.look()?;
@@ -152,7 +152,7 @@ impl<'a> Act<'a> {
         Ok(status)
     }
 
-    /// Looks at everything once. Whether the act is over.
+    /// Checks every process and the client once. Returns whether the act is over.
     fn tick(&mut self) -> Result<bool> {
         self.world.look()?;
         if self.client.look(self.scene, self.world.client_url())? {
@@ -175,7 +175,7 @@ impl<'a> Act<'a> {
         Ok(self.closing && self.active.is_empty() && self.client.is_idle() && self.world.is_whole())
     }
 
-    /// A block was committed.
+    /// Records that a block was committed.
     fn has_moved(&mut self) -> Result<()> {
         let now = Instant::now();
         self.summary.longest_standstill = self.summary.longest_standstill.max(now - self.moved);
@@ -192,7 +192,7 @@ impl<'a> Act<'a> {
         Ok(())
     }
 
-    /// A coordinator that has come back must have every block that was answered.
+    /// Checks that a restarted coordinator has every block that the client got an answer for.
     fn check_returned(&mut self) -> Result<()> {
         let Some(url) = self.world.direct_url().filter(|_| self.world.returned) else { return Ok(()) };
         self.world.returned = false;
@@ -232,7 +232,7 @@ impl<'a> Act<'a> {
         if self.client.committed < blocks && now < at {
             return Ok(());
         }
-        // Whatever is over must have been recovered from, so that it is known what held the chain up.
+        // Waits for a block after the last fault, so that the recovery time belongs to that fault.
         if self.cleared.is_some() {
             return Ok(());
         }
@@ -251,7 +251,7 @@ impl<'a> Act<'a> {
         Ok(())
     }
 
-    /// After some blocks, or a while; one time in six at once.
+    /// Plans the next fault after some blocks or a pause; one time in six at once.
     fn plan_next(&mut self) {
         let blocks = if self.random.one_in(6) { 0 } else { self.random.between(3, 80) };
         let pause = Duration::from_millis(self.random.between(300, 3_000));
@@ -274,8 +274,8 @@ impl<'a> Act<'a> {
         Ok(())
     }
 
-    /// Waits until every shard is in the fleet and holds the current state, those in quarantine too, and no
-    /// block is under way.
+    /// Waits until every shard, including those in quarantine, is in the fleet and holds the current state,
+    /// and no block is in flight.
     fn wait_ready(&mut self) -> Result<Duration> {
         let ids = self.world.ids();
         let mut last = None;
@@ -298,14 +298,14 @@ impl<'a> Act<'a> {
         self.told = now;
         let (blocks, faults) = (self.client.committed, self.summary.faults.values().sum::<u64>());
         let left = self.until.saturating_duration_since(now).as_secs();
-        // Whoever has closed the terminal does not need it.
+        // A failure to print is ignored: the terminal may be closed.
         let _ = writeln!(
             stderr(),
             "{blocks} blocks of this chain committed, {faults} faults so far, {left} s left"
         );
     }
 
-    /// Writes down what happens, to be read beside the logs.
+    /// Writes a note about an event, to be read beside the logs.
     fn note(&mut self, text: &str) -> Result<()> {
         self.summary.note(&self.notes, self.client.committed, text)
     }

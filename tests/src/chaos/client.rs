@@ -1,8 +1,8 @@
-//! The client of a chaos run: it has one part of a chain after another executed, and goes on after the
-//! last answer when it is interrupted.
+//! The client of a chaos run. It submits one part of a chain after another, and resumes after the last
+//! answer when it is interrupted.
 //!
-//! Mostly it waits for the answer to each block. Every third part it merely has journaled: what is
-//! accepted is never submitted again, and must be committed all the same.
+//! Usually it waits for the answer to each block. Every third part is only journaled: accepted blocks
+//! are never submitted again, and must be committed all the same.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,22 +20,22 @@ use crate::fleet::{Status, number, text};
 use crate::process::Process;
 use crate::scene::Scene;
 
-/// Blocks that are submitted at once, at most, where each is answered.
+/// The maximum number of blocks in a part whose blocks are answered one by one.
 const PART: usize = 200;
 
-/// The same where they are journaled only: fewer than a coordinator has wait.
+/// The maximum number of blocks in a part that is only journaled: fewer than a coordinator lets wait.
 const JOURNALED_PART: usize = 50;
 
-/// How long after an interruption it tries again, and between two looks at the head.
+/// The pause after an interruption, and between two checks of the head.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What the answer says that concerns a block which seemed to kill too many processes.
+/// The text in the answer to a block that seemed to kill too many processes.
 const PARKED: &str = "is parked";
 
-/// What the answer to a block may say that is no verdict on the block.
+/// The texts in an answer that is not a verdict on the block.
 const EXCUSES: [&str; 2] = ["no shard", PARKED];
 
-/// What a command says when it is interrupted.
+/// The messages of a command that is interrupted.
 const INTERRUPTIONS: [&str; 4] = [
     "unknown: ",
     "not accepted: ",
@@ -43,47 +43,47 @@ const INTERRUPTIONS: [&str; 4] = [
     "the coordinator does not tell its status: ",
 ];
 
-/// The client, and what it was answered.
+/// The client, and the answers it has received.
 #[derive(Debug)]
 pub(super) struct Client {
     chain: ChainFile,
     part: Option<Part>,
     parts: usize,
     starts_at: Instant,
-    /// Takes no further part.
+    /// Whether the client submits no further part.
     closing: bool,
-    /// A block that was parked, to be tried again as an operator would have it.
+    /// The hash of a parked block that the client will retry, as an operator would.
     parked: Option<String>,
-    /// Blocks that are not to be submitted again: the first so many of the chain.
+    /// The number of blocks at the start of the chain that must not be submitted again.
     accepted: usize,
-    /// Blocks that are known to be committed: the first so many.
+    /// The number of blocks at the start of the chain that are known to be committed.
     pub(super) committed: usize,
-    /// The last one's hash.
+    /// The hash of the last committed block.
     pub(super) hash: String,
-    /// Blocks that were accepted first and committed behind the client's back.
+    /// The number of blocks that were accepted first and committed without an answer.
     pub(super) journaled: u64,
-    /// Work that was given to another shard, as answers say.
+    /// The number of assignments that moved to another shard, according to the answers.
     pub(super) reassigned: u64,
-    /// How often a block was parked, and tried again.
+    /// The number of times that a block was parked and retried.
     pub(super) retried: u64,
-    /// What interrupted it, and how often.
+    /// The interruptions, counted by kind.
     pub(super) interrupted: BTreeMap<String, u64>,
 }
 
-/// What a command is for.
+/// The purpose of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Task {
     /// Submits blocks and waits for each.
     Submit,
     /// Has blocks journaled.
     Accept,
-    /// Looks how far the accepted blocks are.
+    /// Checks how many accepted blocks are committed.
     Look,
-    /// Has a parked block tried again.
+    /// Retries a parked block.
     Retry,
 }
 
-/// A command that runs.
+/// A running command.
 #[derive(Debug)]
 struct Part {
     task: Task,
@@ -91,7 +91,7 @@ struct Part {
     file: Option<PathBuf>,
     until: usize,
     read: u64,
-    /// What an answer has said that is no verdict.
+    /// The last answer that was not a verdict.
     excuse: Option<String>,
 }
 
@@ -114,7 +114,7 @@ impl Client {
         }
     }
 
-    /// The blocks that are known to be committed, as they were submitted.
+    /// The bytes of the blocks that are known to be committed, as they were submitted.
     pub(super) fn submitted(&self) -> Vec<u8> {
         self.chain.bytes(0..self.committed)
     }
@@ -124,20 +124,20 @@ impl Client {
         self.committed == self.chain.len()
     }
 
-    /// Begins no further part; what is accepted is still waited for.
+    /// Starts no further part. The client still waits for accepted blocks.
     pub(super) const fn close(&mut self) {
         self.closing = true;
     }
 
-    /// Whether nothing is under way.
+    /// Whether no command runs and every accepted block is committed.
     pub(super) const fn is_idle(&self) -> bool {
         self.part.is_none() && self.committed >= self.accepted
     }
 
-    /// Takes up the last blocks, whose answers were lost on their way, when nothing is under way any more.
+    /// Counts the last blocks whose answers were lost, once no block is in flight any more.
     ///
     /// # Errors
-    /// When the head is not, or not behind, the last block that was answered.
+    /// An error if the head is behind the last answered block, or if it is not a block of the chain.
     pub(super) fn settle(&mut self, status: &Status) -> Result<()> {
         let (head, committed) = (usize::try_from(status.head)?, self.committed);
         let follows = head > committed || (head == committed && status.head_hash == self.hash);
@@ -147,15 +147,15 @@ impl Client {
         Ok(())
     }
 
-    /// Takes the answers that have come, and keeps blocks under way while there is a coordinator.
-    /// Whether a block was committed.
+    /// Reads new answers, and keeps blocks in flight while there is a coordinator. Returns whether a block
+    /// was committed.
     ///
     /// # Errors
-    /// When a block was refused or lost, or a command failed in a way that no fault explains.
+    /// An error if a block was rejected or lost, or if a command failed in a way that no fault explains.
     pub(super) fn look(&mut self, scene: &Scene, url: Option<String>) -> Result<bool> {
         let before = self.committed;
         if let Some(mut part) = self.part.take() {
-            // Its end comes before its last answers are read: so none is missed.
+            // The exit is checked before the last answers are read, so that none is missed.
             let ended = part.process.exited()?;
             let lines = part.process.lines_from(part.read)?;
             part.read += lines.len() as u64;
@@ -173,7 +173,7 @@ impl Client {
         Ok(self.committed > before)
     }
 
-    /// Begins what is due.
+    /// Starts the next command.
     fn begin(&mut self, scene: &Scene, url: &str) -> Result<()> {
         let (task, command, more) = if let Some(hash) = self.parked.take() {
             self.retried += 1;
@@ -202,7 +202,7 @@ impl Client {
         Ok(())
     }
 
-    /// Takes a line that a command has printed.
+    /// Handles a line that a command has printed.
     fn answered(&mut self, part: &mut Part, row: &Value) -> Result<()> {
         match part.task {
             Task::Submit if row.get("summary").is_none() => self.block_answered(part, row),
@@ -250,7 +250,7 @@ impl Client {
         self.committed = head;
         self.hash = text(status, "head_hash")?;
         self.accepted = self.accepted.max(head);
-        // Which of them it is, and that it is to be tried again, comes of submitting it.
+        // Submitting the blocks again shows which one is parked; the client then retries it.
         if number(status, "parked")? > 0 {
             self.accepted = head;
         }
@@ -260,7 +260,7 @@ impl Client {
     fn ended(&mut self, part: &Part, code: Option<i32>) -> Result<()> {
         self.starts_at = Instant::now() + if part.task == Task::Submit { Duration::ZERO } else { PAUSE };
         if let Some(file) = &part.file {
-            // Not needed any more; if it stays it is removed with the folder.
+            // The file is not needed any more. If it stays, it is removed with the folder.
             let _ = fs::remove_file(file);
         }
         if code == Some(0) {
@@ -280,7 +280,7 @@ impl Client {
         });
         let reason = match (part.excuse.clone().or(interrupted), part.task) {
             (Some(reason), _) => reason,
-            // Whether a parked block is tried again, its next answer tells.
+            // The next answer shows whether the parked block is tried again.
             (None, Task::Retry) => return Ok(()),
             (None, _) => {
                 bail!("{} ended with {code:?}, which no fault explains: {said}", part.process.name())

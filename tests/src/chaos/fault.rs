@@ -1,31 +1,31 @@
-//! What goes wrong in a chaos run, and how it is drawn.
+//! The faults of a chaos run, and how they are drawn.
 
 use std::time::Duration;
 
 use super::random::Random;
 use crate::proxy::{Direction, Shape};
 
-/// The limit of the coordinators and shards after which silence counts as loss.
+/// The silence limit of the coordinators and shards, after which a peer counts as lost.
 pub(super) const LOST_AFTER: Duration = Duration::from_secs(1);
 
-/// The fault of a shard whose log may say that a thread has panicked.
+/// The fault of a shard whose log may contain the panic of a thread.
 pub(super) const PANIC: &str = "panic@5";
 
-/// A shard by its place in the fleet, counted from 0.
+/// A shard by its position in the fleet, counted from 0.
 pub(super) type Place = usize;
 
 /// A connection with a proxy in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Link {
-    /// By which a shard reaches the coordinator.
+    /// The connection from a shard to the coordinator.
     Up(Place),
-    /// By which the coordinator reaches a shard.
+    /// The connection from the coordinator to a shard.
     Down(Place),
-    /// By which the client reaches the coordinator.
+    /// The connection from the client to the coordinator.
     Client,
 }
 
-/// What can have one fault at a time.
+/// An object that can have one fault at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
     Shard(Place),
@@ -33,38 +33,38 @@ pub(super) enum Subject {
     Link(Link),
 }
 
-/// What goes wrong.
+/// The kind of a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// SIGKILL, and started again later.
+    /// SIGKILL, and a restart later.
     KillShards(Vec<Place>),
-    /// SIGTERM, and started again later.
+    /// SIGTERM, and a restart later.
     DrainShard(Place),
-    /// SIGSTOP, later SIGCONT.
+    /// SIGSTOP, and SIGCONT later.
     FreezeShard(Place),
-    /// Started again with `--fault`, later without.
+    /// A restart with `--fault`, and a restart without it later.
     Mislead(Place, &'static str),
-    /// SIGKILL, and started again later.
+    /// SIGKILL, and a restart later.
     KillCoordinator,
-    /// SIGSTOP, later SIGCONT.
+    /// SIGSTOP, and SIGCONT later.
     FreezeCoordinator,
     /// Every connection of the link is reset.
     Reset(Link),
-    /// These directions of the link are like that.
+    /// These directions of the link get this shape.
     Worsen(Link, &'static [Direction], Shape),
 }
 
-/// A fault, and how long it lasts.
+/// A fault and its duration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Drawn {
     pub(super) fault: Fault,
     pub(super) lasts: Duration,
 }
 
-/// Draws a fault of one kind for a fleet of so many shards.
+/// Draws a fault of one kind for a fleet with this many shards.
 type Draw = fn(&mut Random, Place) -> Drawn;
 
-/// How often each kind comes, in relation to the others.
+/// The weight of each kind of fault in the draw.
 const WEIGHTS: [(u64, Draw); 10] = [
     (5, kill_shard),
     (1, kill_all),
@@ -79,7 +79,7 @@ const WEIGHTS: [(u64, Draw); 10] = [
 ];
 
 impl Drawn {
-    /// What it is called in the summary.
+    /// The fault's name in the summary.
     pub(super) fn kind(&self) -> &'static str {
         let brief = self.lasts < LOST_AFTER;
         match &self.fault {
@@ -103,7 +103,7 @@ impl Drawn {
         }
     }
 
-    /// What it happens to.
+    /// The objects that the fault affects.
     pub(super) fn subjects(&self) -> Vec<Subject> {
         match &self.fault {
             Fault::KillShards(places) => places.iter().copied().map(Subject::Shard).collect(),
@@ -115,7 +115,7 @@ impl Drawn {
         }
     }
 
-    /// A fault for a fleet of so many shards.
+    /// Draws a fault for a fleet with this many shards.
     pub(super) fn draw(random: &mut Random, shards: Place) -> Self {
         let all: u64 = WEIGHTS.iter().map(|(weight, _)| weight).sum();
         let mut left = random.between(1, all);
@@ -151,7 +151,7 @@ fn drain_shard(random: &mut Random, shards: Place) -> Drawn {
     lasting(random, fault, 0, 1_500)
 }
 
-/// Half of them shorter than the limit, half longer.
+/// Draws a freeze. Half of them are shorter than the silence limit, half are longer.
 fn freeze_shard(random: &mut Random, shards: Place) -> Drawn {
     let fault = Fault::FreezeShard(place(random, shards));
     if random.one_in(2) { lasting(random, fault, 50, 800) } else { lasting(random, fault, 1_300, 3_500) }
@@ -175,7 +175,7 @@ fn freeze_coordinator(random: &mut Random, _: Place) -> Drawn {
     }
 }
 
-/// The client's link has its share like each of the others.
+/// Draws a link. The client's link is as likely as each of the others.
 fn link(random: &mut Random, shards: Place) -> Link {
     let index = random.index(2 * shards + 1);
     match index % 2 {
@@ -190,7 +190,7 @@ fn reset(random: &mut Random, shards: Place) -> Drawn {
     lasting(random, fault, 0, 0)
 }
 
-/// One way mostly, sometimes both.
+/// Draws the affected directions: usually one, in one of `both_in` cases both.
 fn ways(random: &mut Random, both_in: u64) -> &'static [Direction] {
     if random.one_in(both_in) {
         return &[Direction::ToTarget, Direction::ToClient];
@@ -198,14 +198,14 @@ fn ways(random: &mut Random, both_in: u64) -> &'static [Direction] {
     if random.one_in(2) { &[Direction::ToTarget] } else { &[Direction::ToClient] }
 }
 
-/// Some are over before anybody can have noticed.
+/// Draws a cut. Some end before any process can have noticed them.
 fn cut(random: &mut Random, shards: Place) -> Drawn {
     let shape = Shape { cut: true, ..Shape::default() };
     let fault = Fault::Worsen(link(random, shards), ways(random, 5), shape);
     if random.one_in(3) { lasting(random, fault, 50, 800) } else { lasting(random, fault, 1_300, 4_000) }
 }
 
-/// Late by 100 to 500 ms, or narrow: 8 to 256 KiB a second.
+/// Draws a slow link: a delay of 100 to 500 ms, or a rate of 8 to 256 KiB per second.
 fn worsen(random: &mut Random, shards: Place) -> Drawn {
     let shape = if random.one_in(2) {
         Shape { delay: Duration::from_millis(random.between(100, 500)), ..Shape::default() }

@@ -1,14 +1,13 @@
-//! A chaos run: a coordinator with a data directory, shards and a client, proxies between all of
-//! them, and faults at random moments over thousands of blocks. It is never quiet, and nothing of it
-//! may be seen in the result.
+//! A chaos run: a coordinator with a data directory, shards and a client, proxies between all of them,
+//! and faults at random moments over thousands of blocks. The faults must not change the result.
 //!
-//! A run is a row of acts. Each generates a chain of its own kind, starts a fleet, and goes on until
-//! the chain is committed or the time is over. Then all faults are lifted, the fleet must become whole
-//! again, the exported chain must be what was submitted, byte for byte, and `import --sequential`
-//! (alloy-evm's executor, on one thread) must come to the same head and state root.
+//! A run is a sequence of acts. Each act generates a chain of its own kind, starts a fleet, and goes on
+//! until the chain is committed or the time is over. Then all faults are lifted, and every process must
+//! recover. The exported chain must equal the submitted one byte for byte, and `lab import
+//! --sequential` (alloy-evm's executor on one thread) must reach the same head and state root.
 //!
-//! Everything is drawn from the seed: chains, plans, faults, their victims, how long they last, and
-//! after how many blocks the next one comes. What it meets then is up to the machine: the same seed is
+//! The seed determines the random choices: chains, plans, faults, their targets, their durations, and
+//! the number of blocks before the next one. The timing depends on the machine. So the same seed gives
 //! the same kind of run, not the same history.
 
 mod act;
@@ -33,29 +32,29 @@ use verdict::{Played, confirm, read_logs};
 use crate::scene::Scene;
 use crate::wait::within;
 
-/// An act goes on at least that long, but for the first.
+/// The least duration of an act, except the first.
 const LEAST: Duration = within(10);
 
-/// How a run is to be.
+/// The settings of a run.
 #[derive(Debug, Clone)]
 pub struct ChaosOptions {
-    /// What it is drawn from.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// How long blocks are executed under faults. Chains are generated and checked besides.
+    /// The time with faults. Generating and checking chains takes additional time.
     pub duration: Duration,
-    /// Blocks of each chain.
+    /// The number of blocks of each chain.
     pub blocks: usize,
-    /// How many chains, at most.
+    /// The maximum number of chains.
     pub chains: usize,
-    /// How many shards.
+    /// The number of shards.
     pub shards: u32,
 }
 
-/// Plays a run. The summary has what was counted, also where the run fails.
+/// Performs a run. The summary contains all counts, even if the run fails.
 pub fn chaos(scene: &Scene, options: &ChaosOptions) -> (Summary, Result<()>) {
     let mut summary = Summary::new(options.seed);
     let played = play(scene, options, &mut summary);
-    // A panic explains more than what came of it.
+    // A panic in a log explains more than its consequences.
     let end = read_logs(scene, &mut summary).and(played);
     summary.finish(&end);
     (summary, end)
@@ -65,7 +64,7 @@ fn play(scene: &Scene, options: &ChaosOptions, summary: &mut Summary) -> Result<
     let mut random = Random::new(options.seed);
     for number in 1..=options.chains {
         let lasts = options.duration.saturating_sub(summary.under_faults);
-        // What is left is too little for a chain of its own.
+        // The remaining time is too short for another chain.
         if number > 1 && lasts < LEAST {
             break;
         }

@@ -1,4 +1,4 @@
-//! A process's post: it may be vacant, and whoever is started on it has a new port.
+//! The place of one process: it may be empty, and each process started there has a new port.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,31 +14,31 @@ use crate::process::{Process, Signal};
 use crate::scene::Scene;
 use crate::wait::{scaled, within};
 
-/// How long a process may take to serve: a ledger that was not closed is repaired first.
+/// The longest time until a process serves, in seconds. A ledger that was not closed is repaired first.
 const SERVES_WITHIN: u64 = 60;
 
-/// How long a process may take to end when it is asked to.
+/// The longest time until a process ends once it is asked to, in seconds.
 const ENDS_WITHIN: u64 = 30;
 
-/// A post.
+/// The place of one process.
 #[derive(Debug, Default)]
 pub(super) struct Post {
     process: Option<Process>,
-    /// Where the process writes its address.
+    /// The file to which the process writes its address.
     file: PathBuf,
     address: Option<SocketAddr>,
-    /// By when it has to serve, or to have ended.
+    /// The deadline by which the process must serve, or must have ended.
     due: Option<Instant>,
 }
 
-/// What has happened at a post.
+/// An event at a place.
 #[derive(Debug)]
 pub(super) enum News {
-    /// Nothing.
+    /// No event.
     None,
-    /// The process serves.
+    /// The process has begun to serve.
     Serves,
-    /// The process has ended by itself, or because it was asked to.
+    /// The process has ended, by itself or because it was asked to.
     Ended(Box<Process>, ExitStatus),
 }
 
@@ -59,12 +59,12 @@ impl Post {
         Ok(self.process.insert(Process::start(scene, name, binary, line)?))
     }
 
-    /// Where its process serves.
+    /// The process's address, once it serves.
     pub(super) const fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// Looks at the process.
+    /// Checks the process for events.
     pub(super) fn look(&mut self) -> Result<News> {
         let Some(process) = &mut self.process else { return Ok(News::None) };
         if let Some(status) = process.exited()? {
@@ -85,13 +85,13 @@ impl Post {
         Ok(News::None)
     }
 
-    /// Takes the process off its post, to be killed when nobody is led to it any more.
+    /// Removes the process from its place. The caller kills it once no proxy leads to it any more.
     pub(super) fn vacate(&mut self) -> Option<Process> {
         self.address = None;
         self.process.take()
     }
 
-    /// Sends the process a signal, if there is one.
+    /// Sends the process a signal, if there is a process.
     pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
         if signal == Signal::Term {
             self.due = Some(Instant::now() + scaled(within(ENDS_WITHIN)));

@@ -1,6 +1,6 @@
-//! The numbers that a chaos run is drawn from.
+//! The random numbers of a chaos run.
 
-/// SplitMix64 (Steele, Lea and Flood 2014): as good as a plan needs, and the same everywhere.
+/// SplitMix64 (Steele, Lea and Flood 2014): random enough for a plan, and the same on every machine.
 #[derive(Debug, Clone)]
 pub(super) struct Random(u64);
 
@@ -17,23 +17,23 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number of `from` to `to`, both included. (That some are likelier by one in 2⁵⁰ is no matter.)
+    /// A number from `from` to `to`, inclusive. (The bias of about one in 2⁵⁰ does not matter.)
     pub(super) const fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.next() % (to - from + 1)
     }
 
-    /// Whether it is one of so many cases.
+    /// True in one of `cases` cases, at random.
     pub(super) const fn one_in(&mut self, cases: u64) -> bool {
         self.next().is_multiple_of(cases)
     }
 
-    /// An index of so many; 0 if there are none.
+    /// A random index below `count`; 0 if `count` is 0.
     pub(super) fn index(&mut self, count: usize) -> usize {
         let count = u64::try_from(count).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.next() % count).unwrap_or_default()
     }
 
-    /// The first or one of the others.
+    /// The first value or one of the others, at random.
     pub(super) fn one_of<T: Copy>(&mut self, first: T, others: &[T]) -> T {
         let index = self.index(others.len() + 1);
         std::iter::once(&first).chain(others).nth(index).copied().unwrap_or(first)

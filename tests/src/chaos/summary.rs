@@ -1,4 +1,4 @@
-//! What a chaos run has to show.
+//! The summary of a chaos run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,66 +13,67 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::world::World;
 
-/// Where one chain of the run ends, and what alloy-evm's executor says of that.
+/// The end of one chain of the run, and the result of alloy-evm's executor for the same blocks.
 #[derive(Debug, Clone)]
 pub struct ChainEnd {
-    /// Its blocks.
+    /// The number of its blocks.
     pub blocks: u64,
-    /// How they were cut.
+    /// The plan that cut its blocks into sub-blocks.
     pub plan: String,
     /// The hash of its head.
     pub head: String,
-    /// The state root after it.
+    /// The state root after the head.
     pub state_root: String,
-    /// The head when the blocks are executed one after another by alloy-evm.
+    /// The hash of the head when alloy-evm executes the blocks one after another.
     pub sequential_head: String,
-    /// The state root then.
+    /// The state root in that case.
     pub sequential_root: String,
 }
 
-/// What happened in a run.
+/// The counts and measurements of a run.
 #[derive(Debug, Clone)]
 pub struct Summary {
     began: Instant,
-    /// What it was drawn from.
+    /// The seed.
     pub seed: u64,
-    /// How long it took, with everything.
+    /// The duration of the whole run.
     pub elapsed: Duration,
-    /// How long blocks were executed under faults.
+    /// The time during which blocks were executed under faults.
     pub under_faults: Duration,
-    /// Blocks executed by the fleet, committed and answered.
+    /// The number of blocks that the fleet executed and committed and the client got answers for.
     pub blocks: u64,
-    /// Those of them that the client had journaled and did not wait for.
+    /// The number of these blocks that the client had journaled without waiting.
     pub journaled: u64,
-    /// Transactions of the chains that were confirmed.
+    /// The number of transactions in the confirmed chains.
     pub transactions: u64,
-    /// Faults by kind.
+    /// The number of faults of each kind.
     pub faults: BTreeMap<&'static str, u64>,
-    /// How often a coordinator was started again and had every block that was answered.
+    /// The number of restarts after which a coordinator had every answered block.
     pub coordinator_restarts: u64,
-    /// Work given to another shard.
+    /// The number of assignments that moved to another shard.
     pub reassigned: u64,
-    /// How often a shard was told that its former life is still there, and was started again.
+    /// The number of times that a shard was rejected because its former incarnation was still in the fleet,
+    /// and was restarted.
     pub turned_away: u64,
-    /// How often a block was parked and tried again, as an operator would have it.
+    /// The number of times that a block was parked and retried.
     pub retried: u64,
-    /// What interrupted the client.
+    /// The interruptions of the client, counted by kind.
     pub interrupted: BTreeMap<String, u64>,
-    /// The coordinators' alarms.
+    /// The coordinators' alarms, counted by kind.
     pub alarms: BTreeMap<String, u64>,
-    /// The longest time without a block.
+    /// The longest time without a committed block.
     pub longest_standstill: Duration,
-    /// The longest time without a block after all faults were over, and the last of these.
+    /// The longest time without a committed block after all faults were over, and the last of these faults.
     pub longest_recovery: (Duration, String),
     /// The longest time until all shards were ready after the last fault of a chain.
     pub ready_again: Duration,
-    /// Differences between what was submitted, what the fleet made of it and what alloy-evm did.
+    /// The number of differences between the submitted chain, the fleet's result and alloy-evm's result.
     pub differences: u64,
-    /// The chains that were confirmed.
+    /// The confirmed chains.
     pub chains: Vec<ChainEnd>,
-    /// Why the run failed, if it did.
+    /// The reason why the run failed, if it did.
     pub failure: Option<String>,
-    /// Logs that may say that a thread has panicked.
+    /// The logs that may contain the panic of a thread.
     pub(super) may_panic: Vec<String>,
 }
 
@@ -103,13 +104,13 @@ impl Summary {
         }
     }
 
-    /// How many faults there were.
+    /// The total number of faults.
     #[must_use]
     pub fn faults(&self) -> u64 {
         self.faults.values().sum()
     }
 
-    /// Takes up what an act has counted.
+    /// Adds the counts of an act.
     pub(super) fn count(&mut self, client: &Client, world: &World<'_>) {
         self.blocks += client.committed as u64;
         self.journaled += client.journaled;
@@ -127,7 +128,7 @@ impl Summary {
         self.failure = end.as_ref().err().map(|error| format!("{error:#}"));
     }
 
-    /// What must hold of a chain. Where it does not, that is a difference.
+    /// Checks a condition on a chain. If it does not hold, counts a difference and fails.
     pub(super) fn hold(&mut self, holds: bool, difference: impl FnOnce() -> String) -> Result<()> {
         if holds {
             return Ok(());
@@ -139,7 +140,7 @@ impl Summary {
     /// Writes a line into a file of notes, with the time and the chain's height.
     pub(super) fn note(&self, file: &Path, height: usize, text: &str) -> Result<()> {
         let mut notes = OpenOptions::new().create(true).append(true).open(file)?;
-        // The wall clock's seconds, as the logs have them.
+        // The wall clock, as in the logs.
         let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         let of_day = clock.as_secs() % 86_400;
         let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
@@ -182,7 +183,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A message without its numbers, so that equal ones can be counted.
+/// A message without its numbers, so that messages of one kind are equal.
 pub(super) fn kind_of(message: &str) -> String {
     let mut kind = String::new();
     for piece in message.split_inclusive(|character: char| !character.is_ascii_alphanumeric()) {

@@ -1,4 +1,4 @@
-//! What the chain of an act must be, and who else says so.
+//! Checks the chain of an act against the submitted one and against alloy-evm.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use crate::process::Process;
 use crate::scene::Scene;
 use crate::wait::within;
 
-/// How long a command may take that reads or executes a whole chain.
+/// The longest time, in seconds, for a command that reads or executes a whole chain.
 const COMMAND_WITHIN: u64 = 1_800;
 
-/// Where a chain ends, in the words of one witness.
+/// The head of a chain according to one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Head {
     number: u64,
@@ -26,11 +26,11 @@ struct Head {
     root: String,
 }
 
-/// Compares what the fleet has made of a chain with what was submitted, and with what alloy-evm's
-/// executor makes of it on one thread. Every difference is counted.
+/// Compares the fleet's chain with the submitted one, and with the result of alloy-evm's executor on
+/// one thread. Counts every difference.
 ///
 /// # Errors
-/// When there is one, or a command fails.
+/// An error if there is a difference, or if a command fails.
 pub(super) fn confirm(scene: &Scene, summary: &mut Summary, played: &Played) -> Result<ChainEnd> {
     let out = scene.path("export.rlp");
     command(scene, &["export", "--data-dir", path(&played.data)?, "--out", path(&out)?])?;
@@ -66,10 +66,10 @@ pub(super) fn confirm(scene: &Scene, summary: &mut Summary, played: &Played) -> 
     })
 }
 
-/// What is left of an act when its processes have ended.
+/// The remains of an act after its processes have ended.
 #[derive(Debug)]
 pub(super) struct Played {
-    /// Removes its files when it is dropped.
+    /// Deletes the chain's files when it is dropped.
     _chain: Chain,
     genesis: PathBuf,
     data: PathBuf,
@@ -81,10 +81,10 @@ pub(super) struct Played {
 }
 
 impl Played {
-    /// Plays an act.
+    /// Performs an act.
     ///
     /// # Errors
-    /// As [`Act::play`]; what was counted until then is in the summary.
+    /// As [`Act::play`]. The summary contains the counts up to the error.
     pub(super) fn from(mut act: Act<'_>) -> Result<Self> {
         let end = act.play();
         let Act { summary, client, world, chain, data, plan, .. } = act;
@@ -113,7 +113,7 @@ fn path(path: &Path) -> Result<&str> {
     path.to_str().context("the path is not UTF-8")
 }
 
-/// Runs a command that must succeed; what it has printed.
+/// Runs a command that must succeed. Returns its standard output.
 fn command(scene: &Scene, line: &[&str]) -> Result<String> {
     let name = line.first().copied().unwrap_or_default();
     let mut process = Process::start(scene, name, Binary::of(line), line)?;
@@ -125,7 +125,7 @@ fn command(scene: &Scene, line: &[&str]) -> Result<String> {
 /// Counts the alarms in all logs.
 ///
 /// # Errors
-/// When a thread has panicked where none was to.
+/// An error if a thread has panicked in an unexpected place.
 pub(super) fn read_logs(scene: &Scene, summary: &mut Summary) -> Result<()> {
     let mut panics = Vec::new();
     for entry in fs::read_dir(scene.path(""))? {
@@ -136,7 +136,7 @@ pub(super) fn read_logs(scene: &Scene, summary: &mut Summary) -> Result<()> {
         }
         let log = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
         for line in log.lines() {
-            // A coordinator repeats what the shard has told it.
+            // A coordinator repeats a panic message that a shard has sent.
             let told = name.starts_with("coordinator") && !summary.may_panic.is_empty();
             let expected = told || summary.may_panic.contains(&name);
             let planned = expected && line.contains("a planned fault");

@@ -1,8 +1,9 @@
 //! The processes of a chaos run and the proxies between them.
 //!
-//! A shard reaches the coordinator through one proxy and is reached through another, the client
-//! reaches it through a third. Where they lead follows from who serves. Before a process is killed
-//! nobody is led to it any more: otherwise its proxy would still listen when its death is looked into.
+//! A shard reaches the coordinator through one proxy, the coordinator reaches the shard through
+//! another, and the client reaches the coordinator through a third. The proxies follow the processes
+//! that serve. Before a process is killed, its proxies stop leading to it: otherwise a proxy would
+//! still accept connections after the process's death.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -19,8 +20,8 @@ use crate::process::{Process, Signal};
 use crate::proxy::{Proxy, Shape};
 use crate::scene::Scene;
 
-/// How long after a shard's death its place may still count as taken: while the link is cut nobody
-/// is told, and then the silence has to last.
+/// How long after a shard's death the coordinator may still consider its id taken. While the link is
+/// cut the coordinator sees no end of the connection, so the silence must last.
 const TAKEN_FOR: Duration = Duration::from_secs(15);
 
 /// A shard and its proxies.
@@ -31,16 +32,16 @@ struct Member {
     up: Proxy,
     down: Proxy,
     folder: Option<PathBuf>,
-    /// What `--fault` says, while it is started with one.
+    /// The value of `--fault`, if the shard is started with one.
     wrong: Option<&'static str>,
     killed_at: Option<Instant>,
-    /// It was asked to end.
+    /// Whether the shard was asked to end.
     leaving: bool,
-    /// It is to be started then.
+    /// The time of the shard's next start.
     starts_at: Option<Instant>,
 }
 
-/// All of it.
+/// The processes and the proxies of a run.
 #[derive(Debug)]
 pub(super) struct World<'a> {
     scene: &'a Scene,
@@ -49,17 +50,16 @@ pub(super) struct World<'a> {
     coordinator_starts_at: Option<Instant>,
     members: Vec<Member>,
     client: Proxy,
-    /// A coordinator that was started again serves, and nobody has looked at it yet.
+    /// Whether a restarted coordinator serves and has not been checked yet.
     pub(super) returned: bool,
-    /// How often a shard was told that its former life is still there.
+    /// The number of times that a shard was rejected because its former incarnation was still in the fleet.
     pub(super) turned_away: u64,
-    /// Logs that may say that a thread has panicked.
+    /// The logs that may contain the panic of a thread.
     pub(super) may_panic: Vec<String>,
 }
 
 impl<'a> World<'a> {
-    /// A coordinator of this chain and so many shards, all of which are started. The first shard has a
-    /// folder.
+    /// Starts a coordinator of this chain and this many shards. The first shard has a data directory.
     pub(super) fn start(
         scene: &'a Scene,
         genesis: PathBuf,
@@ -110,31 +110,31 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
-    /// The numbers of the shards.
+    /// The ids of the shards.
     pub(super) fn ids(&self) -> Vec<u32> {
         self.members.iter().map(|member| member.id).collect()
     }
 
-    /// Where clients find the coordinator, if it serves.
+    /// The URL of the coordinator for clients, if it serves.
     pub(super) fn client_url(&self) -> Option<String> {
         self.coordinator.address().map(|_| self.client.url())
     }
 
-    /// Where the coordinator itself serves.
+    /// The coordinator's own URL without a proxy, if it serves.
     pub(super) fn direct_url(&self) -> Option<String> {
         self.coordinator.address().map(|address| format!("http://{address}"))
     }
 
-    /// Whether everybody serves.
+    /// Whether every process serves.
     pub(super) fn is_whole(&self) -> bool {
         let shards = self.members.iter().all(|member| member.post.address().is_some() && !member.leaving);
         shards && self.coordinator.address().is_some()
     }
 
-    /// Looks at every process, and starts those whose time has come.
+    /// Checks every process, and starts those that are due.
     ///
     /// # Errors
-    /// When one has ended in a way that no fault explains, or does not serve in time.
+    /// An error if a process has ended in a way that no fault explains, or does not serve in time.
     pub(super) fn look(&mut self) -> Result<()> {
         let now = Instant::now();
         match self.coordinator.look()? {
@@ -165,7 +165,8 @@ impl<'a> World<'a> {
         if changed { self.aim() } else { Ok(()) }
     }
 
-    /// Leads every proxy to where its target is now. The way up opens when the way down is open.
+    /// Leads every proxy to its target's current address. The link to the coordinator opens once the link
+    /// to the shard is open.
     fn aim(&mut self) -> Result<()> {
         let coordinator = self.coordinator.address();
         self.client.lead_to(coordinator)?;
@@ -195,7 +196,7 @@ impl<'a> World<'a> {
         })
     }
 
-    /// Whether this can happen to it now: a process has to be there.
+    /// Whether this object can have a fault now: its process must be running.
     pub(super) fn serves(&self, subject: Subject) -> bool {
         match subject {
             Subject::Shard(place) => self
@@ -210,7 +211,7 @@ impl<'a> World<'a> {
     /// Begins a fault.
     ///
     /// # Errors
-    /// When that cannot be done.
+    /// An error if the fault cannot be applied.
     pub(super) fn begin(&mut self, drawn: &Drawn) -> Result<()> {
         match &drawn.fault {
             Fault::KillShards(places) => self.kill_shards(places),
@@ -241,7 +242,7 @@ impl<'a> World<'a> {
     /// Lifts a fault whose time is over.
     ///
     /// # Errors
-    /// When that cannot be done.
+    /// An error if the fault cannot be lifted.
     pub(super) fn lift(&mut self, drawn: &Drawn) -> Result<()> {
         let now = Some(Instant::now());
         match &drawn.fault {
@@ -274,7 +275,7 @@ impl<'a> World<'a> {
         doomed.iter_mut().try_for_each(Process::kill)
     }
 
-    /// Kills a shard and starts it with this fault, or without one.
+    /// Kills a shard and restarts it with this fault, or without one.
     fn restart(&mut self, place: Place, wrong: Option<&'static str>) -> Result<()> {
         self.kill_shards(&[place])?;
         let member = self.member(place)?;
@@ -283,10 +284,10 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Asks everybody to stop, shards first, and waits for that.
+    /// Asks every process to stop, shards first, and waits for their ends.
     ///
     /// # Errors
-    /// When one does not end cleanly.
+    /// An error if a process does not end cleanly.
     pub(super) fn stop(&mut self) -> Result<()> {
         let shards = self.members.iter_mut().filter_map(|member| member.post.vacate());
         for mut process in shards.chain(self.coordinator.vacate()).collect::<Vec<_>>() {
@@ -299,7 +300,7 @@ impl<'a> World<'a> {
 }
 
 impl Member {
-    /// Starts it; the name of its log if its workers may panic.
+    /// Starts the shard. Returns the name of its log if its workers may panic.
     fn start(&mut self, scene: &Scene) -> Result<Option<String>> {
         let id = self.id.to_string();
         let address: SocketAddr = self.down.address();
@@ -317,10 +318,11 @@ impl Member {
         Ok((self.wrong == Some(PANIC)).then(|| process.name().to_owned()))
     }
 
-    /// Its process has ended. Whether it was turned away because its former life still counts.
+    /// Handles the end of the shard's process. Returns whether it was rejected because its former
+    /// incarnation still counts.
     fn ended(&mut self, process: &Process, status: ExitStatus) -> Result<bool> {
         let now = Instant::now();
-        // One that cannot reach its coordinator may not have delivered everything.
+        // A shard that cannot reach its coordinator may not have delivered every result.
         if self.leaving && matches!(status.code(), Some(0 | 3)) {
             self.starts_at = Some(now);
             return Ok(false);

@@ -12,19 +12,20 @@ use socket2::SockRef;
 
 use super::{Direction, Shared};
 
-/// What is read at once.
+/// The size of one read, in bytes.
 const PART_BYTES: usize = 16 << 10;
 
-/// Parts under way in one direction, at most: 4 MiB, enough for half a second of a fast link.
+/// The maximum number of parts in flight in one direction: 4 MiB, enough for half a second of a fast
+/// link.
 const PARTS: usize = 256;
 
-/// Within how long the target takes a connection; one that is frozen does at once.
+/// The longest time for a connection to the target. A frozen target still accepts at once.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
-/// How often whoever writes looks whether the connection is gone.
+/// How often a writing thread checks whether the connection has ended.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Parts of a second in which a narrow link takes its bytes.
+/// The number of portions per second in which a rate-limited link takes its bytes.
 const TURNS: u64 = 50;
 
 /// Both ends of a connection.
@@ -44,20 +45,20 @@ impl Connection {
         self.gone.load(Ordering::Acquire)
     }
 
-    /// Has both ends reset as soon as its threads let go of it. Threads that wait have to be told
-    /// that something has changed.
+    /// Makes both ends reset as soon as the connection's threads release them. The caller must notify
+    /// waiting threads of the change.
     pub(super) fn abort(&self) {
         self.gone.store(true, Ordering::Release);
         for end in [Some(&self.client), self.target.get()].into_iter().flatten() {
-            // Closing a socket that does not linger resets the connection. To stop reading wakes
-            // whoever reads and tells the other side nothing. An end that has failed needs neither.
+            // Closing a socket with a linger time of zero resets the connection. Shutting down the read side
+            // wakes the reading thread and sends nothing to the peer. A failed end needs neither.
             let _ = SockRef::from(end).set_linger(Some(Duration::ZERO));
             let _ = end.shutdown(Shutdown::Read);
         }
     }
 }
 
-/// Something that was read.
+/// A result of one read.
 struct Part {
     arrived: Instant,
     content: Content,
@@ -65,9 +66,9 @@ struct Part {
 
 enum Content {
     Bytes(Vec<u8>),
-    /// The sender has nothing more to say.
+    /// The sender has closed its side.
     End,
-    /// The sender is gone.
+    /// The connection has failed.
     Reset,
 }
 
@@ -76,14 +77,14 @@ pub(super) fn carry(shared: &Shared, connection: &Connection) {
     let target = shared.lock().target;
     let reached = target.map(|target| TcpStream::connect_timeout(&target, CONNECT_WITHIN));
     let Some(Ok(target)) = reached else {
-        // The refusal would have to get through as well.
+        // A refusal would have to pass the link as well, so it waits until the link is whole.
         shared.wait_until_whole(connection);
         connection.abort();
         return;
     };
     let target = connection.target.get_or_init(|| target);
     for end in [&connection.client, target] {
-        // A link that cannot be tuned is merely slower.
+        // A link that cannot be tuned is only slower.
         let _ = end.set_nodelay(true);
         let _ = end.set_write_timeout(Some(LOOK));
     }
@@ -104,7 +105,7 @@ pub(super) fn carry(shared: &Shared, connection: &Connection) {
     });
 }
 
-/// Ends with the bytes, or when nobody takes them any more.
+/// Reads until the end of the bytes, or until the writing side has ended.
 fn read(mut from: &TcpStream, connection: &Connection, sender: &SyncSender<Part>) {
     let mut buffer = vec![0; PART_BYTES];
     loop {
@@ -122,7 +123,7 @@ fn read(mut from: &TcpStream, connection: &Connection, sender: &SyncSender<Part>
     }
 }
 
-/// Ends when the sender has, or the connection is gone.
+/// Writes until the sender has ended, or the connection has.
 fn write(
     to: &TcpStream,
     shared: &Shared,
@@ -131,8 +132,8 @@ fn write(
     parts: &Receiver<Part>,
 ) {
     let mut free = Instant::now();
-    // Where the receiver is gone its own reset says so, in the other direction. Until then what comes
-    // is taken, as a network would.
+    // If the receiver has closed, its own reset reports that in the other direction. Until then further
+    // bytes are accepted, as a network would.
     let mut deaf = false;
     for Part { arrived, content } in parts {
         let Content::Bytes(bytes) = content else {
@@ -161,23 +162,23 @@ fn write(
     }
 }
 
-/// What a link of this rate takes at once.
+/// The number of bytes that a link of this rate takes at once.
 fn share(rate: u64) -> usize {
     usize::try_from(rate / TURNS).unwrap_or(usize::MAX).max(1)
 }
 
-/// How long a link of this rate takes for so many bytes.
+/// The time that a link of this rate takes for this many bytes.
 fn taking(bytes: usize, rate: u64) -> Duration {
     Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64)
 }
 
-/// Whether all of it was taken.
+/// Writes all bytes. Returns false if the receiver or the connection has ended.
 fn write_all(mut to: &TcpStream, connection: &Connection, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() && !connection.is_gone() {
         match to.write(bytes) {
             Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
             Err(error) => match error.kind() {
-                // A receiver that is frozen takes nothing, for as long as it likes.
+                // A frozen receiver accepts no bytes, for any length of time.
                 ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {}
                 _ => return false,
             },

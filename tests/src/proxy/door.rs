@@ -1,4 +1,4 @@
-//! The thread that takes a proxy's connections, while it listens.
+//! The thread that accepts a proxy's connections while the proxy listens.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use anyhow::Result;
 use super::carry::{Connection, carry};
 use super::{Shared, socket};
 
-/// Connections that wait to be taken, at most.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// How long this process may take to reach itself.
+/// The longest time for this process to connect to itself.
 const KNOCK_WITHIN: Duration = Duration::from_secs(5);
 
-/// A port that is listened at. Dropping it closes the port; connections that were taken stay.
+/// A listening port. Dropping it closes the port; accepted connections stay.
 #[derive(Debug)]
 pub(super) struct Door {
     address: SocketAddr,
@@ -26,7 +26,7 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Begins to listen.
+    /// Starts to listen.
     pub(super) fn open(address: SocketAddr, shared: &Arc<Shared>) -> Result<Self> {
         let listener = socket(address)?;
         listener.listen(BACKLOG)?;
@@ -43,7 +43,7 @@ impl Door {
 impl Drop for Door {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Release);
-        // The thread waits for somebody to come; if somebody else does at the same time, so much the better.
+        // The thread waits for a connection, so connect to wake it. Any other connection wakes it too.
         let knock = TcpStream::connect_timeout(&self.address, KNOCK_WITHIN);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -52,14 +52,14 @@ impl Drop for Door {
     }
 }
 
-/// Ends when the door is closing and somebody knocks.
+/// Accepts connections until the door is closing and another connection arrives.
 fn take_connections(listener: &TcpListener, shared: &Arc<Shared>, closing: &AtomicBool) {
     loop {
         let taken = listener.accept();
         if closing.load(Ordering::Acquire) {
             return;
         }
-        // One that was reset before it was taken.
+        // The connection was reset before it was accepted.
         let Ok((client, _)) = taken else { continue };
         let connection = Arc::new(Connection::new(client));
         let mut state = shared.lock();
@@ -72,7 +72,7 @@ fn take_connections(listener: &TcpListener, shared: &Arc<Shared>, closing: &Atom
         let (ended, running): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.carriers).into_iter().partition(JoinHandle::is_finished);
         state.carriers = running;
-        // Without a thread the connection is dropped, and whoever came sees its end.
+        // Without a thread the connection is dropped, and its client sees the end.
         state.carriers.extend(thread);
         drop(state);
         for thread in ended {

@@ -15,7 +15,7 @@ struct Through {
 
 const CUT: Shape = Shape { cut: true, delay: Duration::ZERO, bytes_per_second: None };
 
-/// Long enough to see that nothing comes.
+/// Long enough to see that no byte arrives.
 const MOMENT: Duration = Duration::from_millis(150);
 
 fn through() -> Through {
@@ -82,7 +82,7 @@ fn behind_a_cut_not_even_a_death_is_heard_of() {
     proxy.shape(Direction::ToClient, CUT).unwrap();
     drop((far, listener));
     assert!(hears_nothing(&mut near));
-    // Nobody is told that nobody is there.
+    // While the proxy is cut, a client does not learn that there is no target.
     proxy.lead_to(None).unwrap();
     let mut other = TcpStream::connect(proxy.address()).unwrap();
     assert!(hears_nothing(&mut other));
@@ -98,7 +98,7 @@ fn delayed_bytes_set_out_together_and_arrive_late_and_in_order() {
     let delay = Duration::from_millis(200);
     proxy.shape(Direction::ToTarget, Shape { delay, ..Shape::default() }).unwrap();
     let began = Instant::now();
-    // Forty reads of the proxy's: one after another they would take eight seconds.
+    // The proxy needs forty reads for this: one after another they would take eight seconds.
     let sent: String = (0..40).map(|number| format!("{number:16384}")).collect();
     let writer = {
         let (mut near, sent) = (near.try_clone().unwrap(), sent.clone());
@@ -122,7 +122,7 @@ fn a_narrow_direction_lets_so_many_bytes_a_second_through() {
     text(&mut far, 10_000);
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(450), "{took:?}");
-    // Wide again, at once.
+    // Removes the rate limit, which takes effect at once.
     near.write_all(&[b'y'; 100_000]).unwrap();
     proxy.shape(Direction::ToTarget, Shape::default()).unwrap();
     let began = Instant::now();
@@ -135,7 +135,7 @@ fn a_reset_reaches_both_ends_at_once() {
     let Through { client: mut near, server: mut far, proxy, listener } = through();
     proxy.reset();
     assert!(is_reset(&mut near) && is_reset(&mut far));
-    // The next connection is as good as the first one was.
+    // The next connection works like the first one.
     let mut again = TcpStream::connect(proxy.address()).unwrap();
     again.write_all(b"new").unwrap();
     let (mut far, _) = listener.accept().unwrap();
@@ -165,7 +165,7 @@ fn a_target_that_refuses_resets_whoever_came() {
     let mut client = TcpStream::connect(proxy.address()).unwrap();
     client.set_read_timeout(Some(within(10))).unwrap();
     assert!(is_reset(&mut client));
-    // And where it leads nowhere there is nobody to take the connection.
+    // Without a target no thread accepts the connection.
     proxy.lead_to(None).unwrap();
     let refused = TcpStream::connect(proxy.address()).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);

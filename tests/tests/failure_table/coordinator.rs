@@ -1,4 +1,4 @@
-//! The coordinator itself, its clients, its disk, and a fleet without shards.
+//! The rows about the coordinator itself, its clients, its disk, and a fleet without shards.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use shard_tests::{
 
 use super::{Play, large};
 
-/// Blocks that may be accepted and not ended.
+/// The maximum number of blocks that are accepted and have not ended.
 const PLACES: usize = 64;
 
 fn text(path: &Path) -> Result<&str> {
@@ -69,8 +69,8 @@ fn the_second_of_two_coordinators_is_refused() -> Result<()> {
     })
 }
 
-/// Kills both shards in the middle of a block; the client, when they were killed, and when the last of
-/// them was lost.
+/// Kills both shards in the middle of a block. Returns the client, the time of the kills, and the time
+/// when the last shard was lost.
 fn strand(scene: &Scene, more: &[&str]) -> Result<(Play, Process, Moment, Moment)> {
     let mut play = Play::with_shards(scene, more, 2)?;
     let client = play.in_a_block(scene, 2)?;
@@ -85,7 +85,7 @@ fn strand(scene: &Scene, more: &[&str]) -> Result<(Play, Process, Moment, Moment
     Ok((play, client, since, lost))
 }
 
-/// The client is told that there is no shard; a shard that comes then takes the chain on.
+/// Checks that the client learns that there is no shard, and that a new shard continues the chain.
 fn refused(scene: &Scene, play: &Play, client: &mut Process) -> Result<Moment> {
     let code = client.exit_code(within(30))?;
     let done = Moment::now()?;
@@ -223,7 +223,7 @@ fn a_coordinator_that_hangs_is_replaced() -> Result<()> {
         let status = play.coordinator.process.wait(within(10))?;
         ensure!(status.code().is_none(), "the holder ended by itself: {status}");
         client.exit_code(within(15))?;
-        // Its shards knew only its address.
+        // The shards knew only the former coordinator's address.
         let shards = Shard::start_all(scene, 2, &next.url())?;
         next.wait_ready(&[1, 2])?;
         let mut client = next.begin_submit(scene, &play.chain)?;
@@ -248,7 +248,7 @@ fn a_disk_that_is_full_stops_the_coordinator_and_damages_nothing() -> Result<()>
         let chain = Chain::sized(large())?;
         let data = scene.path("data");
         let more = ["--data-dir", text(&data)?];
-        // What a new ledger takes, so that the limit lies a little above it.
+        // Measures the size of a new ledger, so that the limit can be a little above it.
         drop(Coordinator::start(scene, &chain, &more)?);
         let size = largest_file(&data)?;
         let mut coordinator = Coordinator::start_limited(scene, &chain, &more, size / 512 + 64)?;

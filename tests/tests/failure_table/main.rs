@@ -1,5 +1,5 @@
-//! The failure model, row by row: each fault is brought about in real processes, what follows is
-//! asserted, and two times are recorded: until it was noticed, and until what it had interrupted was
+//! The failure model, row by row. Each test injects a fault in real processes and asserts the
+//! consequences. It records two times: until the fault was noticed, and until the interrupted work was
 //! done. `scripts/failure-table.sh` makes a table of them.
 //!
 //! | row | file |
@@ -17,20 +17,20 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use shard_tests::{Chain, Coordinator, Moment, Process, Scene, Shard, Size, slowness, wait_until, within};
 
-/// Blocks large enough that something can happen in the middle of one, and on a busy machine more of
-/// them: the test that watches them gets less time to act, too.
+/// A chain whose blocks are large enough for an event in the middle of one. On a busy machine it has
+/// more blocks, because the test that watches them also gets less time.
 fn large() -> Size {
     let more = ((slowness() - 1.0) * 4.0).ceil().min(8.0);
     Size { blocks: 8 + more as usize, txs: 1_200, gas: 60 }
 }
 
-/// Blocks that are committed before something happens.
+/// The number of blocks that are committed before the fault.
 const BEFORE: usize = 3;
 
-/// The work of a slot that fails on purpose is told by its shard.
+/// The log line of a shard whose planned fault occurs.
 const PLANNED: &[&str] = &["a planned fault"];
 
-/// A coordinator that tells everything, shards, and a chain for them.
+/// A coordinator that logs every assignment, its shards, and a chain for them.
 struct Play {
     chain: Arc<Chain>,
     coordinator: Coordinator,
@@ -38,7 +38,7 @@ struct Play {
 }
 
 impl Play {
-    /// Shards 1, 2, … with these faults, where they are to have one; all ready.
+    /// Starts shards 1, 2, … with these faults, if any, and waits until all are ready.
     fn with_faults(scene: &Scene, more: &[&str], faults: &[Option<&str>]) -> Result<Self> {
         Self::on(Chain::sized(large())?, scene, more, faults)
     }
@@ -60,8 +60,7 @@ impl Play {
         Self::with_faults(scene, more, &vec![None; count])
     }
 
-    /// Begins to submit the chain, and returns in the middle of a block, when this shard has just been
-    /// given work.
+    /// Starts to submit the chain, and returns in the middle of a block, when this shard has just got work.
     fn in_a_block(&self, scene: &Scene, shard: u32) -> Result<Process> {
         let client = self.coordinator.begin_submit(scene, &self.chain)?;
         wait_until(within(30), "the shard has work of a block", || {
@@ -75,12 +74,12 @@ impl Play {
         Ok(client)
     }
 
-    /// When the first block after `since` was committed: the one that was under way, or the next.
+    /// The time when the first block after `since` was committed: the one in flight, or the next.
     fn next_block(&self, since: Moment) -> Result<Moment> {
         self.coordinator.process.wait_told(within(60), since, &["event=block_committed"])
     }
 
-    /// Executes the chain; a shard is to fail on purpose. Returns when it did.
+    /// Executes the chain, during which a planned fault of a shard occurs. Returns the time of the fault.
     fn run_into_the_fault(&self, scene: &Scene, shard: usize) -> Result<Moment> {
         let began = Moment::now()?;
         self.coordinator.submit_all(scene, &self.chain)?;
@@ -88,7 +87,7 @@ impl Play {
         faulty.process.told(began, PLANNED)?.context("the shard did not fail")
     }
 
-    /// The coordinator says so once it is so.
+    /// Waits until the coordinator logs all of `words` in one line. Returns the line's time.
     fn wait_told(&self, since: Moment, words: &[&str]) -> Result<Moment> {
         self.coordinator.process.wait_told(within(30), since, words)
     }

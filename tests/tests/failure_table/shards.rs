@@ -1,4 +1,4 @@
-//! Shards that die, freeze, are cut off, or hold another state than they should.
+//! The rows about shards that die, freeze, are cut off, or hold another state than they should.
 
 use std::time::Instant;
 
@@ -56,7 +56,7 @@ fn a_frozen_shards_work_is_done_elsewhere_before_the_shard_is_lost() -> Result<(
     })
 }
 
-/// A shard behind proxies: to the coordinator, and from it.
+/// Starts a shard with two proxies: one for the link to the coordinator, and one for the link from it.
 fn behind_proxies(scene: &Scene, id: u32, coordinator: &Coordinator) -> Result<(Shard, Proxy, Proxy)> {
     let (mut out, mut back) = (Proxy::start()?, Proxy::start()?);
     out.lead_to(Some(coordinator.address.parse()?))?;
@@ -75,8 +75,8 @@ fn behind_proxies(scene: &Scene, id: u32, coordinator: &Coordinator) -> Result<(
     Ok((shard, out, back))
 }
 
-/// Cuts one direction in the middle of a block; when it was cut, and when the shard was lost and for
-/// what.
+/// Cuts one direction in the middle of a block. Returns the time of the cut, and the times when the
+/// shard was lost and for what reason.
 fn cut_off(scene: &Scene, heartbeats: bool) -> Result<[Moment; 3]> {
     let chain = Chain::sized(large())?;
     let coordinator = Coordinator::start_telling(scene, &chain, "127.0.0.1:0", &[])?;

@@ -1,4 +1,5 @@
-//! Work that panics, hangs, is late, is delivered late or twice, is damaged or wrong, or kills.
+//! The rows about work that panics, hangs, is late, damaged or wrong, is delivered late or twice, or
+//! kills.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -9,8 +10,8 @@ use shard_tests::{
 
 use super::{PLANNED, Play, large};
 
-/// Two shards, the second with a fault; the chain is executed. When it failed, when the coordinator
-/// told `words`, and when the next block was committed.
+/// Executes a chain on two shards, the second with a fault. Returns the times of the fault, of the log
+/// line with `words`, and of the next committed block.
 fn measure(scene: &Scene, fault: &str, words: &[&str]) -> Result<([Moment; 3], Play)> {
     let play = Play::with_faults(scene, &[], &[None, Some(fault)])?;
     let since = play.run_into_the_fault(scene, 1)?;
@@ -79,7 +80,8 @@ fn work_that_is_overdue_is_given_to_another_shard_as_well() -> Result<()> {
     })
 }
 
-/// A coordinator with one shard whose way to it is a proxy, and perhaps another shard without.
+/// Starts a coordinator with one shard behind a proxy and, if `other` is set, a second shard without
+/// one.
 fn behind_a_proxy(scene: &Scene, other: bool) -> Result<(Play, Proxy)> {
     let chain = Chain::sized(large())?;
     let coordinator = Coordinator::start_telling(scene, &chain, "127.0.0.1:0", &["--lost-after-ms", "5000"])?;
@@ -197,7 +199,7 @@ fn a_shard_that_returns_wrong_results_is_named_when_its_work_is_verified() -> Re
     })
 }
 
-/// Starts shards that die of a transaction whenever they have ended, until `done`.
+/// Restarts shards that die of a transaction, until `done` returns true. Returns the number of deaths.
 fn keep_alive(
     scene: &Scene,
     play: &mut Play,
@@ -220,7 +222,7 @@ fn keep_alive(
     Ok(deaths)
 }
 
-/// When any of the shards, in any of its lives, met the transaction first.
+/// The time when any incarnation of any shard first met the transaction.
 fn first_met(logs: &[String]) -> Option<Moment> {
     let planned = |line: &&str| PLANNED.iter().all(|word| line.contains(word));
     logs.iter().filter_map(|log| log.lines().find(planned).and_then(Moment::of_line)).min()
@@ -249,7 +251,7 @@ fn a_block_whose_transaction_kills_whoever_runs_it_is_parked_and_the_fleet_lives
         ensure!(play.coordinator.status()?.head == 4, "the head has moved");
         let logs = (1..=3).map(|id| std::fs::read_to_string(scene.path(&format!("shard-{id}.log"))));
         let since = first_met(&logs.collect::<Result<Vec<_>, _>>()?).context("nobody met it")?;
-        // Shards that bear the transaction go on with the chain.
+        // Shards without the fault continue the chain.
         for shard in &mut play.shards {
             shard.process.kill()?;
         }

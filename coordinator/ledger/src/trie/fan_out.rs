@@ -1,9 +1,9 @@
 //! Spreads independent pieces of one computation over a bounded number of threads, and waits for them.
 //! It serves short bursts of pure computation inside a call, not work that outlives the call.
 
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use parking_lot::Mutex;
 /// Returns the results of `work` on every item, in the order of the items. At most `threads` threads
 /// run, including the caller's. If the system refuses a thread, the others do its work.
 pub(super) fn each<T, R>(threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R>
@@ -19,7 +19,7 @@ where
     let drain = || {
         let mut done = Vec::new();
         loop {
-            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let next = queue.lock().next();
             let Some((position, item)) = next else { return done };
             done.push((position, work(item)));
         }

@@ -1,8 +1,8 @@
-//! `coordinator import`: chain files into the ledger of a data directory, through shards that it
-//! starts itself, and through those that join.
+//! `coordinator import`: imports chain files into the ledger of a data directory. It executes them on
+//! shards that it starts itself, and on shards that join.
 //!
-//! It goes on where an earlier import stopped, since blocks that are on the chain are passed over.
-//! What it reports of a block is true after a crash too: blocks are reported when they are durable.
+//! It resumes where an earlier import stopped, because it skips blocks that are on the chain. It
+//! reports a block only when the block is durable, so a report stays true after a crash.
 
 mod source;
 mod tally;
@@ -37,19 +37,19 @@ use source::Source;
 use tally::Tally;
 use tasks::console::tell;
 
-/// How many shards are started if nothing else is said.
+/// The number of shards to start if the command line gives none.
 const SHARDS: u32 = 2;
 
-/// How long all shards are waited for; after that, one is enough to begin.
+/// How long the import waits for all shards; after that, one shard is enough to begin.
 const ALL_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long the first shard may take to get the whole state.
+/// The longest time for the first shard to get the whole state.
 const FIRST_WITHIN: Duration = Duration::from_secs(3600);
 
-/// Between two looks whether it is to stop, while shards are waited for.
+/// How often the wait for shards checks whether the import must stop.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// How long the block in hand and what waits for the disk may take after a signal.
+/// The longest time after a signal for the block in flight and the pending commits.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 /// Options of `coordinator import`.
@@ -63,19 +63,19 @@ pub struct ImportArgs {
     #[arg(long, value_name = "FILE")]
     pub genesis: PathBuf,
 
-    /// Keep the chain in this folder, made if it is not there
+    /// Keep the chain in this folder, which is created if missing
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
 
-    /// Its shards, and how blocks are cut
+    /// The options of its shards and of block execution
     #[command(flatten)]
     pub fleet: FleetArgs,
 
-    /// Serve further shards, and `coordinator status`, at this address; port 0 takes any free port
+    /// Serve further shards and `coordinator status` at this address; port 0 takes any free port
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
 
-    /// Write the address that was bound to this file, once it is served
+    /// Write the bound address to this file once it is served
     #[arg(long, value_name = "FILE", requires = "listen")]
     pub address_file: Option<PathBuf>,
 
@@ -83,15 +83,15 @@ pub struct ImportArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// End when standard input does: for processes that another one starts
+    /// Stop when standard input ends, for a process that another one starts
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
 }
 
-/// Imports the files until they end, a block is refused, or it is asked to stop.
+/// Imports the files until they end, a block is rejected, or the process is asked to stop.
 ///
 /// # Errors
-/// What stops the import, a block that is refused included. What was reported is durable.
+/// The reason why the import stopped, including a rejected block. Every reported block is durable.
 pub async fn import(
     args: ImportArgs,
     telemetry: TelemetryArgs,
@@ -115,7 +115,7 @@ pub async fn import(
         done = &mut worker => done.context("the import panicked")?,
         outcome = supervisor.run_until_stopped(stop_asked(&mut signals, &parent)) => {
             stop.cancel();
-            // The block in hand is finished, and what was executed becomes durable.
+            // The block in flight is finished, and all executed blocks are made durable.
             let done = tokio::select! {
                 done = &mut worker => Some(done.context("the import panicked")?),
                 _ = signals.next() => None,
@@ -136,14 +136,14 @@ pub async fn import(
     exit.map(|exit| if exit == Exit::Clean { drained.exit() } else { exit })
 }
 
-/// All that an import needs, started.
+/// The parts of a started import.
 struct Setting {
     args: ImportArgs,
     fleet: Fleet,
     importer: Importer,
     chain: ChainHandle,
     wanted: usize,
-    /// Kept to the end: they are watched by tasks of their own.
+    /// Held to the end; tasks of their own watch the processes.
     children: Option<Children>,
 }
 
@@ -185,14 +185,14 @@ impl Setting {
     }
 }
 
-/// The import itself, on a thread of its own.
+/// The import itself, which runs on its own thread.
 struct Job {
     setting: Setting,
     tally: Tally,
     stop: CancellationToken,
 }
 
-/// What became of an import.
+/// The end of an import.
 enum End {
     Complete,
     Stopped,
@@ -255,8 +255,8 @@ impl Job {
     }
 }
 
-/// Waits until the shards hold the state: all of them, or after a while at least one. False when it
-/// is asked to stop meanwhile.
+/// Waits until all shards hold the state, or, after a time limit, at least one. Returns false if the
+/// import is asked to stop meanwhile.
 fn wait_for_shards(fleet: &Fleet, wanted: usize, stop: &CancellationToken) -> Result<bool, FleetError> {
     let began = Instant::now();
     loop {
@@ -272,7 +272,7 @@ fn wait_for_shards(fleet: &Fleet, wanted: usize, stop: &CancellationToken) -> Re
     }
 }
 
-/// The ledger's head, as it is told at the end of a command.
+/// The ledger's head for the report at the end of a command: number, hash and state root.
 pub(super) fn head_of(ledger: &Ledger) -> (u64, String, Option<String>) {
     let head = ledger.head();
     let state = head.summary().state;

@@ -1,7 +1,7 @@
-//! The blocks of chain files one after another, read and decoded ahead on a thread of its own, so
-//! that decoding does not stand in the way of execution.
+//! The blocks of chain files, one after another. A separate thread reads and decodes them ahead, so
+//! that decoding does not delay execution.
 //!
-//! It checks nothing but that a file that begins with a genesis begins with the right one.
+//! It makes only one check: a file that begins with a genesis block must begin with the right one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::input::{ChainReader, InputError};
 
-/// Blocks that are decoded ahead, at most.
+/// The maximum number of blocks decoded ahead.
 const AHEAD: usize = 16;
 
-/// Between two looks whether it is to stop, while a file gives nothing.
+/// How often the source checks whether it must stop while a file delivers no data.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// A decoded block.
 struct Decoded {
     block: Block,
     file: Arc<Path>,
-    /// Bytes of all files that were read up to here.
+    /// The number of bytes of all files read up to this block.
     bytes: u64,
 }
 
@@ -35,7 +35,7 @@ struct Decoded {
 pub(super) struct Source {
     decoded: Option<Receiver<Result<Decoded, InputError>>>,
     decoder: Option<JoinHandle<()>>,
-    /// Where the newest block is from.
+    /// The file of the newest block.
     file: Arc<Path>,
     origin: B256,
     bar: ProgressBar,
@@ -43,7 +43,8 @@ pub(super) struct Source {
     exhausted: bool,
 }
 
-/// How many bytes the files have together, where each has an end. Says so if one is missing.
+/// The total size of the files in bytes; `None` if one of them has no known size. Fails if a file is
+/// missing.
 pub(super) fn total_bytes(files: &[PathBuf]) -> anyhow::Result<Option<u64>> {
     let mut total = Some(0);
     for file in files {
@@ -55,7 +56,7 @@ pub(super) fn total_bytes(files: &[PathBuf]) -> anyhow::Result<Option<u64>> {
 }
 
 impl Source {
-    /// Begins to read. `origin` is the genesis that the chain is to begin with.
+    /// Starts to read. `origin` is the hash of the genesis block with which the chain must begin.
     pub(super) fn start(
         files: &[PathBuf],
         origin: B256,
@@ -77,7 +78,7 @@ impl Source {
         &self.file
     }
 
-    /// Whether all blocks have been handed out.
+    /// Whether the iterator has returned all blocks.
     pub(super) fn is_exhausted(&self) -> bool {
         self.exhausted
     }
@@ -110,7 +111,7 @@ impl Iterator for Source {
             };
             self.bar.set_position(bytes);
             self.file = file;
-            // An export may begin with the genesis block, which there is nothing to execute of.
+            // An export may begin with the genesis block, which has nothing to execute.
             if block.hash == self.origin {
                 continue;
             }
@@ -129,9 +130,9 @@ impl Iterator for Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // Without a receiver the decoder ends with its next block.
+        // Without a receiver the decoder ends at its next block.
         self.decoded = None;
-        // One that waits for a pipe is left behind: nobody may ever write to it.
+        // A decoder that waits for a pipe is left behind, because the pipe may never get data.
         if let Some(decoder) = self.decoder.take().filter(|_| !self.stop.is_cancelled())
             && let Err(panic) = decoder.join()
         {
@@ -141,7 +142,7 @@ impl Drop for Source {
     }
 }
 
-/// Reads the files until they end, one is wrong, or nobody wants more.
+/// Reads the files until they end, one is malformed, or the receiver is dropped.
 fn decode(files: &[PathBuf], out: &Sender<Result<Decoded, InputError>>) {
     let mut before: u64 = 0;
     for path in files {

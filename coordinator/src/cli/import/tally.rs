@@ -1,4 +1,4 @@
-//! What an import tells: a progress bar on a terminal, a line for each durable block, the end.
+//! The output of an import: a progress bar on a terminal, a line for each durable block, and a summary.
 
 use std::time::Instant;
 
@@ -13,8 +13,7 @@ use ledger::Ledger;
 use tasks::console::millis;
 use tasks::console::{OutputError, print_json, print_line};
 
-/// A bar over the bytes of the files; a spinner where they have no known end. Nothing is drawn in
-/// a pipe.
+/// A bar over the bytes of the files, or a spinner if their size is unknown. Draws nothing in a pipe.
 pub(super) fn progress_bar(total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
         Some(total) => (ProgressBar::new(total), "{bar:30} {percent}% {msg}, {eta} left"),
@@ -26,7 +25,7 @@ pub(super) fn progress_bar(total: Option<u64>) -> ProgressBar {
     }
 }
 
-/// One durable block.
+/// The line of one durable block.
 #[derive(Debug, Serialize)]
 struct Row {
     number: u64,
@@ -34,19 +33,19 @@ struct Row {
     state_root: Option<String>,
     gas_used: u64,
     txs: usize,
-    /// From the block in memory to the verified result; committing comes after that.
+    /// The time in milliseconds from the block in memory to the verified result, without the commit.
     ms: f64,
     sub_blocks: u32,
     verified_sub_blocks: u32,
     reexecuted: u32,
     reassigned: u32,
-    /// Whether it is on the chain, or on a branch beside it.
+    /// Whether the block is a side block instead of part of the chain.
     aside: bool,
-    /// Blocks of another branch that were taken back for it.
+    /// The number of blocks of another branch that were taken back for it.
     taken_back: u64,
 }
 
-/// The import as a whole.
+/// The summary of the whole import.
 #[derive(Debug, Serialize)]
 struct Summary {
     summary: bool,
@@ -65,7 +64,7 @@ struct Summary {
     error: Option<String>,
 }
 
-/// Counts durable blocks and tells of them.
+/// Counts durable blocks and prints them.
 pub(super) struct Tally {
     json: bool,
     bar: ProgressBar,
@@ -101,13 +100,13 @@ impl Tally {
         &self.bar
     }
 
-    /// The shards are ready: from now on it counts.
+    /// Starts the measurement: the shards are ready.
     pub(super) fn begin(&mut self) {
         self.began = Instant::now();
         self.bar.reset_eta();
     }
 
-    /// Takes up a block that is durable. When it cannot be told, the import is to stop.
+    /// Records and prints a durable block. If it cannot be printed, the import must stop.
     pub(super) fn add(&mut self, durable: &Durable) {
         let state = durable.tip.summary().state;
         let stats = durable.stats;
@@ -147,12 +146,12 @@ impl Tally {
         }
     }
 
-    /// What the importer has counted.
+    /// Sets the importer's counts.
     pub(super) fn count(&mut self, count: ImportCount) {
         self.count = count;
     }
 
-    /// Why blocks could not be told of, if so.
+    /// The error that kept blocks from being printed, if any.
     pub(super) fn broken(&mut self) -> Option<OutputError> {
         self.broken.take()
     }
@@ -162,7 +161,7 @@ impl Tally {
         (self.count.imported as f64 / seconds, self.gas as f64 / 1e6 / seconds)
     }
 
-    /// Tells the end: where the chain is now, and what was done.
+    /// Prints the summary: the chain's head and the counts.
     pub(super) fn finish(&self, ledger: &Ledger, error: Option<String>) -> Result<(), OutputError> {
         self.bar.finish_and_clear();
         let elapsed_s = rounded(self.began.elapsed().as_secs_f64());

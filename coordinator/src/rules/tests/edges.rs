@@ -1,8 +1,8 @@
-//! The edges of the rules: the last value that is legal, and the first that is not.
+//! The edges of the rules: the last legal value, and the first illegal one.
 
 use super::*;
 
-/// A chain whose parent is changed. Its hash is kept: the parent is found by it.
+/// A chain whose parent is changed but keeps its hash, because the rules find the parent by its hash.
 fn with_parent(network: &str, change: impl FnOnce(&mut Header)) -> Chain {
     let mut chain = Chain::of(network);
     change(&mut std::sync::Arc::make_mut(chain.ancestors.first_mut().unwrap()).header);
@@ -10,8 +10,8 @@ fn with_parent(network: &str, change: impl FnOnce(&mut Header)) -> Chain {
 }
 
 impl Chain {
-    /// The field that is named when a header that keeps the rules, but for this change, follows the
-    /// changed parent.
+    /// The field that the rejection names if a header with this change follows the changed parent. All
+    /// other fields keep the rules.
     fn follows(&self, change: impl FnOnce(&mut Header)) -> &'static str {
         let mut header = self.header_on(self.parent());
         header.parent_hash = self.ancestors.first().unwrap().hash;
@@ -53,7 +53,7 @@ fn only_londons_first_block_doubles_the_gas_limit() {
 
 #[test]
 fn a_base_fee_from_before_london_does_not_count() {
-    // Only a genesis can have one: every other header of that time is refused for it.
+    // Only a genesis can have one: every other header of that time is rejected for it.
     let chain = with_parent("BerlinToLondonAt5", |parent| {
         parent.number = 4;
         parent.base_fee_per_gas = Some(7);
@@ -126,7 +126,7 @@ fn fields_of_amsterdam_are_refused() {
     assert_eq!(chain.refused_for(|header| header.slot_number = Some(1)), "slotNumber");
 }
 
-/// The difficulty after a parent of this one.
+/// The difficulty of the block that follows this parent after `elapsed` seconds.
 fn difficulty_after(network: &str, parent: Header, elapsed: u64) -> U256 {
     let spec = ChainSpec::of_network(network).unwrap();
     let header = Header { timestamp: 1000, ommers_hash: EMPTY_OMMER_ROOT_HASH, ..parent };
@@ -144,7 +144,7 @@ fn difficulty_does_not_fall_below_its_minimum_and_the_bomb_comes_on_top() {
 
 #[test]
 fn a_fork_holds_from_its_own_block_on() {
-    // Byzantium's first block: its parent has an ommer, which counts from there on (EIP-100).
+    // Byzantium's first block: its parent has an ommer, which counts from here on (EIP-100).
     let spec = ChainSpec::of_network("EIP158ToByzantiumAt5").unwrap();
     let parent = |number: u64| Header {
         number,
@@ -182,7 +182,7 @@ fn more_ancestors_than_ommers_may_look_back_to_do_not_help() {
         chain.push(chain.next(vec![]));
     }
     chain.push(chain.next(vec![]));
-    // Eight of them, where seven count.
+    // Eight of them, while only seven count.
     chain.ancestors.push(oldest.clone());
     let ommer = Header { beneficiary: [7; 20].into(), ..chain.header_on(&oldest.header) };
     let refused = chain.check(&chain.next(vec![ommer])).unwrap_err().to_string();

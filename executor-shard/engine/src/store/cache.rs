@@ -4,10 +4,9 @@
 //! view is at least as new as that version. Only views of the newest version fill the cache. So a view
 //! never sees a value of another version, however far the state has moved on.
 
-use std::sync::{PoisonError, RwLock};
-
 use alloy_primitives::{Address, B256, U256};
 use common::account::{Account, AccountDelta};
+use parking_lot::RwLock;
 use quick_cache::sync::Cache;
 
 use crate::Code;
@@ -45,13 +44,13 @@ impl StateCache {
     /// The newest version.
     #[must_use]
     pub fn newest(&self) -> u64 {
-        *self.newest.read().unwrap_or_else(PoisonError::into_inner)
+        *self.newest.read()
     }
 
     /// Records that the database has moved. Call it after the database's commit and before any read of the
     /// new state. Returns the new version.
     pub fn advance<'a>(&self, changes: impl IntoIterator<Item = &'a AccountDelta>) -> u64 {
-        let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest.write();
         *newest += 1;
         for delta in changes {
             self.accounts.insert(delta.address, (*newest, delta.account));
@@ -68,7 +67,7 @@ impl StateCache {
 
     /// Empties the cache: the database now holds an unrelated state.
     pub fn forget(&self) {
-        let mut newest = self.newest.write().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest.write();
         *newest += 1;
         self.accounts.clear();
         self.slots.clear();
@@ -88,14 +87,14 @@ impl StateCache {
     }
 
     pub(super) fn fill_account(&self, version: u64, address: &Address, account: Option<Account>) {
-        let newest = self.newest.read().unwrap_or_else(PoisonError::into_inner);
+        let newest = self.newest.read();
         if *newest == version {
             self.accounts.insert(*address, (version, account));
         }
     }
 
     pub(super) fn fill_slot(&self, version: u64, address: &Address, slot: &U256, value: U256) {
-        let newest = self.newest.read().unwrap_or_else(PoisonError::into_inner);
+        let newest = self.newest.read();
         if *newest == version {
             self.slots.insert((*address, *slot), (version, value));
         }

@@ -1,11 +1,11 @@
 //! Many seeds on several threads, until enough is done or a difference is found.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::chain_spec::ChainSpecError;
+use parking_lot::Mutex;
 
 use super::chain::{ChainReport, Difference, fuzz_seed};
 use super::fork::Fork;
@@ -97,7 +97,7 @@ pub fn fuzz(
         }
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| FuzzError::Panicked)?)
     })?;
-    let mut summary = shared.summary.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut summary = shared.summary.into_inner();
     summary.elapsed = shared.began.elapsed();
     Ok(summary)
 }
@@ -112,7 +112,7 @@ impl Shared<'_> {
             }
             let seed = self.options.seed.wrapping_add(number);
             let (report, difference) = fuzz_seed(seed, self.options.fork, self.options.plan)?;
-            let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut summary = self.summary.lock();
             summary.seeds += 1;
             summary.report.add(&report);
             summary.elapsed = self.began.elapsed();
@@ -128,7 +128,7 @@ impl Shared<'_> {
 
     fn is_enough(&self) -> bool {
         let scope = self.options.scope;
-        let summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
+        let summary = self.summary.lock();
         summary.difference.is_some()
             || scope.transactions.is_some_and(|most| summary.report.transactions >= most)
             || scope.time.is_some_and(|most| self.began.elapsed() >= most)

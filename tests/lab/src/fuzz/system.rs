@@ -4,6 +4,7 @@
 use std::sync::atomic::AtomicBool;
 
 use alloy_primitives::{Address, B256, U256};
+use common::sealed::Sealed;
 use common::account::Account;
 use common::block::{Block, BlockPayload, ShardBlock};
 use common::chain_spec::ChainSpec;
@@ -105,7 +106,7 @@ impl Case<'_> {
         let mut validator = Validator::begin(block, spec, base, None)?;
         let payload = BlockPayload::new(block, validator.prelude()?);
         let shard_block = if draw.one_in(8) {
-            wire("payload", &payload)?.open().map_err(|error| broken(&error))?
+            Sealed::new(wire("payload", &payload)?).open().map_err(|error| broken(&error))?
         } else {
             let BlockPayload { prelude, .. } = payload;
             let (hash, header) = (block.hash, block.header.clone());

@@ -90,7 +90,7 @@ impl World {
         self.trace(|| {
             format!("round {round} of block {block} opens, execute {execute}, {} pieces", work.len())
         });
-        self.tell(index, Event::Admit { round, block: block_hash(block), work, prefer: Vec::new() });
+        self.tell(index, Event::Admit { round, block: block_hash(block), work });
     }
 
     pub(super) fn recut(&mut self, index: usize, round: RoundId, work: WorkId) {

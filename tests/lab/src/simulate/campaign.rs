@@ -1,14 +1,13 @@
 //! Many histories: on several threads, with what they have in common counted.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::check::Violation;
 use super::fault::FaultKind;
 use super::world::{History, simulate};
+use parking_lot::Mutex;
 use schedule::{Counters, Transition};
 
 /// Seeds taken by a thread at once.
@@ -90,11 +89,11 @@ impl Campaign {
                             stopped.store(true, Ordering::Relaxed);
                         }
                     }
-                    whole.lock().unwrap_or_else(PoisonError::into_inner).join(part);
+                    whole.lock().join(part);
                 });
             }
         });
-        let mut report = whole.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut report = whole.into_inner();
         report.failures.sort_by_key(|failure| failure.seed);
         report.elapsed = began.elapsed();
         report

@@ -296,7 +296,7 @@ impl Scene {
             .map(|plan| {
                 let options = ExecuteOptions { plan, ..ExecuteOptions::default() };
                 let mut executor = BlockExecutor::new(fleet.clone(), options);
-                (plan.to_string(), executor.execute(&self.block, spec, &head, vec![]))
+                (plan.to_string(), executor.execute(&self.block, spec, &head))
             })
             .collect();
         if baseline {

@@ -1,4 +1,4 @@
-//! Shards that die, freeze, or are slow in the middle of a block.
+//! Measures the cost of shards that are killed, freeze, or are slow in the middle of a block.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,32 +8,35 @@ use shard_tests::{Chain, Moment, Scene, Signal, median};
 use crate::log::{Entry, What};
 use crate::stage::{BlockRun, Stage};
 
-/// A victim is struck when it is given work for the Nth time in the block; N goes round.
+/// The victim is struck at the Nth piece of work that it gets in the block; N cycles from 1 to this
+/// number.
 const DISPATCHES: usize = 5;
 
-/// The limit on silence that the coordinator has by default, and a heartbeat.
+/// The default silence limit of the coordinator plus one heartbeat, in milliseconds.
 pub(crate) const LOST_WITHIN_MS: f64 = 1_100.0;
 
-/// What a kill cost.
+/// The measured cost of a kill.
 pub(crate) struct Kill {
     pub(crate) notice_ms: f64,
-    /// Transactions that the victim had been given and whose result was not there.
+    /// The number of transactions that the victim had been given and had not returned.
     pub(crate) outstanding: u64,
-    /// Transactions of those that were executed again.
+    /// The number of these transactions that were executed again.
     pub(crate) again: u64,
-    /// Other transactions that were executed again: of other shards' overdue work.
+    /// The number of other transactions that were executed again, because they were overdue on other
+    /// shards.
     pub(crate) other: u64,
-    /// Transactions that were executed twice in the undisturbed block.
+    /// The number of transactions that were executed twice in the undisturbed block.
     pub(crate) usual: u64,
     pub(crate) undisturbed_ms: f64,
     pub(crate) ms: f64,
 }
 
-/// What a freeze cost.
+/// The measured cost of a freeze.
 pub(crate) struct Freeze {
-    /// From the freeze until the first of its work was given to another shard.
+    /// The time from the freeze until the first of the shard's work was assigned to another shard, in
+    /// milliseconds.
     pub(crate) duplicated_ms: f64,
-    /// The same in median times of a sub-block of the block before.
+    /// The same time as a multiple of the median time of a sub-block in the previous block.
     pub(crate) sub_blocks: f64,
     pub(crate) lost_ms: f64,
     pub(crate) undisturbed_ms: f64,
@@ -44,7 +47,7 @@ fn millis(later: Moment, earlier: Moment) -> f64 {
     later.since(earlier).as_secs_f64() * 1e3
 }
 
-/// Calls `strike` at the Nth piece of work that the victim is given. Nothing if there was no Nth.
+/// Calls `strike` when the victim gets its Nth piece of work. Returns no moment if there was no Nth.
 fn struck(
     stage: &mut Stage<'_>,
     victim: u32,
@@ -64,7 +67,7 @@ fn struck(
     Ok((run, at))
 }
 
-/// Kills shards in turn, each in the middle of a block; before each, a block without.
+/// Kills shards in turn, each in the middle of a block, and executes one undisturbed block before each.
 pub(crate) fn kills(scene: &Scene, chain: &Chain, wanted: usize) -> Result<Vec<Kill>> {
     let mut stage = Stage::new(scene, chain, &[None; 3])?;
     let mut kills = Vec::new();
@@ -96,7 +99,7 @@ pub(crate) fn kills(scene: &Scene, chain: &Chain, wanted: usize) -> Result<Vec<K
     Ok(kills)
 }
 
-/// Transactions of work that was given out more than once.
+/// The number of transactions in work that was assigned more than once.
 fn twice(log: &[Entry]) -> u64 {
     let mut given = BTreeSet::new();
     let of = |entry: &Entry| match &entry.what {
@@ -112,8 +115,8 @@ struct Cost {
     other: u64,
 }
 
-/// What was given to the victim and not done when it was lost, and what was executed again since it
-/// was struck.
+/// The victim's work that was not done when it was lost, and the work that was executed again after the
+/// kill.
 fn cost_of(log: &[Entry], victim: u32, struck: Moment, lost: Moment) -> Cost {
     let mut open: BTreeMap<&str, u64> = BTreeMap::new();
     for entry in log.iter().filter(|entry| entry.at <= lost) {
@@ -138,7 +141,8 @@ fn cost_of(log: &[Entry], victim: u32, struck: Moment, lost: Moment) -> Cost {
     Cost { outstanding: open.values().sum(), again, other }
 }
 
-/// Freezes shards in turn, each in the middle of a block; before each, a block without.
+/// Freezes shards in turn, each in the middle of a block, and executes one undisturbed block before
+/// each.
 pub(crate) fn freezes(scene: &Scene, chain: &Chain, wanted: usize) -> Result<Vec<Freeze>> {
     let mut stage = Stage::new(scene, chain, &[None; 3])?;
     let mut freezes = Vec::new();
@@ -161,7 +165,7 @@ pub(crate) fn freezes(scene: &Scene, chain: &Chain, wanted: usize) -> Result<Vec
         stage.wait_ready()?;
         let given_on =
             run.log.iter().find(|entry| entry.what == What::Reassigned { from: victim } && entry.at >= at);
-        // A freeze that began when its last result was on its way costs nothing.
+        // A freeze while the shard's last result was already in flight has no cost.
         let Some(given_on) = given_on else { continue };
         let usual = median(&durations(&undisturbed.log)).context("no sub-block was done")?;
         freezes.push(Freeze {
@@ -177,7 +181,7 @@ pub(crate) fn freezes(scene: &Scene, chain: &Chain, wanted: usize) -> Result<Vec
     Ok(freezes)
 }
 
-/// How long each piece of work took from its dispatch to its result.
+/// The times from the dispatch of each piece of work to its result.
 fn durations(log: &[Entry]) -> Vec<f64> {
     let mut given: BTreeMap<(&str, u32), Moment> = BTreeMap::new();
     let mut durations = Vec::new();
@@ -196,8 +200,8 @@ fn durations(log: &[Entry]) -> Vec<f64> {
     durations
 }
 
-/// The same blocks on two sound shards, and on those and a third that takes ten times as long, in
-/// turn: the times of each pair.
+/// Executes the same blocks alternately on two sound shards, and on these plus a third one that takes
+/// ten times as long. Returns the times of each pair.
 pub(crate) fn slow(scene: &Scene, chain: &Chain, wanted: usize) -> Result<Vec<(f64, f64)>> {
     let mut without = Stage::new(scene, chain, &[None; 2])?;
     let mut with = Stage::new(scene, chain, &[None, None, Some("slow:10x@1+")])?;

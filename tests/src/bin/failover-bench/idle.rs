@@ -1,4 +1,4 @@
-//! What an idle fleet costs.
+//! Measures the cost of an idle fleet.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use shard_tests::{Chain, Coordinator, Scene, Shard};
 
-/// Processor time of a coordinator and three shards that have nothing to do, as a share of one core.
+/// The processor time of an idle coordinator with three shards, as a share of one core.
 pub(crate) fn idle(scene: &Scene, chain: &Chain, length: Duration) -> Result<f64> {
     let coordinator = Coordinator::start(scene, chain, &[])?;
     let shards = Shard::start_all(scene, 3, &coordinator.url())?;
@@ -16,18 +16,18 @@ pub(crate) fn idle(scene: &Scene, chain: &Chain, length: Duration) -> Result<f64
     let mut pids = vec![coordinator.process.pid()];
     pids.extend(shards.iter().map(|shard| shard.process.pid()));
     let (before, began) = (ticks(&pids)?, Instant::now());
-    // The time that passes is what is measured.
+    // Elapsed time is what this measures, so it sleeps.
     thread::sleep(length);
     let used = (ticks(&pids)? - before) as f64 / ticks_per_second()?;
     Ok(used / began.elapsed().as_secs_f64())
 }
 
-/// Ticks of processor time that these processes have used, in user and in system mode.
+/// The ticks of processor time that these processes have used, in user and system mode.
 fn ticks(pids: &[u32]) -> Result<u64> {
     let mut sum = 0;
     for pid in pids {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("a process has ended")?;
-        // The name before it may hold anything.
+        // The process's name before the last parenthesis may contain any character.
         let (_, fields) = stat.rsplit_once(')').context("no process table")?;
         let field = |place: usize| fields.split_whitespace().nth(place).and_then(|text| text.parse().ok());
         let (user, system): (Option<u64>, Option<u64>) = (field(11), field(12));

@@ -1,4 +1,4 @@
-//! What a coordinator's log tells of assignments and shards, read as it grows.
+//! Reads the events of assignments and shards from a coordinator's log while it grows.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -7,34 +7,34 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use shard_tests::Moment;
 
-/// One line that matters here.
+/// A relevant line of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) at: Moment,
     pub(crate) what: What,
 }
 
-/// What it tells.
+/// The event that a line reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum What {
-    /// Work was given to a shard.
+    /// Work was assigned to a shard.
     Dispatched { work: String, shard: u32, transactions: u64 },
-    /// A shard's result of this work counts.
+    /// A shard's result for this work was used.
     Used { work: String, shard: u32 },
-    /// Work of this shard was given to another.
+    /// Work of this shard was assigned to another one.
     Reassigned { from: u32 },
-    /// A shard is gone.
+    /// A shard was lost.
     Lost { shard: u32 },
-    /// A block is on the chain.
+    /// A block was committed.
     Committed,
 }
 
-/// A log, and how far it was read.
+/// A log, and the position up to which it was read.
 #[derive(Debug)]
 pub(crate) struct Tail {
     path: PathBuf,
     read: u64,
-    /// A last line that has no end yet.
+    /// The last line, if it is still incomplete.
     rest: String,
 }
 
@@ -43,7 +43,7 @@ impl Tail {
         Self { path: path.to_path_buf(), read: 0, rest: String::new() }
     }
 
-    /// What was written since the last look.
+    /// The entries written since the last call.
     pub(crate) fn news(&mut self) -> Result<Vec<Entry>> {
         let mut file = File::open(&self.path).context("the log cannot be opened")?;
         file.seek(SeekFrom::Start(self.read))?;
@@ -80,12 +80,12 @@ impl Entry {
     }
 }
 
-/// The word that follows `name` in a line.
+/// The word after `name` in a line.
 fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     line.split_once(name)?.1.split_whitespace().next()
 }
 
-/// Work and shard of `assignment=WORK#ATTEMPT@SHARD`.
+/// The work and the shard in `assignment=WORK#ATTEMPT@SHARD`.
 fn assignment(line: &str) -> Option<(String, u32)> {
     let (work, rest) = field(line, "assignment=")?.split_once('#')?;
     Some((work.to_owned(), rest.split_once('@')?.1.parse().ok()?))

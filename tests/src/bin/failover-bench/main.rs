@@ -1,7 +1,8 @@
-//! What failover costs: shards that are killed, frozen or slow in the middle of large blocks, each
-//! block beside one that nothing disturbed; and what an idle fleet costs.
+//! Measures the cost of failover: shards that are killed, frozen or slow in the middle of large blocks,
+//! each compared with an undisturbed block. It also measures the cost of an idle fleet.
 //!
-//! Real processes on loopback, known by their command lines only. Every block is verified.
+//! It uses real processes on loopback, and knows the binaries only by their command lines. Every block
+//! is verified.
 
 mod faults;
 mod idle;
@@ -17,34 +18,34 @@ use shard_tests::{Chain, Size, median, scenario};
 
 use crate::faults::{Freeze, Kill, LOST_WITHIN_MS};
 
-/// The least time of a block for which the limits are said.
+/// The least time of a block, in milliseconds, for which the limits apply.
 const LARGE_MS: f64 = 200.0;
 
-/// Measures what failover costs.
+/// Measures the cost of failover.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "failover-bench", version)]
 struct Args {
-    /// Kills of one of three shards
+    /// How often to kill one of three shards
     #[arg(long, value_name = "N", default_value_t = 50)]
     kills: usize,
 
-    /// Freezes of one of three shards
+    /// How often to freeze one of three shards
     #[arg(long, value_name = "N", default_value_t = 10)]
     freezes: usize,
 
-    /// Blocks on a fleet with a slow shard, and without it
+    /// How many blocks to execute on a fleet with a slow shard, and without it
     #[arg(long, value_name = "N", default_value_t = 20)]
     slow_blocks: usize,
 
-    /// How long the idle fleet is watched
+    /// How long to observe the idle fleet
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     idle: u64,
 
-    /// Transactions of a block
+    /// The number of transactions of a block
     #[arg(long, value_name = "N", default_value_t = 6_000)]
     txs: u32,
 
-    /// Measure only this
+    /// Measure only this part
     #[arg(long, value_name = "PART", value_enum)]
     only: Vec<Part>,
 
@@ -53,20 +54,20 @@ struct Args {
     json: bool,
 }
 
-/// What is measured.
+/// The parts of the measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// SIGKILL.
+    /// Shards that get SIGKILL.
     Kills,
-    /// SIGSTOP.
+    /// Shards that get SIGSTOP.
     Freezes,
     /// A shard that takes ten times as long.
     Slow,
-    /// Heartbeats and nothing else.
+    /// A fleet that only sends heartbeats.
     Idle,
 }
 
-/// One figure, and its limit if it has one.
+/// A measured number, with its limit if it has one.
 struct Figure {
     what: &'static str,
     value: f64,
@@ -144,17 +145,17 @@ fn measure(scene: &shard_tests::Scene, args: &Args) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// The median of something of each.
+/// The median of `of` over all items.
 fn middle<T>(all: &[T], of: impl Fn(&T) -> f64) -> f64 {
     median(&all.iter().map(of).collect::<Vec<_>>()).unwrap_or_default()
 }
 
-/// The largest of something of each.
+/// The maximum of `of` over all items.
 fn largest<T>(all: &[T], of: impl Fn(&T) -> f64) -> f64 {
     all.iter().map(of).fold(0.0, f64::max)
 }
 
-/// Below nine tenths of all it is so much at most.
+/// The 90th percentile of `of` over all items.
 fn most<T>(all: &[T], of: impl Fn(&T) -> f64) -> f64 {
     let mut sorted: Vec<f64> = all.iter().map(of).collect();
     sorted.sort_by(f64::total_cmp);

@@ -9,13 +9,13 @@ use shard_tests::{Chain, ChainFile, Coordinator, Process, Report, Scene, Shard, 
 
 use crate::log::{Entry, Tail, What};
 
-/// Between two looks at the log. A moment in the middle of a block must not be missed.
+/// How often the log is read. The interval must be short, so that the middle of a block is not missed.
 const LOOK: Duration = Duration::from_micros(300);
 
-/// How long one block may take.
+/// The longest time for one block.
 const BLOCK_LIMIT: Duration = within(60);
 
-/// A coordinator, its shards, and the blocks that they have not had yet.
+/// A coordinator, its shards, and the blocks that are not submitted yet.
 pub(crate) struct Stage<'a> {
     scene: &'a Scene,
     pub(crate) coordinator: Coordinator,
@@ -26,18 +26,18 @@ pub(crate) struct Stage<'a> {
     tail: Tail,
 }
 
-/// One block, as it went.
+/// The measurement of one block.
 #[derive(Debug)]
 pub(crate) struct BlockRun {
-    /// From its bytes in the coordinator's memory to the verified result.
+    /// The time from the block's bytes in the coordinator's memory to the verified result, in milliseconds.
     pub(crate) millis: f64,
-    /// What the log told meanwhile.
+    /// The log entries of that time.
     pub(crate) log: Vec<Entry>,
 }
 
 impl<'a> Stage<'a> {
-    /// Starts a fleet with these faults, where a shard is to have one, and has it execute the block that
-    /// sets the chain up and another one.
+    /// Starts a fleet, one shard per entry of `faults`. It executes the block that sets the chain up, and
+    /// one more.
     pub(crate) fn new(scene: &'a Scene, chain: &Chain, faults: &[Option<&'static str>]) -> Result<Self> {
         let coordinator = Coordinator::start_telling(scene, chain, "127.0.0.1:0", &[])?;
         let tail = Tail::new(coordinator.process.log());
@@ -62,7 +62,7 @@ impl<'a> Stage<'a> {
         Shard::start(self.scene, u32::try_from(place + 1)?, &self.coordinator.url(), line)
     }
 
-    /// Starts a shard again that has ended, and waits for it.
+    /// Restarts a shard that has ended, and waits until it is ready.
     pub(crate) fn revive(&mut self, shard: u32) -> Result<()> {
         let place = shard as usize - 1;
         let fresh = self.start(place)?;
@@ -75,7 +75,7 @@ impl<'a> Stage<'a> {
         self.shards.get_mut(shard as usize - 1).map(|shard| &mut shard.process).context("no such shard")
     }
 
-    /// Waits until all shards are there and hold the state.
+    /// Waits until all shards have joined and hold the state.
     pub(crate) fn wait_ready(&self) -> Result<()> {
         let ids: Vec<u32> = self.shards.iter().map(|shard| shard.id).collect();
         self.coordinator.wait_ready(&ids).map(|_| ())
@@ -86,7 +86,7 @@ impl<'a> Stage<'a> {
         self.disturbed_block(|_, _| Ok(()))
     }
 
-    /// Executes the next block; `disturb` sees each line of the log.
+    /// Executes the next block and calls `disturb` for each log entry.
     pub(crate) fn disturbed_block(
         &mut self,
         mut disturb: impl FnMut(&mut Self, &Entry) -> Result<()>,
@@ -118,7 +118,7 @@ impl<'a> Stage<'a> {
         Ok(BlockRun { millis: row.get("ms").and_then(serde_json::Value::as_f64).context("no time")?, log })
     }
 
-    /// What was logged since, until `done` is seen.
+    /// Reads the log until `done` accepts an entry, and returns that entry.
     pub(crate) fn listen(&mut self, mut done: impl FnMut(&Entry) -> bool) -> Result<Entry> {
         let began = Instant::now();
         loop {

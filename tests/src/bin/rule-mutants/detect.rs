@@ -1,4 +1,4 @@
-//! The detectors: commands that fail when a mistake is made, the cheap ones first.
+//! The detectors: commands that fail if a mistake is planted, the cheap ones first.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,24 +11,24 @@ use crate::Arguments;
 use crate::plant::{Built, SWITCH};
 use crate::table::Mutant;
 
-/// What `timeout` ends with when the time is over.
+/// The exit code of `timeout` when the time is over.
 const TIMED_OUT: i32 = 124;
 
-/// How much longer than without a mistake a detector may take.
+/// The time limit of a detector, as a multiple of its time without a mistake.
 const PATIENCE: u32 = 10;
 
-/// What is added to that.
+/// The time added to that limit.
 const LEAST: Duration = Duration::from_secs(60);
 
 /// The modules whose unit tests run first.
 const NEAR: [&str; 5] = ["rules::", "validate::", "engine::", "sub_block::", "block::"];
 
-/// Who found a mistake.
+/// The detector that found a mistake, and where.
 #[derive(Debug, Clone)]
 pub(crate) struct Finding {
-    /// Which kind of detector.
+    /// The kind of detector.
     pub(crate) by: &'static str,
-    /// Which test, or after how many cases.
+    /// The name of the failed test, or the number of cases until the failure.
     pub(crate) detail: String,
 }
 
@@ -37,13 +37,13 @@ pub(crate) struct Finding {
 struct Detector {
     by: &'static str,
     line: Vec<String>,
-    /// What a failed run's output says in few words.
+    /// Extracts a short description from a failed run's output (standard output, standard error).
     read: fn(&str, &str) -> String,
-    /// How long it took without a mistake.
+    /// The time it took without a mistake.
     usual: Duration,
 }
 
-/// All of them, in the order in which they run.
+/// All detectors, in the order in which they run.
 #[derive(Debug)]
 pub(crate) struct Detectors {
     list: Vec<Detector>,
@@ -53,7 +53,7 @@ pub(crate) struct Detectors {
     most: Duration,
 }
 
-/// How a run ended.
+/// The result of a run.
 enum Ran {
     Passed,
     Failed(String),
@@ -61,7 +61,7 @@ enum Ran {
 }
 
 impl Detectors {
-    /// The detectors that what was built gives.
+    /// Creates the detectors from the binaries that were built.
     pub(crate) fn new(built: Built, arguments: &Arguments, suites: &[PathBuf]) -> Self {
         let Built { tests, coordinator, lab, tree } = built;
         let mut list = Vec::new();
@@ -96,8 +96,7 @@ impl Detectors {
         Self { list, coordinator, tree, most }
     }
 
-    /// Runs all of them without a mistake: they must pass, and the time that they take is the measure of
-    /// the time that they may take.
+    /// Runs all detectors without a mistake. They must pass, and their times determine their time limits.
     pub(crate) fn calibrate(mut self) -> Result<Self> {
         let mut list = std::mem::take(&mut self.list);
         for detector in &mut list {
@@ -112,7 +111,7 @@ impl Detectors {
         Ok(Self { list, ..self })
     }
 
-    /// The first detector that finds a mistake.
+    /// The first detector that finds a mistake, if any does.
     pub(crate) fn find(&self, mutant: &Mutant) -> Result<Option<Finding>> {
         for detector in &self.list {
             let by = detector.by;
@@ -144,7 +143,7 @@ impl Detectors {
     }
 }
 
-/// The first test that failed, and how many there are besides.
+/// The name of the first failed test, and the number of further ones.
 fn failed_tests(out: &str, _: &str) -> String {
     let failed: Vec<&str> = out
         .lines()
@@ -157,7 +156,7 @@ fn failed_tests(out: &str, _: &str) -> String {
     }
 }
 
-/// After how many seeds, and what differed.
+/// The number of seeds until the failure, and the difference found.
 fn fuzz_report(out: &str, err: &str) -> String {
     let report: Value =
         out.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
@@ -168,7 +167,7 @@ fn fuzz_report(out: &str, err: &str) -> String {
     }
 }
 
-/// How many cases failed.
+/// The number of failed cases.
 fn suite_report(out: &str, err: &str) -> String {
     let cases = || out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let failed = cases().filter_map(|case| case.get("failed")?.as_u64()).next_back();

@@ -1,8 +1,9 @@
-//! Does any test notice when a rule is left out? Plants every mistake of `tests/mutants/rules`, all of
-//! them into one copy of the tree, each behind a switch that an environment variable turns on. So the
-//! tree is built once, and each mistake costs only the detectors that run until one finds it.
+//! Checks whether a test notices when a rule is left out. It plants every mistake of
+//! `tests/mutants/rules` into one copy of the tree, each behind a switch that an environment variable
+//! turns on. So the tree is built once, and each mistake costs only the detectors that run until one
+//! finds it.
 //!
-//! Exit code 0 only if every mistake is found, or is declared to be redundant and is not found.
+//! The exit code is 0 only if each mistake is either found, or declared redundant and not found.
 
 mod detect;
 mod plant;
@@ -17,25 +18,25 @@ use clap::Parser;
 use detect::{Detectors, Finding};
 use table::Mutant;
 
-/// The parts of BlockchainTests, those first that are about the validity of blocks.
+/// The parts of BlockchainTests, with those about the validity of blocks first.
 const KINDS: [&str; 4] = ["InvalidBlocks", "TransitionTests", "ValidBlocks", "GeneralStateTests"];
 
 /// Plants mistakes in the rules that decide whether a block is valid, one at a time, and reports which
 /// test finds each.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Only mistakes whose name or file contains one of these words
+    /// Plant only mistakes whose name or file contains one of these words
     words: Vec<String>,
 
-    /// Seeds of the first run of the fuzzer
+    /// The number of seeds of the fuzzer's first run
     #[arg(long, value_name = "N", default_value_t = 300)]
     seeds: u64,
 
-    /// Seeds of the second run, for what nothing has found
+    /// The number of seeds of the fuzzer's second run, for mistakes that no detector has found
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     more_seeds: u64,
 
-    /// Ethereum's suites, unpacked; more than one may be given [default: the BlockchainTests of
+    /// The folder of an unpacked Ethereum suite (repeatable) [default: the BlockchainTests of
     /// SHARDS_TEST_DATA]
     #[arg(long, value_name = "PATH")]
     suite: Vec<PathBuf>,
@@ -44,12 +45,12 @@ struct Arguments {
     #[arg(long, value_name = "S")]
     within: Option<f64>,
 
-    /// A further detector: a shell command that fails if it finds something. COORDINATOR is the path of
-    /// the binary
+    /// A further detector: a shell command that fails if it finds a mistake. COORDINATOR is the path of the
+    /// binary
     #[arg(long, value_name = "COMMAND")]
     referee: Option<String>,
 
-    /// The repository
+    /// The repository's folder
     #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.."))]
     root: PathBuf,
 
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether everything is as it should be.
+/// Runs the detectors for every mistake. Returns whether each result is as declared.
 fn run(arguments: &Arguments) -> Result<bool> {
     let root = arguments.root.canonicalize().context("the repository is not there; give --root")?;
     let mutants = table::read(&root.join("tests/mutants/rules"))?;
@@ -101,7 +102,7 @@ fn is_selected(mutant: &Mutant, words: &[String]) -> bool {
     words.is_empty() || words.iter().any(contains)
 }
 
-/// The suites to run; none if there is no data, which the library then says.
+/// The suites to run; empty if there is no data, about which the library prints a message.
 fn suites(arguments: &Arguments) -> Result<Vec<PathBuf>> {
     if arguments.suite.is_empty() {
         let Some(folder) = shard_tests::blockchain_tests()? else { return Ok(Vec::new()) };
@@ -113,7 +114,7 @@ fn suites(arguments: &Arguments) -> Result<Vec<PathBuf>> {
     Ok(arguments.suite.clone())
 }
 
-/// How many mistakes were found by what.
+/// The numbers of mistakes that each kind of detector found.
 #[derive(Debug, Default)]
 struct Sums {
     found: std::collections::BTreeMap<&'static str, u32>,
@@ -123,7 +124,7 @@ struct Sums {
 }
 
 impl Sums {
-    /// Counts a mistake, and gives its cells of the table.
+    /// Counts a mistake, and returns its cells of the table.
     fn count(&mut self, mutant: &Mutant, finding: Option<&Finding>) -> String {
         match (finding, &mutant.redundant) {
             (Some(finding), redundant) => {

@@ -1,4 +1,4 @@
-//! Copies the tree, puts every mistake into it behind its switch, and builds it once.
+//! Copies the tree, plants every mistake behind its switch, and builds the copy once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,26 +11,26 @@ use serde_json::Value;
 
 use crate::table::Mutant;
 
-/// The variable that turns a mistake on, by its number.
+/// The environment variable that turns a mistake on, by its number.
 pub(crate) const SWITCH: &str = "RULE_MUTANT";
 
-/// The crate that holds the switch: all others depend on it.
+/// The crate that contains the switch. All other crates depend on it.
 const SWITCH_CRATE: &str = "common";
 
-/// The crates that mistakes are planted in, or that use those: what they are built with. Their tests
-/// are the first detectors.
+/// The crates that are built: those with planted mistakes, and those that use them. Their tests are the
+/// first detectors.
 const CRATES: [&str; 7] = ["common", "engine", "executor-shard", "schedule", "ledger", "coordinator", "lab"];
 
-/// What was built.
+/// The built binaries.
 #[derive(Debug, Clone)]
 pub(crate) struct Built {
-    /// The unit tests: crate and binary.
+    /// The unit tests: names of crates and paths of binaries.
     pub(crate) tests: Vec<(String, PathBuf)>,
-    /// The `coordinator` binary; `lab` is beside it.
+    /// The path of the `coordinator` binary.
     pub(crate) coordinator: PathBuf,
-    /// The `lab` binary.
+    /// The path of the `lab` binary.
     pub(crate) lab: PathBuf,
-    /// Where the tree is.
+    /// The folder of the copied tree.
     pub(crate) tree: PathBuf,
 }
 
@@ -45,8 +45,8 @@ fn switch_module() -> String {
     )
 }
 
-/// Brings the copy of the tree in line with the tree, with all mistakes in it. Files that do not change
-/// keep their times, so that cargo does not build them again.
+/// Updates the copy of the tree and plants all mistakes in it. Unchanged files keep their times, so
+/// that cargo does not build them again.
 pub(crate) fn plant(root: &Path, tree: &Path, mutants: &[Mutant]) -> Result<()> {
     let mut by_file: BTreeMap<&str, Vec<&Mutant>> = BTreeMap::new();
     for mutant in mutants {
@@ -86,10 +86,10 @@ fn update(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()))
 }
 
-/// A place in a file, and the mistakes that are made there: number and replacement.
+/// A range in a file, with the number and the replacement of each mistake there.
 type Site<'a> = (Range<usize>, Vec<(usize, &'a str)>);
 
-/// A file's text with the mistakes in it.
+/// A file's text with the mistakes planted.
 fn rewrite(text: &str, file: &str, mutants: &[&Mutant]) -> Result<String> {
     let mut sites: Vec<Site<'_>> = Vec::new();
     for mutant in mutants {
@@ -100,13 +100,13 @@ fn rewrite(text: &str, file: &str, mutants: &[&Mutant]) -> Result<String> {
             None => sites.push((range, vec![(number, &mutant.with)])),
         }
     }
-    // The outer ones first.
+    // Sorts outer ranges before the ranges inside them.
     sites.sort_by_key(|(range, _)| (range.start, std::cmp::Reverse(range.end)));
     let path = if file.starts_with(SWITCH_CRATE) { "crate" } else { "::common" };
     render(text, 0..text.len(), &sites, path)
 }
 
-/// The text of `range`, with the sites in it.
+/// The text of `range` with the mistakes planted.
 fn render(text: &str, range: Range<usize>, sites: &[Site<'_>], path: &str) -> Result<String> {
     let mut out = String::new();
     let mut at = range.start;
@@ -116,7 +116,7 @@ fn render(text: &str, range: Range<usize>, sites: &[Site<'_>], path: &str) -> Re
         let (inside, outside) = later.split_at(inner);
         ensure!(site.end <= range.end, "two mistakes overlap: {:?}", text.get(site.clone()));
         out += text.get(at..site.start).unwrap_or_default();
-        // A loop is a statement, and no semicolon follows it.
+        // A loop is a statement without a semicolon, so it gets no parentheses.
         let is_loop = text.get(site.clone()).is_some_and(|code| code.starts_with("for "));
         out += if is_loop { "" } else { "(" };
         for (number, replacement) in mistakes {
@@ -131,7 +131,7 @@ fn render(text: &str, range: Range<usize>, sites: &[Site<'_>], path: &str) -> Re
     Ok(out)
 }
 
-/// Where a mistake's expression is: exactly once.
+/// The range of a mistake's expression, which must occur exactly once.
 fn locate(text: &str, mutant: &Mutant) -> Result<Range<usize>> {
     let whole = match &mutant.within {
         None => 0..text.len(),
@@ -142,7 +142,7 @@ fn locate(text: &str, mutant: &Mutant) -> Result<Range<usize>> {
     Ok(whole.start + found.start..whole.start + found.end)
 }
 
-/// Where `wanted` is in `text`, white space apart.
+/// The range of `wanted` in `text`, ignoring white space. It must occur exactly once.
 fn once(text: &str, wanted: &str) -> Result<Range<usize>> {
     let dense: Vec<(usize, char)> = text.char_indices().filter(|(_, char)| !char.is_whitespace()).collect();
     let wanted_dense: Vec<char> = wanted.chars().filter(|char| !char.is_whitespace()).collect();
@@ -157,7 +157,7 @@ fn once(text: &str, wanted: &str) -> Result<Range<usize>> {
     }
 }
 
-/// Builds the tests and the binary, with less optimisation than a release has.
+/// Builds the tests and the binaries, with less optimisation than a release.
 pub(crate) fn build(tree: &Path, target: &Path) -> Result<Built> {
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new("cargo");
@@ -189,7 +189,7 @@ pub(crate) fn build(tree: &Path, target: &Path) -> Result<Built> {
     Ok(Built { tests, coordinator: binary("coordinator")?, lab: binary("lab")?, tree: tree.to_path_buf() })
 }
 
-/// The executables that cargo names, with the names of their targets.
+/// The executables in cargo's messages, with the names of their targets.
 fn executables(messages: &[u8]) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for line in String::from_utf8_lossy(messages).lines() {

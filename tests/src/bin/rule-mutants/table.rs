@@ -1,5 +1,4 @@
-//! The table of mistakes: files of entries, each an expression and what stands in its place when the
-//! mistake is made.
+//! The table of mistakes: files of entries, each with an expression and its wrong replacement.
 //!
 //! ```text
 //! file coordinator/src/validate/check.rs
@@ -8,9 +7,9 @@
 //! find sender.balance >= transfer.required
 //! with true
 //! ```
-//!
-//! `file` holds for the entries that follow. `in` names a larger piece of code around `find`, if that
-//! occurs more than once. `redundant` says why nothing can find the mistake. Indented lines continue the
+//! `file` applies to all entries that follow. If `find` occurs more than once, `in` gives a larger
+//! piece of code around it. `redundant` states why no test can find the mistake. Indented lines
+//! continue the previous line; `#` begins a comment. White space in code is ignored.
 //! line before; `#` begins a comment. White space in code does not count.
 
 use std::fs;
@@ -21,23 +20,23 @@ use anyhow::{Context, Result, bail, ensure};
 /// A mistake to plant.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Mutant {
-    /// Which one it is, in order.
+    /// The mistake's number, in the order of the table.
     pub(crate) number: usize,
-    /// What it is called: unique.
+    /// The mistake's unique name.
     pub(crate) name: String,
-    /// Its file, from the repository's root.
+    /// The path of its file, relative to the repository's root.
     pub(crate) file: String,
-    /// A piece of code that contains `find` once.
+    /// A piece of code that contains `find` exactly once.
     pub(crate) within: Option<String>,
     /// The expression.
     pub(crate) find: String,
-    /// What replaces it.
+    /// The replacement.
     pub(crate) with: String,
-    /// Why no test can find it.
+    /// The reason why no test can find it; `None` for a mistake that must be found.
     pub(crate) redundant: Option<String>,
 }
 
-/// Reads every table in a folder, in order of their names.
+/// Reads every table in a folder, in the order of the file names.
 pub(crate) fn read(folder: &Path) -> Result<Vec<Mutant>> {
     let listed = fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
     let mut paths = listed.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
@@ -58,7 +57,7 @@ pub(crate) fn read(folder: &Path) -> Result<Vec<Mutant>> {
     Ok(mutants)
 }
 
-/// One line with those that continue it, and its number.
+/// The lines joined with their continuations, each with its line number.
 fn logical_lines(text: &str) -> Vec<(usize, String)> {
     let mut lines: Vec<(usize, String)> = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {

@@ -2,10 +2,11 @@
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
 use crate::blocktest::{CaseOutcome, Verdict};
@@ -106,7 +107,7 @@ impl Tally {
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock()
     }
 
     /// A file is begun, of which so many cases are to be run.
