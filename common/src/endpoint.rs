@@ -13,12 +13,12 @@ use std::pin::Pin;
 
 use crate::account::Delta;
 use crate::block::BlockPayload;
-use crate::sealed::Sealed;
 use crate::id::{AssignmentId, Epoch};
 use crate::message::{
     Draining, Heartbeat, Leave, Refusal, Register, Registered, ResultReceipt, SnapshotPart, SnapshotRequest,
     StateSummary, SubmitResult,
 };
+use crate::sealed::Sealed;
 use crate::work::ExecuteBlock;
 
 /// Why a call to a peer failed.

@@ -1,8 +1,9 @@
-//! Values that travel: with their encoding and its digest, each computed once, however many peers get
-//! them and however often they are asked for.
+//! Values that travel, with their encoding and its digest. Each of these is computed once, however many
+//! peers get the value and however often they are requested.
 //!
-//! The sender seals a value where it comes into being; the receiver keeps the bytes and the digest that
-//! arrived. This module sends nothing and trusts nobody: whoever receives bytes checks their digest first.
+//! The sender seals a value when it creates it. The receiver keeps the received bytes and their digest.
+//! This module sends nothing and checks no digest: the receiver must check the digest of the bytes
+//! first.
 
 use std::fmt;
 use std::ops::Deref;
@@ -16,9 +17,9 @@ use crate::codec::{self, CodecError};
 
 /// A kind of value that travels.
 pub trait Payload: Serialize + DeserializeOwned {
-    /// Its name, for messages.
+    /// The name of the value, for messages.
     const WHAT: &'static str;
-    /// The most bytes that its encoding may have.
+    /// The largest encoding of the value, in bytes.
     const LIMIT: usize;
 }
 
@@ -54,7 +55,7 @@ impl<T> Deref for Sealed<T> {
 }
 
 impl<T> Sealed<T> {
-    /// A value. It is encoded when its bytes or its digest are first asked for.
+    /// Wraps a value. It is encoded when its bytes or its digest are first requested.
     #[must_use]
     pub fn new(value: impl Into<Arc<T>>) -> Self {
         Self { value: value.into(), seal: Arc::default() }
@@ -68,10 +69,10 @@ impl<T> Sealed<T> {
 }
 
 impl<T: Payload> Sealed<T> {
-    /// A value that arrived as these bytes, whose digest the receiver has checked.
+    /// Decodes a received value. The receiver has already checked the digest of the bytes.
     ///
     /// # Errors
-    /// [`CodecError`] for bytes that are too many, or not this value's encoding.
+    /// [`CodecError`] if there are too many bytes, or if they do not encode this value.
     pub fn received(bytes: Bytes, digest: B256) -> Result<Self, CodecError> {
         let value = codec::decode(T::WHAT, &bytes, T::LIMIT)?;
         let seal = OnceLock::from(Seal { bytes, digest });
@@ -81,7 +82,7 @@ impl<T: Payload> Sealed<T> {
     /// The encoding.
     ///
     /// # Errors
-    /// [`CodecError::TooLarge`] for a value beyond its limit.
+    /// [`CodecError::TooLarge`] if the encoding exceeds the limit.
     pub fn bytes(&self) -> Result<Bytes, CodecError> {
         self.seal().map(|seal| seal.bytes.clone())
     }

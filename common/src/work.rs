@@ -21,9 +21,6 @@ pub enum WorkKind {
     Execute {
         /// The recovered sender of each transaction, in the order of the indices.
         senders: Vec<Address>,
-        /// If set, speculates on a base state that is deliberately wrong in places, chosen by this seed. It
-        /// tests the validation.
-        poison: Option<u64>,
     },
 }
 
@@ -266,7 +263,7 @@ mod tests {
         other.indices.pop();
         assert_ne!(Sealed::new(other.clone()).id().unwrap(), original);
         let mut other = spec();
-        other.kind = WorkKind::Execute { senders: vec![], poison: None };
+        other.kind = WorkKind::Execute { senders: vec![] };
         assert_ne!(Sealed::new(other.clone()).id().unwrap(), original);
         let mut other = spec();
         other.base.block_hash = B256::repeat_byte(9);

@@ -2,6 +2,7 @@
 //!
 //! A process has them only with `--allow-faults`.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -48,6 +49,9 @@ pub enum FaultKind {
     Exit,
     /// Heartbeats report a wrong digest of the replica's state, until the replica is synced.
     Diverge,
+    /// Executes on a base state that is wrong in places, which this seed chooses: the results are honest
+    /// about what they read, and validation must notice.
+    Poison(u64),
 }
 
 /// The moment at which a fault occurs.
@@ -72,9 +76,39 @@ pub struct Fault {
 /// The text does not describe a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a fault: wrong, corrupt, slow:MILLISECONDS, slow:TIMESx, hang, panic, exit or diverge, then @N for the Nth assignment, @N+ from it on, or @HEIGHT/INDEX for a transaction of a block"
+    "{0:?} is not a fault: wrong, corrupt, slow:MILLISECONDS, slow:TIMESx, hang, panic, exit, diverge or poison:SEED, then @N for the Nth assignment, @N+ from it on, or @HEIGHT/INDEX for a transaction of a block"
 )]
 pub struct FaultError(String);
+
+impl Fault {
+    /// Every sub-block is executed on a base state that is wrong in places, which `seed` chooses.
+    #[must_use]
+    pub const fn always_poison(seed: u64) -> Self {
+        Self { kind: FaultKind::Poison(seed), when: When::From(1) }
+    }
+}
+
+/// The text that [`FromStr`] reads.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            FaultKind::Wrong => f.write_str("wrong"),
+            FaultKind::Corrupt => f.write_str("corrupt"),
+            FaultKind::Slow(by) => write!(f, "slow:{}", by.as_millis()),
+            FaultKind::SlowTimes(times) => write!(f, "slow:{times}x"),
+            FaultKind::Hang => f.write_str("hang"),
+            FaultKind::Panic => f.write_str("panic"),
+            FaultKind::Exit => f.write_str("exit"),
+            FaultKind::Diverge => f.write_str("diverge"),
+            FaultKind::Poison(seed) => write!(f, "poison:{seed}"),
+        }?;
+        match self.when {
+            When::At(number) => write!(f, "@{number}"),
+            When::From(number) => write!(f, "@{number}+"),
+            When::Transaction { height, index } => write!(f, "@{height}/{index}"),
+        }
+    }
+}
 
 impl FromStr for Fault {
     type Err = FaultError;
@@ -91,6 +125,7 @@ impl FromStr for Fault {
             None if kind == "exit" => FaultKind::Exit,
             None if kind == "diverge" => FaultKind::Diverge,
             Some(("slow", by)) => slowness(by).ok_or_else(error)?,
+            Some(("poison", seed)) => FaultKind::Poison(seed.parse().map_err(|_| error())?),
             _ => return Err(error()),
         };
         Ok(Self { kind, when })
@@ -189,7 +224,11 @@ impl Faults {
 /// Runs the part of a fault that precedes the work. A hang never returns.
 pub(crate) fn before(fault: FaultKind) {
     match fault {
-        FaultKind::Wrong | FaultKind::Corrupt | FaultKind::SlowTimes(_) | FaultKind::Diverge => {}
+        FaultKind::Wrong
+        | FaultKind::Corrupt
+        | FaultKind::SlowTimes(_)
+        | FaultKind::Diverge
+        | FaultKind::Poison(_) => {}
         FaultKind::Slow(by) => std::thread::sleep(by),
         FaultKind::Hang => loop {
             std::thread::park();
@@ -304,7 +343,7 @@ mod tests {
     fn a_transaction_is_met_whenever_it_is_executed() {
         let faults = Faults::new(vec!["exit@7/2".parse().unwrap()]);
         let execute = |height, indices: &[u32]| {
-            faults.begin(&work(height, indices, WorkKind::Execute { senders: vec![], poison: None }))
+            faults.begin(&work(height, indices, WorkKind::Execute { senders: vec![] }))
         };
         assert_eq!(execute(6, &[0, 1]), None);
         assert_eq!(execute(7, &[0, 1, 2]), None);

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 use async_trait::async_trait;
-use common::sealed::Sealed;
 use common::account::Delta;
 use common::block::{BlockPayload, ShardBlock};
 use common::endpoint::{BLOCKS_KEPT, CoordinatorEndpoint, PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
 use common::message::{Heartbeat, PROTOCOL_VERSION, Refusal, Register, StateSummary};
+use common::sealed::Sealed;
 use common::work::{ExecuteBlock, WorkKind};
 use net::backoff::BackoffPolicy;
 use net::bounded::BoundedExecutor;

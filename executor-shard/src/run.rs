@@ -64,8 +64,8 @@ pub struct ShardArgs {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// Go wrong on purpose, for tests: wrong, corrupt, slow:MILLISECONDS, slow:TIMESx, hang, panic, exit
-    /// or diverge, then @N for the Nth assignment, @N+ from it on, or @HEIGHT/INDEX for a transaction
+    /// Go wrong on purpose, for tests: wrong, corrupt, slow:MILLISECONDS, slow:TIMESx, hang, panic, exit,
+    /// diverge or poison:SEED, then @N for the Nth assignment, @N+ from it on, or @HEIGHT/INDEX for a transaction
     #[arg(long, value_name = "FAULT", hide = true, requires = "allow_faults")]
     pub fault: Vec<Fault>,
 

@@ -12,17 +12,18 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
-use common::sealed::Sealed;
 use common::block::ShardBlock;
 use common::chain_spec::ChainSpec;
 use common::id::{AssignmentId, Gas, SlotIndex, TxIndex};
 use common::message::{SlotProgress, SubmitResult};
 use common::panic::panic_message;
+use common::sealed::Sealed;
 use common::work::{WorkFailure, WorkSpec};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::fault::{self, FaultKind, Faults, Slowed};
+use engine::Poisoned;
 use engine::replica_view::ReplicaView;
 use engine::sub_block::{self, Progress};
 
@@ -415,13 +416,20 @@ fn work_on(job: Job, state: &SlotState, faults: &Faults, report: &Reporter) -> b
     let planned = faults.begin(&spec);
     if let Some(fault) = planned {
         // Measurements need the time at which the fault occurred.
-        tracing::info!(%assignment, ?fault, "a planned fault");
+        if !matches!(fault, FaultKind::Poison(_)) {
+            tracing::info!(%assignment, ?fault, "a planned fault");
+        }
         fault::before(fault);
     }
-    let mut outcome = if let Some(FaultKind::SlowTimes(times)) = planned {
-        sub_block::run(&spec, &block, &chain, view, &cancelled, &Slowed::new(state, times))
-    } else {
-        sub_block::run(&spec, &block, &chain, view, &cancelled, state)
+    let mut outcome = match planned {
+        Some(FaultKind::SlowTimes(times)) => {
+            sub_block::run(&spec, &block, &chain, view, &cancelled, &Slowed::new(state, times))
+        }
+        Some(FaultKind::Poison(seed)) => {
+            let view = view.map(|view| Poisoned::new(view, seed));
+            sub_block::run(&spec, &block, &chain, view, &cancelled, state)
+        }
+        _ => sub_block::run(&spec, &block, &chain, view, &cancelled, state),
     };
     match (planned, &mut outcome) {
         (Some(FaultKind::Wrong), Some(Ok(output))) => fault::falsify(output),
@@ -470,7 +478,14 @@ mod tests {
             epoch: Epoch { number: 1, instance: 1 },
         };
         let chain = Arc::new(ChainSpec::mainnet());
-        Job { assignment, spec: Sealed::new(spec), block: Arc::new(empty), chain, view: None, cancelled: Arc::default() }
+        Job {
+            assignment,
+            spec: Sealed::new(spec),
+            block: Arc::new(empty),
+            chain,
+            view: None,
+            cancelled: Arc::default(),
+        }
     }
 
     #[test]

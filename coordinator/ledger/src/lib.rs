@@ -91,9 +91,9 @@ pub enum LedgerError {
     NotNext {
         /// The block's number.
         number: u64,
-        /// Its hash.
+        /// The block's hash.
         hash: B256,
-        /// Its parent's hash.
+        /// The parent's hash.
         parent: B256,
         /// The head's height.
         head: Height,
@@ -108,9 +108,9 @@ pub enum LedgerError {
     UnknownParent {
         /// The block's number.
         number: u64,
-        /// Its hash.
+        /// The block's hash.
         hash: B256,
-        /// Its parent's hash.
+        /// The parent's hash.
         parent: B256,
         /// The head's height.
         head: Height,

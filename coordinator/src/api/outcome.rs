@@ -13,7 +13,7 @@ use schedule::intake::Full;
 pub struct BlockOutcome {
     /// The block's number.
     pub number: u64,
-    /// Its hash.
+    /// The block's hash.
     pub hash: B256,
     /// The name of the newest fork whose rules applied.
     pub fork: &'static str,

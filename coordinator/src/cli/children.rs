@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use common::id::ShardId;
+use executor_shard::fault::Fault;
 use tasks::launch::PARENT_PIPE_FLAG;
 use tasks::supervise::{Backoff, SupervisorHandle};
 use tasks::telemetry::TelemetryArgs;
@@ -50,6 +51,8 @@ pub struct ChildOptions {
     pub telemetry: TelemetryArgs,
     /// The path of the `executor-shard` binary.
     pub binary: PathBuf,
+    /// The faults that every shard has.
+    pub faults: Vec<Fault>,
 }
 
 /// The running shard processes.
@@ -134,6 +137,12 @@ fn spawn(shard: ShardId, options: &ChildOptions) -> anyhow::Result<Child> {
         .kill_on_drop(true);
     if let Some(filter) = &options.telemetry.log {
         command.args(["--log", filter.as_str()]);
+    }
+    if !options.faults.is_empty() {
+        command.arg("--allow-faults");
+    }
+    for fault in &options.faults {
+        command.args(["--fault", &fault.to_string()]);
     }
     command.spawn().with_context(|| format!("{} cannot be started", options.binary.display()))
 }

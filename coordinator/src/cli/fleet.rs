@@ -20,8 +20,9 @@ pub use super::children::Children;
 use super::children::{ChildOptions, find_binary};
 use crate::execute::{ExecuteOptions, VerifyFraction};
 use crate::fleet::{Fleet, FleetOptions};
+use executor_shard::fault::Fault;
 use ledger::Ledger;
-use schedule::planner::Plan;
+use schedule::planner::{Plan, PlanError};
 
 /// The loopback address with any free port.
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -51,6 +52,10 @@ pub struct FleetArgs {
     /// For tests
     #[command(flatten)]
     pub detection: DetectionArgs,
+
+    /// Faults that every shard has. No option of the command line sets them; the lab does.
+    #[arg(skip)]
+    pub faults: Vec<Fault>,
 }
 
 /// Options of a command that executes blocks.
@@ -75,14 +80,12 @@ impl ExecuteArgs {
     }
 }
 
-/// Parses a plan for production: every plan except the one that deliberately speculates on a wrong
-/// state.
+/// A plan for production. One that makes speculation wrong belongs to the lab.
 fn production_plan(text: &str) -> Result<Plan, String> {
-    match text.parse() {
-        Ok(Plan::Poison(_)) => Err(format!("{text} is a plan for tests: use `lab run --plan {text}`")),
-        Ok(plan) => Ok(plan),
-        Err(_) => Err(format!("{text:?} is not a plan: auto, one, each or random:SEED are")),
+    if text.starts_with("poison:") {
+        return Err(format!("{text} is a plan for tests: use `lab run --plan {text}`"));
     }
+    text.parse().map_err(|error: PlanError| error.to_string())
 }
 
 /// Limits that tests shorten.
@@ -122,7 +125,8 @@ impl FleetArgs {
         } else {
             Place::Processes { binary: find_binary()?, telemetry: telemetry.clone() }
         };
-        Ok(Crew { count: self.shards.unwrap_or(default), threads: self.threads, place })
+        let count = self.shards.unwrap_or(default);
+        Ok(Crew { count, threads: self.threads, faults: self.faults.clone(), place })
     }
 }
 
@@ -131,6 +135,7 @@ impl FleetArgs {
 pub struct Crew {
     count: u32,
     threads: u16,
+    faults: Vec<Fault>,
     place: Place,
 }
 
@@ -143,7 +148,7 @@ enum Place {
 impl Crew {
     /// A crew without shards.
     pub fn nobody() -> Self {
-        Self { count: 0, threads: 1, place: Place::InProcess }
+        Self { count: 0, threads: 1, faults: Vec::new(), place: Place::InProcess }
     }
 
     /// The number of shards.
@@ -178,11 +183,14 @@ impl Crew {
         match (self.place, address) {
             (Place::Processes { binary, telemetry }, Some(address)) => {
                 let coordinator = format!("http://{}", reachable(address));
-                let options = ChildOptions { coordinator, threads: self.threads, telemetry, binary };
+                let (threads, faults) = (self.threads, self.faults);
+                let options = ChildOptions { coordinator, threads, telemetry, binary, faults };
                 Ok(Some(Children::start(self.count, &options, fleet, supervisor)?))
             }
             _ => {
-                (1..=self.count).for_each(|shard| fleet.start_local(node(ShardId(shard), self.threads)));
+                for shard in 1..=self.count {
+                    fleet.start_local_with(node(ShardId(shard), self.threads), self.faults.clone());
+                }
                 Ok(None)
             }
         }

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use alloy_consensus::Transaction;
 use alloy_primitives::{Address, B256};
-use common::sealed::Sealed;
 use common::block::{Block, BlockError, BlockPayload};
 use common::chain_spec::ChainSpec;
 use common::codec::CodecError;
 use common::id::{TxIndex, TxRange};
+use common::sealed::Sealed;
 use common::work::{TxOutcome, WorkOutput};
 use engine::replica_view::ReplicaView;
 use engine::{StateError, recover_sender};
@@ -274,14 +274,8 @@ impl BlockExecutor {
         let began = Instant::now();
         let sub_blocks = planner::plan(self.options.plan, &block.transactions, &senders, slots);
         run.stats.sub_blocks = u32::try_from(sub_blocks.len()).unwrap_or(u32::MAX);
-        let work = rounds::execution_work(
-            run.parent.summary().state,
-            block.hash,
-            inputs,
-            &sub_blocks,
-            &senders,
-            self.options.plan,
-        )?;
+        let work =
+            rounds::execution_work(run.parent.summary().state, block.hash, inputs, &sub_blocks, &senders)?;
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
         let mut arrived = vec![false; block.transactions.len()];
         let gas: Arc<[u64]> = block.transactions.iter().map(Transaction::gas_limit).collect();

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 
 use alloy_primitives::B256;
-use common::sealed::Sealed;
 use common::block::{BlockPayload, ShardBlock};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, ShardId, TxIndex, WorkId};
+use common::sealed::Sealed;
 use common::work::{WorkKind, WorkSpec, outcome_digest};
 use engine::replica_view::ReplicaView;
 use engine::sub_block::{self, Progress};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256};
-use common::sealed::Sealed;
 use common::block::BlockPayload;
 use common::codec::CodecError;
 use common::id::{AssignmentId, RoundId, StateRef, TxIndex, TxRange, WorkId};
+use common::sealed::Sealed;
 use common::work::{WorkKind, WorkOutput, WorkSpec};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
@@ -17,7 +17,7 @@ use super::ExecuteError;
 use super::fraction::{Lottery, VerifyFraction};
 use super::referee::Referee;
 use crate::fleet::{Abandoned, Fleet, FleetError, RoundEvent, RoundFailure, RoundRequest};
-use schedule::planner::{Plan, SubBlock};
+use schedule::planner::SubBlock;
 
 /// Why a round failed.
 #[derive(Debug, thiserror::Error)]
@@ -87,13 +87,12 @@ pub(super) fn execution_work(
     inputs: B256,
     sub_blocks: &[SubBlock],
     senders: &[Address],
-    plan: Plan,
 ) -> Result<Work, CodecError> {
     sub_blocks
         .iter()
         .map(|indices| {
             let senders = indices.iter().filter_map(|index| senders.get(index.0 as usize).copied()).collect();
-            let kind = WorkKind::Execute { senders, poison: plan.poison() };
+            let kind = WorkKind::Execute { senders };
             named(WorkSpec { base, block, inputs, kind, indices: indices.clone() })
         })
         .collect()

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::sealed::Sealed;
 use common::account::Delta;
 use common::endpoint::PeerError;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 use common::message::{Register, Registered, ResultReceipt, StateSummary, SubmitResult};
+use common::sealed::Sealed;
 use common::work::{WorkFailure, WorkKind, outcome_digest};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use net::limits::PeerLimits;

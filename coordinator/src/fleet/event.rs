@@ -22,7 +22,7 @@ pub enum EventKind {
     ShardLeft,
     /// A slot that stood still moves again.
     SlotReturned,
-    /// A drill kills a shard.
+    /// A probe kills a shard, as planned.
     PlannedKill,
     /// Work was given to another shard.
     Reassigned,

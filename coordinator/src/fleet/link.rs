@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use common::sealed::Sealed;
 use common::account::Delta;
 use common::block::BlockPayload;
 use common::codec::MAX_PAYLOAD_BYTES;
 use common::endpoint::{BLOCKS_KEPT, PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
 use common::message::{Refusal, Register, StateSummary};
+use common::sealed::Sealed;
 use common::work::ExecuteBlock;
 use net::channel;
 use net::wire::ShardClient;

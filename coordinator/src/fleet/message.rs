@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use common::sealed::Sealed;
 use common::account::Delta;
 use common::endpoint::PeerError;
 use common::id::{Incarnation, RoundId, ShardId, WorkId};
 use common::message::{Register, Registered, ResultReceipt, SlotProgress, StateSummary, SubmitResult};
+use common::sealed::Sealed;
 use crossbeam_channel::Sender;
 use schedule::{Event, LossCause, StrikeRecord};
 use tokio::sync::oneshot;

@@ -20,11 +20,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
-use common::sealed::Sealed;
 use common::account::Delta;
 use common::endpoint::CoordinatorEndpoint;
 use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
+use common::sealed::Sealed;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use executor_shard::fault::{Fault, Faults};
 use executor_shard::node::{NodeConfig, ShardNode};
 use net::limits::{LimitsError, PeerLimits};
 use parking_lot::{Mutex, RwLock};
@@ -289,6 +290,11 @@ impl Fleet {
 
     /// Starts a shard within this process.
     pub fn start_local(&self, config: NodeConfig) {
+        self.start_local_with(config, Vec::new());
+    }
+
+    /// Starts a shard within this process that goes wrong on purpose: for tests and measurements.
+    pub fn start_local_with(&self, config: NodeConfig, faults: Vec<Fault>) {
         // Held while the shard starts, so that it is known when its registration arrives.
         let mut local = self.shared.local.lock();
         let shard = config.shard;
@@ -296,7 +302,7 @@ impl Fleet {
             config,
             self.endpoint(),
             Arc::default(),
-            Arc::default(),
+            Arc::new(Faults::new(faults)),
             &self.shared.supervisor,
         );
         local.insert(shard, node);

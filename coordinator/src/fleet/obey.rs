@@ -1,9 +1,8 @@
 //! The driver's hands: what is done for each of the scheduler's commands.
 
-
 use alloy_primitives::B256;
-use common::sealed::Sealed;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxRange, WorkId};
+use common::sealed::Sealed;
 use common::work::{ExecuteBlock, WorkSpec};
 
 use super::driver::Driver;

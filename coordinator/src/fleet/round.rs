@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use alloy_primitives::B256;
-use common::sealed::Sealed;
 use common::block::BlockPayload;
 use common::id::{RoundId, ShardId, TxIndex, TxRange, WorkId};
 use common::message::SubmitResult;
+use common::sealed::Sealed;
 use common::work::{WorkKind, WorkSpec};
 use crossbeam_channel::Sender;
 use schedule::{WorkClass, WorkItem, planner};
@@ -140,9 +140,7 @@ pub(super) fn singles(spec: &WorkSpec) -> Vec<(WorkId, Sealed<WorkSpec>)> {
     let one = |(place, index): (usize, &TxIndex)| {
         let kind = match &spec.kind {
             WorkKind::Recover => WorkKind::Recover,
-            WorkKind::Execute { senders, poison } => {
-                WorkKind::Execute { senders: vec![*senders.get(place)?], poison: *poison }
-            }
+            WorkKind::Execute { senders } => WorkKind::Execute { senders: vec![*senders.get(place)?] },
         };
         let part = Sealed::new(WorkSpec { kind, indices: vec![*index], ..spec.clone() });
         Some((part.id().ok()?, part))

@@ -72,7 +72,7 @@ fn transfer_holds<V: StateView>(view: &V, transfer: &Transfer) -> Result<bool, S
         && sender.balance >= transfer.required
         && sender.balance >= transfer.debit
         && recipient.code_hash == KECCAK256_EMPTY
-        // At 2²⁵⁶ wei or more the transfer would fail.
+        // Beyond 2²⁵⁶ the transfer would fail.
         && recipient.balance.checked_add(transfer.credit).is_some())
 }
 

@@ -8,7 +8,7 @@ use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
 use common::work::{TxOutcome, TxOutput, WorkFailure, WorkKind, WorkOutput, WorkSpec};
 
-use crate::{Executor, Overlay, Poisoned, StateView, recover_sender};
+use crate::{Executor, Overlay, StateView, recover_sender};
 
 /// Receives the progress of a worker.
 pub trait Progress {
@@ -31,12 +31,7 @@ pub fn run<V: StateView>(
     match (&spec.kind, view) {
         (WorkKind::Recover, _) => recover(spec, block, chain, cancelled, progress),
         (WorkKind::Execute { .. }, None) => Some(Err(WorkFailure::BaseGone)),
-        (WorkKind::Execute { poison: None, .. }, Some(view)) => {
-            execute(spec, block, chain, view, cancelled, progress)
-        }
-        (WorkKind::Execute { poison: Some(seed), .. }, Some(view)) => {
-            execute(spec, block, chain, Poisoned::new(view, *seed), cancelled, progress)
-        }
+        (WorkKind::Execute { .. }, Some(view)) => execute(spec, block, chain, view, cancelled, progress),
     }
 }
 

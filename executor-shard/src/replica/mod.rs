@@ -3,7 +3,6 @@
 //!
 //! A view stays readable while a slot uses it, however far the replica has moved on. Deltas are layers
 //! above a shared base, and are folded into the base as soon as no view reads it.
-//! layers above a shared base, folded into it as soon as nobody reads it.
 
 mod filling;
 mod stored;

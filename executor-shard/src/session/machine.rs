@@ -135,10 +135,10 @@ impl Session {
         self.outbox.len()
     }
 
-    /// Checks that the shard may obey a command of this epoch.
+    /// Checks that the shard may obey a command of this epoch: it must not be older than the shard's.
     ///
     /// # Errors
-    /// [`Refusal::StaleEpoch`] if it is older than the shard's.
+    /// [`Refusal::StaleEpoch`].
     pub fn check_epoch(&self, got: Epoch) -> Result<(), Refusal> {
         match self.epoch {
             Some(current) if got < current => Err(Refusal::StaleEpoch { got, current }),

@@ -71,13 +71,14 @@ impl CoordinatorEndpoint for FleetClient {
         let bytes = encode("result", &result.outcome)?;
         let damaged = self.damage.as_ref().is_some_and(|damage| damage(&result.assignment));
         let digest = codec::payload_digest(&bytes);
-        let chunks = chunks(bytes, digest, None, Some(assignment_to(result.assignment))).map(move |mut chunk| {
-            if damaged && let Some(first) = chunk.data.first() {
-                let flipped = [&[first ^ 0xff], chunk.data.get(1..).unwrap_or_default()].concat();
-                chunk.data = flipped.into();
-            }
-            chunk
-        });
+        let chunks =
+            chunks(bytes, digest, None, Some(assignment_to(result.assignment))).map(move |mut chunk| {
+                if damaged && let Some(first) = chunk.data.first() {
+                    let flipped = [&[first ^ 0xff], chunk.data.get(1..).unwrap_or_default()].concat();
+                    chunk.data = flipped.into();
+                }
+                chunk
+            });
         let stream = tokio_stream::iter(chunks);
         let mut client = self.client.clone();
         let reply = within(self.limits.transfer, client.submit_result(stream)).await?;

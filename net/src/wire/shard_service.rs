@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use alloy_primitives::B256;
-use common::sealed::{Payload, Sealed};
 use common::codec;
 use common::endpoint::{PeerError, ShardEndpoint};
 use common::id::{Incarnation, RoundId, ShardId};
 use common::message::{PROTOCOL_VERSION, StateSummary};
+use common::sealed::{Payload, Sealed};
 use common::work::ExecuteBlock;
 use prost::bytes::Bytes;
 use proto::v1;

@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use lab::fuzz::{ChainReport, Feature, Fork, fuzz_seed};
+use lab::plan::LabPlan;
 use schedule::planner::Plan;
 
 /// Seeds for each fork.
 const SEEDS: u64 = 16;
 
 /// Runs seeds of one fork; a difference fails the test with the command that shows it again.
-fn run(fork: Fork, seeds: std::ops::Range<u64>, plan: Option<Plan>) -> ChainReport {
+fn run(fork: Fork, seeds: std::ops::Range<u64>, plan: Option<LabPlan>) -> ChainReport {
     let mut sum = ChainReport::default();
     for seed in seeds {
         let (report, difference) = fuzz_seed(seed, Some(fork), plan).unwrap();
@@ -46,5 +47,5 @@ fn the_plan_does_not_change_the_blocks() {
         let report = run(Fork::Prague, 3..6, plan);
         (report.blocks, report.transactions, report.refused)
     };
-    assert_eq!(blocks(Some(Plan::One)), blocks(Some(Plan::Poison(7))));
+    assert_eq!(blocks(Some(LabPlan::Honest(Plan::One))), blocks(Some(LabPlan::Poison(7))));
 }

@@ -72,6 +72,37 @@ fn check_code(code: &[(B256, Bytes)]) -> Result<(), String> {
 }
 
 impl Check<'_> {
+    /// Checks what is kept of a block whose bytes are right: its number, receipts and record. `expected`
+    /// are the total difficulty and the count of blocks up to it.
+    fn block_record(
+        &mut self,
+        records: &Records<'_>,
+        block: &Block,
+        number: u64,
+        expected: (U256, u64),
+    ) -> Result<(), LedgerError> {
+        let hash = block.hash;
+        let place = format!("block {number} ({hash})");
+        if block.header.number != number {
+            self.report.add(&place, format!("its header has number {}", block.header.number));
+        }
+        match records.receipts(&hash)? {
+            None => self.report.add(format!("receipts of {place}"), "they are missing"),
+            Some(receipts) => {
+                if let Err(reason) = check_receipts(block, &receipts) {
+                    self.report.add(format!("receipts of {place}"), reason);
+                }
+            }
+        }
+        match records.info(&hash)? {
+            Some(info)
+                if (info.number, info.total_difficulty.0, info.blocks)
+                    == (number, expected.0, expected.1) => {}
+            _ => self.report.add(format!("record of {place}"), "it is not that of its place in the chain"),
+        }
+        Ok(())
+    }
+
     /// Checks the chain from the head back to the origin: each block's bytes, body, receipts and record.
     pub(super) fn blocks(&mut self) -> Result<(), LedgerError> {
         let transaction = self.ledger.reading()?;
@@ -110,25 +141,7 @@ impl Check<'_> {
                     continue;
                 }
             };
-            if block.header.number != number {
-                self.report.add(&place, format!("its header has number {}", block.header.number));
-            }
-            match records.receipts(&hash)? {
-                None => self.report.add(format!("receipts of {place}"), "they are missing"),
-                Some(receipts) => {
-                    if let Err(reason) = check_receipts(&block, &receipts) {
-                        self.report.add(format!("receipts of {place}"), reason);
-                    }
-                }
-            }
-            match records.info(&hash)? {
-                Some(info)
-                    if (info.number, info.total_difficulty.0, info.blocks)
-                        == (number, expected.0, expected.1) => {}
-                _ => {
-                    self.report.add(format!("record of {place}"), "it is not that of its place in the chain")
-                }
-            }
+            self.block_record(&records, &block, number, expected)?;
             self.report.counts.blocks += 1;
             expected = (expected.0.saturating_sub(block.header.difficulty), expected.1.saturating_sub(1));
             hash = block.header.parent_hash;

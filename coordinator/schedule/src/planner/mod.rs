@@ -29,13 +29,11 @@ pub enum Plan {
     Each,
     /// Transactions scattered over sub-blocks without regard to conflicts.
     Random(u64),
-    /// Scattered, and speculating on a base state that is deliberately wrong in places.
-    Poison(u64),
 }
 
 /// Not a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a plan: auto, one, each, random:SEED or poison:SEED are")]
+#[error("{0:?} is not a plan: auto, one, each or random:SEED are")]
 pub struct PlanError(String);
 
 impl FromStr for Plan {
@@ -49,7 +47,6 @@ impl FromStr for Plan {
             None if text == "one" => Ok(Self::One),
             None if text == "each" => Ok(Self::Each),
             Some(("random", digits)) => seed(digits).map(Self::Random),
-            Some(("poison", digits)) => seed(digits).map(Self::Poison),
             _ => Err(error()),
         }
     }
@@ -62,18 +59,6 @@ impl fmt::Display for Plan {
             Self::One => f.write_str("one"),
             Self::Each => f.write_str("each"),
             Self::Random(seed) => write!(f, "random:{seed}"),
-            Self::Poison(seed) => write!(f, "poison:{seed}"),
-        }
-    }
-}
-
-impl Plan {
-    /// The seed by which shards are to lie to themselves about the base state.
-    #[must_use]
-    pub fn poison(self) -> Option<u64> {
-        match self {
-            Self::Poison(seed) => Some(seed),
-            _ => None,
         }
     }
 }
@@ -93,7 +78,7 @@ pub fn plan(plan: Plan, transactions: &[Transaction], senders: &[Address], slots
         Plan::Auto => auto::sub_blocks(transactions, senders, slots.max(1)),
         Plan::One => vec![(0..count).map(TxIndex).collect()],
         Plan::Each => (0..count).map(|index| vec![TxIndex(index)]).collect(),
-        Plan::Random(seed) | Plan::Poison(seed) => scattered(count, seed, slots.max(1)),
+        Plan::Random(seed) => scattered(count, seed, slots.max(1)),
     }
 }
 
@@ -160,7 +145,7 @@ mod tests {
         ) {
             let transactions: Vec<_> = block.iter().map(|(_, to, data)| transaction(*to, *data)).collect();
             let senders: Vec<_> = block.iter().map(|(from, _, _)| Address::repeat_byte(100 + from)).collect();
-            for kind in [Plan::Auto, Plan::One, Plan::Each, Plan::Random(seed), Plan::Poison(seed)] {
+            for kind in [Plan::Auto, Plan::One, Plan::Each, Plan::Random(seed)] {
                 let cut = plan(kind, &transactions, &senders, slots);
                 prop_assert!(cut.iter().all(|part| !part.is_empty() && part.is_sorted()));
                 let mut all: Vec<u32> = cut.into_iter().flatten().map(|index| index.0).collect();
@@ -181,7 +166,7 @@ mod tests {
 
     #[test]
     fn plans_are_read_as_they_are_written() {
-        for text in ["auto", "one", "each", "random:7", "poison:12"] {
+        for text in ["auto", "one", "each", "random:7"] {
             assert_eq!(text.parse::<Plan>().unwrap().to_string(), text);
         }
         for text in ["", "random", "random:x", "each:1", "two"] {

@@ -1,4 +1,4 @@
-//! Runs one case and judges it.
+//! Runs one test case and judges it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -23,40 +23,40 @@ use coordinator::import;
 use coordinator::input::StateBuilder;
 use ledger::Origin;
 
-/// What came of a case.
+/// The verdict on a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Everything is as the file says.
+    /// Every result is as the file states.
     Pass,
-    /// Something differs: what, first of all.
+    /// A result differs. The text describes the first difference.
     Fail(String),
-    /// It cannot be run, and why.
+    /// The case cannot be run. The text is the reason.
     Skip(String),
 }
 
-/// A case's verdict, and what it took.
+/// The verdict on a case, with its measurements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaseOutcome {
-    /// What came of it.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Blocks imported or refused.
+    /// The number of blocks imported or rejected.
     pub blocks: u64,
-    /// How long it took.
+    /// The duration of the case.
     pub elapsed: Duration,
-    /// How its refusals compare with those that the suite expects.
+    /// The comparison of its rejections with the expected ones.
     pub reasons: Reasons,
 }
 
-/// How the refusals of a case compare with those that the suite expects.
+/// The comparison of a case's rejections with those that the suite expects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reasons {
-    /// Refusals for the expected reason.
+    /// The number of rejections for the expected reason.
     pub compared: u64,
-    /// Refusals whose reason cannot be compared, and why not.
+    /// For each rejection whose reason cannot be compared, the cause.
     pub not_compared: Vec<String>,
 }
 
-/// A case under way.
+/// A case in progress.
 struct Run<'a> {
     case: &'a Case,
     compare: CompareReasons,
@@ -64,7 +64,7 @@ struct Run<'a> {
     reasons: Reasons,
 }
 
-/// Why a case ends early.
+/// Why a case ends before all its blocks were imported.
 enum End {
     Fail(String),
     Skip(String),
@@ -80,7 +80,7 @@ fn fail(reason: impl Into<String>) -> End {
     End::Fail(reason.into())
 }
 
-/// Runs a case.
+/// Runs a case and judges it.
 pub fn run_case(case: &Case, importer: &mut import::Importer, compare: CompareReasons) -> CaseOutcome {
     let began = Instant::now();
     let mut run = Run { case, compare, blocks: 0, reasons: Reasons::default() };
@@ -116,8 +116,8 @@ impl Run<'_> {
         check_end(case, &mut importer)
     }
 
-    /// Imports a block. One that must be refused has to be, for the reason that the suite expects, and
-    /// must leave the chain as it was.
+    /// Imports a block. If the suite expects a rejection, the block must be rejected for the expected
+    /// reason, and the chain must stay unchanged.
     fn import(&mut self, block: &CaseBlock, importer: &mut Importer<'_>) -> Result<(), End> {
         let Some(rlp) = &block.rlp else {
             return Err(End::Skip("it is not given in its encoding".into()));
@@ -161,8 +161,9 @@ impl Run<'_> {
         }
     }
 
-    /// The fillers of some suites leave what is at fault out of the header's roots, so that the block is refused
-    /// for that before anything else is looked at. With the right roots it must be refused for the fault.
+    /// Imports a block again after correcting the roots in its header. The fillers of some suites leave the
+    /// faulty part out of the roots, so the block is rejected for a root before anything else is checked.
+    /// With the right roots it must be rejected for the intended fault.
     fn import_mended(&mut self, rlp: &[u8], expected: &str, importer: &mut Importer<'_>) -> Result<(), End> {
         let mut block =
             Block::decode_exact(rlp).map_err(|error| fail(format!("it cannot be decoded: {error}")))?;
@@ -186,7 +187,7 @@ impl Run<'_> {
         }
     }
 
-    /// Compares the reason of a refusal with the one that the suite expects.
+    /// Compares the reason of a rejection with the expected one.
     fn compare(&mut self, expected: &str, kind: RefusalKind, reason: &str) -> Result<(), End> {
         if self.compare == CompareReasons::Off {
             return Ok(());
@@ -208,13 +209,13 @@ impl Run<'_> {
     }
 }
 
-/// Block 0 as both of its forms have it.
+/// The header of block 0, after checking that both of its forms agree.
 fn genesis_header(case: &Case) -> Result<Header, End> {
     let encoded = match &case.genesis_rlp {
         Some(rlp) => {
             let header = match Block::decode_exact(rlp) {
                 Ok(block) => block.header,
-                // Some files hold only the header.
+                // Some files contain only the header.
                 Err(error) => Header::decode(&mut rlp.as_ref())
                     .map_err(|_| fail(format!("genesisRLP cannot be decoded: {error}")))?,
             };
@@ -275,7 +276,7 @@ fn check_end(case: &Case, importer: &mut Importer<'_>) -> Result<(), End> {
     }
 }
 
-/// The first field in order of address in which two states differ.
+/// The first difference between two states, in order of address.
 fn first_difference(
     wanted: &BTreeMap<Address, PlainAccount>,
     found: &BTreeMap<Address, AccountRecord>,
@@ -290,7 +291,7 @@ fn first_difference(
     })
 }
 
-/// Field, value, and what it should be.
+/// The first different field, with the value found and the value wanted.
 fn account_difference(wanted: &PlainAccount, found: &AccountRecord) -> Option<(String, String, String)> {
     let code_hash = if wanted.code.is_empty() { KECCAK256_EMPTY } else { keccak256(&wanted.code) };
     let account = &found.account;
@@ -319,7 +320,7 @@ fn account_difference(wanted: &PlainAccount, found: &AccountRecord) -> Option<(S
     })
 }
 
-/// The chain specification of a case's network, with what the case states.
+/// The chain specification of a case's network, with the settings that the case states.
 fn chain_spec_of(network: &str, config: Option<&CaseConfig>) -> Result<ChainSpec, String> {
     let mut stated = NetworkConfig::default();
     if let Some(config) = config {

@@ -1,38 +1,39 @@
-//! The suites' expected exceptions: for which of our kinds of refusal each class stands.
+//! The suites' expected exceptions, and the kinds of rejection that each class of exception allows.
 //!
-//! A class stands for several kinds where clients legitimately differ, because a fault breaks several
-//! rules at once and the order of checks decides which one is named, or because the class is broad. Names
-//! that are not known are not compared. [`CLASSES`] holds the names of execution-spec-tests and of the
-//! newer `ethereum/tests`, [`FORMER_NAMES`] those of the older ones.
+//! A class allows several kinds if clients legitimately differ: one fault can break several rules, and
+//! the order of the checks decides which one is named. Some classes are also broad. Unknown names are
+//! not compared. [`CLASSES`] contains the names of execution-spec-tests and of the newer
+//! `ethereum/tests`, [`FORMER_NAMES`] those of the older ones.
 
 use clap::ValueEnum;
 
 use super::refusal::RefusalKind as Kind;
 
-/// What follows when a block is refused for another reason than the suite expects.
+/// The consequence if a block is rejected for another reason than the suite expects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum CompareReasons {
-    /// The case fails.
+    /// The case fails
     #[default]
     Strict,
-    /// It is counted and shown.
+    /// The difference is counted and shown
     Report,
-    /// Nothing: reasons are not looked at.
+    /// Reasons are not compared
     Off,
 }
 
-/// What comes of comparing one refusal.
+/// The comparison of one rejection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comparison {
-    /// Refused for the expected reason.
+    /// The block was rejected for the expected reason.
     Same,
-    /// Refused for another reason: the expected fault was not seen.
+    /// The block was rejected for another reason, so the expected fault was not detected.
     Another,
-    /// It cannot be told, and why not.
+    /// The reasons cannot be compared. The text is the cause.
     NotCompared(String),
 }
 
-/// Compares the kind of a refusal with the classes that the suite expects, `|` between alternatives.
+/// Compares the kind of a rejection with the classes that the suite expects, which are separated by
+/// `|`.
 #[must_use]
 pub fn compare_reason(expected: &str, found: Kind) -> Comparison {
     let classes: Vec<Option<&[Kind]>> =
@@ -47,8 +48,8 @@ pub fn compare_reason(expected: &str, found: Kind) -> Comparison {
     if found == Kind::Other {
         return Comparison::NotCompared("the refusal's kind is not known".into());
     }
-    // Several faults of one transaction: the first that is found is named, and the order of checks is free.
-    // A fault that is looked for later is perhaps there too; one that is looked for earlier is not.
+    // A transaction may have several faults. Only the first one found is named, and the order of checks is
+    // free. A fault that is checked later may exist too; one that is checked earlier does not.
     if found.is_of_transaction() && known().any(|kind| kind.is_of_transaction() && kind > found) {
         return Comparison::NotCompared("the transaction has a fault that is looked for earlier".into());
     }
@@ -64,20 +65,20 @@ fn kinds_of(name: &str) -> Option<&'static [Kind]> {
     if let Some((_, kinds)) = CLASSES.iter().find(|(class, _)| *class == name) {
         return Some(kinds);
     }
-    // Some hundred names of the older suite, one for each field that cannot be decoded.
+    // The older suite has about a hundred names, one for each field that cannot be decoded.
     let encoding = name.starts_with("RLP_") || name.starts_with("TransactionException.RLP_");
     encoding.then_some(ENCODING)
 }
 
-/// Bytes that are no block. Headers may end with fields that forks have brought, so that one with a field
-/// too many, or too few, can still be decoded.
+/// Bytes that are not a block. Later forks added fields at the end of headers, so a header with a field
+/// too many or too few may still be decoded.
 const ENCODING: &[Kind] = &[Kind::Encoding, Kind::Size, Kind::FieldsOfFork, Kind::WithdrawalsRoot];
 
 /// A field of a transaction that cannot be decoded.
 const TX_ENCODING: &[Kind] = &[Kind::Encoding];
 
-/// A header that has not the shape of its fork, or is on the wrong side of the Merge: the class says from
-/// which fork the header seems to be, the first rule that it breaks decides on the kind.
+/// A header with the form of another fork, or on the wrong side of the Merge. The class names the fork
+/// that the header seems to belong to; the first rule that the header breaks decides the kind.
 const ANOTHER_FORK: &[Kind] = &[
     Kind::Encoding,
     Kind::WithdrawalsRoot,
@@ -89,31 +90,32 @@ const ANOTHER_FORK: &[Kind] = &[
     Kind::BaseFee,
 ];
 
-/// Too many blobs: of the transaction, of the block by its transactions, or of the block by its header,
-/// which counts them too and is looked at first.
+/// Too many blobs: in the transaction, in the block by its transactions, or in the block by its header.
+/// The header counts them too and is checked first.
 const TOO_MANY_BLOBS: &[Kind] = &[Kind::BlobGasLimit, Kind::TxBlobRoom, Kind::TxBlobCount];
 
-/// A blob transaction before Cancun: no room for blobs is left in such a block, which is looked at first.
+/// A blob transaction before Cancun. Such a block has no room for blobs, which is checked first.
 const BLOBS_BEFORE_FORK: &[Kind] =
     &[Kind::Encoding, Kind::FieldsOfFork, Kind::BlobGasLimit, Kind::TxBlobRoom, Kind::TxType];
 
-/// Both are faults of a gas limit that covers neither, and the suites name either.
+/// The kinds for a gas limit that covers neither the intrinsic nor the floor gas. The suites name
+/// either fault.
 const LITTLE_GAS: &[Kind] = &[Kind::TxIntrinsicGas, Kind::TxFloorGas];
 
-/// More gas than the block or EIP-7825 allows: a limit above both is named by either.
+/// More gas than the block or EIP-7825 allows. If a limit exceeds both, either may be named.
 const MUCH_GAS: &[Kind] = &[Kind::TxGasRoom, Kind::TxGasCap, Kind::TxGasAboveBlock];
 
-/// A signature without a sender. The values of v that stand for no signature cannot be decoded.
+/// A signature without a sender. A value of v that no signature has cannot be decoded.
 const SIGNATURE: &[Kind] = &[Kind::Encoding, Kind::TxSignature, Kind::TxChainId];
 
-/// An ommer that is no ommer of this block. One that is an ancestor, or was included, has also a parent that
-/// does not count.
+/// An ommer that the block must not have. An ommer that is an ancestor, or that was included before,
+/// also has a parent that is not allowed.
 const NO_OMMER: &[Kind] = &[Kind::OmmerRepeated, Kind::OmmerIsAncestor, Kind::OmmerLineage];
 
-/// What each class stands for.
+/// The kinds that each class allows.
 const CLASSES: &[(&str, &[Kind])] = &[
-    // Blocks: place and header.
-    // It may be an ommer's parent.
+    // Blocks: position and header.
+    // The unknown parent may be an ommer's.
     ("BlockException.UNKNOWN_PARENT", &[Kind::Parent, Kind::OmmerLineage]),
     ("BlockException.UNKNOWN_PARENT_ZERO", &[Kind::Parent, Kind::OmmerLineage]),
     ("BlockException.INVALID_BLOCK_NUMBER", &[Kind::Number, Kind::Parent, Kind::Encoding]),
@@ -157,7 +159,7 @@ const CLASSES: &[(&str, &[Kind])] = &[
     ("BlockException.UNCLE_IS_BROTHER", NO_OMMER),
     ("BlockException.UNCLE_PARENT_INCORRECT", NO_OMMER),
     ("BlockException.UNCLE_UNKNOWN_PARENT", NO_OMMER),
-    // Blocks: what execution gives.
+    // Blocks: results of execution.
     ("BlockException.GAS_USED_OVERFLOW", &[Kind::GasUsedAboveLimit, Kind::TxGasRoom, Kind::GasUsed]),
     ("BlockException.INVALID_GAS_USED", &[Kind::GasUsedAboveLimit, Kind::TxGasRoom, Kind::GasUsed]),
     ("BlockException.INVALID_RECEIPTS_ROOT", &[Kind::ReceiptsRoot]),
@@ -167,7 +169,7 @@ const CLASSES: &[(&str, &[Kind])] = &[
     ("BlockException.INVALID_DEPOSIT_EVENT_LAYOUT", &[Kind::Deposits]),
     ("BlockException.SYSTEM_CONTRACT_EMPTY", &[Kind::SystemCall]),
     ("BlockException.SYSTEM_CONTRACT_CALL_FAILED", &[Kind::SystemCall]),
-    // Blocks: of another fork than the chain's.
+    // Blocks: made for another fork than the chain's.
     ("BlockException.IMPORT_IMPOSSIBLE_LEGACY", ANOTHER_FORK),
     ("BlockException.IMPORT_IMPOSSIBLE_LEGACY_WRONG_PARENT", ANOTHER_FORK),
     ("BlockException.IMPORT_IMPOSSIBLE_LONDON_WRONG_PARENT", ANOTHER_FORK),
@@ -176,7 +178,7 @@ const CLASSES: &[(&str, &[Kind])] = &[
     ("BlockException.IMPORT_IMPOSSIBLE_PARIS_WRONG_POS", ANOTHER_FORK),
     ("BlockException.IMPORT_IMPOSSIBLE_PARIS_OVER_SHANGHAI", ANOTHER_FORK),
     ("BlockException.IMPORT_IMPOSSIBLE_SHANGHAI", ANOTHER_FORK),
-    // Such a block has a difficulty too, or a hash of ommers that it does not have: both are looked at first.
+    // Such a block also has a difficulty or a wrong ommers hash, and both are checked first.
     (
         "BlockException.IMPORT_IMPOSSIBLE_UNCLES_OVER_PARIS",
         &[Kind::OmmersHash, Kind::Difficulty, Kind::OmmersAfterMerge],
@@ -190,7 +192,7 @@ const CLASSES: &[(&str, &[Kind])] = &[
     ("TransactionException.VALUE_OVERFLOW", TX_ENCODING),
     ("TransactionException.GASPRICE_OVERFLOW", TX_ENCODING),
     ("TransactionException.PRIORITY_OVERFLOW", TX_ENCODING),
-    // A price above 2¹²⁸ cannot be decoded here, and nobody could pay it.
+    // A price above 2¹²⁸ cannot be decoded here, and no balance could pay it.
     ("TransactionException.GASLIMIT_PRICE_PRODUCT_OVERFLOW", &[Kind::Encoding, Kind::TxFunds]),
     ("TransactionException.RLP_INVALID_SIGNATURE_R", SIGNATURE),
     ("TransactionException.RLP_INVALID_SIGNATURE_S", SIGNATURE),
@@ -230,7 +232,7 @@ const CLASSES: &[(&str, &[Kind])] = &[
     ("TransactionException.INITCODE_SIZE_EXCEEDED", &[Kind::TxInitcode]),
     // Transactions: the sender.
     ("TransactionException.SENDER_NOT_EOA", &[Kind::TxSenderCode]),
-    // Which of these it is depends on the sender's nonce, which the class leaves open.
+    // The sender's nonce decides which of these applies, and the class leaves it open.
     ("TransactionException.NONCE_IS_MAX", &[Kind::TxNonceMax, Kind::TxNonceHigh]),
     ("TransactionException.NONCE_TOO_BIG", &[Kind::TxNonceMax, Kind::TxNonceHigh]),
     ("TransactionException.NONCE_MISMATCH_TOO_HIGH", &[Kind::TxNonceMax, Kind::TxNonceHigh]),
@@ -238,8 +240,8 @@ const CLASSES: &[(&str, &[Kind])] = &[
     ("TransactionException.INSUFFICIENT_ACCOUNT_FUNDS", &[Kind::TxFunds]),
 ];
 
-/// The names of the older suite, and what they are called since. Those that begin with `RLP_` are not among
-/// them: see [`kinds_of`].
+/// The names of the older suite, with their current names. Names that begin with `RLP_` are not
+/// included: see [`kinds_of`].
 const FORMER_NAMES: &[(&str, &str)] = &[
     ("UnknownParent", "BlockException.UNKNOWN_PARENT"),
     ("UnknownParent2", "BlockException.UNKNOWN_PARENT"),
@@ -370,7 +372,7 @@ const FORMER_NAMES: &[(&str, &str)] = &[
     ("insufficient_account_balance", "TransactionException.INSUFFICIENT_ACCOUNT_FUNDS"),
 ];
 
-/// Names of the older suite for faults of which either may be named.
+/// Names of the older suite that stand for two faults, either of which may be named.
 const FORMER_CHOICES: &[(&str, &str)] = &[
     ("SenderNotEOAorNoCASH", "SenderNotEOA|TR_NoFunds"),
     ("TR_NoFundsOrGas", "TR_NoFunds|TR_IntrinsicGas"),
@@ -403,10 +405,10 @@ mod tests {
     #[test]
     fn a_refusal_that_contradicts_the_suite_is_told() {
         for (expected, found) in [
-            // Looked for earlier, and not seen.
+            // This fault is checked earlier and was not found.
             ("TransactionException.INTRINSIC_GAS_TOO_LOW", Kind::TxFunds),
             ("TR_TipGtFeeCap", Kind::TxFee),
-            // Nothing of a transaction was expected, or of the block.
+            // The suite expects neither a fault of a transaction nor this fault of the block.
             ("BlockException.INVALID_STATE_ROOT", Kind::TxNonceLow),
             ("BlockException.INVALID_STATE_ROOT", Kind::ReceiptsRoot),
             ("TransactionException.SENDER_NOT_EOA", Kind::StateRoot),
@@ -424,7 +426,7 @@ mod tests {
             ("BlockException.NOT_INVENTED_YET", Kind::StateRoot),
             ("BlockException.INVALID_STATE_ROOT|BlockException.NOT_INVENTED_YET", Kind::Number),
             ("BlockException.INVALID_STATE_ROOT", Kind::Other),
-            // Perhaps the sender has no funds either.
+            // The sender may lack the funds too.
             ("TransactionException.INSUFFICIENT_ACCOUNT_FUNDS", Kind::TxIntrinsicGas),
         ] {
             let comparison = compare_reason(expected, found);

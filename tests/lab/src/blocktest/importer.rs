@@ -1,4 +1,4 @@
-//! The chain of one case, imported as every chain is: through the rules, the fleet and the ledger.
+//! The chain of one case, imported like every chain: through the rules, the fleet and the ledger.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use coordinator::fleet::Fleet;
 use coordinator::import::{self, ForkChoice};
 use ledger::{Ledger, Origin};
 
-/// Why a block is not part of the chain.
+/// Why a block does not become part of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
     /// The block breaks a rule.
     #[error("{reason}")]
     Refused {
-        /// Which one.
+        /// The broken rule.
         kind: RefusalKind,
-        /// In words.
+        /// The reason in words.
         reason: String,
     },
-    /// Nothing can be said of the block.
+    /// The import failed without a verdict on the block.
     #[error("{0}")]
     Fault(String),
 }
@@ -40,7 +40,7 @@ impl ImportError {
 
 impl From<ExecuteError> for ImportError {
     fn from(error: ExecuteError) -> Self {
-        // In a suite, a block whose parent was refused or never given has to be refused too.
+        // In a suite, a block whose parent was rejected or never given must be rejected too.
         if !error.is_invalid_block() && !error.is_unknown_parent() {
             return Self::fault(error);
         }
@@ -48,10 +48,10 @@ impl From<ExecuteError> for ImportError {
     }
 }
 
-/// An importer that has no chain yet: [`Importer::begin`] gives it one.
+/// Creates an importer without a chain. [`Importer::begin`] gives it one.
 ///
 /// # Errors
-/// [`ImportError::Fault`] when the fleet cannot be told.
+/// [`ImportError::Fault`] if the fleet has ended.
 pub fn idle_importer(fleet: Fleet, executor: BlockExecutor) -> Result<import::Importer, ImportError> {
     let nothing = Origin {
         spec: ChainSpec::mainnet(),
@@ -67,27 +67,27 @@ pub fn idle_importer(fleet: Fleet, executor: BlockExecutor) -> Result<import::Im
     import::Importer::new(fleet, executor, ledger, ForkChoice::Latest).map_err(ImportError::fault)
 }
 
-/// One case's chain, on the importer that serves all cases of a run.
+/// One case's chain, on the importer that all cases of a run share.
 #[derive(Debug)]
 pub struct Importer<'a> {
     importer: &'a mut import::Importer,
 }
 
 impl<'a> Importer<'a> {
-    /// Begins a chain at its origin, a genesis with its header.
+    /// Starts a chain at its origin, a genesis with its header.
     ///
     /// # Errors
-    /// [`ImportError::Fault`] when the ledger cannot be begun.
+    /// [`ImportError::Fault`] if the ledger cannot be created.
     pub fn begin(origin: Origin, importer: &'a mut import::Importer) -> Result<Self, ImportError> {
         let ledger = Ledger::begin(origin).map_err(ImportError::fault)?;
         importer.change_world(Arc::new(ledger)).map_err(ImportError::fault)?;
         Ok(Self { importer })
     }
 
-    /// Imports one block from its encoding. A block that is known already is accepted again.
+    /// Imports one block from its RLP. A block that is already known is accepted again.
     ///
     /// # Errors
-    /// [`ImportError`] with nothing changed.
+    /// [`ImportError`]; then nothing has changed.
     pub fn import(&mut self, rlp: &[u8]) -> Result<(), ImportError> {
         let block = Block::decode_exact(rlp).map_err(ExecuteError::from)?;
         self.importer.import(&block)?;
@@ -104,7 +104,7 @@ impl<'a> Importer<'a> {
     /// Every account of the head's state.
     ///
     /// # Errors
-    /// [`ImportError::Fault`] when the state cannot be read.
+    /// [`ImportError::Fault`] if the state cannot be read.
     pub fn accounts(&self) -> Result<BTreeMap<Address, AccountRecord>, ImportError> {
         let head = self.importer.ledger().head();
         let view = head.view();

@@ -1,9 +1,8 @@
-//! Ethereum's BlockchainTests, run through the real path: planner, shards, validator, ledger.
+//! Runs Ethereum's BlockchainTests through the real path: planner, shards, validator, ledger.
 //!
-//! It reads the suites' files ([`read_file`]), and judges one
-//! case at a time ([`run_case`]). Why a block is refused is compared with what the suite expects
-//! ([`compare_reason`]). How blocks are imported is [`Importer`]'s. It does not look for
-//! files, start shards or print: that is the command line's.
+//! This module reads the suites' files ([`read_file`]) and judges one case at a time ([`run_case`]). It
+//! compares the reasons of rejections with the expected ones ([`compare_reason`]). [`Importer`] imports
+//! the blocks. The command line finds the files, starts the shards and prints the results.
 
 mod case;
 mod expected;

@@ -1,8 +1,8 @@
-//! The suites' file format, as far as it is used: `ethereum/tests` of all years, and
+//! The suites' file format, as far as this crate uses it: `ethereum/tests` of all years, and
 //! execution-spec-tests.
 //!
-//! Every field may be absent, since files of other kinds lie among these; what a case needs is
-//! asked for when it is run.
+//! Every field is optional, because the folders also contain files of other kinds. A case checks its
+//! required fields when it runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,62 +17,62 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Case {
-    /// Which rules apply.
+    /// The name of the network, which decides the rules.
     pub network: Option<String>,
-    /// Block 0.
+    /// The header of block 0.
     pub genesis_block_header: Option<CaseHeader>,
-    /// Block 0 again, encoded.
+    /// Block 0 as RLP.
     #[serde(rename = "genesisRLP")]
     pub genesis_rlp: Option<Bytes>,
     /// The state after block 0.
     pub pre: Option<BTreeMap<Address, PlainAccount>>,
-    /// The blocks to be imported, in order; they need not form one chain.
+    /// The blocks to import, in order. They need not form one chain.
     pub blocks: Option<Vec<CaseBlock>>,
-    /// The head that they lead to.
+    /// The hash of the expected head.
     pub lastblockhash: Option<B256>,
-    /// The state that they lead to.
+    /// The expected state after the head.
     pub post_state: Option<BTreeMap<Address, PlainAccount>>,
-    /// Its root, where the state itself would be too large for the file.
+    /// The root of that state, for files in which the state itself would be too large.
     pub post_state_hash: Option<B256>,
-    /// What checks seals: `NoProof`, or `Ethash` in old files.
+    /// The engine that checks seals: `NoProof`, or `Ethash` in old files.
     pub seal_engine: Option<String>,
     /// Parameters beside the network (execution-spec-tests).
     pub config: Option<CaseConfig>,
-    /// Messages of the engine API: such a case is no block test.
+    /// Messages of the engine API. A case with this field is not a block test.
     pub engine_new_payloads: Option<serde::de::IgnoredAny>,
 }
 
-/// An account as it is written down.
+/// An account as the file states it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct PlainAccount {
-    /// Balance.
+    /// The balance in wei.
     pub balance: Quantity,
     /// Nonce.
     pub nonce: Quantity,
     /// Code.
     pub code: Bytes,
-    /// Slots, zero ones perhaps among them.
+    /// The slots, possibly including zero ones.
     pub storage: BTreeMap<Quantity, Quantity>,
 }
 
-/// A block to be imported.
+/// A block to import.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CaseBlock {
-    /// Its encoding.
+    /// The block's RLP.
     pub rlp: Option<Bytes>,
-    /// What it decodes to; absent from blocks that must be refused.
+    /// The decoded header; absent if the block must be rejected.
     pub block_header: Option<HashOnly>,
-    /// Why it must be refused.
+    /// The exception to expect if the block must be rejected.
     pub expect_exception: Option<String>,
-    /// The same in older files.
+    /// The same field in older files.
     #[serde(rename = "expectExceptionALL")]
     pub expect_exception_all: Option<String>,
 }
 
 impl CaseBlock {
-    /// Why the block must be refused, if it must.
+    /// The expected exception if the block must be rejected; `None` if it must be accepted.
     #[must_use]
     pub fn must_be_refused(&self) -> Option<&str> {
         let stated = self.expect_exception.as_deref().or(self.expect_exception_all.as_deref());
@@ -82,7 +82,7 @@ impl CaseBlock {
     }
 }
 
-/// A header of which only the hash is of interest.
+/// A header of which only the hash is needed.
 #[derive(Debug, Clone, Deserialize)]
 pub struct HashOnly {
     /// The hash.
@@ -104,16 +104,16 @@ pub struct CaseConfig {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlobEntry {
-    /// Blobs aimed at.
+    /// The target number of blobs in a block.
     pub target: Quantity,
-    /// Blobs at most.
+    /// The maximum number of blobs in a block.
     pub max: Quantity,
-    /// How fast the fee moves.
+    /// The base fee's update fraction: the greater it is, the slower the fee moves.
     pub base_fee_update_fraction: Quantity,
 }
 
 impl BlobEntry {
-    /// The parameters, or the field that is out of range.
+    /// The parameters, or the name of the field that is out of range.
     pub(super) fn stated(&self) -> Result<StatedBlobs, &'static str> {
         Ok(StatedBlobs {
             target: self.target.word("target")?,
@@ -123,7 +123,7 @@ impl BlobEntry {
     }
 }
 
-/// A header as it is written down.
+/// A header as the file states it.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CaseHeader {
@@ -160,10 +160,10 @@ impl CaseHeader {
         self.hash
     }
 
-    /// The header, if every number fits.
+    /// The header, if every number is in range.
     ///
     /// # Errors
-    /// The name of the field that does not.
+    /// The name of the field that is out of range.
     pub fn header(&self) -> Result<Header, &'static str> {
         let optional = |value: Option<Quantity>, field| value.map(|value| value.word(field)).transpose();
         Ok(Header {
@@ -194,12 +194,12 @@ impl CaseHeader {
     }
 }
 
-/// A number in hexadecimal with any number of leading zeros, `0x` being zero, or in decimal.
+/// A number in hexadecimal with any number of leading zeros (`0x` is zero), or in decimal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Quantity(pub U256);
 
 impl Quantity {
-    /// As a number of 64 bits, or the field's name.
+    /// The value as a 64-bit number, or `field` as the error if it does not fit.
     pub(super) fn word(self, field: &'static str) -> Result<u64, &'static str> {
         u64::try_from(self.0).map_err(|_| field)
     }

@@ -8,53 +8,53 @@ use serde_json::Value;
 
 use super::model::Case;
 
-/// The largest file that is read.
+/// The largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
 
-/// What one name in a file stands for.
+/// The entry under one name of a file.
 #[derive(Debug)]
 pub enum Entry {
-    /// A case to be run.
+    /// A case to run.
     Case(Box<Case>),
-    /// Something else, and what.
+    /// Another kind of entry, with its description.
     Skip(String),
-    /// A case that cannot be read, and why.
+    /// A case that cannot be read, with the reason.
     Broken(String),
 }
 
-/// Why a file cannot be read at all.
+/// Why a whole file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The system does not give it out.
+    /// The file cannot be opened or read.
     #[error("{file}: {source}", file = file.display())]
     Io {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Too large.
+    /// The file is larger than the limit.
     #[error("{file} has {size} bytes, more than the limit of {MAX_FILE_BYTES}; split it", file = file.display())]
     TooLarge {
         /// The file.
         file: PathBuf,
-        /// Its size.
+        /// Its size in bytes.
         size: u64,
     },
-    /// Not JSON.
+    /// The file is not JSON.
     #[error("{file} is not JSON: {source}; fetch it again", file = file.display())]
     Json {
         /// The file.
         file: PathBuf,
-        /// Where and why not.
+        /// The parser's error and its position.
         source: serde_json::Error,
     },
 }
 
-/// Reads a file: its cases by name.
+/// Reads a file. Returns its cases by name.
 ///
 /// # Errors
-/// [`FileError`] when it is not even JSON.
+/// [`FileError`] if the file cannot be read or is not JSON.
 pub fn read_file(file: &Path) -> Result<Vec<(String, Entry)>, FileError> {
     let io = |source| FileError::Io { file: file.into(), source };
     let size = fs::metadata(file).map_err(io)?.len();
@@ -65,7 +65,7 @@ pub fn read_file(file: &Path) -> Result<Vec<(String, Entry)>, FileError> {
     if let Ok(cases) = serde_json::from_slice::<BTreeMap<String, Case>>(&content) {
         return Ok(cases.into_iter().map(|(name, case)| (name, classify(case))).collect());
     }
-    // Something does not fit: look again, more slowly, at which entry it is.
+    // A part of the file does not match the format: parse it again, more slowly, to find the entry.
     let value: Value =
         serde_json::from_slice(&content).map_err(|source| FileError::Json { file: file.into(), source })?;
     Ok(one_by_one(value))

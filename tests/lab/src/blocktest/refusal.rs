@@ -1,7 +1,7 @@
-//! Which rule a refused block breaks, as a kind that does not depend on the wording of messages.
+//! The rule that a rejected block breaks, as a kind that does not depend on the wording of messages.
 //!
-//! The engine gives its reasons in words, those of revm among them. A test holds the words that are
-//! looked for here against each variant of revm's enumeration.
+//! The engine gives its reasons in words, including revm's. A test checks the words that this module
+//! searches for against each variant of revm's enumeration.
 
 use common::block::BlockError;
 
@@ -9,45 +9,45 @@ use coordinator::execute::ExecuteError;
 use coordinator::rules::Rejection;
 use ledger::LedgerError;
 
-/// The rule that a refused block breaks. The order is that in which rules are checked: a kind says that
-/// those before it were found in order, for the block and for the transaction at which it was refused.
+/// The rule that a rejected block breaks. The kinds are in the order in which the rules are checked. So
+/// a kind implies that the block, and the transaction with the fault, keep all rules of earlier kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RefusalKind {
     /// The bytes are not the encoding of a block.
     Encoding,
-    /// The block has more bytes than are accepted.
+    /// The block's RLP is larger than the limit.
     Size,
-    /// The parent is not known, or the number does not follow the parent's.
+    /// The parent is unknown, or the number does not follow the parent's.
     Parent,
-    /// The transactions are not those of the header.
+    /// The transactions do not match the header's root.
     TransactionsRoot,
-    /// The ommers are not those of the header.
+    /// The ommers do not match the header's hash.
     OmmersHash,
-    /// The withdrawals are not those of the header.
+    /// The withdrawals do not match the header's root.
     WithdrawalsRoot,
-    /// The number is not the parent's and one.
+    /// The number is not the parent's plus one.
     Number,
     /// The timestamp is not after the parent's.
     Timestamp,
-    /// A field is absent that the fork demands, or present before its fork.
+    /// A field that the fork requires is absent, or a field is present before its fork.
     FieldsOfFork,
-    /// Extra data is too long, or not the DAO fork's.
+    /// Extra data is too long, or differs from the DAO fork's.
     ExtraData,
-    /// The gas limit is out of its bounds.
+    /// The gas limit is outside its bounds.
     GasLimit,
     /// The header's gas used exceeds its gas limit.
     GasUsedAboveLimit,
-    /// The difficulty is not the one of the formula, or not zero after the Merge.
+    /// The difficulty differs from the formula, or is not zero after the Merge.
     Difficulty,
     /// The nonce is not zero after the Merge.
     Nonce,
     /// There are ommers after the Merge.
     OmmersAfterMerge,
-    /// The base fee is not the one of the formula.
+    /// The base fee differs from the formula.
     BaseFee,
-    /// The excess blob gas is not the one of the formula.
+    /// The excess blob gas differs from the formula.
     ExcessBlobGas,
-    /// The header's blob gas is above its limit, or no multiple of a blob's.
+    /// The header's blob gas is above its limit, or not a multiple of the gas of a blob.
     BlobGasLimit,
     /// The encoding is larger than Osaka allows.
     EncodedSize,
@@ -57,21 +57,21 @@ pub enum RefusalKind {
     OmmerRepeated,
     /// An ommer is an ancestor of the block.
     OmmerIsAncestor,
-    /// An ommer's parent is not among the ancestors that count.
+    /// An ommer's parent is not among the allowed ancestors.
     OmmerLineage,
-    /// A transaction's signature has no sender, or names a chain before EIP-155.
+    /// No sender can be recovered from a transaction's signature, or it names a chain before EIP-155.
     TxSignature,
-    /// A transaction's gas limit exceeds what is left of the block's.
+    /// A transaction's gas limit exceeds the rest of the block's.
     TxGasRoom,
-    /// A transaction's blobs exceed what is left of the block's.
+    /// A transaction's blobs exceed the rest of the block's.
     TxBlobRoom,
     /// A transaction is for another chain.
     TxChainId,
     /// A transaction's gas limit is above the cap of EIP-7825.
     TxGasCap,
-    /// A transaction's type is not one of the fork's.
+    /// The fork does not have the transaction's type.
     TxType,
-    /// A transaction's priority fee is above its maximal fee.
+    /// A transaction's priority fee is above its maximum fee.
     TxPriorityFee,
     /// A transaction pays less than the base fee.
     TxFee,
@@ -79,19 +79,19 @@ pub enum RefusalKind {
     TxBlobFee,
     /// A blob transaction has no blobs.
     TxNoBlobs,
-    /// A blob's hash has another version.
+    /// A blob's hash has an unknown version.
     TxBlobVersion,
-    /// A transaction has more blobs than it may have.
+    /// A transaction has more blobs than a transaction may have.
     TxBlobCount,
     /// A blob transaction creates a contract.
     TxBlobCreate,
-    /// The list of authorizations is empty or not valid.
+    /// The list of authorizations is empty or invalid.
     TxAuthorizations,
     /// A transaction's gas limit is above the block's.
     TxGasAboveBlock,
     /// A transaction's initcode is too long.
     TxInitcode,
-    /// A transaction's nonce cannot be counted up.
+    /// A transaction's nonce has the greatest value, so it cannot be increased.
     TxNonceMax,
     /// A transaction's gas limit is below its intrinsic gas.
     TxIntrinsicGas,
@@ -109,24 +109,24 @@ pub enum RefusalKind {
     Deposits,
     /// A system contract is missing, or its call fails.
     SystemCall,
-    /// The gas used is not what execution gives.
+    /// The gas used differs from the result of execution.
     GasUsed,
-    /// The receipts are not those of the header.
+    /// The receipts do not match the header's root.
     ReceiptsRoot,
-    /// The logs are not those of the header.
+    /// The logs do not match the header's bloom.
     LogsBloom,
-    /// The blob gas used is not what the transactions have.
+    /// The blob gas used differs from the blobs of the transactions.
     BlobGasUsed,
-    /// The requests are not those of the header.
+    /// The requests do not match the header's hash.
     RequestsHash,
-    /// The state is not the header's.
+    /// The state does not match the header's root.
     StateRoot,
-    /// Something that this list does not name.
+    /// A rule without a kind of its own.
     Other,
 }
 
 impl RefusalKind {
-    /// The kind of a block's refusal.
+    /// The kind of a block's rejection.
     #[must_use]
     pub fn of(error: &ExecuteError) -> Self {
         match error {
@@ -139,7 +139,7 @@ impl RefusalKind {
         }
     }
 
-    /// The kind of what is wrong with a block by itself.
+    /// The kind of an error in the block by itself.
     #[must_use]
     pub fn of_block(error: &BlockError) -> Self {
         match error {
@@ -152,13 +152,13 @@ impl RefusalKind {
         }
     }
 
-    /// Whether it is about a root of the block's content.
+    /// Whether the kind concerns a root of the block's content.
     #[must_use]
     pub fn is_of_content(self) -> bool {
         matches!(self, Self::TransactionsRoot | Self::OmmersHash | Self::WithdrawalsRoot)
     }
 
-    /// Whether it is about one transaction of the block.
+    /// Whether the kind concerns one transaction of the block.
     #[must_use]
     pub fn is_of_transaction(self) -> bool {
         (Self::TxSignature..=Self::TxFunds).contains(&self)
@@ -183,7 +183,7 @@ impl RefusalKind {
         }
     }
 
-    /// The kind of a header rule, by the field and, where a field has several, the message.
+    /// The kind of a header rule: by the field and, if a field has several rules, by the message.
     fn of_field(field: &str, reason: &str) -> Self {
         if reason.starts_with("is present, but") || reason.starts_with("is absent, but") {
             return Self::FieldsOfFork;
@@ -208,8 +208,8 @@ impl RefusalKind {
         }
     }
 
-    /// The kind of an ommer's fault: `0xHASH FAULT`, or `0xHASH: FIELD FAULT` where its header breaks a
-    /// rule of headers.
+    /// The kind of an ommer's fault. The reason is `0xHASH FAULT`, or `0xHASH: FIELD FAULT` if the ommer's
+    /// header breaks a rule of headers.
     fn of_ommer(reason: &str) -> Self {
         if reason.starts_with("there are") {
             return Self::OmmerCount;
@@ -240,11 +240,11 @@ impl RefusalKind {
     }
 }
 
-/// How the reasons for refusing a transaction begin.
+/// The beginnings of the reasons for rejecting a transaction.
 const TRANSACTION_FAULTS: [(&str, RefusalKind); 34] = [
     ("the signature has no sender", RefusalKind::TxSignature),
     ("it names a chain id", RefusalKind::TxSignature),
-    // The validator's own, before execution; "gas limit 1 exceeds the 0 left in the block".
+    // The validator's own check before execution; "gas limit 1 exceeds the 0 left in the block".
     ("gas limit ", RefusalKind::TxGasRoom),
     ("blob gas price (", RefusalKind::TxBlobFee),
     ("blob gas ", RefusalKind::TxBlobRoom),
@@ -287,7 +287,7 @@ mod tests {
 
     use super::*;
 
-    /// Every variant of revm's enumeration with its kind. A new one does not compile.
+    /// Every variant of revm's enumeration with its kind. An unknown new variant fails to compile.
     fn kind_of(error: &Invalid) -> RefusalKind {
         use RefusalKind as Kind;
         match error {

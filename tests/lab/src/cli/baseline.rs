@@ -1,5 +1,5 @@
-//! `lab run` and `lab import`: the coordinator's commands, also without shards on the sequential
-//! baseline.
+//! `lab run` and `lab import`: the coordinator's commands, with the option to execute on the sequential
+//! baseline instead of shards.
 
 use clap::Args;
 use coordinator::cli::{import, run};
@@ -13,7 +13,7 @@ use crate::sequential::Sequential;
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     #[command(flatten)]
-    run: run::RunArgs,
+    pub(super) run: run::RunArgs,
 
     /// Execute without shards, with alloy-evm's own block executor on one thread: the baseline
     #[arg(long, conflicts_with_all = ["kill", "plan", "in_process"])]
@@ -24,7 +24,7 @@ pub struct RunArgs {
 #[derive(Debug, Clone, Args)]
 pub struct ImportArgs {
     #[command(flatten)]
-    import: import::ImportArgs,
+    pub(super) import: import::ImportArgs,
 
     /// Execute without shards, with alloy-evm's own block executor on one thread: the baseline
     #[arg(long, conflicts_with_all = ["plan", "in_process", "shards", "threads", "listen"])]

@@ -8,10 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tasks::supervise::Exit;
 
 use crate::fuzz::{Feature, Fork, FuzzOptions, FuzzSummary, Scope, fuzz};
-use schedule::planner::Plan;
+use crate::plan::LabPlan;
 use tasks::console::{print_json, print_line};
 
-/// Seeds that are run when nothing else is said.
+/// The number of seeds if the command line sets no bound.
 const USUAL_SEEDS: u64 = 1_000;
 
 /// Options of `lab fuzz`.
@@ -21,15 +21,15 @@ pub struct FuzzArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
-    /// How many seeds, each a chain of a few blocks [default: 1000, unless another bound is given]
+    /// The number of seeds, each a chain of a few blocks [default: 1000, unless another bound is given]
     #[arg(long, value_name = "N", help_heading = "How much (the first bound that is reached)")]
     pub seeds: Option<u64>,
 
-    /// Until this many transactions were compared
+    /// Stop once this many transactions were compared
     #[arg(long, value_name = "N", help_heading = "How much (the first bound that is reached)")]
     pub transactions: Option<u64>,
 
-    /// For at most this many minutes
+    /// Stop after this many minutes
     #[arg(long, value_name = "M", help_heading = "How much (the first bound that is reached)",
         value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub minutes: Option<u64>,
@@ -40,13 +40,13 @@ pub struct FuzzArgs {
 
     /// Only this plan: auto, one, each, random:SEED or poison:SEED [default: each block chooses two]
     #[arg(long, value_name = "PLAN")]
-    pub plan: Option<Plan>,
+    pub plan: Option<LabPlan>,
 
-    /// On how many threads [default: one a core]
+    /// The number of threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub jobs: Option<u16>,
 
-    /// The summary as one line of JSON
+    /// Print the summary as one line of JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -69,7 +69,7 @@ impl FuzzArgs {
     }
 }
 
-/// Fuzzes, and fails if there is a difference.
+/// Runs the fuzzer. Fails if there is a difference.
 pub(super) fn run(args: &FuzzArgs) -> anyhow::Result<Exit> {
     let options = args.options();
     let bar = bar(&options.scope);
@@ -92,7 +92,7 @@ pub(super) fn run(args: &FuzzArgs) -> anyhow::Result<Exit> {
     }
 }
 
-/// A panic within a seed is caught and reported as a difference: its own report would only be noise.
+/// Runs `work` without panic messages: a panic within a seed is caught and reported as a difference.
 fn with_quiet_panics<T>(work: impl FnOnce() -> T) -> T {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -101,7 +101,7 @@ fn with_quiet_panics<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Progress on standard error; nothing where that is no terminal.
+/// A progress bar on standard error, if that is a terminal.
 fn bar(scope: &Scope) -> ProgressBar {
     let (length, unit) = match (scope.seeds, scope.transactions) {
         (Some(seeds), _) => (Some(seeds), "seeds"),

@@ -1,4 +1,4 @@
-//! `lab generate`: a chain for demos, tests and benchmarks.
+//! `lab generate`: generates a chain for demos, tests and benchmarks.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -16,27 +16,27 @@ use tasks::console::tell;
 /// Options of `lab generate`.
 #[derive(Debug, Clone, Args)]
 pub struct GenerateArgs {
-    /// The folder for genesis.json and chain.rlp; made if it is not there
+    /// The folder for genesis.json and chain.rlp, which is created if missing
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 
-    /// How many blocks; the first deploys the contracts
+    /// The number of blocks; the first deploys the contracts
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub blocks: u32,
 
-    /// How many transactions in each further block, as far as its gas limit goes
+    /// The number of transactions in each further block, as far as its gas limit allows
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub txs: u32,
 
-    /// The shares of the kinds of transactions
+    /// The weights of the kinds of transactions
     #[arg(long, value_name = "MIX", default_value_t = Mix::default())]
     pub mix: Mix,
 
-    /// Everything is drawn from this number
+    /// The seed of all random choices
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
 
-    /// How many funded accounts
+    /// The number of funded accounts
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub accounts: usize,
 
@@ -44,8 +44,8 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "GAS", default_value_t = GAS_LIMIT, value_parser = clap::value_parser!(u64).range(GAS_LIMIT..=10_000_000_000))]
     pub gas_limit: u64,
 
-    /// Begin each further block with a heavy transaction: a call of BLAKE2F with so many rounds, of one
-    /// gas each. Some 100 million rounds take a second
+    /// Begin each further block with a heavy transaction: a call of BLAKE2F with this many rounds, of one
+    /// gas each. About 100 million rounds take a second
     #[arg(long, value_name = "ROUNDS")]
     pub heavy: Option<u32>,
 
@@ -54,7 +54,7 @@ pub struct GenerateArgs {
     pub chain_id: u64,
 }
 
-/// Generates the chain. Files appear under their names only when they are complete.
+/// Generates the chain. The files get their names only when they are complete.
 pub(super) fn generate(args: &GenerateArgs) -> anyhow::Result<Exit> {
     let GenerateArgs { out, blocks, txs, mix, seed, accounts, gas_limit, heavy, chain_id } = args.clone();
     let mut chain = ChainBuilder::new(TrafficOptions { seed, mix, accounts, chain_id, gas_limit })?;

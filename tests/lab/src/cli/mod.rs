@@ -1,6 +1,6 @@
-//! The command line of `lab`: one module a command.
+//! The command line of `lab`: one module per command.
 
-// They panic where the reader of a pipe has gone: see `tasks::console`.
+// These macros panic if the reader of a pipe has closed it: see `tasks::console`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod baseline;
@@ -9,13 +9,13 @@ mod fuzz;
 mod generate;
 mod simulate;
 
-use std::str::FromStr;
-
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use schedule::planner::Plan;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use executor_shard::fault::Fault;
 use tasks::console::{OutputError, tell};
 use tasks::supervise::Exit;
 use tasks::telemetry::{self, TelemetryArgs};
+
+use crate::plan::LabPlan;
 
 pub use baseline::{ImportArgs, RunArgs};
 pub use blocktest::BlocktestArgs;
@@ -23,21 +23,21 @@ pub use fuzz::FuzzArgs;
 pub use generate::GenerateArgs;
 pub use simulate::SimulateArgs;
 
-/// Proves and measures the sharded execution of blocks: generates chains, runs Ethereum's tests,
-/// fuzzes, simulates failures, and executes sequentially for comparison.
+/// Tests and measures the sharded execution of blocks: generates chains, runs Ethereum's tests, fuzzes,
+/// simulates failures, and executes sequentially for comparison.
 ///
 /// Data goes to standard output, everything else to standard error.
 ///
-/// Exit codes: 0 everything verified, 1 something failed (the message says what), 2 bad command line,
-/// 3 stopped before everything was finished, 141 the reader of standard output has gone.
+/// Exit codes: 0 everything verified, 1 a failure (see the message), 2 bad command line, 3 stopped
+/// before all work was finished, 141 standard output was closed by its reader.
 #[derive(Debug, Parser)]
 #[command(version, name = "lab")]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 
-    /// How to log.
+    /// The options for logging.
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
 }
@@ -45,11 +45,11 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// As `coordinator run`, also with --sequential and with plans that make speculation wrong
+    /// Run blocks as `coordinator run` does; also takes --sequential and plans that make speculation wrong
     Run(Box<RunArgs>),
-    /// As `coordinator import`, also with --sequential and with plans that make speculation wrong
+    /// Import as `coordinator import` does; also takes --sequential and plans that make speculation wrong
     Import(Box<ImportArgs>),
-    /// Run files and folders of Ethereum's BlockchainTests on shards of its own
+    /// Run files and folders of Ethereum's BlockchainTests on its own shards
     Blocktest(Box<BlocktestArgs>),
     /// Generate a chain of correctly signed blocks that any client can import
     Generate(GenerateArgs),
@@ -59,7 +59,27 @@ pub enum Command {
     Simulate(SimulateArgs),
 }
 
-/// The commands that need a runtime.
+/// The seed of `--plan poison:SEED`: the coordinator's options hold only how blocks are cut.
+fn poison(matches: &ArgMatches) -> Option<u64> {
+    let (_, options) = matches.subcommand()?;
+    let mut plan = options.try_get_raw("plan").ok().flatten()?;
+    plan.next()?.to_str()?.parse::<LabPlan>().ok()?.poison()
+}
+
+impl Command {
+    /// Has every shard of the command execute on a state that is wrong in places.
+    fn poison(&mut self, seed: u64) {
+        let faults = match self {
+            Self::Run(args) => &mut args.run.fleet.faults,
+            Self::Import(args) => &mut args.import.fleet.faults,
+            Self::Blocktest(args) => &mut args.fleet.faults,
+            Self::Generate(_) | Self::Fuzz(_) | Self::Simulate(_) => return,
+        };
+        faults.push(Fault::always_poison(seed));
+    }
+}
+
+/// The commands that need an async runtime.
 enum Service {
     Run(Box<RunArgs>),
     Import(Box<ImportArgs>),
@@ -67,24 +87,28 @@ enum Service {
 }
 
 impl Cli {
-    /// Reads the process's arguments; ends the process with a message where they are wrong.
+    /// Parses the process's arguments. If they are wrong, prints a message and exits the process.
     #[must_use]
     pub fn read() -> Self {
         let mut command = Self::command();
-        // These share their options with the coordinator's commands, which do not take this plan.
+        // These commands share their options with the coordinator's, whose parser rejects this plan.
         for name in ["run", "import", "blocktest"] {
             command = command.mut_subcommand(name, |command| {
                 command.mut_arg("plan", |plan| {
-                    plan.value_parser(Plan::from_str)
+                    plan.value_parser(|text: &str| text.parse().map(LabPlan::cut))
                         .help("How blocks are cut: auto, one, each, random:SEED or poison:SEED")
                 })
             });
         }
         let matches = command.get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let mut read = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if let Some(seed) = poison(&matches) {
+            read.command.poison(seed);
+        }
+        read
     }
 
-    /// Does what the command line says, and tells the user what stopped it, if something did.
+    /// Runs the command, and prints the error if it fails.
     #[must_use]
     pub fn run(self) -> Exit {
         match self.execute() {
@@ -98,7 +122,7 @@ impl Cli {
     }
 
     fn execute(self) -> anyhow::Result<Exit> {
-        // What happens in its fleet, a run tells by itself.
+        // A run prints its own messages about the fleet.
         let level = match self.command {
             Command::Run(_) | Command::Import(_) | Command::Blocktest(_) => "error",
             _ => "warn",

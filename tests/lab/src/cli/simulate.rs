@@ -1,4 +1,4 @@
-//! `lab simulate`: histories of the failure model by the thousand, or one with its trace.
+//! `lab simulate`: runs thousands of histories of the failure model, or one with its trace.
 
 use std::num::NonZeroUsize;
 
@@ -12,7 +12,7 @@ use tasks::console::{OutputError, print_json, print_line, tell};
 /// Options of `lab simulate`.
 #[derive(Debug, Clone, Args)]
 pub struct SimulateArgs {
-    /// How many histories to run
+    /// The number of histories to run
     #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with = "trace")]
     pub seeds: u64,
 
@@ -20,20 +20,20 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
 
-    /// On how many threads; all cores without it
+    /// The number of threads [default: all cores]
     #[arg(long, value_name = "J", conflicts_with = "trace")]
     pub jobs: Option<NonZeroUsize>,
 
-    /// Run only the first history, and tell all that happens in it
+    /// Run only the first history, and print every event of it
     #[arg(long)]
     pub trace: bool,
 
-    /// Report in JSON
+    /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// Runs the histories and reports.
+/// Runs the histories and prints a report.
 pub(super) fn simulate(args: &SimulateArgs) -> anyhow::Result<Exit> {
     if args.trace {
         return Ok(trace(args.seed)?);

@@ -1,6 +1,6 @@
-//! A tiny assembler for the EVM: just enough to write generated programs down as bytes.
+//! A small assembler for the EVM, just enough to write generated programs as bytes.
 //!
-//! It knows no types and checks no stack: what the generator writes is meant to go wrong at times.
+//! It knows no types and does not check the stack: generated programs are meant to fail at times.
 
 use alloy_primitives::{Address, U256};
 
@@ -62,7 +62,7 @@ pub(super) mod op {
     pub(crate) const SELFDESTRUCT: u8 = 0xff;
 }
 
-/// Where two bytes of code are to be filled in later.
+/// Two bytes of code that are filled in later.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gap(usize);
 
@@ -70,24 +70,24 @@ pub(super) struct Gap(usize);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Asm {
     bytes: Vec<u8>,
-    /// Data to be appended, and the gaps that want its offset.
+    /// Data to append after the code, each with the gaps that need its offset.
     data: Vec<(Vec<Gap>, Vec<u8>)>,
 }
 
 impl Asm {
-    /// One opcode.
+    /// Appends one opcode.
     pub(super) fn op(&mut self, opcode: u8) -> &mut Self {
         self.bytes.push(opcode);
         self
     }
 
-    /// Several opcodes.
+    /// Appends several opcodes.
     pub(super) fn ops(&mut self, opcodes: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(opcodes);
         self
     }
 
-    /// Pushes a number with as few bytes as it takes.
+    /// Pushes a number with as few bytes as possible.
     pub(super) fn push(&mut self, number: impl TryInto<U256>) -> &mut Self {
         let number: U256 = number.try_into().unwrap_or_default();
         let bytes = number.to_be_bytes_trimmed_vec();
@@ -101,7 +101,7 @@ impl Asm {
         self.op(op::PUSH20).ops(address.as_slice())
     }
 
-    /// Pushes a number of two bytes that is not known yet.
+    /// Pushes a two-byte number that is filled in later.
     fn push_gap(&mut self) -> Gap {
         self.op(op::PUSH2);
         let gap = Gap(self.bytes.len());
@@ -116,7 +116,7 @@ impl Asm {
         }
     }
 
-    /// Skips what `body` writes if the word on the stack is zero.
+    /// Runs the code of `body` only if the word on the stack is not zero.
     pub(super) fn when(&mut self, body: impl FnOnce(&mut Self)) {
         self.op(op::ISZERO);
         let gap = self.push_gap();
@@ -127,7 +127,7 @@ impl Asm {
         self.fill(gap, target);
     }
 
-    /// Copies data that stands behind the code into memory, from address 0 on.
+    /// Copies data from behind the code to memory address 0.
     pub(super) fn data_to_memory(&mut self, data: &[u8]) {
         self.push(data.len() as u64);
         let gap = self.push_gap();
@@ -138,7 +138,7 @@ impl Asm {
         }
     }
 
-    /// The finished bytes.
+    /// Appends the data, fills the gaps, and returns the bytes.
     pub(super) fn finish(mut self) -> Vec<u8> {
         for (gaps, data) in std::mem::take(&mut self.data) {
             let offset = self.bytes.len();
@@ -151,7 +151,7 @@ impl Asm {
     }
 }
 
-/// Creation code that returns `runtime`, after what `before` writes.
+/// Creation code that runs the code of `before` and returns `runtime`.
 pub(super) fn creation_code(runtime: &[u8], before: impl FnOnce(&mut Asm)) -> Vec<u8> {
     let mut asm = Asm::default();
     before(&mut asm);

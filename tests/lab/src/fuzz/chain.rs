@@ -1,4 +1,4 @@
-//! One seed: a small chain, block by block, on both sides.
+//! Runs one seed: a small chain, block by block, on both sides.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,11 +16,13 @@ use super::mirror::{Mirror, root_of};
 use super::system::Case;
 use super::transaction::Stage;
 use super::world::World;
+use crate::plan::LabPlan;
 use crate::sequential::{execute_from, execute_sequentially};
 use coordinator::validate::Finished;
 use schedule::planner::Plan;
 
-/// Streams of a seed, so that more draws in one place change nothing in another.
+/// The random streams of a seed. Separate streams ensure that more draws in one place do not change
+/// another.
 const WORLD: u64 = 0;
 const SHAPE: u64 = 1;
 const BLOCKS: u64 = 1_000;
@@ -30,20 +32,20 @@ const BLOCKS: u64 = 1_000;
 pub struct Difference {
     /// The seed of the chain.
     pub seed: u64,
-    /// Its fork.
+    /// The fork of the chain.
     pub fork: Fork,
-    /// The plan under which it showed; none where it needs no plan.
-    pub plan: Option<Plan>,
-    /// Which block of the chain, from 0.
+    /// The plan that showed the difference; `None` if it does not depend on a plan.
+    pub plan: Option<LabPlan>,
+    /// The block's position in the chain, from 0.
     pub block: u32,
-    /// How many transactions the block has.
+    /// The number of the block's transactions.
     pub transactions: usize,
-    /// The first thing that differs.
+    /// The first difference.
     pub mismatch: Mismatch,
 }
 
 impl Difference {
-    /// The command that shows exactly this again.
+    /// The command that reproduces this difference.
     #[must_use]
     pub fn replay(&self) -> String {
         let plan = self.plan.map(|plan| format!(" --plan {plan}")).unwrap_or_default();
@@ -63,25 +65,26 @@ impl fmt::Display for Difference {
     }
 }
 
-/// How one seed went.
+/// The result of one seed.
 #[derive(Debug, Clone, Default)]
 pub struct ChainReport {
-    /// Blocks executed on both sides.
+    /// The number of blocks executed on both sides.
     pub blocks: u64,
-    /// Transactions in them.
+    /// The number of their transactions.
     pub transactions: u64,
-    /// Executions of blocks by the system: one for each plan.
+    /// The number of executions by the system: one for each block and plan.
     pub executions: u64,
-    /// Transactions that the system executed again because their results were stale or missing.
+    /// The number of transactions that the system executed again because their results were stale or
+    /// missing.
     pub reexecuted: u64,
-    /// Blocks that were refused.
+    /// The number of rejected blocks.
     pub refused: u64,
-    /// What was reached.
+    /// The features that were reached.
     pub coverage: Coverage,
 }
 
 impl ChainReport {
-    /// Adds the figures of another.
+    /// Adds another report's counts.
     pub fn add(&mut self, other: &Self) {
         self.blocks += other.blocks;
         self.transactions += other.transactions;
@@ -92,15 +95,15 @@ impl ChainReport {
     }
 }
 
-/// One chain under way.
+/// One chain in progress.
 struct Chain<'a> {
     seed: u64,
     fork: Fork,
     spec: &'a ChainSpec,
-    plan: Option<Plan>,
+    plan: Option<LabPlan>,
     world: World,
     state: MemoryState,
-    /// The state before the last block.
+    /// The state before the last block, as a shard that lags behind would hold it.
     behind: MemoryState,
     mirror: Mirror,
     parent: (u64, B256),
@@ -108,15 +111,15 @@ struct Chain<'a> {
     report: ChainReport,
 }
 
-/// Runs one seed on `fork`, or on the fork that the seed chooses, under `plan`, or under several.
-/// A panic is a difference like any other.
+/// Runs one seed on `fork` and under `plan`; without them, on a fork that the seed chooses and under
+/// several plans. A panic counts as a difference.
 ///
 /// # Errors
-/// [`ChainSpecError`] if this build does not accept the fork's schedule.
+/// [`ChainSpecError`] if this build rejects the fork's schedule.
 pub fn fuzz_seed(
     seed: u64,
     fork: Option<Fork>,
-    plan: Option<Plan>,
+    plan: Option<LabPlan>,
 ) -> Result<(ChainReport, Option<Difference>), ChainSpecError> {
     let mut draw = Draw::new(seed, SHAPE);
     let place = draw.below(Fork::ALL.len() as u64) as usize;
@@ -136,7 +139,7 @@ pub fn fuzz_seed(
 }
 
 impl<'a> Chain<'a> {
-    fn new(seed: u64, fork: Fork, spec: &'a ChainSpec, plan: Option<Plan>, signed: bool) -> Self {
+    fn new(seed: u64, fork: Fork, spec: &'a ChainSpec, plan: Option<LabPlan>, signed: bool) -> Self {
         let world = World::new(fork, &mut Draw::new(seed, WORLD));
         let (state, mirror) = (world.state(), world.mirror());
         let parent = world.ancestors.last().copied().unwrap_or_default();
@@ -145,7 +148,7 @@ impl<'a> Chain<'a> {
         Self { seed, fork, spec, plan, world, state, behind, mirror, parent, signed, report }
     }
 
-    /// Drafts the next block, executes it on both sides and compares.
+    /// Drafts the next block, executes it on both sides and compares the results.
     fn step(&mut self, number: u32) -> Option<Difference> {
         let mut draw = Draw::new(self.seed, BLOCKS + u64::from(number));
         let header = header(self.fork, &self.world, self.parent, &mut draw);
@@ -171,7 +174,7 @@ impl<'a> Chain<'a> {
             mismatch,
         };
         if self.signed && self.world.rule.is_empty() && !self.blobs_refuse(&baseline) {
-            // The baseline by its usual entrance, which recovers the senders.
+            // Runs the baseline through its public function too, which recovers the senders.
             let again = execute_sequentially(&block, self.spec, &self.mirror);
             if let Some(mismatch) = first_difference(&again, &baseline, known) {
                 return Some(differs(self.seed, self.fork, None, mismatch));
@@ -201,34 +204,34 @@ impl<'a> Chain<'a> {
         Some(differs(self.seed, self.fork, None, mismatch))
     }
 
-    /// Whether it was the drafter that refused the block: alloy-evm alone does not.
+    /// Whether the drafter's own rule rejected the block. alloy-evm lacks that rule.
     fn blobs_refuse(&self, baseline: &Verdict) -> bool {
         baseline.as_ref().is_err_and(|error| error.to_string().contains(compare::TOO_MANY_BLOBS))
     }
 
-    /// The plans of one block, each with draws of its own: the same whatever other plans there are.
-    fn plans(&self, number: u32) -> Vec<(Plan, Draw)> {
+    /// The plans of one block. Each has its own random stream, which does not depend on the other plans.
+    fn plans(&self, number: u32) -> Vec<(LabPlan, Draw)> {
         let mut draw = Draw::new(self.seed, BLOCKS * 2 + u64::from(number));
         let seed = draw.below(1 << 16);
         let honest = [(3, Plan::Each), (3, Plan::Random(seed)), (2, Plan::Auto), (1, Plan::One)];
         let plans = match self.plan {
             Some(plan) => vec![plan],
-            None => vec![draw.weighted(&honest, Plan::Each), Plan::Poison(seed)],
+            None => vec![LabPlan::Honest(draw.weighted(&honest, Plan::Each)), LabPlan::Poison(seed)],
         };
-        let with_draws = |plan: Plan| {
+        let with_draws = |plan: LabPlan| {
             let kind = match plan {
-                Plan::Auto => 1,
-                Plan::One => 2,
-                Plan::Each => 3,
-                Plan::Random(seed) => 4 + seed * 2,
-                Plan::Poison(seed) => 5 + seed * 2,
+                LabPlan::Honest(Plan::Auto) => 1,
+                LabPlan::Honest(Plan::One) => 2,
+                LabPlan::Honest(Plan::Each) => 3,
+                LabPlan::Honest(Plan::Random(seed)) => 4 + seed * 2,
+                LabPlan::Poison(seed) => 5 + seed * 2,
             };
             (plan, Draw::new(self.seed ^ kind << 32, BLOCKS * 3 + u64::from(number)))
         };
         plans.into_iter().map(with_draws).collect()
     }
 
-    /// Moves both states on, each by its own side's changes, and compares their roots.
+    /// Applies each side's changes to its own state, and compares the state roots.
     fn commit(
         &mut self,
         number: u64,

@@ -1,4 +1,4 @@
-//! Two results of one block, and the first thing in which they differ.
+//! Compares two results of one block and finds the first difference.
 
 use alloy_consensus::ReceiptEnvelope;
 use alloy_consensus::proofs::calculate_receipt_root;
@@ -7,17 +7,17 @@ use common::account::AccountDelta;
 
 use coordinator::validate::{Finished, ValidateError};
 
-/// What a block led to, or why it was refused.
+/// The results of a block, or the reason for its rejection.
 pub(super) type Verdict = Result<Finished, ValidateError>;
 
-/// The first thing in which two results differ.
+/// The first difference between two results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Which field of the result.
+    /// The name of the field.
     pub field: String,
-    /// What the system gave.
+    /// The system's value.
     pub system: String,
-    /// What alloy-evm gave.
+    /// alloy-evm's value.
     pub baseline: String,
 }
 
@@ -31,8 +31,8 @@ impl Mismatch {
     }
 }
 
-/// The first difference between two verdicts, if there is one. State roots are the caller's. Code
-/// that is `known` before the block may be given again or not: it changes nothing.
+/// The first difference between two verdicts, if there is one. The caller compares state roots. Code
+/// that is `known` before the block may be listed again or not: it changes nothing.
 pub(super) fn first_difference(
     system: &Verdict,
     baseline: &Verdict,
@@ -48,20 +48,20 @@ pub(super) fn first_difference(
     }
 }
 
-/// What two reasons for one refusal must have in common when the words are not revm's: a pair of the
-/// system's words and the baseline's.
+/// Pairs of reasons that mean the same although the words are not revm's: the system's words, and the
+/// baseline's.
 const SYNONYMS: &[(&str, &str)] = &[
     ("left in the block", "more than blocks available gas"),
-    // The sum of a block's blobs is the drafter's rule, and it comes first there.
+    // The drafter checks the sum of a block's blobs, and does so first.
     ("left in the block", TOO_MANY_BLOBS),
 ];
 
 /// The drafter's reason for a block with too many blobs.
 pub(super) const TOO_MANY_BLOBS: &str = "too many blobs in the block";
 
-/// Whether two refusals at the same place give the same reason. Both sides quote revm for
-/// transactions; alloy-evm adds words of its own before the quotation. Only places are compared
-/// for blocks that are refused as a whole.
+/// Whether two rejections at the same place have the same reason. For transactions both sides quote
+/// revm; alloy-evm adds its own words before the quotation. For blocks that are rejected as a whole
+/// only the place is compared.
 fn have_one_reason(system: &ValidateError, baseline: &ValidateError) -> bool {
     use coordinator::rules::Rejection::Transaction;
     match (system, baseline) {
@@ -76,7 +76,8 @@ fn have_one_reason(system: &ValidateError, baseline: &ValidateError) -> bool {
     }
 }
 
-/// Where a block is refused: at a transaction, or as a whole. A broken state is neither.
+/// The place of a rejection: a transaction, or the block as a whole. `None` for a state that cannot be
+/// read.
 fn place(error: &ValidateError) -> Option<Option<u32>> {
     match error {
         ValidateError::Rejected(coordinator::rules::Rejection::Transaction { index, .. }) => {
@@ -117,7 +118,7 @@ fn results(system: &Finished, baseline: &Finished, known: &dyn Fn(&B256) -> bool
         .or_else(|| differ("code", &code(system), &code(baseline)))
 }
 
-/// A receipt without its bloom, which says nothing to a reader.
+/// A receipt without its bloom, which is useless to a reader.
 fn receipt(receipt: &ReceiptEnvelope) -> String {
     let (kind, status, gas) = (receipt.tx_type(), receipt.status(), receipt.cumulative_gas_used());
     format!("{kind}, success {status}, {gas} gas so far, logs {:?}", receipt.logs())
@@ -127,7 +128,7 @@ fn differ<T: PartialEq + std::fmt::Debug>(field: &str, system: &T, baseline: &T)
     (system != baseline).then(|| Mismatch::new(field, format!("{system:?}"), format!("{baseline:?}")))
 }
 
-/// Changes by account: both lists are in order of address.
+/// Compares changes by account. Both lists are in ascending order of address.
 fn changes(system: &[AccountDelta], baseline: &[AccountDelta]) -> Option<Mismatch> {
     let of = |list: &[AccountDelta], delta: &AccountDelta| {
         list.iter().find(|other| other.address == delta.address).cloned()
@@ -142,12 +143,12 @@ fn changes(system: &[AccountDelta], baseline: &[AccountDelta]) -> Option<Mismatc
     differ("number of changed accounts", &system.len(), &baseline.len())
 }
 
-/// State roots after a block.
+/// Compares the state roots after a block.
 pub(super) fn roots(system: B256, baseline: B256) -> Option<Mismatch> {
     differ("stateRoot", &system, &baseline)
 }
 
-/// Long values at a length that can be read.
+/// Cuts a long value to a readable length.
 fn clipped(mut text: String) -> String {
     const MOST: usize = 1_500;
     if text.chars().count() > MOST {

@@ -1,4 +1,4 @@
-//! What the fuzzer has reached: so that one sees that the grammar reaches everything.
+//! The features that the fuzzer has reached. They show whether the grammar reaches every feature.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,23 @@ use revm::primitives::hardfork::SpecId;
 
 macro_rules! features {
     ($($(#[doc = $text:literal])+ $name:ident),+ $(,)?) => {
-        /// Something that a fuzzed transaction can be or do.
+        /// A property or an effect of a fuzzed transaction.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Feature {
             $($(#[doc = $text])+ $name,)+
         }
 
         impl Feature {
-            /// All of them.
+            /// All features.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// What it says of itself in a summary.
+            /// The feature's description in a summary.
             #[must_use]
             pub fn text(self) -> &'static str {
                 match self { $(Self::$name => concat!($($text),+).trim_ascii(),)+ }
             }
 
-            /// Its name.
+            /// The feature's name.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)+ }
@@ -84,7 +84,7 @@ features! {
     Requests,
 }
 
-/// Counts of features.
+/// The counts of the features.
 #[derive(Debug, Clone, Default)]
 pub struct Coverage {
     counts: BTreeMap<Feature, u64>,
@@ -97,18 +97,18 @@ impl Coverage {
         *self.counts.entry(feature).or_default() += times;
     }
 
-    /// How often a feature was counted.
+    /// The count of a feature.
     #[must_use]
     pub fn of(&self, feature: Feature) -> u64 {
         self.counts.get(&feature).copied().unwrap_or_default()
     }
 
-    /// Adds the counts of another.
+    /// Adds another coverage's counts.
     pub fn add(&mut self, other: &Self) {
         other.counts.iter().for_each(|(feature, times)| self.count(*feature, *times));
     }
 
-    /// Looks at a speculative result.
+    /// Counts the features of a speculative result.
     pub(super) fn see(&mut self, outcome: &TxOutcome, beneficiary: alloy_primitives::Address) {
         let executed = match outcome {
             TxOutcome::Executed(executed) => executed,

@@ -1,5 +1,5 @@
-//! Drafts blocks: a header drawn from the seed, and transactions that are drawn while the baseline
-//! executes, so that nonces and balances are right except where they are wrong on purpose.
+//! Drafts blocks: a header drawn from the seed, and transactions. The drafter draws transactions while
+//! the baseline executes them, so that nonces and balances are right unless they are wrong on purpose.
 
 use std::ops::ControlFlow;
 
@@ -20,15 +20,15 @@ use crate::sequential::{Look, TransactionSource};
 use coordinator::rules::Rejection;
 use coordinator::validate::ValidateError;
 
-/// Transactions left out in a row after which a block is done.
+/// The number of consecutive transactions that may be left out before the block ends.
 const PATIENCE: u32 = 5;
 
-/// What has been drafted of a block.
+/// The transactions drafted for a block.
 #[derive(Debug)]
 pub(super) struct Draft {
-    /// Its transactions, those included that refuse it.
+    /// Its transactions, including one that makes the block invalid.
     pub(super) transactions: Vec<Transaction>,
-    /// Their senders.
+    /// The senders of the transactions.
     pub(super) senders: Vec<Address>,
 }
 
@@ -38,14 +38,13 @@ pub(super) struct Drafter<'a> {
     stage: Stage<'a>,
     draw: Draw,
     draft: Draft,
-    /// How many transactions the block should have.
+    /// The wanted number of transactions.
     wanted: usize,
-    /// Where a transaction is to be invalid on purpose.
+    /// The position of a deliberately invalid transaction.
     spoil_at: Option<usize>,
-    /// How many transactions in a row were left out: where hardly anything fits any more, the block
-    /// comes to its end.
+    /// The number of transactions left out in a row. Once hardly any transaction fits, the block ends.
     left_out: u32,
-    /// How many transactions were in when one was left out last.
+    /// The number of transactions in the block when one was last left out.
     reached: usize,
     blob_gas: u64,
     max_blob_gas: u64,
@@ -53,7 +52,7 @@ pub(super) struct Drafter<'a> {
 }
 
 impl<'a> Drafter<'a> {
-    /// Begins a block with this header.
+    /// Starts a block with this header.
     pub(super) fn new(
         stage: Stage<'a>,
         spec: &ChainSpec,
@@ -82,7 +81,7 @@ impl<'a> Drafter<'a> {
         }
     }
 
-    /// The draft; more transactions follow one that refuses the block.
+    /// Returns the draft. After a transaction that makes the block invalid, it adds more transactions.
     pub(super) fn finish(mut self, verdict: &Verdict) -> Draft {
         if matches!(verdict, Err(ValidateError::Rejected(Rejection::Transaction { .. }))) {
             for _ in 0..self.draw.below(4) {
@@ -101,7 +100,7 @@ impl<'a> Drafter<'a> {
         self.draft.senders.push(sender);
     }
 
-    /// The transaction that was given last is not part of the block.
+    /// Removes the last transaction from the block.
     fn leave_out(&mut self) {
         self.draft.transactions.pop();
         self.draft.senders.pop();
@@ -122,7 +121,7 @@ impl TransactionSource for Drafter<'_> {
         {
             drawn = spoiled;
         }
-        // Of blobs that no longer fit, few are put to the test.
+        // Transactions whose blobs no longer fit are usually skipped, and rarely kept as a test.
         let left = self.max_blob_gas - self.blob_gas;
         if drawn.transaction.blob_gas_used().is_some_and(|wanted| wanted > left) && !self.draw.one_in(8) {
             let Some(another) = self.stage.draw(&mut self.draw, look) else { return Ok(None) };
@@ -132,7 +131,7 @@ impl TransactionSource for Drafter<'_> {
         let blob_gas = transaction.blob_gas_used().unwrap_or_default();
         self.take(transaction, sender);
         if blob_gas > left {
-            // alloy-evm does not add the blobs of a block up: the rule stands here (EIP-4844).
+            // alloy-evm does not sum the blobs of a block, so this drafter applies the rule (EIP-4844).
             let index = TxIndex(u32::try_from(index).unwrap_or(u32::MAX));
             return Err(Rejection::Transaction { index, reason: TOO_MANY_BLOBS.into() });
         }
@@ -149,7 +148,7 @@ impl TransactionSource for Drafter<'_> {
         if let Some(transaction) = self.draft.transactions.last() {
             self.blob_gas -= transaction.blob_gas_used().unwrap_or_default().min(self.blob_gas);
         }
-        // Meant to be so, or once in a while for its own sake.
+        // The transaction is invalid on purpose, or a rejection is kept once in a while.
         let meant = self.spoil_at.is_some_and(|spoil_at| self.draft.transactions.len() > spoil_at);
         if meant || self.draw.one_in(200) {
             return ControlFlow::Break(Rejection::Transaction { index, reason });
@@ -159,7 +158,7 @@ impl TransactionSource for Drafter<'_> {
     }
 }
 
-/// Draws the header of the block after `parent`, with everything in it that execution reads.
+/// Draws the header of the block after `parent`, with all fields that execution reads.
 pub(super) fn header(fork: Fork, world: &World, parent: (u64, B256), draw: &mut Draw) -> Header {
     let (number, parent_hash) = (parent.0 + 1, parent.1);
     let merged = fork >= Fork::Paris;
@@ -171,7 +170,7 @@ pub(super) fn header(fork: Fork, world: &World, parent: (u64, B256), draw: &mut 
         beneficiary: draw.pick(&world.beneficiaries),
         difficulty: if merged { U256::ZERO } else { U256::from(draw.between(1, 1 << 20)) },
         mix_hash: keccak256(draw.any().to_be_bytes()),
-        // Small ones are filled up before all transactions are in.
+        // Small limits are used up before all transactions fit.
         gas_limit: draw.pick(&[30_000_000u64, 30_000_000, 20_000_000, 3_000_000, 700_000, 200_000]),
         base_fee_per_gas: from(Fork::London).then(|| draw.pick(&[0u64, 1, 7, 1_000_000_000])),
         withdrawals_root: from(Fork::Shanghai).then_some(B256::ZERO),
@@ -183,7 +182,7 @@ pub(super) fn header(fork: Fork, world: &World, parent: (u64, B256), draw: &mut 
     }
 }
 
-/// The block of a header, still without transactions: what execution reads besides them.
+/// A block with this header and everything that execution reads, but without transactions.
 pub(super) fn shell(fork: Fork, header: Header, world: &World, draw: &mut Draw) -> Block {
     let mut ommers = Vec::new();
     if fork < Fork::Paris && draw.one_in(4) {

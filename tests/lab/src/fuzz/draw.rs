@@ -1,4 +1,4 @@
-//! Drawing from a seed: everything the fuzzer does is a function of it.
+//! Random draws from a seed. Everything that the fuzzer does depends only on the seed.
 
 use rand::seq::SliceRandom;
 use rand::{Rng, RngCore, SeedableRng};
@@ -9,24 +9,24 @@ use rand_chacha::ChaCha8Rng;
 pub(super) struct Draw(ChaCha8Rng);
 
 impl Draw {
-    /// The stream `stream` of `seed`: streams of one seed do not influence each other.
+    /// The random stream `stream` of `seed`. The streams of one seed do not influence each other.
     pub(super) fn new(seed: u64, stream: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         random.set_stream(stream);
         Self(random)
     }
 
-    /// A number below `bound`; 0 if the bound is.
+    /// A number below `bound`; 0 if `bound` is 0.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.0.random_range(0..bound) }
     }
 
-    /// A number from `least` to `most`, both included.
+    /// A number from `least` to `most`, inclusive.
     pub(super) fn between(&mut self, least: u64, most: u64) -> u64 {
         self.0.random_range(least..=most.max(least))
     }
 
-    /// Yes, once in `many` times.
+    /// True once in `many` times.
     pub(super) fn one_in(&mut self, many: u64) -> bool {
         self.below(many) == 0
     }
@@ -42,7 +42,7 @@ impl Draw {
         choices.get(place).cloned().unwrap_or_default()
     }
 
-    /// One of the choices, each as likely as its weight says.
+    /// One of the choices, with the probability given by its weight; `otherwise` if all weights are zero.
     pub(super) fn weighted<T: Copy>(&mut self, choices: &[(u64, T)], otherwise: T) -> T {
         let total = choices.iter().map(|(weight, _)| weight).sum();
         let mut left = self.below(total);
@@ -55,7 +55,7 @@ impl Draw {
         otherwise
     }
 
-    /// Shuffles.
+    /// Shuffles the list.
     pub(super) fn shuffle<T>(&mut self, list: &mut [T]) {
         list.shuffle(&mut self.0);
     }

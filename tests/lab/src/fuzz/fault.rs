@@ -1,4 +1,4 @@
-//! Draws transactions that are wrong on purpose: nearly all of them refuse their block.
+//! Draws transactions that are wrong on purpose. Nearly all of them make their block invalid.
 
 use alloy_consensus::{TxEip1559, TxEip2930};
 use alloy_eips::eip2930::AccessList;
@@ -13,23 +13,23 @@ use super::transaction::{Drawn, Plain, Stage};
 use super::world::{Signer, numbered};
 use crate::sequential::Look;
 
-/// The most gas of a transaction from Osaka on (EIP-7825).
+/// The greatest gas limit of a transaction from Osaka on (EIP-7825).
 const GAS_CAP: u64 = 1 << 24;
 
-/// The longest creation code from Shanghai on (EIP-3860).
+/// The greatest length of creation code from Shanghai on, in bytes (EIP-3860).
 const MAX_INIT_CODE: usize = 49_152;
 
 /// The gas of a transfer without input (Yellow Paper, appendix G).
 const TRANSFER_GAS: u64 = 21_000;
 
-/// The ways in which a transaction is wrong.
+/// The kinds of wrong transactions.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     NonceTooHigh,
     NonceTooLow,
-    /// The sender cannot pay what the transaction spends.
+    /// The sender cannot pay the amount that the transaction spends.
     Balance,
-    /// The sender can pay what a plain transfer spends, but not the most that it may spend.
+    /// The sender can pay the amount that a plain transfer spends, but not the most that it may spend.
     Cover,
     Gas,
     GasCap,
@@ -46,7 +46,7 @@ enum Fault {
 }
 
 impl Stage<'_> {
-    /// Draws a transaction that cannot be part of the block, or hardly.
+    /// Draws a transaction that the block must reject, or nearly must.
     pub(super) fn spoil(&self, draw: &mut Draw, look: Look<'_>) -> Option<Drawn> {
         use Fault as F;
         let from = |fork: Fork| u64::from(self.fork >= fork);
@@ -76,7 +76,8 @@ impl Stage<'_> {
             F::NonceTooHigh => plain.nonce += draw.between(1, 2),
             F::NonceTooLow => plain.nonce = plain.nonce.saturating_sub(1),
             F::Balance => plain.value = account.balance.saturating_add(U256::from(draw.below(2))),
-            // Up to the block's limit: too much only together with what precedes it.
+            // At the block's limit or one above it: some of these only fail together with the previous
+            // transactions.
             F::Gas => plain.gas = self.header.gas_limit.saturating_add(draw.below(2)),
             F::GasCap => plain.gas = GAS_CAP + draw.between(0, 1),
             F::IntrinsicGas => plain.gas = TRANSFER_GAS - 1,
@@ -110,9 +111,9 @@ impl Stage<'_> {
         Some(Drawn { transaction: transaction?, sender: signer.address, features })
     }
 
-    /// A plain transfer whose sender has less than the most that it may spend (gas limit times the
-    /// highest price, and the value), but not less than it spends. If an execution on another state
-    /// shows the sender with only little more, this is a success there.
+    /// A plain transfer whose sender has less than the most that it may spend (gas limit times the highest
+    /// price, plus the value), but not less than it spends. On another state, where the sender has only a
+    /// little more, the same transaction succeeds.
     fn uncovered(
         &self,
         draw: &mut Draw,
@@ -129,14 +130,14 @@ impl Stage<'_> {
             _ => numbered(0xab, 2),
         });
         let fee_market = self.fork >= Fork::London && draw.one_in(2);
-        // See `fee_market`: it adds some gas.
+        // `fee_market` adds some gas.
         let limit = plain.gas + if fee_market { 5_000 } else { 0 };
         let unused = U256::from(plain.price) * U256::from(limit - TRANSFER_GAS);
         let missing = match draw.below(8) {
             0..4 => U256::from(1),
             4 | 5 => U256::from(draw.between(1, 1_000)).min(unused),
             6 => unused,
-            // One more: now it is more than it spends.
+            // One wei more: now the sender cannot pay even the amount that the transfer spends.
             _ => unused + U256::from(1),
         };
         let most = account.balance.saturating_add(missing);
@@ -148,7 +149,7 @@ impl Stage<'_> {
         }
     }
 
-    /// A transaction of a type that a later fork brings.
+    /// A transaction of a type that only a later fork has.
     fn too_new(
         &self,
         draw: &mut Draw,
@@ -187,7 +188,7 @@ impl Stage<'_> {
         }
     }
 
-    /// No blobs, blobs of a version that does not exist, or more than a transaction may have.
+    /// A blob transaction without blobs, with an unknown blob version, or with too many blobs.
     fn wrong_blobs(
         &self,
         draw: &mut Draw,
@@ -204,7 +205,7 @@ impl Stage<'_> {
     }
 }
 
-/// A blob's hash with this version in its first byte (EIP-4844: only version 1 exists).
+/// A blob's hash with this version in its first byte (EIP-4844 defines only version 1).
 fn versioned(version: u8) -> B256 {
     B256::from(U256::from(version) << 248)
 }

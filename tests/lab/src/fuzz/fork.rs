@@ -12,22 +12,22 @@ use common::chain_spec::{ChainSpec, ChainSpecError};
 /// The chain id of fuzzed chains.
 pub(super) const CHAIN_ID: u64 = 1337;
 
-/// Whose logs are deposits (EIP-6110) on fuzzed chains.
+/// The contract whose logs are deposits (EIP-6110) on fuzzed chains.
 pub(super) const DEPOSIT_CONTRACT: Address = Address::repeat_byte(0xde);
 
 macro_rules! forks {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
-        /// A fork, in order.
+        /// A fork. The variants are in chronological order.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Fork {
             $($(#[$doc])* $name,)+
         }
 
         impl Fork {
-            /// All of them, in order.
+            /// All forks, in chronological order.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// Its name.
+            /// The fork's name.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)+ }
@@ -67,7 +67,7 @@ forks! {
     Osaka,
 }
 
-/// Not a fork.
+/// The text does not name a fuzzed fork.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a fork that is fuzzed; give one of {list}", list = Fork::ALL.iter().map(|fork| fork.name()).collect::<Vec<_>>().join(", "))]
 pub struct ForkError(String);
@@ -88,10 +88,10 @@ impl fmt::Display for Fork {
 }
 
 impl Fork {
-    /// The chain specification in which this is the newest fork, active from the first block on.
+    /// The chain specification with all forks up to this one active from block 0.
     ///
     /// # Errors
-    /// [`ChainSpecError`] if this build does not accept the schedule.
+    /// [`ChainSpecError`] if this build rejects the schedule.
     pub fn spec(self) -> Result<ChainSpec, ChainSpecError> {
         let from = |fork: Self| (self >= fork).then_some(0u64);
         ChainSpec::from_config(&ChainConfig {

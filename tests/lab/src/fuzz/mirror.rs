@@ -1,5 +1,5 @@
-//! A state for the baseline that shares no code with the engine's: plain maps, and a state root of
-//! its own making, so that a fault in the engine's state does not hide itself.
+//! A state for the baseline that shares no code with the engine's: plain maps, and its own computation
+//! of the state root. So a fault in the engine's state cannot hide itself.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ impl Mirror {
         self.slots.retain(|_, value| !value.is_zero());
     }
 
-    /// The state root, from nothing.
+    /// The state root, computed from scratch.
     pub(super) fn root(&self) -> B256 {
         let leaf = |(address, account): (&Address, &Account)| {
             let whole = (*address, U256::ZERO)..=(*address, U256::MAX);
@@ -69,7 +69,7 @@ impl Mirror {
     }
 }
 
-/// The state root of a state in the engine's form, from nothing.
+/// The state root of a state in the engine's form, computed from scratch.
 pub(super) fn root_of(state: &MemoryState) -> B256 {
     let leaf = |(address, _): (&Address, &_)| {
         let account = state.account(address).ok().flatten().unwrap_or_default();

@@ -1,15 +1,15 @@
-//! The differential fuzzer: seeded programs in seeded blocks, executed by alloy-evm one transaction
-//! after another, and by this system under hostile plans; everything that comes of it must be equal.
+//! The differential fuzzer: seeded programs in seeded blocks. alloy-evm executes them one transaction
+//! after another, and this system executes them under hostile plans. All results must be equal.
 //!
-//! A seed is a small chain: a fork, a pre-state of awkward accounts and generated contracts, and a
-//! few blocks on the state that evolves. Each block is drafted while the baseline executes it, then
-//! executed again by planner, sub-blocks and validator, with results that are lost, reordered or
-//! stale. All of it is a function of the seed, fork and plan, so every difference can be replayed.
+//! A seed is a small chain: a fork, a pre-state of awkward accounts and generated contracts, and a few
+//! blocks on the evolving state. The baseline executes each block while it is drafted. Then planner,
+//! sub-blocks and validator execute it again, with results that are lost, reordered or stale.
+//! Everything depends only on the seed, fork and plan, so every difference can be replayed.
 //!
-//! It is not a test of networks, processes or the ledger, and EVM rules that both sides take from
-//! revm cannot differ here. Two rules are not alloy-evm's: EIP-7610, which the baseline is given by
-//! an inspector of its own (`sequential/creation_rule.rs`), and the sum of a block's blobs, which
-//! the drafter checks. The DAO fork's drain is not fuzzed.
+//! The fuzzer does not test networks, processes or the ledger. EVM rules that both sides take from revm
+//! cannot differ here. Two rules are not alloy-evm's: EIP-7610, which an inspector adds to the baseline
+//! (`sequential/creation_rule.rs`), and the sum of a block's blobs, which the drafter checks. The DAO
+//! fork's drain is not fuzzed.
 
 mod asm;
 mod chain;

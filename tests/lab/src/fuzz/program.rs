@@ -1,7 +1,7 @@
 //! The grammar of generated contracts: statements over expressions, in raw bytecode.
 //!
-//! Programs read and write what others read and write; that they make sense is not asked for.
-//! What a program may name (addresses, creation code) comes from outside.
+//! Programs read and write the same state as other programs; they need not make sense. The caller
+//! provides the addresses and the creation code that a program may use.
 
 use alloy_primitives::{Address, U256};
 
@@ -9,7 +9,7 @@ use super::asm::{Asm, creation_code, op};
 use super::draw::Draw;
 use super::fork::Fork;
 
-/// What programs may name.
+/// The addresses and codes that programs may use.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Names {
     /// Addresses of all kinds: contracts, senders, beneficiaries, absent and empty accounts.
@@ -22,14 +22,14 @@ pub(super) struct Names {
     pub(super) first_block: u64,
 }
 
-/// Writes programs for one fork.
+/// Generates programs for one fork.
 #[derive(Debug)]
 pub(super) struct Grammar<'a> {
     pub(super) fork: Fork,
     pub(super) names: &'a Names,
 }
 
-/// Slots that programs use: few, so that they meet.
+/// The number of slots that programs use: few, so that programs touch the same ones.
 pub(super) const SLOTS: u64 = 5;
 
 /// The kinds of statements.
@@ -48,7 +48,7 @@ enum Statement {
 }
 
 impl Grammar<'_> {
-    /// The runtime code of a contract.
+    /// The runtime code of a random contract.
     pub(super) fn contract(&self, draw: &mut Draw) -> Vec<u8> {
         let mut asm = Asm::default();
         let count = draw.between(2, 9);
@@ -61,8 +61,8 @@ impl Grammar<'_> {
         asm.finish()
     }
 
-    /// A contract that creates the first template at the same address again and again, and may call
-    /// what it created with its own argument, which may destroy it.
+    /// A contract that repeatedly creates the first template at the same address. It may call the created
+    /// contract with its own argument, which may destroy that contract.
     pub(super) fn factory(&self, draw: &mut Draw) -> Vec<u8> {
         let mut asm = Asm::default();
         let template = self.names.templates.first().cloned().unwrap_or_default();
@@ -82,8 +82,8 @@ impl Grammar<'_> {
         asm.finish()
     }
 
-    /// Creation code. What it creates counts its calls, and destroys itself when the first byte
-    /// it is given is odd.
+    /// Creation code. The created contract counts its calls, and destroys itself if the first byte of its
+    /// input is odd.
     pub(super) fn template(&self, draw: &mut Draw) -> Vec<u8> {
         let mut child = Asm::default();
         if !draw.one_in(4) {
@@ -106,7 +106,7 @@ impl Grammar<'_> {
         }
         let runtime = match draw.below(12) {
             0 => Vec::new(),
-            // Refused from London on (EIP-3541). With 20 bytes it has the form of a delegation.
+            // Rejected from London on (EIP-3541). With 20 bytes it has the form of a delegation.
             1 => [&[0xef, 0x01, 0x00], [0xc0; 19].as_slice()].concat(),
             2 => {
                 let target = draw.pick(&self.names.callees);
@@ -133,7 +133,7 @@ impl Grammar<'_> {
         draw.pick(&self.names.addresses)
     }
 
-    /// Pushes an address, at times one that the program only knows when it runs.
+    /// Pushes an address, sometimes one that is computed at run time.
     fn push_address(&self, asm: &mut Asm, draw: &mut Draw) {
         match draw.below(12) {
             0 => asm.op(op::CALLER),
@@ -183,7 +183,7 @@ impl Grammar<'_> {
             }
             S::Call => self.call(asm, draw),
             S::Create => self.create(asm, draw),
-            // Mostly on a condition, or the program would not live long.
+            // Usually under a condition, because the program would end too early otherwise.
             S::Destroy => self.maybe(asm, draw, |asm, draw| self.destroy(asm, draw)),
             S::Stop => self.maybe(asm, draw, |asm, draw| self.fail(asm, draw)),
             S::When => self.maybe(asm, draw, |asm, draw| {
@@ -227,7 +227,7 @@ impl Grammar<'_> {
         match draw.below(4) {
             0 => asm.op(op::INVALID),
             1 => asm.op(op::STOP),
-            // Below the stack's floor.
+            // Pops below the bottom of the stack.
             2 => asm.ops(&[op::POP; 40]),
             _ => asm.push(draw.below(40)).push(0u64).op(op::REVERT),
         };
@@ -243,7 +243,7 @@ impl Grammar<'_> {
             kinds.push(op::STATICCALL);
         }
         let kind = draw.pick(&kinds);
-        // What is called gets a small number, at times what this call got.
+        // The callee gets a small number, sometimes the argument of this call.
         if draw.one_in(3) {
             asm.push(0u64).op(op::CALLDATALOAD);
         } else {
@@ -283,7 +283,7 @@ impl Grammar<'_> {
         asm.push(template.len() as u64).push(0u64).push(draw.below(2));
         asm.op(if again { op::CREATE2 } else { op::CREATE });
         if draw.one_in(2) {
-            // Calls what it has created, so that some of it is destroyed in the same transaction.
+            // Calls the created contract, so that some are destroyed in the same transaction.
             asm.push(draw.below(2)).push(0u64).op(0x53);
             asm.push(0u64).push(0u64).push(32u64).push(0u64).push(0u64);
             asm.op(op::DUP1 + 5).push(50_000u64).ops(&[op::CALL, op::POP]);
@@ -291,7 +291,7 @@ impl Grammar<'_> {
         asm.push(draw.below(SLOTS)).op(op::SSTORE);
     }
 
-    /// Leaves one word on the stack.
+    /// Writes an expression that leaves one word on the stack.
     fn expression(&self, asm: &mut Asm, draw: &mut Draw, depth: u32) {
         let fork = self.fork;
         match draw.below(20) {
@@ -338,7 +338,7 @@ impl Grammar<'_> {
         };
     }
 
-    /// BLOCKHASH of various depths: the parent, the oldest that is seen, one too old, itself.
+    /// BLOCKHASH of various numbers: the parent, the oldest visible block, one too old, the block itself.
     fn block_hash<'a>(&self, asm: &'a mut Asm, draw: &mut Draw) -> &'a mut Asm {
         if draw.one_in(3) {
             asm.push(self.names.first_block.saturating_sub(draw.below(260)))

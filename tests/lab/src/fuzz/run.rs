@@ -1,4 +1,4 @@
-//! Many seeds on several threads, until enough is done or a difference is found.
+//! Runs many seeds on several threads, until a bound is reached or a difference is found.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -9,75 +9,75 @@ use parking_lot::Mutex;
 
 use super::chain::{ChainReport, Difference, fuzz_seed};
 use super::fork::Fork;
-use schedule::planner::Plan;
+use crate::plan::LabPlan;
 
-/// How much is fuzzed. Whichever bound is reached first ends it; seeds that are begun are finished.
+/// The bounds of a run. The first bound that is reached ends the run; started seeds are finished.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scope {
-    /// At most this many seeds.
+    /// The maximum number of seeds.
     pub seeds: Option<u64>,
-    /// Until this many transactions were compared.
+    /// The number of compared transactions after which the run ends.
     pub transactions: Option<u64>,
-    /// At most this long.
+    /// The maximum duration.
     pub time: Option<Duration>,
 }
 
-/// What is fuzzed.
+/// The settings of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct FuzzOptions {
     /// The first seed; the others follow it.
     pub seed: u64,
-    /// How much.
+    /// The bounds of the run.
     pub scope: Scope,
     /// Only this fork; otherwise each seed chooses one.
     pub fork: Option<Fork>,
     /// Only this plan; otherwise each block chooses two.
-    pub plan: Option<Plan>,
-    /// On how many threads.
+    pub plan: Option<LabPlan>,
+    /// The number of threads.
     pub jobs: usize,
 }
 
-/// How it went.
+/// The result of a run.
 #[derive(Debug, Clone, Default)]
 pub struct FuzzSummary {
-    /// Seeds that were run.
+    /// The number of seeds that were run.
     pub seeds: u64,
-    /// The sum of their figures.
+    /// The sum of their reports.
     pub report: ChainReport,
-    /// The difference that ended it, if there was one; of several, that of the lowest seed.
+    /// The difference that ended the run, if there was one. Of several, the one with the lowest seed.
     pub difference: Option<Difference>,
-    /// How long it took.
+    /// The duration of the run.
     pub elapsed: Duration,
 }
 
-/// Why there is no summary.
+/// Why a run has no summary.
 #[derive(Debug, thiserror::Error)]
 pub enum FuzzError {
-    /// A fork's schedule is not accepted.
+    /// This build rejects a fork's schedule.
     #[error(transparent)]
     Spec(#[from] ChainSpecError),
     /// A thread could not be started.
     #[error("a thread for fuzzing cannot be started: {0}; try fewer jobs")]
     Thread(std::io::Error),
-    /// A thread ended without a word; panics of seeds are differences and do not do that.
+    /// A thread panicked outside of a seed. A panic within a seed is a difference instead.
     #[error("a fuzzing thread panicked outside of a seed")]
     Panicked,
 }
 
-/// What the threads share.
+/// The data that the threads share.
 struct Shared<'a> {
     options: &'a FuzzOptions,
     began: Instant,
-    /// Seeds given out.
+    /// The number of seeds given out.
     begun: AtomicU64,
     summary: Mutex<FuzzSummary>,
     progress: &'a (dyn Fn(&FuzzSummary) + Sync),
 }
 
-/// Fuzzes. `progress` is told after every seed how far it is.
+/// Runs the fuzzer. Calls `progress` after every seed.
 ///
 /// # Errors
-/// [`FuzzError`] when it cannot be done at all; a difference is not an error.
+/// [`FuzzError`] if the run fails. A difference is not an error.
 pub fn fuzz(
     options: &FuzzOptions,
     progress: &(dyn Fn(&FuzzSummary) + Sync),
@@ -103,7 +103,7 @@ pub fn fuzz(
 }
 
 impl Shared<'_> {
-    /// Takes seeds until there is enough.
+    /// Runs seeds until a bound is reached.
     fn work(&self) -> Result<(), FuzzError> {
         while !self.is_enough() {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);

@@ -1,33 +1,34 @@
 //! The system's own path, in this process and without a network: planner, sub-blocks on the engine,
-//! results that come late, in another order, from another base or never, and the validator.
+//! results that arrive late, reordered, from another base or not at all, and the validator.
 
 use std::sync::atomic::AtomicBool;
 
 use alloy_primitives::{Address, B256, U256};
-use common::sealed::Sealed;
 use common::account::Account;
 use common::block::{Block, BlockPayload, ShardBlock};
 use common::chain_spec::ChainSpec;
 use common::codec::{self, MAX_PAYLOAD_BYTES};
 use common::id::{Gas, Height, StateRef, TxIndex};
+use common::sealed::Sealed;
 use common::work::{TxOutcome, WorkKind, WorkOutput, WorkSpec};
 use engine::sub_block::{self, Progress};
-use engine::{Code, MemoryState, StateError, StateView, recover_sender};
+use engine::{Code, MemoryState, Poisoned, StateError, StateView, recover_sender};
 
 use super::coverage::{Coverage, Feature};
 use super::draw::Draw;
+use crate::plan::LabPlan;
 use coordinator::rules::Rejection;
 use coordinator::validate::{Finished, ValidateError, Validator};
-use schedule::planner::{self, Plan};
+use schedule::planner;
 
-/// Progress that nobody watches.
+/// Ignores progress.
 struct Unwatched;
 
 impl Progress for Unwatched {
     fn at(&self, _: TxIndex, _: Gas) {}
 }
 
-/// What a block is executed on.
+/// A block to execute, with the states to execute it on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Case<'a> {
     pub(super) block: &'a Block,
@@ -35,35 +36,35 @@ pub(super) struct Case<'a> {
     pub(super) senders: &'a [Address],
     /// The state before the block.
     pub(super) base: &'a MemoryState,
-    /// An earlier state: what a shard would read that is behind.
+    /// An earlier state, which a shard that lags behind would read.
     pub(super) behind: &'a MemoryState,
-    pub(super) plan: Plan,
+    pub(super) plan: LabPlan,
     /// Whether the signatures are real.
     pub(super) signed: bool,
 }
 
-/// What becomes of a sub-block's result on its way.
+/// The fate of a sub-block's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It arrives as it is.
+    /// It arrives unchanged.
     Arrives,
-    /// It arrives over the wire.
+    /// It arrives through the wire encoding.
     Wired,
-    /// It was made on an earlier base.
+    /// It was computed on an earlier base.
     Behind,
-    /// It was made on a base where accounts have more: on another branch, say.
+    /// It was computed on a base where accounts have more, for example on another branch.
     Richer,
     /// It never arrives.
     Lost,
 }
 
-/// How often what becomes of results; some more are lost besides.
+/// The weights of the fates. Some further results are lost.
 const FATES: [(u64, Fate); 4] = [(12, Fate::Arrives), (3, Fate::Wired), (2, Fate::Behind), (2, Fate::Richer)];
 
-/// By how much accounts are richer: more than a fuzzed transaction's gas costs.
+/// The amount by which accounts are richer, in wei: more than the gas of a fuzzed transaction costs.
 const RICHER_BY: u64 = 1 << 50;
 
-/// A state in which every account that exists has more.
+/// A state in which every existing account has a greater balance.
 #[derive(Debug)]
 struct Richer<'a> {
     state: &'a MemoryState,
@@ -96,7 +97,7 @@ impl StateView for Richer<'_> {
 }
 
 impl Case<'_> {
-    /// Executes the block as the system does.
+    /// Executes the block like the system does.
     pub(super) fn execute(
         &self,
         draw: &mut Draw,
@@ -117,8 +118,8 @@ impl Case<'_> {
             self.check_senders(coverage)?;
         }
         let slots = draw.between(1, 6) as usize;
-        let mut sub_blocks = planner::plan(plan, &block.transactions, senders, slots);
-        // Late and reordered: the order of arrival has nothing to do with the block's.
+        let mut sub_blocks = planner::plan(plan.cut(), &block.transactions, senders, slots);
+        // Results arrive reordered: the order of arrival is independent of the block's order.
         draw.shuffle(&mut sub_blocks);
         let count = block.transactions.len();
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; count];
@@ -140,7 +141,7 @@ impl Case<'_> {
         validator.finish()
     }
 
-    /// Recovers the senders and compares them with those that signed.
+    /// Recovers the senders and compares them with the signers.
     fn check_senders(&self, coverage: &mut Coverage) -> Result<(), ValidateError> {
         let fork = engine::spec_id(self.spec, &self.block.header);
         for ((transaction, sender), index) in self.block.transactions.iter().zip(self.senders).zip(0..) {
@@ -155,7 +156,7 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// Executes one sub-block as a slot does.
+    /// Executes one sub-block like a slot does.
     fn speculate(
         &self,
         block: &ShardBlock,
@@ -168,7 +169,7 @@ impl Case<'_> {
             base: StateRef { world: Default::default(), height: Height::default(), block_hash: B256::ZERO },
             block: block.hash,
             inputs: block.inputs,
-            kind: WorkKind::Execute { senders, poison: self.plan.poison() },
+            kind: WorkKind::Execute { senders },
             indices: indices.to_vec(),
         };
         let view: Box<dyn StateView + '_> = match fate {
@@ -177,8 +178,12 @@ impl Case<'_> {
             Fate::Richer => Box::new(Richer { state: self.base, more: U256::from(RICHER_BY) }),
             Fate::Arrives | Fate::Wired => Box::new(self.base),
         };
+        let view: Box<dyn StateView + '_> = match self.plan.poison() {
+            Some(seed) => Box::new(Poisoned::new(view, seed)),
+            None => view,
+        };
         let result = sub_block::run(&work, block, self.spec, Some(view), &AtomicBool::new(false), &Unwatched);
-        // A failure of a shard is no result: what it had is executed again.
+        // A failure of a shard gives no result, so its work is executed again.
         let Some(Ok(output)) = result else {
             let failed = matches!(fate, Fate::Arrives | Fate::Wired) && self.plan.poison().is_none();
             return if failed { Err(broken(&format!("a sub-block gave {result:?}"))) } else { Ok(None) };
@@ -196,7 +201,7 @@ impl Case<'_> {
         }
     }
 
-    /// Validates as far as results have arrived, in block order, as the block executor does.
+    /// Validates results in block order, as far as they have arrived, like the block executor does.
     fn advance(
         &self,
         validator: &mut Validator<'_, &MemoryState>,
@@ -214,7 +219,7 @@ impl Case<'_> {
     }
 }
 
-/// Through the codec and back, as over the wire.
+/// Encodes and decodes a value, as the wire would.
 fn wire<T: serde::Serialize + serde::de::DeserializeOwned>(
     what: &'static str,
     value: &T,
@@ -223,7 +228,7 @@ fn wire<T: serde::Serialize + serde::de::DeserializeOwned>(
     codec::decode(what, &bytes, MAX_PAYLOAD_BYTES).map_err(|error| broken(&error))
 }
 
-/// A fault of the system's own, never of a block.
+/// A fault of the system itself, not of the block.
 fn broken(reason: &impl std::fmt::Display) -> ValidateError {
     StateError::Evm(reason.to_string()).into()
 }

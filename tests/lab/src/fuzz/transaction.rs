@@ -1,5 +1,5 @@
-//! Draws transactions that are valid as far as can be seen, of every type that the fork has. Those that
-//! are wrong on purpose are in `fault`.
+//! Draws transactions of every type that the fork has. They are valid as far as the drafter can tell.
+//! `fault` draws those that are wrong on purpose.
 
 use alloy_consensus::transaction::RlpEcdsaEncodableTx;
 use alloy_consensus::{
@@ -19,17 +19,17 @@ use super::program::SLOTS;
 use super::world::{Signer, World};
 use crate::sequential::Look;
 
-/// Where transactions are drawn.
+/// The settings for drawing the transactions of a block.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stage<'a> {
     pub(super) fork: Fork,
     pub(super) world: &'a World,
     pub(super) header: &'a Header,
-    /// Whether transactions are really signed. Otherwise only authorisations are.
+    /// Whether transactions are really signed. If not, only authorisations are.
     pub(super) signed: bool,
 }
 
-/// A transaction with its sender, and what is special about it.
+/// A transaction with its sender, and its features.
 #[derive(Debug)]
 pub(super) struct Drawn {
     pub(super) transaction: Transaction,
@@ -37,11 +37,11 @@ pub(super) struct Drawn {
     pub(super) features: Vec<Feature>,
 }
 
-/// A transaction before it has a type.
+/// A transaction before it gets a type.
 #[derive(Debug, Clone)]
 pub(super) struct Plain {
     pub(super) nonce: u64,
-    /// The most it pays for a unit of gas, and the tip in it.
+    /// The highest price per gas, in wei, and the tip included in it.
     pub(super) price: u128,
     pub(super) tip: u128,
     pub(super) gas: u64,
@@ -56,7 +56,7 @@ impl Stage<'_> {
         u128::from(self.header.base_fee_per_gas.unwrap_or_default())
     }
 
-    /// Draws a transaction that is valid as far as can be seen.
+    /// Draws a transaction that is valid as far as the drafter can tell.
     pub(super) fn draw(&self, draw: &mut Draw, look: Look<'_>) -> Option<Drawn> {
         let (signer, account) = self.sender(draw, look);
         let (plain, mut features) = self.plain(draw, &account);
@@ -64,14 +64,14 @@ impl Stage<'_> {
         Some(Drawn { transaction, sender: signer.address, features })
     }
 
-    /// Someone who has funds, mostly.
+    /// Draws a sender, which usually has funds.
     pub(super) fn sender(&self, draw: &mut Draw, look: Look<'_>) -> (Signer, Account) {
         let mut found = (Signer::default(), Account::default());
         for _ in 0..4 {
             let signer = if draw.one_in(3) {
                 draw.pick(&self.world.signers)
             } else {
-                // Few, so that there are chains of nonces.
+                // Few senders, so that several transactions of a block share one.
                 let few = self.world.signers.len() / 2;
                 self.world.signers.get(draw.below(few as u64) as usize).copied().unwrap_or_default()
             };
@@ -92,7 +92,7 @@ impl Stage<'_> {
         }
         let names = &self.world.names;
         let (to, value, input, gas) = match draw.below(20) {
-            // Plain transfers; gas beyond the intrinsic costs shows whether code ran.
+            // Plain transfers. Gas beyond the intrinsic cost shows whether code ran.
             0..8 => {
                 features.push(Feature::Transfers);
                 let to = self.recipient(draw);
@@ -105,7 +105,7 @@ impl Stage<'_> {
                 (TxKind::Create, U256::from(draw.below(3)), init, draw.pick(&[60_000u64, 150_000, 400_000]))
             }
             _ => {
-                // The first contract is the factory, where the fork allows one.
+                // The first contract is the factory, if the fork allows one.
                 let factory = names.callees.first().copied().filter(|_| draw.one_in(4));
                 let to = factory.unwrap_or_else(|| draw.pick(&names.callees));
                 let gas = draw.pick(&[30_000u64, 80_000, 150_000, 150_000, 400_000, 400_000]);
@@ -119,8 +119,8 @@ impl Stage<'_> {
         (plain, features)
     }
 
-    /// Who receives a transfer: signers, so that credits are spent again; the beneficiary; anyone; an
-    /// account that cannot take much more.
+    /// Draws the recipient of a transfer: a signer, so that credits are spent again; the beneficiary; any
+    /// address; or an account whose balance is nearly at its maximum.
     fn recipient(&self, draw: &mut Draw) -> Address {
         if draw.one_in(16) {
             return self.world.brimful;
@@ -138,9 +138,9 @@ impl Stage<'_> {
         match draw.below(6) {
             0 => U256::ZERO,
             1 => U256::from(draw.below(3)),
-            // Enough to send something on.
+            // Enough for the recipient to send ether on.
             2 | 3 => (fee * U256::from(draw.between(1, 3))).min(account.balance / U256::from(2)),
-            // All there is, nearly.
+            // Nearly the whole balance.
             4 if draw.one_in(4) => account.balance.saturating_sub(fee),
             _ => U256::from(1_000u64),
         }
@@ -154,8 +154,8 @@ impl Stage<'_> {
         draw.pick(&self.world.names.templates).into()
     }
 
-    /// The first byte decides what created contracts do, the last what others do; in between
-    /// stands an address.
+    /// The input of a call. The first byte decides what created contracts do, the last byte what others do.
+    /// An address lies in between.
     fn input(&self, draw: &mut Draw) -> Bytes {
         let mut word = [0u8; 40];
         if let Some(place) = word.get_mut(12..32)
@@ -249,7 +249,7 @@ impl Stage<'_> {
     }
 
     fn blob(&self, draw: &mut Draw, signer: &Signer, plain: Plain, to: Address) -> Option<Transaction> {
-        // Version 1 (EIP-4844) stands in the first byte.
+        // The first byte contains version 1 (EIP-4844).
         let versioned = |n: u64| B256::from((U256::from(1) << 248) | U256::from(n));
         let hashes = (0..draw.between(1, 3)).map(versioned).collect();
         let most = draw.pick(&[1_000_000u128, 1_000_000, 1_000_000, 1]);
@@ -292,8 +292,8 @@ impl Stage<'_> {
         look: Look<'_>,
     ) -> Option<Transaction> {
         if draw.one_in(3) {
-            // Of the recipient alone: whether it holds depends on an account that a plain transfer
-            // would only credit.
+            // Signed by the recipient alone: whether the authorisation is valid depends on an account that a
+            // plain transfer would only credit.
             let authority = draw.pick(&self.world.signers);
             let list = self.authorization(draw, &authority, signer.address, look).into_iter().collect();
             let plain = Plain { input: Bytes::new(), ..plain };
@@ -333,7 +333,7 @@ impl Stage<'_> {
         )
     }
 
-    /// An authorisation, mostly valid; also by the sender itself, whose nonce is then one further.
+    /// An authorisation, usually valid. The sender itself may sign it; its nonce is then one higher.
     fn authorization(
         &self,
         draw: &mut Draw,
@@ -344,7 +344,7 @@ impl Stage<'_> {
         let nonce =
             look(authority.address).unwrap_or_default().nonce + u64::from(authority.address == sender);
         let address = match draw.below(8) {
-            // Clears what was set.
+            // Clears the delegation.
             0 => Address::ZERO,
             1 => draw.pick(&self.world.signers).address,
             2 => draw.pick(&self.world.names.addresses),
@@ -362,7 +362,7 @@ impl Stage<'_> {
         Some(authorization.into_signed(signature))
     }
 
-    /// Signs, or puts a signature there that nobody will look at.
+    /// Signs the transaction, or adds a fake signature that is never checked.
     pub(super) fn seal<T>(&self, signer: &Signer, transaction: T) -> Option<Transaction>
     where
         T: SignableTransaction<Signature> + RlpEcdsaEncodableTx,

@@ -15,10 +15,10 @@ use super::mirror::Mirror;
 use super::program::{Grammar, Names, SLOTS};
 use crate::sequential::CreationRule;
 
-/// How many accounts can sign. The first half has funds from the beginning.
+/// The number of accounts that can sign. The first half has funds from the start.
 const SIGNERS: usize = 8;
 
-/// An account that can sign. The keys are known to everyone and must never hold anything of value.
+/// An account that can sign. Its key is public and must never hold anything of value.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Signer {
     secret: B256,
@@ -37,7 +37,7 @@ static ALL_SIGNERS: LazyLock<Vec<Signer>> = LazyLock::new(|| {
 });
 
 impl Signer {
-    /// Signs a hash; `None` does not happen with these keys.
+    /// Signs a hash. With these keys the result is never `None`.
     pub(super) fn sign(&self, hash: B256) -> Option<Signature> {
         secp256k1::sign_message(self.secret, hash).ok()
     }
@@ -47,17 +47,17 @@ impl Signer {
 #[derive(Debug, Default)]
 pub(super) struct World {
     pub(super) signers: Vec<Signer>,
-    /// Contracts that are there from the beginning.
+    /// The contracts that exist from the start.
     pub(super) contracts: Vec<Address>,
-    /// Who may be a beneficiary.
+    /// The possible beneficiaries of blocks.
     pub(super) beneficiaries: Vec<Address>,
-    /// Can take only a few wei more: its balance is just below 2²⁵⁶.
+    /// An account whose balance is just below 2²⁵⁶, so that it can receive only a few wei more.
     pub(super) brimful: Address,
     pub(super) names: Names,
     /// The accounts with their storage.
     pub(super) records: Vec<AccountRecord>,
     pub(super) code: Vec<(B256, Bytes)>,
-    /// The rule for addresses that have storage without code or nonce.
+    /// The addresses that have storage without code or nonce, to which EIP-7610 applies.
     pub(super) rule: CreationRule,
     /// Hashes of ancestors, up to the first block's parent.
     pub(super) ancestors: Vec<(u64, B256)>,
@@ -80,7 +80,7 @@ impl World {
         world
     }
 
-    /// The state, in the engine's form.
+    /// The state in the engine's form.
     pub(super) fn state(&self) -> MemoryState {
         let mut state = MemoryState::default();
         self.records.iter().for_each(|record| state.insert(record.clone()));
@@ -89,7 +89,7 @@ impl World {
         state
     }
 
-    /// The state, in a form that shares nothing with the engine's.
+    /// The state in the form that shares no code with the engine's.
     pub(super) fn mirror(&self) -> Mirror {
         let mut mirror = Mirror::default();
         self.records.iter().for_each(|record| mirror.insert(record));
@@ -122,7 +122,7 @@ impl World {
         names.callees.clone_from(&self.contracts);
     }
 
-    /// Creation codes, and the addresses at which they will be found.
+    /// Adds creation codes, and the addresses of the contracts that they will create.
     fn write_templates(&mut self, fork: Fork, draw: &mut Draw) {
         let templates: Vec<Vec<u8>> = {
             let grammar = Grammar { fork, names: &self.names };
@@ -135,7 +135,8 @@ impl World {
         for template in &templates {
             created.extend(self.contracts.iter().map(|creator| at(creator, draw.below(2) as u8, template)));
         }
-        // Few are named, so that programs agree on them; the factory's always.
+        // Programs may use only a few of them, so that they use the same ones. The factory's is always
+        // included.
         created.sort_unstable();
         created.dedup();
         draw.shuffle(&mut created);
@@ -186,7 +187,8 @@ impl World {
         self.records.push(AccountRecord { address, account, storage });
     }
 
-    /// The first half of the signers is rich, one of the others just rich enough for little.
+    /// Funds the accounts: the first half of the signers is rich, and one other has just enough for a
+    /// little.
     fn fund(&mut self, draw: &mut Draw) {
         for (position, signer) in self.signers.clone().into_iter().enumerate() {
             if position < SIGNERS / 2 {
@@ -197,7 +199,7 @@ impl World {
         }
     }
 
-    /// Accounts that are empty and exist, and what may lie at addresses of creations to come.
+    /// Adds empty accounts that exist, and accounts at addresses of future creations.
     fn awkward_accounts(&mut self, draw: &mut Draw) {
         for empty in [numbered(0xe0, 0), numbered(0xe0, 1), numbered(0xe0, 2), precompiled(3)] {
             if draw.one_in(2) {
@@ -259,7 +261,7 @@ impl World {
     }
 }
 
-/// One of a family of addresses.
+/// An address of a family of addresses.
 pub(super) fn numbered(family: u8, number: u64) -> Address {
     let mut address = Address::repeat_byte(family);
     if let Some(last) = address.0.last_mut() {
@@ -272,8 +274,8 @@ fn precompiled(number: u8) -> Address {
     Address::with_last_byte(number)
 }
 
-/// A contract that logs a deposit when it is called with an even first byte (EIP-6110); once in a
-/// while a malformed one, which condemns the block.
+/// A contract that logs a deposit if the first byte of its input is even (EIP-6110). Sometimes the
+/// deposit is malformed, which makes the block invalid.
 fn deposit_code(draw: &mut Draw) -> Vec<u8> {
     let parts: [(usize, u8); 5] = [(48, 1), (32, 2), (8, 3), (96, 4), (8, 5)];
     let mut heads: Vec<u8> = Vec::new();

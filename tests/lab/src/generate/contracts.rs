@@ -1,8 +1,8 @@
-//! The contracts of the generated chain: their code, and how calls to them are encoded.
+//! The contracts of the generated chain: their code, and the encoding of calls to them.
 //!
-//! The code comes from `coordinator/contracts`, where the Solidity sources and the way
-//! they were compiled are. Calls are encoded by hand because there are so few of them;
-//! this is not an ABI library, and it decodes nothing.
+//! The code comes from `tests/lab/contracts`, which contains the Solidity sources and the way they were
+//! compiled. The few kinds of calls are encoded by hand; this is not an ABI library, and it decodes
+//! nothing.
 
 use alloy_primitives::{Address, B256, Bytes, U256, hex, keccak256};
 
@@ -23,7 +23,7 @@ const SWAP: [u8; 4] = [0xf3, 0xe6, 0xea, 0x8a];
 /// The storage slot of the mapping `balanceOf` in `Token.sol`.
 const BALANCES: U256 = U256::ZERO;
 
-/// Bytes in an ABI word.
+/// The length of an ABI word, in bytes.
 const WORD: usize = 32;
 
 /// Creation code of a token with its constructor arguments
@@ -70,7 +70,7 @@ pub(crate) fn swap(token_in: Address, amount_in: U256, min_out: U256, to: Addres
     call(SWAP, &[word(token_in), amount_in, min_out, word(to)])
 }
 
-/// The storage key under which a token keeps the balance of `holder`.
+/// The storage key of the balance of `holder` in a token.
 pub(crate) fn balance_key(holder: Address) -> B256 {
     let mut preimage = Vec::with_capacity(2 * WORD);
     push(&mut preimage, word(holder));
@@ -95,7 +95,7 @@ fn word(address: Address) -> U256 {
     address.into_word().into()
 }
 
-/// The tail of a dynamic string: its length, then its bytes filled up to whole words.
+/// The tail of a dynamic string: its length, then its bytes padded to whole words.
 fn string(text: &str) -> Vec<u8> {
     let mut tail = Vec::new();
     push(&mut tail, U256::from(text.len()));

@@ -1,8 +1,8 @@
-//! Generates a chain that other clients could import: a geth genesis and blocks of correctly
-//! signed transactions with correct headers, state root included.
+//! Generates a chain that other clients can import: a geth genesis and blocks of correctly signed
+//! transactions with correct headers, including the state root.
 //!
-//! Blocks are executed by this project's engine without shards; `coordinator run --sequential`
-//! checks the result with alloy-evm's.
+//! This project's engine executes the blocks without shards. `lab run --sequential` checks the result
+//! with alloy-evm's executor.
 
 mod contracts;
 mod traffic;
@@ -25,33 +25,33 @@ pub use traffic::{
     Envelope, GAS_LIMIT, MAX_ACCOUNTS, MIN_ACCOUNTS, Mix, MixError, Traffic, TrafficError, TrafficOptions,
 };
 
-/// Seconds between blocks.
+/// The number of seconds between two blocks.
 const BLOCK_TIME: u64 = 12;
 
-/// Who gets the fees.
+/// The account that receives the fees.
 const BENEFICIARY: Address = Address::repeat_byte(0xfe);
 
-/// Why no chain can be generated.
+/// Why a chain cannot be generated.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
-    /// No transactions can be made.
+    /// Transactions cannot be generated.
     #[error(transparent)]
     Traffic(#[from] TrafficError),
-    /// The genesis is not usable.
+    /// The genesis is not valid.
     #[error(transparent)]
     Genesis(#[from] GenesisError),
-    /// The ledger does not take a block.
+    /// The ledger rejects a block.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// A generated block does not execute.
     #[error("a generated block does not execute: {0}")]
     Execute(#[from] ValidateError),
-    /// A generated signature has no sender.
+    /// No sender can be recovered from a generated signature.
     #[error("a generated signature has no sender: {0}")]
     Signature(String),
 }
 
-/// A chain in the making.
+/// A chain under construction.
 #[derive(Debug)]
 pub struct ChainBuilder {
     traffic: Traffic,
@@ -62,10 +62,10 @@ pub struct ChainBuilder {
 }
 
 impl ChainBuilder {
-    /// Begins a chain at its genesis.
+    /// Starts a chain at its genesis.
     ///
     /// # Errors
-    /// [`GenerateError`] for options that make no sense.
+    /// [`GenerateError`] for invalid options.
     pub fn new(options: TrafficOptions) -> Result<Self, GenerateError> {
         let traffic = Traffic::new(options)?;
         let genesis = traffic.genesis();
@@ -74,25 +74,25 @@ impl ChainBuilder {
         Ok(Self { traffic, genesis, ledger: Ledger::begin(parts.into())?, head, set_up: false })
     }
 
-    /// From now on each block begins with a transaction that burns so much more gas than others: BLAKE2F
-    /// with so many rounds, of which a core does some hundred million a second.
+    /// Begins each further block with a transaction that calls BLAKE2F with this many rounds, of one gas
+    /// each. A core computes about a hundred million rounds per second.
     #[must_use]
     pub fn with_heavy(mut self, rounds: u32) -> Self {
         self.traffic.begin_heavy(rounds);
         self
     }
 
-    /// The genesis file's content.
+    /// The content of the genesis file.
     #[must_use]
     pub fn genesis(&self) -> &alloy_genesis::Genesis {
         &self.genesis
     }
 
-    /// The next block: the first deploys the contracts, each further one has up to `txs`
-    /// transactions by the mix.
+    /// Generates the next block. The first deploys the contracts; each further one has up to `txs`
+    /// transactions drawn by the mix.
     ///
     /// # Errors
-    /// [`GenerateError`] when transactions cannot be made, or do not execute.
+    /// [`GenerateError`] if transactions cannot be generated or do not execute.
     pub fn next_block(&mut self, txs: usize) -> Result<Block, GenerateError> {
         let base_fee = self.next_base_fee().unwrap_or_default();
         let transactions = if self.set_up {
@@ -126,8 +126,8 @@ impl ChainBuilder {
         Ok(block)
     }
 
-    /// The rules at the head. The Merge needs no count of difficulty: what decides on it in these
-    /// chains is the genesis.
+    /// The rules at the head. In these chains the genesis decides the Merge, so the head's difficulty is
+    /// enough.
     fn active(&self) -> ActiveSpec<'_> {
         self.ledger.spec().after(self.head.difficulty)
     }
@@ -165,7 +165,7 @@ impl ChainBuilder {
     }
 }
 
-/// A hash that is as good as random and always the same.
+/// A hash that looks random and is the same in each run.
 fn seeded(domain: &[u8], number: u64) -> B256 {
     keccak256([domain, &number.to_be_bytes()].concat())
 }

@@ -1,10 +1,11 @@
-//! EIP-7610 for the baseline: alloy-evm does not have the rule that creation onto an address with
-//! storage fails, so an inspector adds it where a state has such addresses.
+//! EIP-7610 for the baseline. alloy-evm lacks the rule that a creation at an address with storage
+//! fails, so an inspector adds it for states that have such addresses.
 //!
-//! It is written apart from the engine's own, and knows the addresses beforehand: accounts that have
-//! storage and neither code nor nonce can only be there from the beginning. Those that also have a
-//! balance stay as they are, because nothing can ever spend it. The database cannot be asked: once
-//! such an account has received something, revm's `State` takes it to have no storage.
+//! It is independent of the engine's version, and knows the addresses beforehand: an account with
+//! storage and neither code nor nonce can only exist from the start. Such an account that also has a
+//! balance never changes, because no transaction can ever spend the balance. The database cannot answer
+//! the question: once such an account has received ether, revm's `State` assumes that it has no
+//! storage.
 
 use alloy_primitives::map::AddressSet;
 use alloy_primitives::{Address, Bytes, KECCAK256_EMPTY};
@@ -14,8 +15,8 @@ use revm::context_interface::journaled_state::account::JournaledAccountTr;
 use revm::interpreter::{CreateInputs, CreateOutcome, Gas, InstructionResult, InterpreterResult};
 use revm::primitives::constants::CALL_STACK_LIMIT;
 
-/// The addresses that have storage and a balance, and neither code nor nonce. Without any, the
-/// baseline is alloy-evm as it is.
+/// The addresses that have storage and a balance, and neither code nor nonce. If there are none, the
+/// baseline is unmodified alloy-evm.
 #[derive(Debug, Clone, Default)]
 pub struct CreationRule {
     bare: AddressSet,
@@ -40,7 +41,7 @@ impl<C: ContextTr> Inspector<C> for CreationRule {
         if journal.depth() > CALL_STACK_LIMIT as usize {
             return None;
         }
-        // What revm checks before the collision stays with revm.
+        // revm still makes all its checks that precede the collision.
         let caller = journal.load_account(inputs.caller()).ok()?;
         let (balance, nonce) = (caller.data.info.balance, caller.data.info.nonce);
         if balance < inputs.value() || nonce == u64::MAX {

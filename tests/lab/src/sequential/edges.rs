@@ -1,8 +1,8 @@
-//! What the baseline does before and after a block's transactions, on revm's `State`.
+//! The baseline's steps before and after a block's transactions, on revm's `State`.
 //!
-//! alloy-evm's block executor has these steps too, but differs from the specification in them: it
-//! drains the DAO accounts at the end of the block and deletes them, its system calls have more than
-//! 30 million gas, system contracts may be absent, and deposit events may have any layout.
+//! alloy-evm's block executor has these steps too, but differs from the specification. It drains the
+//! DAO accounts at the end of the block and deletes them. Its system calls have more than 30 million
+//! gas. It accepts absent system contracts, and deposit events of any layout.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ use coordinator::validate::{
     SYSTEM_CALL_GAS, ValidateError, credit_overflows, deposits, unknown_ommers_reward,
 };
 
-/// The accounts that the DAO fork changes in this block (EIP-779), as they are afterwards.
+/// The accounts that the DAO fork changes in this block (EIP-779), with their values after the change.
 pub(super) fn dao_fork<V: StateView>(
     block: &Block,
     spec: &ChainSpec,
@@ -57,7 +57,7 @@ pub(super) fn dao_fork<V: StateView>(
     Ok(altered)
 }
 
-/// Tells the block of its beacon root (EIP-4788) and its parent (EIP-2935). Either call may fail.
+/// Stores the beacon root (EIP-4788) and the parent's hash (EIP-2935). Either call may fail.
 pub(super) fn before_transactions<D: StateDB>(
     block: &Block,
     spec: &ChainSpec,
@@ -120,7 +120,7 @@ pub(super) fn after_transactions<D: StateDB>(
     Ok(requests)
 }
 
-/// What a system contract returns that must have code and must succeed.
+/// Calls a system contract that must have code and succeed, and returns its output.
 fn demand<D: StateDB>(
     env: &EvmEnv,
     db: &mut D,
@@ -139,7 +139,7 @@ fn demand<D: StateDB>(
     Err(Rejection::SystemCallFailed { address, eip, reason }.into())
 }
 
-/// Calls a contract as the system, and commits what it does.
+/// Calls a contract as the system, and commits its changes.
 fn system_call<D: StateDB>(
     env: &EvmEnv,
     db: &mut D,

@@ -1,11 +1,12 @@
-//! The independent baseline: alloy-evm's own block executor on one thread, with recovery and
-//! roots, over revm's `State`. No speculation, no recording, nothing of this project's engine.
-//! Where alloy-evm differs from the specification, the baseline has the rule itself: before and after
-//! the transactions ([`edges`]), EIP-7610 ([`CreationRule`]), a block's sum of blobs, and the state
-//! roots in receipts before Byzantium. What it cannot execute it refuses ([`check_supported`]).
+//! The independent baseline: alloy-evm's own block executor on one thread, with sender recovery and
+//! roots, over revm's `State`. It uses no speculation, no recording, and no part of this project's
+//! engine. If alloy-evm differs from the specification, the baseline implements the rule itself: the
+//! steps before and after the transactions ([`edges`]), EIP-7610 ([`CreationRule`]), a block's sum of
+//! blobs, and the state roots in receipts before Byzantium. It rejects blocks that it cannot execute
+//! ([`check_supported`]).
 //!
-//! It is what `--sequential` of `coordinator run` and `coordinator import` measures, and what tests
-//! compare results with. The ledger below is the same, so that it is execution that is compared.
+//! The option `--sequential` of `lab run` and `lab import` measures it, and tests compare results with
+//! it. The ledger below is the system's own, so the comparison concerns execution alone.
 
 mod creation_rule;
 mod edges;
@@ -42,29 +43,29 @@ use coordinator::rules::Rejection;
 use coordinator::validate::{Finished, ValidateError, verify_header};
 use ledger::{IntermediateRoots, Tip};
 
-/// Where the transactions of a block come from, one after another.
+/// The source of a block's transactions, one after another.
 pub trait TransactionSource {
-    /// The next transaction and its sender; none ends the block. `look` shows accounts as the
-    /// transactions so far have left them.
+    /// The next transaction and its sender; `None` ends the block. `look` returns accounts as the previous
+    /// transactions have left them.
     ///
     /// # Errors
-    /// A [`Rejection`] that refuses the block without asking alloy-evm.
+    /// A [`Rejection`] that makes the block invalid without asking alloy-evm.
     fn next(&mut self, look: Look<'_>) -> Result<Option<(&Transaction, Address)>, Rejection>;
 
-    /// alloy-evm says that the transaction cannot be part of the block. To break off refuses the
-    /// block, to continue leaves the transaction out.
+    /// Called when alloy-evm rejects the transaction. `Break` makes the block invalid, `Continue` leaves
+    /// the transaction out.
     fn refused(&mut self, index: TxIndex, reason: String) -> ControlFlow<Rejection> {
         ControlFlow::Break(Rejection::Transaction { index, reason })
     }
 }
 
-/// Shows an account as it is at this moment.
+/// Returns an account in its current state.
 pub type Look<'a> = &'a mut dyn FnMut(Address) -> Option<Account>;
 
-/// Executes a block as alloy-evm does, senders recovered from the signatures.
+/// Executes a block with alloy-evm and recovers the senders from the signatures.
 ///
 /// # Errors
-/// [`ValidateError`] when the block is invalid.
+/// [`ValidateError`] if the block is invalid.
 pub fn execute_sequentially<V: StateView>(
     block: &Block,
     spec: &ChainSpec,
@@ -73,11 +74,11 @@ pub fn execute_sequentially<V: StateView>(
     execute_rooted(block, spec, base, None)
 }
 
-/// As [`execute_sequentially`], with the base state's roots where it is known as a whole: receipts
-/// before Byzantium hold state roots.
+/// Like [`execute_sequentially`], with the base state's roots if the whole state is known. Receipts
+/// before Byzantium contain state roots.
 ///
 /// # Errors
-/// [`ValidateError`] when the block is invalid.
+/// [`ValidateError`] if the block is invalid.
 pub fn execute_rooted<V: StateView>(
     block: &Block,
     spec: &ChainSpec,
@@ -93,10 +94,10 @@ pub fn execute_rooted<V: StateView>(
     execute_whole(block, spec, base, &mut source, CreationRule::default(), roots)
 }
 
-/// Executes a block as alloy-evm does, with senders that are known.
+/// Executes a block with alloy-evm, with known senders.
 ///
 /// # Errors
-/// [`ValidateError`] when the block is invalid.
+/// [`ValidateError`] if the block is invalid.
 pub fn execute_with_senders<V: StateView>(
     block: &Block,
     spec: &ChainSpec,
@@ -108,10 +109,10 @@ pub fn execute_with_senders<V: StateView>(
     execute_from(block, spec, base, &mut source, rule)
 }
 
-/// Executes a block as alloy-evm does, with transactions from a source instead of its own.
+/// Executes a block with alloy-evm, with transactions from a source instead of the block's own.
 ///
 /// # Errors
-/// [`ValidateError`] when the block is invalid.
+/// [`ValidateError`] if the block is invalid.
 pub fn execute_from<V: StateView>(
     block: &Block,
     spec: &ChainSpec,
@@ -133,7 +134,7 @@ fn execute_whole<V: StateView>(
     let fork = engine::spec_id(spec, &block.header);
     let base = &PlainState::new(base, fork, edges::dao_fork(block, spec, base)?);
     let outcome = execute_on(block, spec, base, source, rule, roots);
-    // What was answered wrongly for want of a disk is no verdict.
+    // If a read from the disk failed, the result is not a verdict.
     match base.take_fault() {
         Some(fault) => Err(fault.into()),
         None => outcome,
@@ -218,7 +219,8 @@ fn execute_on<V: StateView>(
     Ok(finished(receipts, rooted, gas, requests, changes, code))
 }
 
-/// What alloy-evm is told of the block. Its ends are not left to it, so it needs little.
+/// The block's context for alloy-evm. The baseline itself does the steps before and after the
+/// transactions, so it needs few fields.
 fn context(block: &Block) -> EthBlockExecutionCtx<'_> {
     EthBlockExecutionCtx {
         parent_hash: block.header.parent_hash,
@@ -231,9 +233,9 @@ fn context(block: &Block) -> EthBlockExecutionCtx<'_> {
     }
 }
 
-/// The addresses that a transaction has loaded and onto which creation must fail for their storage
-/// alone (EIP-7610). The database is asked for what was there before the block, and `db` for whether
-/// the block has deleted it: no block can bring such an account into being.
+/// The addresses that a transaction has loaded and at which a creation must fail only because of their
+/// storage (EIP-7610). The base answers for the state before the block, and `db` tells whether the
+/// block has deleted the account. A block cannot create such an account.
 fn bare_addresses<V: StateView, D>(
     state: &EvmState,
     base: &PlainState<'_, V>,
@@ -246,7 +248,8 @@ fn bare_addresses<V: StateView, D>(
     loaded.map(|(address, _)| *address).filter(|address| !deleted(address) && base.is_bare(address)).collect()
 }
 
-/// What a transaction touches: address, whether its storage from before is gone, and changed slots.
+/// The changes of a transaction to one account: address, whether its old storage is deleted, and
+/// changed slots.
 type Touched = (Address, bool, Vec<SlotValue>);
 
 fn touched(state: &EvmState) -> Vec<Touched> {
@@ -264,7 +267,7 @@ fn touched(state: &EvmState) -> Vec<Touched> {
         .collect()
 }
 
-/// What a transaction that was just committed has changed.
+/// The changes of the transaction that was just committed.
 fn changes_of(touched: Vec<Touched>, db: &mut impl Database) -> Vec<AccountDelta> {
     let delta = |(address, wiped, storage): Touched| {
         let account = db.basic(address).ok().flatten().map(|info| account(&info));
@@ -273,7 +276,7 @@ fn changes_of(touched: Vec<Touched>, db: &mut impl Database) -> Vec<AccountDelta
     touched.into_iter().map(delta).collect()
 }
 
-/// alloy-evm's executor on the caller's thread, as an engine of the importer.
+/// alloy-evm's executor on the caller's thread, as an engine for the importer.
 #[derive(Debug, Clone, Copy)]
 pub struct Sequential;
 
@@ -283,11 +286,11 @@ impl BlockEngine for Sequential {
     }
 }
 
-/// Executes a block on its parent's state as alloy-evm does, and verifies it against its header.
-/// Nothing is committed.
+/// Executes a block on its parent's state with alloy-evm, and verifies it against its header. Commits
+/// nothing.
 ///
 /// # Errors
-/// [`ExecuteError`] when the block is refused, or the ledger cannot be read.
+/// [`ExecuteError`] if the block is rejected, or if the ledger cannot be read.
 pub fn execute_and_verify(block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
     let began = Instant::now();
     admit(block, spec, parent)?;
@@ -300,7 +303,7 @@ pub fn execute_and_verify(block: &Block, spec: &ChainSpec, parent: &Tip) -> Resu
     Ok(Verified { state_root: tip.state_root(), tip, finished, stats })
 }
 
-/// Refuses what the baseline would execute wrongly.
+/// Rejects blocks that the baseline would execute wrongly.
 fn check_supported(block: &Block, spec: &ChainSpec) -> Result<(), ExecuteError> {
     let (active, number) = (spec.at(&block.header), block.header.number);
     let constantinople = active.is_constantinople_active_at_block(number);
@@ -322,7 +325,7 @@ fn check_supported(block: &Block, spec: &ChainSpec) -> Result<(), ExecuteError> 
     }
 }
 
-/// A block's own transactions.
+/// A block's own transactions as a source.
 struct Listed<'a> {
     block: &'a Block,
     next: usize,
@@ -366,7 +369,7 @@ fn recover(transaction: &Transaction, homestead: bool, replay_protected: bool) -
         .map_err(|error| error.to_string())
 }
 
-/// The new code that changed accounts have, in order of hash.
+/// The new code of the changed accounts, in ascending order of hash.
 fn code_of(changes: &[AccountDelta], code: impl Fn(&B256) -> Option<Bytes>) -> Vec<(B256, Bytes)> {
     let hashes = changes.iter().filter_map(|delta| delta.account.map(|account| account.code_hash));
     let mut found: Vec<_> = hashes
@@ -391,7 +394,7 @@ fn finished(
     Finished { receipts, rooted, gas_used, blob_gas_used, bloom, requests, changes, code, reexecuted: 0 }
 }
 
-/// Receipts of alloy's own form for blob transactions without sidecar.
+/// Builds receipts in alloy's own form for blob transactions without sidecar.
 #[derive(Debug, Clone, Copy)]
 struct Receipts;
 

@@ -1,4 +1,4 @@
-//! The state as revm asks for it, and its changes in this project's canonical form.
+//! The state in the form that revm requires, and its changes in this project's canonical form.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,15 +12,16 @@ use revm::database::BundleState;
 use revm::primitives::hardfork::SpecId;
 use revm::state::{AccountInfo, Bytecode};
 
-/// A view as a database that cannot fail: what cannot be read is noted, and the answer is nothing.
+/// A view as a database that cannot fail: it records a failed read and answers as if the value were
+/// absent.
 #[derive(Debug)]
 pub(super) struct PlainState<'a, V> {
     pub(super) view: &'a V,
-    /// Decides what code means.
+    /// The fork whose rules interpret the code.
     fork: SpecId,
-    /// Accounts that the block changes before revm sees them (the DAO fork).
+    /// The accounts that the block changes before revm sees them (the DAO fork).
     altered: BTreeMap<Address, Account>,
-    /// The first thing that could not be read.
+    /// The first failed read.
     fault: RefCell<Option<StateError>>,
 }
 
@@ -29,12 +30,12 @@ impl<'a, V: StateView> PlainState<'a, V> {
         Self { view, fork, altered, fault: RefCell::default() }
     }
 
-    /// The first thing that could not be read. What was executed on it is no verdict.
+    /// Takes the first failed read. A result that was computed after it is not a verdict.
     pub(super) fn take_fault(&self) -> Option<StateError> {
         self.fault.take()
     }
 
-    /// The accounts that are changed before revm sees them, as changes.
+    /// The changes that are made before revm sees the accounts.
     pub(super) fn alterations(&self) -> Vec<AccountDelta> {
         let delta = |(address, account): (&Address, &Account)| AccountDelta {
             address: *address,
@@ -45,15 +46,15 @@ impl<'a, V: StateView> PlainState<'a, V> {
         self.altered.iter().map(delta).collect()
     }
 
-    /// Whether creation onto the address would meet storage that is there since before the block
-    /// (EIP-7610), as far as code and nonce do not prevent it anyway.
+    /// Whether a creation at this address would meet storage from before the block (EIP-7610), while
+    /// neither code nor nonce prevents the creation anyway.
     pub(super) fn is_bare(&self, address: &Address) -> bool {
         let bare = |account: Account| account.nonce == 0 && account.code_hash == KECCAK256_EMPTY;
         self.known(self.view.account(address)).is_some_and(bare)
             && self.known(self.view.any_slot(address, &|_| true))
     }
 
-    /// What a block changed, in the same form as the overlay's changes.
+    /// The block's changes, in the same form as the overlay's.
     pub(super) fn net_changes(&self, bundle: &BundleState) -> Vec<AccountDelta> {
         let mut deltas: Vec<AccountDelta> = self.alterations();
         deltas.retain(|delta| !bundle.state.contains_key(&delta.address));
@@ -82,7 +83,7 @@ impl<'a, V: StateView> PlainState<'a, V> {
         deltas
     }
 
-    /// An answer, or nothing and a note that there was none.
+    /// The answer, or the default if the read failed; records the failure.
     fn known<T: Default>(&self, answer: Result<T, StateError>) -> T {
         answer.unwrap_or_else(|error| {
             self.fault.borrow_mut().get_or_insert(error);
@@ -91,7 +92,7 @@ impl<'a, V: StateView> PlainState<'a, V> {
     }
 }
 
-/// An account without revm's additions.
+/// An account without revm's additional fields.
 pub(super) fn account(info: &AccountInfo) -> Account {
     Account { balance: info.balance, nonce: info.nonce, code_hash: info.code_hash }
 }

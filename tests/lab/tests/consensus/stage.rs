@@ -19,7 +19,9 @@ use coordinator::fleet::{Fleet, FleetOptions};
 use coordinator::rules::{Fields, next_base_fee, next_difficulty, next_excess_blob_gas};
 use coordinator::validate::{Finished, execute_trusted};
 use engine::recover_sender;
+use executor_shard::fault::Fault;
 use executor_shard::node::NodeConfig;
+use lab::plan::LabPlan;
 use lab::sequential::execute_and_verify;
 use ledger::{Ledger, Origin};
 use schedule::planner::Plan;
@@ -32,8 +34,15 @@ pub(crate) const PRICE: u128 = 10_000_000_000;
 pub(crate) const STOP: &[u8] = &[0x00];
 
 /// Under which plans a block is executed on shards.
-const PLANS: [Plan; 7] =
-    [Plan::Auto, Plan::One, Plan::Each, Plan::Random(1), Plan::Poison(1), Plan::Poison(2), Plan::Poison(3)];
+const PLANS: [LabPlan; 7] = [
+    LabPlan::Honest(Plan::Auto),
+    LabPlan::Honest(Plan::One),
+    LabPlan::Honest(Plan::Each),
+    LabPlan::Honest(Plan::Random(1)),
+    LabPlan::Poison(1),
+    LabPlan::Poison(2),
+    LabPlan::Poison(3),
+];
 
 /// A state, and the rules and the parent of the block to be.
 pub(crate) struct Stage {
@@ -274,37 +283,39 @@ impl Scene {
         refused(self.verdicts(false), reason);
     }
 
-    /// The verdicts under every plan, on two slots of a shard in this process, and of the baseline.
+    /// The verdicts under every plan, and of the baseline.
     fn verdicts(&self, baseline: bool) -> Verdicts {
+        let mut verdicts: Verdicts =
+            PLANS.into_iter().map(|plan| (plan.to_string(), self.on_shard(plan))).collect();
+        if baseline {
+            verdicts.push(("sequential".into(), self.sequentially()));
+        }
+        verdicts
+    }
+
+    /// The verdict on two slots of a shard in this process.
+    fn on_shard(&self, plan: LabPlan) -> Result<Verified, ExecuteError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let _guard = runtime.enter();
         let supervisor = Supervisor::new("test");
         let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), &supervisor.handle()).unwrap();
-        fleet.start_local(NodeConfig {
+        let node = NodeConfig {
             shard: ShardId(1),
             incarnation: Incarnation::fresh(),
             slots: 2,
             advertise: String::new(),
             lost_after: FleetOptions::default().peer.lost_after,
             chain_id: None,
-        });
+        };
+        fleet.start_local_with(node, plan.poison().map(Fault::always_poison).into_iter().collect());
         fleet.set_world(Arc::clone(&self.ledger)).unwrap();
         fleet.wait_ready(1, Duration::from_secs(60)).unwrap();
         let (spec, head) = (self.ledger.spec(), self.ledger.head());
-        let mut verdicts: Vec<_> = PLANS
-            .into_iter()
-            .map(|plan| {
-                let options = ExecuteOptions { plan, ..ExecuteOptions::default() };
-                let mut executor = BlockExecutor::new(fleet.clone(), options);
-                (plan.to_string(), executor.execute(&self.block, spec, &head))
-            })
-            .collect();
-        if baseline {
-            verdicts.push(("sequential".into(), self.sequentially()));
-        }
+        let options = ExecuteOptions { plan: plan.cut(), ..ExecuteOptions::default() };
+        let verdict = BlockExecutor::new(fleet.clone(), options).execute(&self.block, spec, &head);
         let drained = runtime.block_on(supervisor.drain(Duration::from_secs(30), std::future::pending()));
         assert!(drained.is_clean(), "{drained:?}");
-        verdicts
+        verdict
     }
 }
 

@@ -7,10 +7,10 @@
 //! find sender.balance >= transfer.required
 //! with true
 //! ```
+//!
 //! `file` applies to all entries that follow. If `find` occurs more than once, `in` gives a larger
 //! piece of code around it. `redundant` states why no test can find the mistake. Indented lines
 //! continue the previous line; `#` begins a comment. White space in code is ignored.
-//! line before; `#` begins a comment. White space in code does not count.
 
 use std::fs;
 use std::path::Path;

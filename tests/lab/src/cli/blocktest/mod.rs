@@ -1,4 +1,4 @@
-//! `lab blocktest`: Ethereum's BlockchainTests through the real path.
+//! `lab blocktest`: runs Ethereum's BlockchainTests through the real path.
 
 mod tally;
 
@@ -31,26 +31,26 @@ use coordinator::import::Importer;
 use tally::Tally;
 use tasks::console::{OutputError, tell};
 
-/// Shards, if the command line does not say.
+/// The number of shards if the command line gives none.
 const SHARDS: u32 = 2;
 
-/// Files that are read and decoded ahead of the one that is run.
+/// The number of files that are read and decoded ahead.
 const FILES_AHEAD: usize = 8;
 
-/// How long the case under way may take after it is asked to stop.
+/// The longest time that the running case may take once it is asked to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long the last line may take to be printed.
+/// The longest time to print the last line after a stop.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Options of `lab blocktest`.
 #[derive(Debug, Clone, Args)]
 pub struct BlocktestArgs {
-    /// Files of BlockchainTests, and folders that hold some
+    /// Files of BlockchainTests, and folders that contain some
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
 
-    /// The shards that execute.
+    /// The shards that execute
     #[command(flatten)]
     pub fleet: FleetArgs,
 
@@ -62,21 +62,21 @@ pub struct BlocktestArgs {
     #[arg(long, value_name = "REGEX")]
     pub filter: Option<Regex>,
 
-    /// What follows when a block is refused for another reason than the suite expects: the case fails
-    /// (strict), it is only counted and shown (report), or reasons are not compared (off)
+    /// What to do if a block is rejected for another reason than the suite expects: fail the case (strict),
+    /// only count and show it (report), or not compare reasons (off)
     #[arg(long, value_name = "HOW", value_enum, default_value_t = CompareReasons::Strict)]
     pub reasons: CompareReasons,
 
-    /// Print one JSON object a case, and a last one with "summary": true
+    /// Print one JSON object per case, and a last one with "summary": true
     #[arg(long)]
     pub json: bool,
 
-    /// On a terminal, list also what passes
+    /// On a terminal, also list the cases that pass
     #[arg(long, short)]
     pub verbose: bool,
 }
 
-/// Runs the cases.
+/// Runs the cases and prints the results.
 pub(super) async fn run(args: BlocktestArgs, telemetry: TelemetryArgs) -> anyhow::Result<Exit> {
     let files = find_files(&args.paths)?;
     let mut signals = Signals::new()?;
@@ -89,7 +89,7 @@ pub(super) async fn run(args: BlocktestArgs, telemetry: TelemetryArgs) -> anyhow
     let options = args.fleet.execute.options();
     let importer = idle_importer(fleet.clone(), BlockExecutor::new(fleet.clone(), options))?;
     let tally = Tally::new(files.len(), progress(files.len()), args.json, args.verbose);
-    // It is cancelled too when something critical ends, before that shows in a case.
+    // A critical failure cancels this token too, before the failure shows in a case.
     let stop = supervisor.handle().shutdown_token().child_token();
     let job = Job { args, importer, _children: children, tally: tally.clone(), stop: stop.clone() };
     let mut worker = tokio::task::spawn_blocking(move || job.run(files));
@@ -106,7 +106,7 @@ pub(super) async fn run(args: BlocktestArgs, telemetry: TelemetryArgs) -> anyhow
     }
     let stopped = outcome.is_some();
     let told = tokio::task::spawn_blocking(move || tally.finish(stopped));
-    // Whoever reads slowly gets the time; whoever asks to stop does not wait for the reader.
+    // A slow reader of the output gets time, but a request to stop does not wait for the reader.
     let limit = if stopped { TOLD_WITHIN } else { Duration::MAX };
     let counts = match tokio::time::timeout(limit, told).await {
         Ok(counts) => counts.context("the run panicked")??,
@@ -125,14 +125,14 @@ pub(super) async fn run(args: BlocktestArgs, telemetry: TelemetryArgs) -> anyhow
     }
 }
 
-/// Waits, once it is asked to stop, until the case under way has ended; not for long, and not past a
+/// After a request to stop, waits until the running case has ended: for a limited time, and not past a
 /// second signal.
 async fn wait_for_the_case(
     worker: &mut JoinHandle<anyhow::Result<()>>,
     fleet: &Fleet,
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
-    // An error says that the fleet has gone, and the case with it.
+    // An error means that the fleet has ended, and the case with it.
     if let Err(error) = fleet.wait_no_longer() {
         tracing::debug!(%error, "the fleet has ended already");
     }
@@ -143,7 +143,8 @@ async fn wait_for_the_case(
     }
 }
 
-/// Every JSON file that is named or lies in a named folder, each folder's in order of path.
+/// Every JSON file that is named or lies in a named folder. The files of each folder are in order of
+/// path.
 fn find_files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in paths {
@@ -188,18 +189,18 @@ fn progress(files: usize) -> ProgressBar {
 
 type ReadFile = (PathBuf, Result<Vec<(String, Entry)>, FileError>);
 
-/// The run itself, on a thread of its own.
+/// The run itself, which runs on its own thread.
 struct Job {
     args: BlocktestArgs,
     importer: Importer,
-    /// Held so that they live as long as the run.
+    /// Held as long as the run lasts.
     _children: Option<Children>,
     tally: Tally,
     stop: CancellationToken,
 }
 
 impl Job {
-    /// Runs the files until all are run, it is asked to stop, or nobody reads what it prints.
+    /// Runs the files until all are done, it is asked to stop, or its output has no reader any more.
     fn run(mut self, files: Vec<PathBuf>) -> anyhow::Result<()> {
         let (read, ready) = bounded::<ReadFile>(FILES_AHEAD);
         std::thread::scope(|scope| {
@@ -207,8 +208,8 @@ impl Job {
                 .name("blocktest-reader".into())
                 .spawn_scoped(scope, move || read_ahead(files, &read))
                 .context("the reader's thread cannot be started")?;
-            // The receiver ends with this call: the reader waits for a place in the queue, or sees that it
-            // has gone. The scope waits for the reader.
+            // The receiver ends with this call. The reader thread waits for a place in the queue, or sees
+            // that the receiver has ended. The scope waits for the thread.
             self.all(ready)
         })
     }
@@ -240,7 +241,7 @@ impl Job {
         Ok(())
     }
 
-    /// Whether the options choose this entry.
+    /// Whether the options select this entry.
     fn is_wanted(&self, file: &Path, name: &str, entry: &Entry) -> bool {
         let of_fork = |fork: &String| network(entry).eq_ignore_ascii_case(fork);
         let matches = |filter: &Regex| filter.is_match(&format!("{}::{name}", file.display()));
@@ -254,7 +255,7 @@ impl Job {
             Entry::Skip(reason) => outcome(Verdict::Skip(reason.clone())),
             Entry::Broken(reason) => outcome(Verdict::Fail(reason.clone())),
         };
-        // The fleet may have ended under the case: what it says then is no verdict.
+        // The fleet may have ended during the case; then a failure is not a verdict.
         if self.stop.is_cancelled() && matches!(outcome.verdict, Verdict::Fail(_)) {
             return self.tally.not_run(file, name, network(entry));
         }
@@ -273,7 +274,7 @@ fn outcome(verdict: Verdict) -> CaseOutcome {
     CaseOutcome { verdict, blocks: 0, elapsed: Duration::ZERO, reasons: Reasons::default() }
 }
 
-/// Reads the files in order until all are read or nobody takes them any more.
+/// Reads the files in order until all are read or the receiver has ended.
 fn read_ahead(files: Vec<PathBuf>, read: &Sender<ReadFile>) {
     for file in files {
         let entries = read_file(&file);

@@ -1,4 +1,4 @@
-//! What a run of BlockchainTests counts and prints: a line a case, a line for the end.
+//! The output of a run of BlockchainTests: a line per case, and a summary.
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -13,19 +13,19 @@ use crate::blocktest::{CaseOutcome, Verdict};
 use tasks::console::millis;
 use tasks::console::{OutputError, print_json, print_line};
 
-/// What has been counted so far. The counts are shared: the end can be told although the run's thread
-/// hangs.
+/// The counts of a run so far. They are shared, so that the summary can be printed even if the run's
+/// thread hangs.
 #[derive(Debug, Clone)]
 pub(super) struct Tally {
     counts: Arc<Mutex<Counts>>,
     began: Instant,
     bar: ProgressBar,
     json: bool,
-    /// Whether cases that passed are listed.
+    /// Whether passed cases are listed too.
     all: bool,
 }
 
-/// The last line.
+/// The summary line.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Counts {
     summary: bool,
@@ -33,18 +33,18 @@ pub(super) struct Counts {
     failed: u64,
     skipped: u64,
     blocks: u64,
-    /// Refusals whose reason is the one that the suite expects.
+    /// The number of rejections for the expected reason.
     reasons_compared: u64,
-    /// Refusals whose reason cannot be compared.
+    /// The number of rejections whose reason cannot be compared.
     reasons_not_compared: u64,
-    /// Whether it ended before everything was run.
+    /// Whether the run ended before all cases were run.
     stopped: bool,
-    /// Cases of the file that was under way, and were not run.
+    /// The number of cases of the current file that were not run.
     cases_not_run: u64,
-    /// Files of which no case was run.
+    /// The number of files of which no case was run.
     files_not_run: u64,
     elapsed_ms: f64,
-    /// Whether the last line was printed.
+    /// Whether the summary was printed.
     #[serde(skip)]
     ended: bool,
 }
@@ -85,7 +85,7 @@ impl Counts {
     }
 }
 
-/// One case's line.
+/// The line of one case.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     file: std::borrow::Cow<'a, str>,
@@ -93,7 +93,7 @@ struct Line<'a> {
     network: &'a str,
     result: &'static str,
     reason: Option<&'a str>,
-    /// Refusals whose reason could not be compared with the expected one, and why not.
+    /// For each rejection whose reason could not be compared, the cause.
     not_compared: &'a [String],
     blocks: u64,
     ms: f64,
@@ -110,14 +110,14 @@ impl Tally {
         self.counts.lock()
     }
 
-    /// A file is begun, of which so many cases are to be run.
+    /// Starts a file with `cases` cases to run.
     pub(super) fn begin_file(&self, cases: usize) {
         let mut counts = self.counts();
         counts.files_not_run = counts.files_not_run.saturating_sub(1);
         counts.cases_not_run = cases as u64;
     }
 
-    /// The file that was begun is done.
+    /// Ends the current file.
     pub(super) fn end_file(&self) {
         self.counts().cases_not_run = 0;
         self.bar.inc(1);
@@ -160,7 +160,7 @@ impl Tally {
         })
     }
 
-    /// Prints that a case was begun and not brought to its end. It stays among those that were not run.
+    /// Prints that a case was started but not finished. It still counts as not run.
     pub(super) fn not_run(&self, file: &Path, case: &str, network: &str) -> Result<(), OutputError> {
         let reason = Some("stopped before it ended");
         let file = file.to_string_lossy();
@@ -170,7 +170,7 @@ impl Tally {
     }
 
     fn line(&self, line: &Line<'_>) -> Result<(), OutputError> {
-        // A case that ends after the last line was printed is among those that were not run.
+        // A case that ends after the summary was printed counts as not run.
         if self.counts().ended {
             return Ok(());
         }
@@ -191,7 +191,7 @@ impl Tally {
         self.bar.suspend(|| print_line(text))
     }
 
-    /// Prints the end.
+    /// Prints the summary.
     pub(super) fn finish(&self, stopped: bool) -> Result<Counts, OutputError> {
         self.bar.finish_and_clear();
         let counts = {

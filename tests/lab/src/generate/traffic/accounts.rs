@@ -1,7 +1,7 @@
-//! The funded accounts: their keys, their nonces, what they can still spend, and signing.
+//! The funded accounts: their keys, their nonces, their remaining funds, and signing.
 //!
-//! Keys are a function of the seed, so everyone who knows the seed owns the accounts.
-//! They are for generated chains and must never hold anything of value.
+//! The keys depend only on the seed, so everyone who knows the seed owns the accounts. They are for
+//! generated chains and must never hold anything of value.
 
 use std::num::NonZero;
 use std::thread;
@@ -15,19 +15,19 @@ use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, keccak256}
 
 use super::{Envelope, TrafficError};
 
-/// What sets the hashes that keys are made of apart from all other hashes.
+/// The prefix that separates the hashes of keys from all other hashes.
 const KEY_DOMAIN: &[u8] = b"generated traffic: account key";
 
-/// Fewer keys than this are not worth a thread.
+/// The smallest number of keys that is worth a thread.
 const MIN_SHARE: usize = 1000;
 
-/// What each account has at genesis: a million ether.
+/// The balance of each account at genesis, in wei: a million ether.
 pub(crate) const INITIAL_BALANCE: U256 = U256::from_limbs([0x1bce_cced_a100_0000, 0xd3c2, 0, 0]);
 
-/// A transaction before its nonce, its price and its signature.
+/// A transaction before it has a nonce, a price and a signature.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft {
-    /// Index of the account that sends it.
+    /// The index of the account that sends it.
     pub(crate) sender: usize,
     pub(crate) to: TxKind,
     pub(crate) value: U256,
@@ -36,18 +36,18 @@ pub(crate) struct Draft {
     pub(crate) style: Style,
 }
 
-/// Which type of transaction a draft becomes.
+/// The type of transaction that a draft becomes.
 #[derive(Debug, Clone)]
 pub(crate) enum Style {
     /// Untyped, with the chain id in the signature (EIP-155).
     Legacy,
     /// Type 1, with an access list (EIP-2930).
     AccessList(AccessList),
-    /// Type 2, with a bound on the fee and a tip (EIP-1559).
+    /// Type 2, with a maximum fee and a tip (EIP-1559).
     FeeMarket,
 }
 
-/// What a transaction offers for a unit of gas.
+/// The price that a transaction offers per unit of gas.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Price {
     tip: u128,
@@ -55,8 +55,8 @@ pub(crate) struct Price {
 }
 
 impl Price {
-    /// The tip on top of twice the base fee: it stays valid if the base fee rises a few
-    /// blocks long before the transaction gets in.
+    /// The tip plus twice the base fee. The transaction stays valid even if the base fee rises for a few
+    /// blocks before it is included.
     pub(crate) fn new(base_fee: u64, tip: u64) -> Self {
         let tip = u128::from(tip);
         Self { tip, max_fee: 2 * u128::from(base_fee) + tip }
@@ -69,7 +69,7 @@ struct Account {
     secret: B256,
     address: Address,
     nonce: u64,
-    /// A lower bound of the balance: each transaction is counted at the most it can cost.
+    /// A lower bound of the balance in wei: each transaction counts with its highest possible cost.
     funds: U256,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    /// Derives `count` accounts from the seed, on all processors: a key takes about 0.1 ms.
+    /// Derives `count` accounts from the seed, on all processors. One key takes about 0.1 ms.
     pub(crate) fn derive(seed: u64, count: usize, chain_id: u64) -> Result<Self, TrafficError> {
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         let share = count.div_ceil(threads).max(MIN_SHARE);
@@ -102,7 +102,7 @@ impl Accounts {
         })
     }
 
-    /// How many there are.
+    /// The number of accounts.
     pub(crate) fn len(&self) -> usize {
         self.accounts.len()
     }
@@ -122,12 +122,12 @@ impl Accounts {
         Ok(self.account(index)?.nonce)
     }
 
-    /// Whether the sender surely has what the draft can cost at most.
+    /// Whether the sender certainly has the highest possible cost of the draft.
     pub(crate) fn can_pay(&self, draft: &Draft, price: Price) -> Result<bool, TrafficError> {
         Ok(self.account(draft.sender)?.funds >= cost(draft, price))
     }
 
-    /// Notes that an account receives ether.
+    /// Records that an account receives ether.
     pub(crate) fn credit(&mut self, index: usize, value: U256) {
         if let Some(account) = self.accounts.get_mut(index) {
             account.funds = account.funds.saturating_add(value);
@@ -152,8 +152,8 @@ impl Accounts {
 }
 
 impl Account {
-    /// The first hash of seed, index and attempt that is a valid key. Of all numbers of
-    /// 256 bits about one in 2^128 is not, so there is hardly ever a second attempt.
+    /// Derives a key: the first hash of seed, index and attempt that is a valid key. Of all 256-bit numbers
+    /// about one in 2^128 is invalid, so a second attempt is hardly ever needed.
     fn derive(seed: u64, index: usize) -> Result<Self, TrafficError> {
         (0..=u8::MAX)
             .map(|attempt| {
@@ -191,7 +191,7 @@ impl Account {
         }
     }
 
-    /// Signs; the signature is a function of key and content (RFC 6979), with a low `s`.
+    /// Signs a transaction. The signature depends only on key and content (RFC 6979), and has a low `s`.
     fn seal<T>(&self, transaction: T) -> Result<Envelope, TrafficError>
     where
         T: SignableTransaction<Signature> + RlpEcdsaEncodableTx,
@@ -203,13 +203,13 @@ impl Account {
     }
 }
 
-/// The address of a key, if it is one: neither zero nor too great.
+/// The address of a key; `None` if the key is zero or too great.
 fn address_of(secret: B256) -> Option<Address> {
     let key = secret.as_slice().try_into().ok()?;
     Some(Address::from_private_key(&key))
 }
 
-/// The most that the draft can cost its sender.
+/// The highest possible cost of the draft for its sender, in wei.
 fn cost(draft: &Draft, price: Price) -> U256 {
     U256::from(draft.gas_limit).saturating_mul(U256::from(price.max_fee)).saturating_add(draft.value)
 }

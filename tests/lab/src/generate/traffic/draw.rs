@@ -1,8 +1,8 @@
-//! One random transaction of each kind.
+//! Draws one random transaction of each kind.
 //!
-//! What is drawn here surely succeeds if everything drawn before was executed in order.
-//! Nothing is signed and nothing is counted here: a plan says what would change, and it
-//! changes only if the transaction is really sent.
+//! A drawn transaction certainly succeeds if all previous ones were executed in order. This module
+//! signs nothing and changes no counts: a plan states the changes, and the caller applies them if it
+//! sends the transaction.
 
 use alloy_eips::eip2930::{AccessList, AccessListItem};
 use alloy_primitives::{Address, Bytes, TxKind, U256, address};
@@ -18,38 +18,38 @@ use crate::generate::contracts;
 
 /// Gas of a transfer of ether to an account without code.
 const TRANSFER_GAS: u64 = 21_000;
-/// Gas limit of a token transfer: a bit more than what one to a new holder takes.
+/// Gas limit of a token transfer: a bit more than a transfer to a new holder needs.
 const ERC20_GAS: u64 = 60_000;
-/// Gas limit of a swap: a good deal more than the 70 thousand that one takes.
+/// Gas limit of a swap: well above the 70 thousand that a swap needs.
 const AMM_GAS: u64 = 100_000;
 
-/// The precompile BLAKE2F, and the length of what it takes (EIP-152).
+/// The precompile BLAKE2F, and the length of its input in bytes (EIP-152).
 const BLAKE2F: Address = address!("0x0000000000000000000000000000000000000009");
 const BLAKE2F_INPUT: usize = 213;
-/// Gas of a call of BLAKE2F beside its rounds: a bit more than the call and its data take.
+/// Gas of a BLAKE2F call without its rounds: a bit more than the call and its data need.
 const HEAVY_GAS: u64 = 40_000;
 
-/// Greatest value of a transfer: a tenth of an ether. The least is 1 wei.
+/// The greatest value of a transfer, in wei: a tenth of an ether. The least is 1 wei.
 const MAX_VALUE: u64 = 100_000_000_000_000_000;
-/// One in so many recipients is an address that nobody ever used.
+/// One in this many recipients is a fresh address.
 const FRESH_EVERY: u32 = 16;
-/// Token amounts are at most so many millionths of what the sender has.
+/// The greatest share of the sender's balance in a token transfer, in millionths.
 const MAX_MILLIONTHS: u32 = 1000;
 
-/// A transaction that was drawn, and what it changes if it is sent.
+/// A drawn transaction, and its changes if it is sent.
 pub(crate) struct Plan {
     pub(crate) draft: Draft,
     pub(crate) effect: Effect,
 }
 
-/// What a transaction changes of what the generator keeps count of.
+/// The change that a transaction makes to the generator's records.
 pub(crate) enum Effect {
     Ether { to: Option<usize>, value: U256 },
     Tokens { side: Side, from: usize, to: Option<usize>, amount: U256 },
     Swap { side: Side, holder: usize, amount_in: U256 },
 }
 
-/// Ether from any account to any other, or to a fresh address.
+/// Draws a transfer of ether from any account to another one or to a fresh address.
 pub(crate) fn transfer(rng: &mut ChaCha8Rng, accounts: &Accounts) -> Result<Plan, TrafficError> {
     let sender = rng.random_range(0..accounts.len());
     let (to, recipient) = recipient(rng, accounts, sender)?;
@@ -60,7 +60,7 @@ pub(crate) fn transfer(rng: &mut ChaCha8Rng, accounts: &Accounts) -> Result<Plan
     Ok(Plan { draft, effect: Effect::Ether { to, value } })
 }
 
-/// Tokens from a holder to any account, or to a fresh address.
+/// Draws a transfer of tokens from a holder to any account or to a fresh address.
 pub(crate) fn erc20(
     rng: &mut ChaCha8Rng,
     accounts: &Accounts,
@@ -83,8 +83,8 @@ pub(crate) fn erc20(
     Ok(Plan { draft, effect: Effect::Tokens { side, from, to, amount } })
 }
 
-/// A swap of a holder, paid out to itself, with one hundredth of slack; `None` if what
-/// the holder would give is so little that it would get nothing for it.
+/// Draws a swap of a holder, paid out to the holder, with a tolerance of one hundredth. `None` if the
+/// holder's part is so small that the swap would pay nothing.
 pub(crate) fn swap(
     rng: &mut ChaCha8Rng,
     accounts: &Accounts,
@@ -107,10 +107,10 @@ pub(crate) fn swap(
     Ok(Some(Plan { draft, effect: Effect::Swap { side, holder, amount_in } }))
 }
 
-/// A call of BLAKE2F with so many rounds, of one gas each.
+/// A call of BLAKE2F with this many rounds, of one gas each.
 pub(crate) fn heavy(sender: usize, rounds: u32) -> Draft {
     let mut input = rounds.to_be_bytes().to_vec();
-    // The state, the message and two counters; then the mark of the last block.
+    // The state, the message and two counters; then the flag of the last block.
     input.resize(BLAKE2F_INPUT - 1, 0x5a);
     input.push(1);
     let gas_limit = HEAVY_GAS + u64::from(rounds);
@@ -118,7 +118,7 @@ pub(crate) fn heavy(sender: usize, rounds: u32) -> Draft {
     Draft { sender, to, value: U256::ZERO, input: input.into(), gas_limit, style: Style::FeeMarket }
 }
 
-/// Someone other than the sender: an account (with its index) or a fresh address.
+/// Draws a recipient other than the sender: an account (with its index) or a fresh address.
 fn recipient(
     rng: &mut ChaCha8Rng,
     accounts: &Accounts,
@@ -127,7 +127,7 @@ fn recipient(
     if rng.random_ratio(1, FRESH_EVERY) {
         return Ok((None, Address::from(rng.random::<[u8; 20]>())));
     }
-    // One of the others, counted from the sender on.
+    // One of the other accounts, counted from the sender on.
     let step = rng.random_range(1..accounts.len());
     let index = (sender + step) % accounts.len();
     Ok((Some(index), accounts.address(index)?))
@@ -137,14 +137,14 @@ fn side(rng: &mut ChaCha8Rng) -> Side {
     if rng.random() { Side::First } else { Side::Second }
 }
 
-/// A small part of a balance: never more than there is, so it never runs out.
+/// A small part of a balance. It never exceeds the balance, so the balance never runs out.
 fn part(rng: &mut ChaCha8Rng, balance: U256) -> U256 {
     let millionths = U256::from(rng.random_range(1..=MAX_MILLIONTHS));
     balance / U256::from(1_000_000) * millionths
 }
 
-/// A draft of a random type: mostly EIP-1559, one in ten legacy, one in ten EIP-2930,
-/// the latter with `touched` as its access list and the gas that this costs on top.
+/// A draft of a random type: usually EIP-1559, one in ten legacy, one in ten EIP-2930. The latter has
+/// `touched` as its access list and more gas to pay for it.
 fn draft(
     rng: &mut ChaCha8Rng,
     sender: usize,

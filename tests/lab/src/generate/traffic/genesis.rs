@@ -1,8 +1,8 @@
 //! The genesis of a generated chain.
 //!
-//! A chain that is past every fork up to Prague from its first block on, with the funded
-//! accounts and the system contracts that Cancun and Prague call. It is a genesis as geth
-//! reads one; the contracts of the traffic are not in it, block 1 deploys them.
+//! Every fork up to Prague is active from the first block on. The state contains the funded
+//! accounts and the system contracts that Cancun and Prague call. The genesis has geth's format.
+//! It does not contain the contracts of the traffic, which block 1 deploys.
 
 use alloy_eips::{
     eip2935::{HISTORY_STORAGE_ADDRESS, HISTORY_STORAGE_CODE},
@@ -17,11 +17,11 @@ use alloy_primitives::{Address, Bytes, U256};
 
 use super::accounts::INITIAL_BALANCE;
 
-/// Base fee of the genesis block: 1 gwei.
+/// The base fee of the genesis block in wei: 1 gwei.
 const BASE_FEE: u128 = 1_000_000_000;
-/// Time of the genesis block: some moment that never changes.
+/// The time of the genesis block, an arbitrary constant.
 const TIMESTAMP: u64 = 1_750_000_000;
-/// Length of the consolidation contract as it is deployed on mainnet.
+/// The length in bytes of the consolidation contract as deployed on mainnet.
 const CONSOLIDATION_CODE_LENGTH: usize = 414;
 
 /// The genesis with these funded accounts.
@@ -74,9 +74,8 @@ fn system_contracts() -> [(Address, GenesisAccount); 4] {
     .map(|(address, code)| (address, GenesisAccount::default().with_nonce(Some(1)).with_code(Some(code))))
 }
 
-/// The code of the consolidation contract. The constant of the library has two zero
-/// bytes more at the end than what is deployed on mainnet; they do nothing, but the hash
-/// of the code would be another one.
+/// The code of the consolidation contract. The library's constant has two more zero bytes at its end
+/// than the contract on mainnet. They have no effect, but the code's hash would differ.
 fn consolidation_code() -> Bytes {
     let mut code = CONSOLIDATION_REQUEST_PREDEPLOY_CODE.clone();
     code.truncate(CONSOLIDATION_CODE_LENGTH);

@@ -1,9 +1,8 @@
-//! What the generator knows of the tokens and of the pair: where they are, who of the
-//! holders has how much, and what the reserves are.
+//! The generator's record of the tokens and of the pair: their addresses, the holders' balances, and
+//! the reserves.
 //!
-//! It repeats the arithmetic of the contracts, so that every transfer is of tokens that
-//! the sender has and every swap has a bound that it meets. It follows the holders only;
-//! what others receive they never spend.
+//! It repeats the arithmetic of the contracts. So every transfer moves tokens that the sender has, and
+//! every swap meets its bound. It records only the holders; other recipients never spend their tokens.
 
 use alloy_primitives::{Address, U256};
 
@@ -34,7 +33,7 @@ pub(crate) struct Both<T> {
 }
 
 impl<T: Copy> Both<T> {
-    /// The value for one of them.
+    /// The value for one of the tokens.
     pub(crate) fn get(&self, side: Side) -> T {
         match side {
             Side::First => self.first,
@@ -50,18 +49,18 @@ impl<T: Copy> Both<T> {
     }
 }
 
-/// The tokens, the pair, and who has what.
+/// The tokens, the pair, and the balances.
 #[derive(Debug, Clone)]
 pub(crate) struct Market {
     tokens: Both<Address>,
     pair: Address,
     reserves: Both<U256>,
-    /// By index of the account; only the first ones are holders.
+    /// By index of the account; only the first accounts are holders.
     balances: Vec<Both<U256>>,
 }
 
 impl Market {
-    /// The market after set-up: `holders` accounts with a `stake` each.
+    /// The market after the set-up: `holders` accounts with a `stake` each.
     pub(crate) fn new(
         tokens: Both<Address>,
         pair: Address,
@@ -82,18 +81,18 @@ impl Market {
         self.pair
     }
 
-    /// How many accounts hold tokens to spend.
+    /// The number of accounts that hold tokens to spend.
     pub(crate) fn holders(&self) -> usize {
         self.balances.len()
     }
 
-    /// What a holder has of a token.
+    /// A holder's balance of a token.
     pub(crate) fn balance(&self, holder: usize, side: Side) -> Result<U256, TrafficError> {
         let balances = self.balances.get(holder);
         Ok(balances.ok_or(TrafficError::NoSuchAccount { index: holder })?.get(side))
     }
 
-    /// What the pair pays for `amount_in` of the token `side`, as `outputFor` of `Pair.sol`.
+    /// The amount that the pair pays for `amount_in` of the token `side`, like `outputFor` of `Pair.sol`.
     pub(crate) fn quote(&self, side: Side, amount_in: U256) -> U256 {
         let counted = amount_in.saturating_mul(U256::from(997));
         let below = self.reserves.get(side).saturating_mul(U256::from(1000)).saturating_add(counted);
@@ -101,7 +100,7 @@ impl Market {
         above.checked_div(below).unwrap_or(U256::ZERO)
     }
 
-    /// Notes a transfer of a holder to an account, or (`None`) to someone outside.
+    /// Records a transfer from a holder to an account, or to an address outside (`None`).
     pub(crate) fn transferred(&mut self, side: Side, from: usize, to: Option<usize>, amount: U256) {
         self.take(from, side, amount);
         if let Some(to) = to {
@@ -109,7 +108,7 @@ impl Market {
         }
     }
 
-    /// Notes a swap of a holder.
+    /// Records a swap of a holder.
     pub(crate) fn swapped(&mut self, side: Side, holder: usize, amount_in: U256) {
         let amount_out = self.quote(side, amount_in);
         self.take(holder, side, amount_in);

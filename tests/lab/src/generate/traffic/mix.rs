@@ -1,15 +1,15 @@
-//! What share of the traffic each kind of transaction has.
+//! The weights of the kinds of transactions in the traffic.
 //!
-//! A mix is weights, not percentages: they need not add up to anything. It says nothing
-//! about who sends what to whom; that is the business of the traffic itself.
+//! A mix consists of weights, not percentages: their sum is arbitrary. It does not decide senders and
+//! recipients; the traffic does.
 
 use std::{fmt, str::FromStr};
 
 use rand::Rng;
 
-/// Shares (weights) of each kind of transaction.
+/// The weight of each kind of transaction.
 ///
-/// Written as `transfers=60,erc20=30,amm=10`; a kind that is left out has weight 0.
+/// Written as `transfers=60,erc20=30,amm=10`. A kind that is left out has weight 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mix {
     /// Weight of plain transfers of ether.
@@ -20,13 +20,13 @@ pub struct Mix {
     pub amm: u32,
 }
 
-/// Why a text, or a set of weights, is not a mix.
+/// Why a text, or a set of weights, is not a valid mix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MixError {
     /// A part between commas is not of the form `key=number`.
     #[error("`{0}` is not of the form key=number")]
     NotAPair(String),
-    /// There is no such kind of transaction.
+    /// The kind of transaction is unknown.
     #[error("`{0}` is no kind of transaction: there are transfers, erc20 and amm")]
     UnknownKey(String),
     /// A kind is given more than once.
@@ -35,12 +35,12 @@ pub enum MixError {
     /// A weight is not a whole number from 0 to 4294967295.
     #[error("the weight `{value}` of `{key}` is not a whole number from 0 to 4294967295")]
     NotANumber {
-        /// The kind whose weight it is.
+        /// The kind with this weight.
         key: String,
-        /// What was given in place of a number.
+        /// The text given as its weight.
         value: String,
     },
-    /// Every weight is 0, so there is nothing to send.
+    /// Every weight is 0, so no transaction can be drawn.
     #[error("every weight is 0")]
     AllZero,
 }
@@ -54,17 +54,17 @@ pub(crate) enum Kind {
 }
 
 impl Mix {
-    /// Refuses a mix of which nothing can be drawn.
+    /// Rejects a mix in which every weight is 0.
     pub(crate) fn check(&self) -> Result<(), MixError> {
         if self.total() == 0 { Err(MixError::AllZero) } else { Ok(()) }
     }
 
-    /// Whether any kind that it contains calls the contracts.
+    /// Whether any kind in the mix calls the contracts.
     pub(crate) fn calls_contracts(&self) -> bool {
         self.erc20 > 0 || self.amm > 0
     }
 
-    /// Draws a kind by the weights (of an all-zero mix: a transfer).
+    /// Draws a kind by the weights; a transfer if all weights are 0.
     pub(crate) fn draw(&self, rng: &mut impl Rng) -> Kind {
         let at = rng.random_range(0..self.total().max(1));
         let transfers = u64::from(self.transfers);

@@ -1,11 +1,11 @@
-//! Seeded transaction traffic: a genesis, a block that sets everything up, and then block
-//! after block of signed transactions that all succeed.
+//! Seeded transaction traffic: a genesis, a set-up block, and then block after block of signed
+//! transactions that all succeed.
 //!
-//! Everything is a function of the options and of the order of calls: the same calls give
-//! the same bytes on every machine. There is no pool here and no notion of what became of
-//! a transaction: the caller puts all transactions of each call into the next block, in
-//! their order, and if it leaves some out, later ones need not be valid any more.
-//! Failing transactions, blob transactions and EIP-7702 delegations are not generated.
+//! The traffic depends only on the options and on the order of calls: the same calls give the same
+//! bytes on every machine. It has no pool and does not track what happens to a transaction. The caller
+//! must put all transactions of each call into the next block, in their order. If it leaves some out,
+//! later ones may be invalid. The traffic contains no failing transactions, no blob transactions and no
+//! EIP-7702 delegations.
 
 mod accounts;
 mod draw;
@@ -32,48 +32,48 @@ pub use self::mix::{Mix, MixError};
 /// A signed transaction.
 pub type Envelope = EthereumTxEnvelope<TxEip4844>;
 
-/// The least gas limit, and the usual one: the set-up must find room.
+/// The lowest and the default gas limit. The set-up must fit into it.
 pub const GAS_LIMIT: u64 = 60_000_000;
-/// The fewest accounts: transfers go to someone else.
+/// The lowest number of accounts: a transfer needs a second account.
 pub const MIN_ACCOUNTS: usize = 2;
-/// The most accounts: their keys are all derived at the start.
+/// The highest number of accounts: all keys are derived at the start.
 pub const MAX_ACCOUNTS: usize = 1_000_000;
 
-/// What sets the seed of the draws apart from all other hashes.
+/// The prefix that separates the seed of the draws from all other hashes.
 const DRAW_DOMAIN: &[u8] = b"generated traffic: draws";
 
-/// Greatest tip: 2 gwei. The least is 1 wei.
+/// The greatest tip in wei: 2 gwei. The least is 1 wei.
 const MAX_TIP: u64 = 2_000_000_000;
-/// The tip in the set-up: 1 gwei.
+/// The tip in the set-up, in wei: 1 gwei.
 const SET_UP_TIP: u64 = 1_000_000_000;
-/// A block ends after so many drafts in a row whose senders cannot pay for them.
+/// A block ends after this many drafts in a row whose senders cannot pay for them.
 const MAX_UNPAID: u32 = 1000;
 
-/// What traffic to generate.
+/// The settings of the traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrafficOptions {
-    /// All keys and all draws come from this number.
+    /// The seed of all keys and all draws.
     pub seed: u64,
-    /// The shares of the kinds of transactions.
+    /// The weights of the kinds of transactions.
     pub mix: Mix,
-    /// How many funded accounts there are, from [`MIN_ACCOUNTS`] to [`MAX_ACCOUNTS`].
+    /// The number of funded accounts, from [`MIN_ACCOUNTS`] to [`MAX_ACCOUNTS`].
     pub accounts: usize,
-    /// The chain that the transactions are signed for.
+    /// The id of the chain for which the transactions are signed.
     pub chain_id: u64,
     /// The gas limit of every block.
     pub gas_limit: u64,
 }
 
-/// Why no traffic can be generated.
+/// Why traffic cannot be generated.
 #[derive(Debug, thiserror::Error)]
 pub enum TrafficError {
-    /// Too few or too many accounts.
+    /// The number of accounts is too low or too high.
     #[error("{got} accounts: there must be from {MIN_ACCOUNTS} to {MAX_ACCOUNTS}")]
     Accounts {
-        /// How many were asked for.
+        /// The requested number of accounts.
         got: usize,
     },
-    /// The mix cannot be drawn from.
+    /// No transaction can be drawn from the mix.
     #[error(transparent)]
     Mix(#[from] MixError),
     /// No valid key was found for an account.
@@ -89,10 +89,10 @@ pub enum TrafficError {
     TooHeavy {
         /// The gas limit of the transaction.
         gas: u64,
-        /// What is left of the block's.
+        /// The rest of the block's gas limit.
         limit: u64,
     },
-    /// An account is meant that there is not.
+    /// The index names no account.
     #[error("there is no account {index}")]
     NoSuchAccount {
         /// Index of the account.
@@ -101,9 +101,9 @@ pub enum TrafficError {
     /// A transaction could not be signed.
     #[error("cannot sign for {address}: {reason}")]
     Signing {
-        /// The account that should have signed.
+        /// The account that must sign.
         address: Address,
-        /// What the signing library says.
+        /// The signing library's message.
         reason: String,
     },
     /// The compiled code of a contract is not hex.
@@ -111,7 +111,7 @@ pub enum TrafficError {
     Bytecode {
         /// Name of the contract.
         contract: &'static str,
-        /// Where it is wrong.
+        /// The position of the error.
         source: hex::FromHexError,
     },
     /// An account cannot pay for its part of the set-up.
@@ -120,10 +120,10 @@ pub enum TrafficError {
         /// The base fee that was given, in wei.
         base_fee: u64,
     },
-    /// The mix calls contracts, and nothing has deployed them yet.
+    /// The mix calls contracts, but the set-up that deploys them has not run yet.
     #[error("traffic with contracts before the set-up that deploys them")]
     NotSetUp,
-    /// The set-up was asked for a second time.
+    /// The set-up was requested a second time.
     #[error("the set-up was already generated")]
     AlreadySetUp,
 }
@@ -137,7 +137,7 @@ pub struct Traffic {
     accounts: Accounts,
     market: Option<Market>,
     rng: ChaCha8Rng,
-    /// The rounds of the BLAKE2F call that each block begins with, if there is one.
+    /// The number of rounds of the BLAKE2F call at the start of each block; `None` without such calls.
     heavy: Option<u32>,
     heavy_sent: usize,
 }
@@ -146,7 +146,7 @@ impl Traffic {
     /// Checks the options and derives all accounts.
     ///
     /// # Errors
-    /// If the number of accounts is out of bounds or the mix is all zero.
+    /// An error if the number of accounts is out of bounds, or if every weight of the mix is zero.
     pub fn new(options: TrafficOptions) -> Result<Self, TrafficError> {
         let TrafficOptions { seed, mix, accounts, chain_id, gas_limit } = options;
         if !(MIN_ACCOUNTS..=MAX_ACCOUNTS).contains(&accounts) {
@@ -166,24 +166,24 @@ impl Traffic {
         })
     }
 
-    /// From now on each block begins with a call of BLAKE2F with so many rounds, of one gas each.
+    /// Begins each further block with a call of BLAKE2F with this many rounds, of one gas each.
     pub fn begin_heavy(&mut self, rounds: u32) {
         self.heavy = Some(rounds);
     }
 
-    /// The genesis of the chain, the same whenever it is asked for.
+    /// The genesis of the chain. Every call returns the same.
     pub fn genesis(&self) -> Genesis {
         genesis::genesis(self.chain_id, self.gas_limit, self.accounts.addresses())
     }
 
-    /// The transactions of block 1: they deploy the contracts and hand out tokens. Their
-    /// gas limits add up to less than 35 million, whatever the number of accounts.
+    /// The transactions of block 1: they deploy the contracts and distribute tokens. The sum of their gas
+    /// limits is less than 35 million, whatever the number of accounts.
     ///
-    /// `base_fee` is that of the block they go into.
+    /// `base_fee` is the base fee of their block, in wei.
     ///
     /// # Errors
-    /// If it was called before, if an account cannot pay for its part at this base fee, or if
-    /// the embedded contract code is damaged. After an error there is nothing to go on with.
+    /// An error if it was called before, if an account cannot pay for its part at this base fee, or if the
+    /// embedded contract code is damaged. After an error the traffic cannot continue.
     pub fn set_up(&mut self, base_fee: u64) -> Result<Vec<Envelope>, TrafficError> {
         if self.market.is_some() {
             return Err(TrafficError::AlreadySetUp);
@@ -201,14 +201,13 @@ impl Traffic {
         Ok(block)
     }
 
-    /// The transactions of the next block: up to `txs` of them, and fewer if the next one
-    /// would bring the sum of gas limits above `gas_budget`, or if the base fee is so high
-    /// that no sender can be found who can pay it.
+    /// The transactions of the next block: up to `txs`. There are fewer if the next one would raise the sum
+    /// of gas limits above `gas_budget`, or if the base fee is so high that no sender can pay it.
     ///
-    /// `base_fee` is that of the block they go into.
+    /// `base_fee` is the base fee of their block, in wei.
     ///
     /// # Errors
-    /// If the mix calls contracts and [`Traffic::set_up`] was not called before.
+    /// An error if the mix calls contracts and [`Traffic::set_up`] was not called before.
     pub fn next_block(
         &mut self,
         base_fee: u64,
@@ -252,7 +251,7 @@ impl Traffic {
         Ok(block)
     }
 
-    /// Draws one transaction. A kind that cannot be had gives a plain transfer instead.
+    /// Draws one transaction. If its kind is not possible at the moment, draws a plain transfer instead.
     fn draw(&mut self) -> Result<Plan, TrafficError> {
         let kind = self.mix.draw(&mut self.rng);
         let plan = match (kind, &self.market) {

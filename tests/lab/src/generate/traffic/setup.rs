@@ -1,8 +1,8 @@
-//! Block 1: what is sent before there can be any traffic with contracts.
+//! Block 1: the transactions that must precede any traffic with contracts.
 //!
-//! Account 0 deploys the tokens and the pair, hands tokens to the holders and adds the
-//! liquidity; every holder lets the pair take its tokens. This file says what to send;
-//! signing is done where all traffic is signed.
+//! Account 0 deploys the tokens and the pair, gives tokens to the holders and adds the liquidity. Every
+//! holder allows the pair to take its tokens. This module plans the transactions; the traffic signs
+//! them like all others.
 
 use alloy_primitives::{Address, Bytes, TxKind, U256};
 
@@ -13,18 +13,18 @@ use super::{
 };
 use crate::generate::contracts;
 
-/// At most this many accounts get tokens, so that the set-up fits in one block: with
-/// this number the gas limits of its transactions add up to less than 35 million.
+/// The maximum number of accounts that get tokens, so that the set-up fits in one block: with this
+/// number the sum of its gas limits is less than 35 million.
 const MAX_HOLDERS: usize = 128;
 
-/// The account that deploys.
+/// The account that deploys the contracts.
 const DEPLOYER: usize = 0;
 
 /// One token, in its smallest unit.
 const UNIT: u64 = 1_000_000_000_000_000_000;
-/// Whole tokens that each holder starts with.
+/// The whole tokens of each holder at the start.
 const STAKE: Both<u64> = Both { first: 1_000_000, second: 2_000_000 };
-/// Whole tokens in the pair at first.
+/// The whole tokens in the pair at the start.
 const LIQUIDITY: Both<u64> = Both { first: 100_000_000, second: 200_000_000 };
 
 const DEPLOY_TOKEN_GAS: u64 = 1_000_000;
@@ -33,7 +33,7 @@ const ADD_LIQUIDITY_GAS: u64 = 400_000;
 const APPROVE_GAS: u64 = 55_000;
 const HAND_OUT_GAS: u64 = 60_000;
 
-/// The transactions of the set-up, in order, and the market that there is after them.
+/// The transactions of the set-up, in order, and the market after them.
 pub(crate) fn plan(accounts: &Accounts) -> Result<(Vec<Draft>, Market), TrafficError> {
     let deployer = accounts.address(DEPLOYER)?;
     let nonce = accounts.nonce(DEPLOYER)?;
@@ -62,7 +62,7 @@ pub(crate) fn plan(accounts: &Accounts) -> Result<(Vec<Draft>, Market), TrafficE
     Ok((drafts, Market::new(tokens, pair, liquidity, holders, stake)))
 }
 
-/// Deploys the tokens, each with a supply of exactly what is handed out, and the pair.
+/// Deploys the pair and the tokens. Each token's supply is exactly the distributed amount.
 fn deployments(
     tokens: Both<Address>,
     stake: Both<U256>,
