@@ -1,8 +1,8 @@
-//! Blocks: decoded, checked alone, and as the payload that shards receive once.
+//! Blocks: decoding, checks without state, and the payload that each shard receives once.
 //!
-//! What can be checked without any state is checked here: the roots of transactions, withdrawals
-//! and ommers against the header, and the header against its claimed hash. Rules that need the
-//! parent or the state are the coordinator's.
+//! This module checks what needs no state: the roots of transactions, withdrawals and ommers against the
+//! header, and the header against its claimed hash. The coordinator checks the rules that need the parent or
+//! the state.
 
 use alloy_consensus::proofs::{
     calculate_ommers_root, calculate_transaction_root, calculate_withdrawals_root,
@@ -22,15 +22,15 @@ use crate::sealed::{Payload, Sealed};
 /// A signed transaction as blocks hold it (blob transactions without their sidecar).
 pub type Transaction = EthereumTxEnvelope<TxEip4844>;
 
-/// The largest block that is accepted, in bytes of its encoding. Mainnet's largest are below 3 MiB,
-/// and EIP-7934 caps them at 10 MiB.
+/// The largest block that is accepted, in bytes of its RLP encoding. Mainnet's largest blocks are below 3
+/// MiB, and EIP-7934 caps them at 10 MiB.
 pub const MAX_BLOCK_BYTES: usize = 16 << 20;
 
-/// The most transactions that a block can have; bounded by its bytes long before.
+/// The most transactions that a block can have. The limit on a block's bytes is reached long before.
 pub const MAX_TRANSACTIONS: usize = 1 << 20;
 
-/// How far back ommers look: an ommer is a child of one of these ancestors, the parent excepted
-/// (Yellow Paper, section 11.1: at most six generations).
+/// The number of ancestors that the ommer rules need: an ommer is a child of one of them, but not of the
+/// parent (Yellow Paper, section 11.1: at most six generations).
 pub const MAX_ANCESTORS: usize = 7;
 
 /// A block that precedes another on its chain.
@@ -44,18 +44,18 @@ pub struct Ancestor {
     pub ommers: Vec<B256>,
 }
 
-/// What is known of a block's ommers.
+/// A block's ommers, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ommers {
     /// Their headers, as a block body holds them.
     Headers(Vec<Header>),
-    /// Only their hashes, as JSON-RPC answers give them: they cannot be checked against the
-    /// header, and their miners' rewards cannot be paid.
+    /// Only their hashes, as JSON-RPC answers give them. They cannot be checked against the header, and their
+    /// miners' rewards cannot be paid.
     Hashes(Vec<B256>),
 }
 
 impl Ommers {
-    /// The headers, where they are known.
+    /// The headers; empty if only the hashes are known.
     #[must_use]
     pub fn headers(&self) -> &[Header] {
         match self {
@@ -64,7 +64,7 @@ impl Ommers {
         }
     }
 
-    /// How many there are.
+    /// The number of ommers.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -73,7 +73,7 @@ impl Ommers {
         }
     }
 
-    /// Whether there are none.
+    /// Whether the block has no ommers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -91,41 +91,41 @@ pub struct Block {
     pub transactions: Vec<Transaction>,
     /// Its ommers.
     pub ommers: Ommers,
-    /// Its withdrawals, from Shanghai on.
+    /// Its withdrawals; `None` before Shanghai.
     pub withdrawals: Option<Vec<Withdrawal>>,
 }
 
-/// What is wrong with a block by itself.
+/// Why a block is invalid by itself, without any state.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BlockError {
-    /// Not the encoding of a block.
+    /// The bytes are not the RLP encoding of a block.
     #[error("the block is not valid RLP: {0}")]
     Rlp(String),
-    /// One of its transactions is not the encoding of a transaction.
+    /// The bytes of a transaction are not the encoding of a transaction.
     #[error("transaction {index} cannot be decoded: {reason}")]
     Transaction {
-        /// Which one.
+        /// The transaction's index.
         index: TxIndex,
-        /// Why not.
+        /// Why it cannot be decoded.
         reason: String,
     },
     /// Header and content disagree.
     #[error("header field {field} is {header}, the content gives {content}")]
     Mismatch {
-        /// Which field of the header.
+        /// The field of the header.
         field: &'static str,
-        /// What the header says.
+        /// The value in the header.
         header: String,
-        /// What the content gives.
+        /// The value computed from the content.
         content: String,
     },
-    /// Larger than this system accepts.
+    /// The block is larger than this system accepts.
     #[error(transparent)]
     Size(#[from] CodecError),
 }
 
 impl Block {
-    /// A block of these parts; the hash is computed.
+    /// Creates a block of these parts and computes its hash.
     #[must_use]
     pub fn new(
         header: Header,
@@ -137,7 +137,8 @@ impl Block {
         Self { header, hash, transactions, ommers, withdrawals }
     }
 
-    /// Decodes a block from the front of `bytes`, as chain files hold them one after another.
+    /// Decodes a block from the front of `bytes` and advances past it: chain files hold blocks one after
+    /// another.
     ///
     /// # Errors
     /// [`BlockError::Rlp`] when the bytes do not begin with a block.
@@ -153,12 +154,12 @@ impl Block {
         ))
     }
 
-    /// Decodes a block that is all of `bytes`, in the one encoding that a block has. The library's
-    /// decoder lets some others pass, which peers would refuse: a typed transaction without its
-    /// string header, for one.
+    /// Decodes a block that fills all of `bytes`, in the only encoding that a block has. The library's
+    /// decoder also accepts encodings that peers would reject, for example a typed transaction without its
+    /// string header.
     ///
     /// # Errors
-    /// [`BlockError::Size`] beyond [`MAX_BLOCK_BYTES`], [`BlockError::Rlp`] for anything else.
+    /// [`BlockError::Size`] beyond [`MAX_BLOCK_BYTES`], [`BlockError::Rlp`] for any other error.
     pub fn decode_exact(bytes: &[u8]) -> Result<Self, BlockError> {
         if bytes.len() > MAX_BLOCK_BYTES {
             let (size, limit) = (bytes.len(), MAX_BLOCK_BYTES);
@@ -178,8 +179,8 @@ impl Block {
         Ok(block)
     }
 
-    /// Appends the block's RLP encoding, byte for byte what [`Block::decode`] reads. Ommers that
-    /// are known only by their hashes are left out.
+    /// Appends the block's RLP encoding, byte for byte what [`Block::decode`] reads. Omits ommers that are
+    /// known only by their hashes.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let ommers = self.ommers.headers();
         alloy_rlp::Header { list: true, payload_length: self.payload_length() }.encode(out);
@@ -199,20 +200,20 @@ impl Block {
             + withdrawals.map_or(0, |withdrawals| alloy_rlp::list_length::<_, Withdrawal>(withdrawals))
     }
 
-    /// The length of the block's RLP encoding.
+    /// The length of the block's RLP encoding in bytes.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         alloy_rlp::Header { list: true, payload_length: self.payload_length() }.length_with_payload()
     }
 
-    /// The block's number.
+    /// The block's number: its height in the chain.
     #[must_use]
     pub fn height(&self) -> Height {
         Height(self.header.number)
     }
 
-    /// Checks the content against the header's roots. The hash covers only the header: a wrong
-    /// body must not condemn the right block.
+    /// Checks the content against the header's roots. The hash covers only the header: a wrong body must not
+    /// condemn the right block.
     ///
     /// # Errors
     /// [`BlockError::Mismatch`] with the first field that disagrees.
@@ -246,15 +247,15 @@ fn check_root(field: &'static str, header: B256, content: B256) -> Result<(), Bl
     Err(BlockError::Mismatch { field, header: header.to_string(), content: content.to_string() })
 }
 
-/// What happens in a block before its first transaction (system calls), as changes to its base
-/// state: part of what every transaction may see.
+/// The effect of the system calls before a block's first transaction, as changes to the block's base state.
+/// Every transaction of the block may see them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prelude {
     /// Changed accounts.
     pub accounts: Vec<AccountDelta>,
 }
 
-/// What a shard needs to know of a block: sent once, named by its digest afterwards.
+/// The part of a block that shards need: sent once, named by its digest afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockPayload {
     /// The block's hash.
@@ -263,7 +264,7 @@ pub struct BlockPayload {
     pub header: Bytes,
     /// The transactions' EIP-2718 encodings.
     pub transactions: Vec<Bytes>,
-    /// What precedes them.
+    /// The effect of the system calls before the first transaction.
     pub prelude: Prelude,
 }
 
@@ -276,9 +277,9 @@ pub struct ShardBlock {
     pub header: Header,
     /// Its transactions.
     pub transactions: Vec<Transaction>,
-    /// What precedes them.
+    /// The effect of the system calls before the first transaction.
     pub prelude: Prelude,
-    /// The digest of the payload it came from.
+    /// The digest of the payload that it came from.
     pub inputs: B256,
 }
 
@@ -288,7 +289,7 @@ impl Payload for BlockPayload {
 }
 
 impl BlockPayload {
-    /// The payload of `block`.
+    /// Builds the payload of `block`.
     #[must_use]
     pub fn new(block: &Block, prelude: Prelude) -> Self {
         Self {
@@ -304,7 +305,7 @@ impl Sealed<BlockPayload> {
     /// Decodes header and transactions.
     ///
     /// # Errors
-    /// [`BlockError`] naming what cannot be decoded, or that the header has another hash.
+    /// [`BlockError`] that names what cannot be decoded, or that the header has another hash.
     pub fn open(&self) -> Result<ShardBlock, BlockError> {
         let inputs = self.digest()?;
         let mut bytes = self.header.as_ref();

@@ -1,5 +1,5 @@
-//! A shard put together: replica, slots and session behind the endpoint that the coordinator
-//! calls, whether over the network or within one process.
+//! A shard put together: replica, slots and session behind the endpoint that the coordinator calls, over the
+//! network or within one process.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -28,31 +28,31 @@ use crate::session::{Accepted, SessionConfig, SessionHandle, SessionOptions, run
 use crate::worker::{Job, SlotEvent, Slots};
 use engine::ENGINE_VERSION;
 
-/// Assignments accepted and not yet delivered, per slot.
+/// The most assignments per slot that a shard has accepted and not delivered.
 const QUEUE_PER_SLOT: usize = 8;
 
-/// Blocks opened and states moved at once.
+/// The most blocks opened and states moved at the same time.
 const BLOCKING_AT_ONCE: usize = 4;
 
-/// What a shard is built from.
+/// The settings of a shard.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
-    /// Its id, given by the operator.
+    /// Its id, set by the operator.
     pub shard: ShardId,
-    /// Its life.
+    /// Its incarnation.
     pub incarnation: Incarnation,
-    /// Its worker threads, at least one.
+    /// The number of its worker threads, at least one.
     pub slots: u16,
-    /// Where its service can be reached; empty for a shard within the coordinator's process.
+    /// The address of its service; empty for a shard within the coordinator's process.
     pub advertise: String,
-    /// Silence of the coordinator after which it counts as away.
+    /// The coordinator's silence after which it counts as away.
     pub lost_after: Duration,
-    /// The only chain that it serves, if the operator says so.
+    /// The only chain that it serves; `None` if the operator does not restrict it.
     pub chain_id: Option<u64>,
 }
 
 impl NodeConfig {
-    /// This build, as it introduces itself.
+    /// The name and version of this build, which the shard reports to coordinators.
     #[must_use]
     pub fn build() -> &'static str {
         concat!("executor-shard/", env!("CARGO_PKG_VERSION"))
@@ -73,11 +73,11 @@ pub struct ShardNode {
     syncing: tokio::sync::Mutex<()>,
     faults: Arc<Faults>,
     blocking: BoundedExecutor,
-    /// Cancelled when the coordinator has asked this shard to leave.
+    /// Cancelled once the coordinator has asked this shard to leave.
     dismissed: CancellationToken,
 }
 
-/// What the session says of the node.
+/// The node's side of what the session reports.
 #[derive(Debug)]
 struct Introduction {
     config: NodeConfig,
@@ -117,8 +117,8 @@ impl SessionOptions for Introduction {
 }
 
 impl ShardNode {
-    /// Starts slots and session under `supervisor`, with what `replica` holds. The session registers
-    /// at once, and goes on trying while the coordinator is away.
+    /// Starts slots and session under `supervisor`, with the state that `replica` holds. The session
+    /// registers at once, and keeps trying while the coordinator is away.
     #[must_use]
     pub fn start(
         config: NodeConfig,
@@ -167,10 +167,10 @@ impl ShardNode {
         supervisor.spawn_critical(format!("{name}-session"), async move {
             let ended = drive.await;
             if ended.is_ok() {
-                // Leaving is a normal end: the process is stopped by whoever asked for it.
+                // Leaving is a normal end: the operator or supervisor that asked for it stops the process.
                 stop.cancelled().await;
             }
-            // Whatever is left has nobody to go to any more.
+            // No coordinator wants the remaining results any more.
             lock(&open_cancels).values().for_each(|cancelled| cancelled.store(true, Ordering::Relaxed));
             idle_slots.close();
             ended
@@ -191,25 +191,24 @@ impl ShardNode {
         })
     }
 
-    /// Gives the slots of threads that are stuck to new threads: for a shard whose process cannot be
-    /// started again.
+    /// Gives the slots of stuck threads to new threads. It serves a shard whose process cannot be restarted.
     pub fn renew_slots(&self) {
         self.slots.renew();
     }
 
-    /// Begins to drain: what is held is finished and delivered, then the shard leaves.
+    /// Begins to drain: the shard finishes and delivers what it holds, then leaves.
     pub fn begin_drain(&self) {
         self.session.drain();
     }
 
-    /// Cancelled when the coordinator has asked this shard to leave. It may never be done with what it
-    /// holds, if a slot is stuck: whoever runs it ends it after a grace period.
+    /// Cancelled once the coordinator has asked this shard to leave. If a slot is stuck the shard may never
+    /// finish what it holds, so its owner must end it after a grace period.
     #[must_use]
     pub fn dismissed(&self) -> CancellationToken {
         self.dismissed.clone()
     }
 
-    /// Cancelled when the session has ended.
+    /// Cancelled once the session has ended.
     #[must_use]
     pub fn left(&self) -> CancellationToken {
         self.session.left()
@@ -223,7 +222,7 @@ impl ShardNode {
         self.session.with(|session| session.check_epoch(epoch)).map_err(PeerError::Command)
     }
 
-    /// All that is needed to do the work, or why it cannot be done here.
+    /// Collects all that the work needs, or says why the shard cannot do it.
     fn prepare(&self, command: ExecuteBlock) -> Result<Job, Refusal> {
         let ExecuteBlock { assignment, spec, .. } = command;
         match spec.id() {

@@ -125,7 +125,7 @@ pub async fn run(args: ShardArgs) -> anyhow::Result<Drained> {
                 tracing::warn!(%reason, "asked again: stopping at once");
                 patience = Duration::ZERO;
             }
-            () = tokio::time::sleep(grace) => tracing::warn!("work in hand was not finished in time"),
+            () = tokio::time::sleep(grace) => tracing::warn!("the work in flight did not finish within the grace period"),
         }
     }
     drop(node);

@@ -1,18 +1,18 @@
-//! A look at the machine from outside: whether its books agree, and in which state an event finds
-//! what it is about. Used by the simulator; decides nothing.
+//! Checks of the machine from outside: whether its books are consistent, and in which state an event finds
+//! its subject. The simulator uses them; they decide nothing.
 
 use common::id::{AssignmentId, Incarnation, ShardId, SlotIndex, WorkId};
 
 use super::{Event, Fault, LossCause, Scheduler};
 
-/// In which state an event finds the shard or the work that it is about.
+/// The state in which an event finds its shard or its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StateClass {
     /// The event is about no shard and no work.
     Nothing,
-    /// The shard, round or work is not known.
+    /// The scheduler does not know the shard, the round or the work.
     Unknown,
-    /// The shard is known in another life.
+    /// The scheduler knows another incarnation of the shard.
     OtherLife,
     /// The shard holds no known state.
     Unsynced,
@@ -22,45 +22,46 @@ pub enum StateClass {
     Working,
     /// The shard rests after a failure.
     Resting,
-    /// The shard takes nothing new.
+    /// The shard takes no new work.
     Draining,
     /// The shard is in quarantine.
     Quarantined,
-    /// The shard is alone with a suspect.
+    /// The shard runs a suspect alone.
     AloneWithSuspect,
     /// The work is open and this assignment is its only one.
     OnlyHolder,
-    /// The work is open and others hold it too.
+    /// The work is open and other shards hold it too.
     OneHolderOfSeveral,
     /// The work is open and this assignment no longer counts.
     LateForOpenWork,
     /// The work is a suspect.
     SuspectWork,
-    /// The work is used, and waits to be verified by another shard.
+    /// The work's result is used, and another shard must still verify it.
     Unverified,
-    /// The work is used, and trusted code has it.
+    /// The work's result is used, and trusted code verifies it.
     Checking,
     /// The work is done.
     DoneWork,
-    /// The assignment is a shard's probation.
+    /// The assignment is the shard's probation.
     Probation,
-    /// The assignment is a control.
+    /// The assignment is a control: finished work that a shard does once more to show that the fleet is
+    /// healthy.
     ControlWork,
-    /// There are open rounds.
+    /// At least one round is open.
     RoundsOpen,
 }
 
-/// An event in the state in which it is met.
+/// An event together with the state in which it arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Transition {
     /// The kind of event.
     pub event: &'static str,
-    /// What it finds.
+    /// The state in which it arrives.
     pub state: StateClass,
 }
 
 impl Scheduler {
-    /// Which transition an event would make now.
+    /// The transition that `event` would make now.
     #[must_use]
     pub fn transition(&self, event: &Event) -> Transition {
         let (event, state) = match event {
@@ -160,7 +161,7 @@ impl Scheduler {
         }
     }
 
-    /// The slots that get no work, as they stand still.
+    /// The retired slots: they stand still and get no work.
     pub fn retired_slots(&self) -> impl Iterator<Item = (ShardId, Incarnation, SlotIndex)> + '_ {
         self.shards
             .alive
@@ -168,10 +169,10 @@ impl Scheduler {
             .flat_map(|(shard, known)| known.retired.iter().map(|slot| (*shard, known.incarnation, *slot)))
     }
 
-    /// Whether the machine's books agree with each other.
+    /// Checks that the machine's books are consistent.
     ///
     /// # Errors
-    /// What does not agree.
+    /// A description of the inconsistency.
     pub fn audit(&self) -> Result<(), String> {
         for (id, round) in &self.rounds {
             if round.open.is_empty() && round.cutting.is_empty() {

@@ -1,4 +1,4 @@
-//! Who gets what: open work goes to shards that can take it, suspects first and alone.
+//! Dispatch: assigns open work to shards that can take it. Suspects come first and run alone.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,37 +13,37 @@ use super::strikes::Probation;
 use super::suspects::Suspicion;
 use super::verify::First;
 
-/// Finished work that is done once more, only to see whether the fleet is healthy.
+/// Finished work that a shard does once more, only to show whether the fleet is healthy.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Control {
     pub(super) assignment: AssignmentId,
     pub(super) since: Duration,
 }
 
-/// Whether there is a shard to verify work.
+/// The outcome of the search for a shard that can verify work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Second {
-    /// This one.
+    /// This shard can verify it now.
     Shard(ShardId),
-    /// There is one, but not now.
+    /// A shard exists that can verify it, but not now.
     Later,
-    /// There is none.
+    /// No shard can verify it.
     Nobody,
 }
 
-/// How a round stands after work was given out.
+/// The standing of a round after its work was assigned.
 #[derive(Debug, Clone, Copy, Default)]
 struct Standstill {
-    /// Some of its work could not be given to anybody.
+    /// No shard could take some of its work.
     waits: bool,
-    /// Some of it is under way, or deliberately held back.
+    /// Some of its work is in flight, or the scheduler holds it back on purpose.
     moves: bool,
-    /// Some of it is done and could not be given to a second shard.
+    /// Some of its work has a result, and no second shard could take it.
     unverified: bool,
 }
 
 impl Scheduler {
-    /// Gives open work to shards that can take it.
+    /// Assigns open work to shards that can take it.
     pub(super) fn dispatch(&mut self, now: Duration, commands: &mut Vec<Command>) {
         self.expire_probations(now, commands);
         self.expire_control(now);
@@ -57,10 +57,10 @@ impl Scheduler {
             self.dispatch_probations(now, round, commands);
             let live = |id: &WorkId| self.work.get(id).is_some_and(|work| !work.live.is_empty());
             let moving = standstill.moves || round.open.iter().any(live) || !round.cutting.is_empty();
-            // A shard that is stuck moves again before long, or begins anew.
+            // A stuck shard soon moves again or restarts.
             let stuck = |shard: &Shard| !shard.draining && shard.state.is_some() && shard.is_stuck();
             let moving = moving || self.shards.alive.values().any(stuck);
-            // Stranded is a round that waits while nothing of it is under way.
+            // A round is stranded if its work waits while none of it is in flight.
             let since = |is: bool, since: Option<Duration>| if is { since.or(Some(now)) } else { None };
             round.stranded_since = since(standstill.waits && !moving, round.stranded_since);
             round.unverified_since = since(standstill.unverified && !moving, round.unverified_since);
@@ -94,14 +94,14 @@ impl Scheduler {
                     continue;
                 }
                 standstill.waits = true;
-                // Work of one round has one base: what one cannot get, the next cannot either.
+                // All work of a round has one base: if no shard can take this piece, none can take the next.
                 break;
             };
             self.assign(now, *id, shard, false, commands);
         }
     }
 
-    /// Suspects run alone. Where no shard is idle one is kept free of other work.
+    /// Assigns suspects, which run alone. If no shard is idle, keeps one free of other work.
     fn dispatch_suspects(
         &mut self,
         now: Duration,
@@ -146,8 +146,8 @@ impl Scheduler {
         }
     }
 
-    /// Work whose result is used and to be verified goes to a second shard. Called when nothing is
-    /// left that nobody has and that somebody could take.
+    /// Assigns work whose result is used but unverified to a second shard. The caller assigns the round's
+    /// open work first: no shard can take now what is still unassigned, or the scheduler holds it back.
     fn dispatch_verifications(
         &mut self,
         now: Duration,
@@ -158,7 +158,7 @@ impl Scheduler {
     ) {
         let patience = self.limits.overdue_floor;
         let tired = round.unverified_since.is_some_and(|since| now.saturating_sub(since) > patience);
-        // Who found no room will not find any later in this pass.
+        // If no shard has room for this work now, none will have room later in this pass.
         let mut full = BTreeSet::new();
         for id in &round.open {
             let Some(work) = self.work.get(id) else { continue };
@@ -188,13 +188,13 @@ impl Scheduler {
         }
     }
 
-    /// Who could do the work for a second time.
+    /// The shard that can do the work a second time.
     fn second_shard(&self, now: Duration, work: &Work, first: &First, barred: &BTreeSet<ShardId>) -> Second {
         if work.tries >= self.limits.max_attempts || first.digest.is_none() {
             return Second::Nobody;
         }
-        // Never the same shard, in whatever life. Nor one that has just failed at it, unless nobody
-        // else is left to ask.
+        // Never the same shard, whatever its incarnation. A shard that has just failed at the work gets it
+        // only if no other shard is left.
         let mut others = barred.clone();
         others.insert(first.assignment.shard);
         if work.may_be_checked() {
@@ -205,7 +205,8 @@ impl Scheduler {
         if let Some(shard) = self.shards.choose(&wanted) {
             return Second::Shard(shard);
         }
-        // One that is kept free for a suspect is only busy, and one at another state may be on its way.
+        // A shard that is kept free for a suspect is only busy, and a shard at another state may be on its
+        // way.
         let mut others = self.quarantined();
         others.insert(first.assignment.shard);
         others.extend(work.lost_by.map(|lost| lost.shard));
@@ -214,8 +215,8 @@ impl Scheduler {
         if able { Second::Later } else { Second::Nobody }
     }
 
-    /// Two deaths convict only on different shards: those that the suspect has ended already do not get
-    /// it again, while there are others that will be able to take it.
+    /// Bars the shards that the suspect has already killed, because two deaths convict only on different
+    /// shards. They stay eligible if no other shard will be able to take the suspect.
     fn bar_victims(&self, now: Duration, work: &Work, barred: &mut BTreeSet<ShardId>) {
         let Some(suspicion) = &work.suspicion else { return };
         let mut with_victims = barred.clone();
@@ -263,7 +264,7 @@ impl Scheduler {
         commands.push(Command::Dispatch(assignment));
     }
 
-    /// Has finished work of the round done once more. False where that is not possible.
+    /// Has a shard do finished work of the round once more. Returns false if that is not possible.
     fn make_control(
         &mut self,
         now: Duration,
@@ -276,7 +277,7 @@ impl Scheduler {
         let others = round.open.iter().filter_map(|id| self.work.get(id));
         let other_work = others.into_iter().any(|work| work.suspicion.is_none());
         if self.control.is_some() || other_work {
-            // What is under way anyway will tell.
+            // The work that is already in flight will show whether the fleet is healthy.
             standstill.moves |= self.control.is_some();
             standstill.waits |= self.control.is_none();
             return true;
@@ -317,8 +318,8 @@ impl Scheduler {
         }
     }
 
-    /// Shards whose quarantine is over get one piece of work that another has already, or, where no
-    /// other shard can do it, one that nobody has.
+    /// Gives each shard whose quarantine is over one piece of work that another shard holds too. If no other
+    /// shard can do work, the shard gets a piece that no shard holds.
     fn dispatch_probations(&mut self, now: Duration, round: &Round, commands: &mut Vec<Command>) {
         let due: Vec<ShardId> = self
             .standing
@@ -356,7 +357,7 @@ impl Scheduler {
                 continue;
             };
             let assignment = if trusted {
-                // Its word alone is no proof: trusted code will look at what it brings.
+                // The shard's own result is no proof: trusted code will verify it.
                 if let Some(work) = self.work.get_mut(&id) {
                     work.item.verify = true;
                 }

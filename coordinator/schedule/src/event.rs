@@ -1,4 +1,4 @@
-//! What the scheduler is told, and what it tells.
+//! The scheduler's events (input) and commands (output).
 
 use alloy_primitives::B256;
 use common::endpoint::PeerError;
@@ -7,7 +7,7 @@ use common::message::{Refusal, SlotProgress};
 use common::strikes::StrikeRecord;
 use common::work::WorkFailure;
 
-/// Kinds of work that take comparable times for comparable costs.
+/// A kind of work: pieces of one kind take comparable times for comparable costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkClass {
     /// Recovering senders; its cost is a count of transactions.
@@ -16,49 +16,49 @@ pub enum WorkClass {
     Execute,
 }
 
-/// One piece of work, as far as the scheduler needs to know it.
+/// One piece of work, as far as the scheduler must know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkItem {
-    /// Which work.
+    /// The work's id.
     pub id: WorkId,
-    /// The state that a shard must hold to do it; none to recover senders.
+    /// The state that a shard must hold to do it; `None` for recovering senders.
     pub base: Option<StateRef>,
-    /// What kind of work.
+    /// The kind of work.
     pub class: WorkClass,
-    /// How much of it, in units of its kind; at least one.
+    /// The amount of work in units of its class (transactions or gas); at least one.
     pub cost: u64,
-    /// The greatest gas limit of its transactions; zero where none is executed.
+    /// The greatest gas limit of its transactions; zero if it executes none.
     pub heaviest: u64,
-    /// How many transactions it covers.
+    /// The number of transactions that it covers.
     pub transactions: u32,
-    /// Whether two shards have to agree about it, or trusted code with one, before it is done.
+    /// Whether two shards must agree on the result, or trusted code must confirm it, before the work is done.
     pub verify: bool,
 }
 
-/// Why an assignment came to nothing.
+/// Why an assignment brought no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The shard is busy: again later.
+    /// The shard is busy: retry later.
     Busy,
-    /// The shard is at another state, and has to be synced.
+    /// The shard is at another state and must be synced.
     WrongState,
     /// The shard is draining.
     Draining,
-    /// The shard failed at it, or cannot be reached: try another.
+    /// The shard failed at it, or is unreachable: try another shard.
     Failed,
-    /// A worker thread of the shard panicked at it: try another. Where it happens again and again, the
-    /// coordinator's own process must not run it.
+    /// A worker thread of the shard panicked at it: try another shard. If this happens repeatedly, the
+    /// coordinator's own process must not run the work.
     Panicked,
-    /// What the shard delivered is damaged: try another, and a strike against this one.
+    /// The shard delivered damaged bytes: try another shard and give this one a strike.
     Corrupt,
-    /// The command itself makes no sense: every shard would refuse it.
+    /// The command itself is invalid: every shard would reject it.
     Hopeless,
     /// The shard serves a newer coordinator.
     Superseded,
 }
 
 impl From<&PeerError> for Fault {
-    /// Of a command that was refused, or that failed.
+    /// Classifies the error of a command that a shard rejected or failed to carry out.
     fn from(error: &PeerError) -> Self {
         match error {
             PeerError::Command(Refusal::QueueFull { .. }) | PeerError::Overloaded(_) => Self::Busy,
@@ -72,7 +72,7 @@ impl From<&PeerError> for Fault {
 }
 
 impl From<&WorkFailure> for Fault {
-    /// Of work that was accepted, and that failed.
+    /// Classifies the failure of work that the shard had accepted.
     fn from(failure: &WorkFailure) -> Self {
         match failure {
             WorkFailure::BaseGone | WorkFailure::State(_) => Self::WrongState,
@@ -85,121 +85,122 @@ impl From<&WorkFailure> for Fault {
 /// How a shard was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LossCause {
-    /// Its process has ended: the transport says so. The only cause that is evidence of anything.
+    /// Its process has ended, as the transport reports. Only this cause is evidence against the shard's work.
     Died,
-    /// It is not heard of any more.
+    /// The coordinator no longer hears from it.
     Silent,
     /// It said goodbye.
     Left,
     /// It serves a newer coordinator.
     Superseded,
-    /// It is not to be worked with: its link is stuck, or it is another process than it says.
+    /// The coordinator cannot work with it: its link is stuck, or it is not the process that it claims to be.
     Unfit,
 }
 
-/// What happens.
+/// An input of the scheduler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A shard asks to join.
     Register {
-        /// Who.
+        /// The shard.
         shard: ShardId,
-        /// In which life.
+        /// Its incarnation.
         incarnation: Incarnation,
-        /// With how many slots.
+        /// The number of its slots.
         slots: u16,
     },
-    /// A shard's replica holds this state now, or none that is known.
+    /// A shard reports the state that its replica holds now.
     State {
-        /// Who.
+        /// The shard.
         shard: ShardId,
-        /// In which life.
+        /// Its incarnation.
         incarnation: Incarnation,
-        /// Which state.
+        /// The state; `None` if it is not known.
         state: Option<StateRef>,
     },
-    /// A heartbeat arrived (at the time that is passed in, not when it is looked at).
+    /// A heartbeat arrived. The time passed in is that of arrival, not that of handling.
     Heartbeat {
-        /// Whose.
+        /// The shard that sent it.
         shard: ShardId,
-        /// In which life.
+        /// Its incarnation.
         incarnation: Incarnation,
-        /// What its slots do.
+        /// The progress of each of its slots.
         slots: Vec<SlotProgress>,
-        /// Work that it has accepted and not begun.
+        /// The number of pieces of work that it has accepted and not begun.
         queued: u32,
     },
     /// A shard is gone.
     Lost {
-        /// Who.
+        /// The shard.
         shard: ShardId,
-        /// In which life.
+        /// Its incarnation.
         incarnation: Incarnation,
-        /// In which way.
+        /// How it was lost.
         cause: LossCause,
-        /// In words.
+        /// An explanation for the log.
         reason: String,
     },
-    /// A shard takes nothing new.
+    /// A shard takes no new work.
     Draining {
-        /// Who.
+        /// The shard.
         shard: ShardId,
-        /// In which life.
+        /// Its incarnation.
         incarnation: Incarnation,
     },
-    /// A round is to be done.
+    /// The scheduler must have shards do a round.
     Admit {
-        /// Which round.
+        /// The round.
         round: RoundId,
-        /// Of which block.
+        /// The hash of its block.
         block: B256,
         /// Its work, in order of preference.
         work: Vec<WorkItem>,
     },
     /// The work of a [`Command::Recut`] was cut into these pieces, one transaction each.
     Recut {
-        /// Of which round.
+        /// The round that the work belongs to.
         round: RoundId,
-        /// What was cut.
+        /// The work that was cut.
         work: WorkId,
-        /// Into what; nothing if it cannot be cut.
+        /// The pieces; empty if the work cannot be cut.
         parts: Vec<WorkItem>,
     },
-    /// A round's results are no longer wanted.
+    /// The caller no longer wants a round's results.
     Abandon {
-        /// Which round.
+        /// The round.
         round: RoundId,
     },
     /// A shard has accepted an assignment.
     Accepted(AssignmentId),
-    /// An assignment came to nothing.
+    /// An assignment brought no result.
     Failed {
-        /// Which.
+        /// The assignment.
         assignment: AssignmentId,
-        /// Why.
+        /// Why it failed.
         fault: Fault,
-        /// In words.
+        /// An explanation for the log.
         reason: String,
     },
-    /// A sound result arrived.
+    /// A sound result arrived: undamaged, but not verified.
     Result {
-        /// Of which assignment.
+        /// The assignment that it answers.
         assignment: AssignmentId,
-        /// A digest of its deterministic part, where [`super::Scheduler::wants_digest`] asks for it.
+        /// A digest of its deterministic part, if [`super::Scheduler::wants_digest`] asks for it.
         digest: Option<B256>,
     },
     /// Trusted code has done the work of a [`Command::Check`] or a [`Command::Disagreement`].
     Checked {
-        /// Which work.
+        /// The work.
         work: WorkId,
         /// The digest of the right result.
         digest: B256,
     },
-    /// Trusted execution has shown that the shard returned something wrong: quarantine, at once.
+    /// Trusted execution has shown that a shard returned a wrong result: the scheduler quarantines it at
+    /// once.
     Blame {
-        /// Who.
+        /// The shard.
         shard: ShardId,
-        /// What was wrong.
+        /// What was wrong, for the log.
         reason: String,
     },
     /// Time has passed.
@@ -211,29 +212,30 @@ pub enum Event {
 pub enum FailCause {
     /// No shard could take its work.
     Stranded,
-    /// No shard could take its work: the coordinator is to execute the block itself.
+    /// No shard could take its work: the coordinator must execute the block itself.
     Local,
-    /// Shards tried too often, or cannot do it at all.
+    /// Shards tried too often, or cannot do its work at all.
     Spent,
-    /// It holds a transaction that kills, or seems to kill, whoever runs it: the block is parked and
-    /// never executed in the coordinator's process.
+    /// It holds a transaction that kills, or seems to kill, every process that runs it. The coordinator parks
+    /// the block and never executes it in its own process.
     Parked {
-        /// The work that the transaction is in: one piece if it is proven, else all that it may be.
+        /// The work that holds the transaction: one piece if that is proven, else every piece that may hold
+        /// it.
         suspects: Vec<WorkId>,
-        /// Whether it is proven, or tries have run out before.
+        /// Whether the transaction is proven to kill; false if the tries ran out first.
         convicted: bool,
     },
 }
 
-/// What is to be done.
+/// An output of the scheduler: what its driver must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// The shard is part of the fleet.
     Admitted(ShardId),
-    /// The shard is not taken: another process with its id is alive.
+    /// Reject the shard's registration: another process with its id is alive.
     Turned(ShardId),
-    /// Another process has the shard's place, and whether it still lives is not known yet: to be asked
-    /// again.
+    /// The shard must ask again: another process holds its place, and the scheduler does not know yet whether
+    /// that process is alive.
     Deferred(ShardId),
     /// Send the work to the shard.
     Dispatch(AssignmentId),
@@ -241,105 +243,103 @@ pub enum Command {
     Cancel(AssignmentId),
     /// The result counts.
     Use(AssignmentId),
-    /// The result does not count: its work is done, abandoned or unknown, or it is not trusted.
+    /// The result does not count: its work is done, abandoned or unknown, or the shard is not trusted.
     Ignore(AssignmentId),
-    /// The work is to be verified, and no second shard can do it: trusted code has to. Answered by
-    /// [`Event::Checked`].
+    /// No second shard can verify the work: trusted code must do it. [`Event::Checked`] answers.
     Check {
-        /// Which work.
+        /// The work.
         work: WorkId,
-        /// Of which round.
+        /// Its round.
         round: RoundId,
-        /// Whose result is to be checked.
+        /// The assignment whose result trusted code must check.
         first: AssignmentId,
     },
-    /// Two results of the same work differ. It is recomputed by trusted code; [`Event::Checked`]
-    /// answers.
+    /// Two results of the same work differ: trusted code must recompute it. [`Event::Checked`] answers.
     Disagreement {
-        /// Of which work.
+        /// The work.
         work: WorkId,
-        /// Of which round.
+        /// Its round.
         round: RoundId,
-        /// Whose result came first.
+        /// The assignment whose result came first.
         first: AssignmentId,
-        /// Whose second.
+        /// The assignment whose result came second.
         second: AssignmentId,
-        /// The digests of the two.
+        /// The digests of the two results, in the same order.
         digests: [B256; 2],
     },
-    /// Work that one shard had is given to another.
+    /// Another shard gets work that one shard had.
     Reassigned {
-        /// Which work.
+        /// The work.
         work: WorkId,
-        /// Of which round.
+        /// Its round.
         round: RoundId,
-        /// Who had it.
+        /// The shard that had it before.
         from: ShardId,
     },
-    /// The work is to be cut into single transactions; [`Event::Recut`] answers.
+    /// The work must be cut into single transactions; [`Event::Recut`] answers.
     Recut {
-        /// Of which round.
+        /// The round.
         round: RoundId,
-        /// Which work.
+        /// The work.
         work: WorkId,
     },
-    /// The work's one transaction has killed two shards that did nothing else.
+    /// The work's only transaction has killed two shards that did nothing else.
     Convict {
-        /// Of which round.
+        /// The round.
         round: RoundId,
-        /// The work of that transaction.
+        /// The work that consists of the transaction.
         work: WorkId,
     },
-    /// A shard's slot stands still, as it seems for good: it gets no more work unless it moves again.
-    /// With none left, the shard's process has to be started again, or its threads have.
+    /// A shard's slot stands still, apparently for good. It gets no more work unless it moves again. If no
+    /// slot is left, the shard's process, or its threads, must be restarted.
     Retire {
-        /// Whose.
+        /// The shard.
         shard: ShardId,
-        /// In which life.
+        /// Its incarnation.
         incarnation: Incarnation,
-        /// Which slot.
+        /// The slot.
         slot: SlotIndex,
-        /// How many are left.
+        /// The number of slots that still work.
         left: u16,
     },
-    /// A retired slot moves again, and gets work again.
+    /// A retired slot moves again and gets work again.
     Return {
-        /// Whose.
+        /// The shard.
         shard: ShardId,
-        /// In which life.
+        /// Its incarnation.
         incarnation: Incarnation,
-        /// Which slot.
+        /// The slot.
         slot: SlotIndex,
     },
-    /// A shard's strikes have changed: to be kept.
+    /// A shard's strikes have changed, and the record must be kept.
     Strikes {
-        /// Whose.
+        /// The shard.
         shard: ShardId,
-        /// What they are now.
+        /// Its strikes now.
         record: StrikeRecord,
-        /// What has changed.
+        /// Why they changed, for the log.
         reason: String,
     },
-    /// The shard has to be brought to the current state.
+    /// The shard must be brought to the current state.
     Sync(ShardId),
     /// The shard is no longer part of the fleet.
     Evict {
-        /// Who.
+        /// The shard.
         shard: ShardId,
-        /// In which life.
+        /// Its incarnation.
         incarnation: Incarnation,
-        /// Why.
+        /// Why it was lost, for the log.
         reason: String,
     },
     /// All work of the round has its result.
     Finish(RoundId),
-    /// The round cannot be done by shards.
+    /// Shards cannot do the round.
     Fail {
-        /// Which round.
+        /// The round.
         round: RoundId,
-        /// In which way.
+        /// The kind of failure.
         cause: FailCause,
-        /// Why not.
+        /// An explanation for the client and the log.
         reason: String,
     },
 }

@@ -1,4 +1,4 @@
-//! The scheduler's picture of its shards.
+//! The scheduler's view of its shards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,15 +15,15 @@ pub(super) struct SlotWatch {
     pub(super) slot: SlotIndex,
     pub(super) transactions: u64,
     pub(super) current: Option<AssignmentId>,
-    /// The gas limit of the transaction that it is at, as the shard says.
+    /// The gas limit of the transaction that the slot runs, as the shard reports it.
     gas: u64,
-    /// Since when it stands there.
+    /// The time since which the slot has stood there.
     pub(super) since: Duration,
     pub(super) struck: bool,
 }
 
 impl SlotWatch {
-    /// How long it may stand there until it is stuck. `held` is what the scheduler knows
+    /// How long the slot may stand still before it counts as stuck. `held` is what the scheduler knows
     /// of the work: a shard cannot claim more gas than that has.
     pub(super) fn longest(&self, held: Option<&WorkItem>, limits: &ScheduleLimits) -> Duration {
         let gas = held.map_or(self.gas, |item| item.heaviest.min(self.gas));
@@ -31,7 +31,7 @@ impl SlotWatch {
     }
 }
 
-/// One shard.
+/// One live shard.
 #[derive(Debug, Clone)]
 pub(super) struct Shard {
     pub(super) incarnation: Incarnation,
@@ -39,28 +39,30 @@ pub(super) struct Shard {
     pub(super) state: Option<StateRef>,
     pub(super) draining: bool,
     pub(super) heard_at: Duration,
-    /// When its last heartbeat arrived.
+    /// The arrival time of its last heartbeat.
     pub(super) beat_at: Duration,
-    /// Another process that wants its place, and since when.
+    /// Another process that asks for its place, and since when.
     challenged: Option<(Incarnation, Duration)>,
     pub(super) watches: Vec<SlotWatch>,
     pub(super) retired: BTreeSet<SlotIndex>,
-    /// After a refusal it is left alone until then.
+    /// The shard rests after a refusal: it gets no work before this time.
     pub(super) rests_until: Duration,
-    /// Its work was overdue: it gets nothing new until it answers, or until then.
+    /// The shard's work was overdue: it gets no new work until it answers, or until this time.
     pub(super) late_until: Duration,
-    /// Failures in a row.
+    /// The number of failures in a row.
     pub(super) failures: u32,
-    /// What it holds.
+    /// The assignments that it holds.
     pub(super) outstanding: BTreeMap<AssignmentId, WorkItem>,
-    /// What its slots should be at, and since when: the oldest of what it holds, one for each slot.
+    /// The assignments that its slots should have begun, with the time: the oldest that it holds, one for
+    /// each slot.
     pub(super) begun: BTreeMap<AssignmentId, Duration>,
-    /// A suspect, beside which it gets nothing.
+    /// The suspect that it runs alone; it gets nothing else meanwhile.
     pub(super) alone_with: Option<AssignmentId>,
-    /// Whether heartbeats had shown it idle when it was given that suspect: if it dies, only then is
-    /// it clear what it died of.
+    /// Whether heartbeats had shown it idle when it was assigned that suspect. Only then is it clear which
+    /// work killed the shard if it dies.
     pub(super) was_idle: bool,
-    /// Heartbeats in a row that show nothing under way, while nothing should be.
+    /// The number of heartbeats in a row that show nothing in flight while the scheduler has nothing in
+    /// flight there.
     pub(super) quiet_beats: u32,
 }
 
@@ -87,19 +89,19 @@ impl Shard {
         }
     }
 
-    /// Slots that can still work.
+    /// The number of slots that are not retired.
     pub(super) fn working_slots(&self) -> usize {
         usize::from(self.slots).saturating_sub(self.retired.len())
     }
 
-    /// Whether its slots are all stuck, as it seems: new work would only wait behind them.
+    /// Whether all its working slots seem stuck: new work would only wait behind them.
     pub(super) fn is_stuck(&self) -> bool {
         let stuck = |watch: &&SlotWatch| watch.struck && !self.retired.contains(&watch.slot);
         self.watches.iter().filter(stuck).count() >= self.working_slots()
     }
 
-    /// Takes up a heartbeat; the retired slots that move again. A long gap before it says nothing about
-    /// the slots: the whole process, or the way to it, stood still.
+    /// Applies a heartbeat; returns the retired slots that move again. A long gap before the heartbeat says
+    /// nothing about the slots: the whole process, or the network to it, stood still.
     pub(super) fn beat(
         &mut self,
         now: Duration,
@@ -135,11 +137,11 @@ impl Shard {
         returned
     }
 
-    /// Takes up that the shard has answered for this assignment: a slot that was at it has gone on, to
-    /// what no heartbeat has named yet.
+    /// Notes that the shard has answered the assignment: a slot that ran it has gone on to something that no
+    /// heartbeat has named yet.
     pub(super) fn has_answered(&mut self, now: Duration, assignment: &AssignmentId) {
         let retired = &self.retired;
-        // A retired slot returns with the heartbeat that shows that it has moved.
+        // A retired slot returns only with a heartbeat that shows that it has moved.
         let was_at = |watch: &&mut SlotWatch| {
             watch.current.as_ref() == Some(assignment) && !retired.contains(&watch.slot)
         };
@@ -148,7 +150,7 @@ impl Shard {
         }
     }
 
-    /// Whether its heartbeats have come since another process first asked for its place.
+    /// Whether a heartbeat has arrived since another process first asked for its place.
     pub(super) fn is_alive_since_challenged(&mut self, challenger: Incarnation, now: Duration) -> bool {
         match self.challenged.filter(|(known, _)| *known == challenger) {
             Some((_, since)) => self.beat_at > since,
@@ -159,18 +161,18 @@ impl Shard {
         }
     }
 
-    /// Whether its heartbeats show nothing under way, for long enough to be believed.
+    /// Whether enough heartbeats in a row show nothing in flight.
     pub(super) fn is_idle(&self) -> bool {
         self.quiet_beats >= QUIET_BEATS
     }
 
-    /// Whether a slot is at this assignment, as heartbeats show it.
+    /// Whether heartbeats show a slot at this assignment.
     pub(super) fn is_at(&self, assignment: &AssignmentId) -> bool {
         self.watches.iter().any(|watch| watch.current.as_ref() == Some(assignment))
     }
 
-    /// What the process may have begun: what its heartbeats named, and, as its queue is in order of
-    /// arrival, the oldest assignments, one for each slot.
+    /// The assignments that the process may have begun: those that its heartbeats named, and the oldest ones,
+    /// one for each slot, because its queue is in order of arrival.
     pub(super) fn started(&self) -> Vec<AssignmentId> {
         let mut held: Vec<AssignmentId> = self.outstanding.keys().copied().collect();
         held.sort_unstable_by_key(|assignment| assignment.attempt);
@@ -180,8 +182,8 @@ impl Shard {
         oldest.filter(|(place, held)| *place < slots || named(held)).map(|(_, held)| *held).collect()
     }
 
-    /// Whether nothing moves on it, and nothing has for longer than `limit` and than the transactions
-    /// that its slots are at may take.
+    /// Whether every slot has stood still for longer than `limit`, and longer than the transaction that it
+    /// runs may take.
     pub(super) fn stands_still(&self, now: Duration, limit: Duration, limits: &ScheduleLimits) -> bool {
         self.watches.iter().all(|watch| {
             let held = watch.current.and_then(|current| self.outstanding.get(&current));
@@ -189,7 +191,7 @@ impl Shard {
         })
     }
 
-    /// Slots that have been for long at what is not wanted any more, and cannot be stopped.
+    /// The number of slots that have run unwanted work, which cannot be stopped, for longer than `long`.
     fn occupied(&self, now: Duration, long: Duration) -> usize {
         let in_vain = |watch: &&SlotWatch| {
             let wanted = |current: &AssignmentId| self.outstanding.contains_key(current);
@@ -199,41 +201,41 @@ impl Shard {
     }
 }
 
-/// Heartbeats after which a shard that shows nothing under way is believed to be quiet: one may have
-/// been on its way before the last command arrived.
+/// The number of heartbeats in a row after which a shard that shows nothing in flight counts as idle. A
+/// single one may have been sent before the last command arrived.
 const QUIET_BEATS: u32 = 2;
 
-/// What else a shard may be doing beside a piece of work.
+/// What else a shard may do beside a piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Company {
     /// Anything but a suspect.
     Any,
-    /// Nothing that it was given and that is still wanted.
+    /// No assignment that is still wanted.
     Alone,
-    /// Nothing at all, not even what was cancelled or is left from an earlier coordinator: what
-    /// happens then is evidence.
+    /// Nothing at all, not even a cancelled assignment or one of an earlier coordinator: what happens then is
+    /// evidence.
     Nothing,
 }
 
-/// Which shard is wanted for a piece of work.
+/// The requirements on a shard for a piece of work.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
     pub(super) base: Option<StateRef>,
     pub(super) depth: usize,
     pub(super) now: Duration,
-    /// How long a slot must have been at what is not wanted any more to count as busy.
+    /// How long a slot must have run unwanted work to count as busy.
     pub(super) long: Duration,
-    /// Who has it already.
+    /// The assignments of the shards that hold the work already.
     pub(super) holders: &'a [AssignmentId],
     pub(super) lost_by: Option<ShardId>,
-    /// Who is not to get work: in quarantine, or kept free for a suspect.
+    /// The shards that must not get work: in quarantine, or kept free for a suspect.
     pub(super) barred: &'a BTreeSet<ShardId>,
-    /// In which company it may be.
+    /// What else the shard may do meanwhile.
     pub(super) company: Company,
 }
 
 impl<'a> Wanted<'a> {
-    /// A shard for this work, which nobody else has, in any company.
+    /// The requirements for this work, which no other shard holds, in any company.
     pub(super) fn of(
         work: &Work,
         now: Duration,
@@ -244,7 +246,7 @@ impl<'a> Wanted<'a> {
         Self { lost_by, ..Self::with_base(work.item.base, now, limits, barred) }
     }
 
-    /// A shard for any work on this state.
+    /// The requirements for any work on this state.
     pub(super) fn with_base(
         base: Option<StateRef>,
         now: Duration,
@@ -265,17 +267,17 @@ impl<'a> Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// Whether the shard could take it if it were not for what it holds.
+    /// Whether the shard could take the work now if it held nothing else.
     pub(super) fn fits(&self, id: ShardId, shard: &Shard) -> bool {
         let rested = shard.rests_until <= self.now && shard.late_until <= self.now;
         rested && !shard.is_stuck() && self.suits(id, shard)
     }
 
-    /// Whether the shard could take it sooner or later, as things are.
+    /// Whether the shard could take the work sooner or later.
     pub(super) fn suits(&self, id: ShardId, shard: &Shard) -> bool {
         !shard.draining
             && self.base.is_none_or(|base| shard.state == Some(base))
-            // Without a base any state of any world will do, but there must be one.
+            // Work without a base fits any state of any world, but the shard must hold one.
             && shard.state.is_some()
             && shard.working_slots() > 0
             && !self.barred.contains(&id)
@@ -300,13 +302,13 @@ pub(super) struct Shards {
 }
 
 impl Shards {
-    /// The shard, if it is alive and this is its life.
+    /// The shard, if it is alive with this incarnation.
     pub(super) fn get_mut(&mut self, shard: ShardId, incarnation: Incarnation) -> Option<&mut Shard> {
         self.alive.get_mut(&shard).filter(|known| known.incarnation == incarnation)
     }
 
-    /// The least busy shard that could take work now, by outstanding assignments per slot. None of
-    /// those that have it; the one that has just lost it only if there is no other.
+    /// The shard that could take work now and has the fewest outstanding assignments per slot. Excludes
+    /// shards that hold the work; the shard that has just lost it is the last choice.
     pub(super) fn choose(&self, wanted: &Wanted<'_>) -> Option<ShardId> {
         let able = self.alive.iter().filter(|(id, shard)| wanted.fits(**id, shard) && wanted.has_room(shard));
         // Compares a/b with c/d as a·d with c·b: exact, and no division.
@@ -320,7 +322,7 @@ impl Shards {
         best.map(|(id, _)| *id)
     }
 
-    /// The shard to keep free for work that has to run alone: the one with least to finish.
+    /// The shard to keep free for work that must run alone: the one with the fewest outstanding assignments.
     pub(super) fn to_be_freed(&self, wanted: &Wanted<'_>) -> Option<ShardId> {
         let able = self.alive.iter().filter(|(id, shard)| wanted.fits(**id, shard));
         let key = |id: ShardId, shard: &Shard| (wanted.lost_by == Some(id), shard.outstanding.len(), id);

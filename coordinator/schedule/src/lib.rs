@@ -1,12 +1,12 @@
-//! The scheduler: decides which shard does which work, and what follows when one fails.
+//! The scheduler: decides which shard does which work, and what happens when a shard fails.
 //!
-//! A pure state machine: events in, commands out, time passed in. It knows no clock, no network,
-//! no thread and no randomness, and it never sees a result's content, only a digest of it. There is
-//! one path by which a shard is lost, and one by which work is given to another.
+//! A pure state machine: it takes events and the time, and returns commands. It uses no clock, no network, no
+//! thread and no randomness, and it sees a digest of a result, never its content. A shard is lost on one path
+//! only, and work becomes open again on one path only.
 //!
-//! By concern: `machine` (shards, losses), `rounds` (work and results), `dispatch` (who gets what),
-//! `verify` (work that two have to agree about), `overdue` (slow or stuck), `strikes` (quarantine and
-//! probation), `suspects` (transactions that may kill whoever runs them).
+//! By concern: `machine` (shards, losses), `rounds` (work and results), `dispatch` (assignment of work),
+//! `verify` (work that needs two equal results), `overdue` (slow or stuck), `strikes` (quarantine and
+//! probation), `suspects` (transactions that may kill the process that runs them).
 
 mod audit;
 mod dispatch;

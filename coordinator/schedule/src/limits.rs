@@ -4,15 +4,16 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What happens to a round that no shard can take.
+/// What the scheduler does with a round that no shard can take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum NoShards {
-    /// It waits up to the limit, then fails.
+    /// The round waits up to the limit, then fails.
     #[default]
     Wait,
-    /// It waits up to the limit, then the coordinator executes the block itself.
+    /// The round waits up to the limit, then the coordinator executes the block itself. It never does so if
+    /// work of the block may kill its process: then the round fails.
     Local,
-    /// It fails at once.
+    /// The round fails at once.
     Fail,
 }
 
@@ -26,7 +27,7 @@ impl fmt::Display for NoShards {
     }
 }
 
-/// No such policy.
+/// The text is not the name of a policy.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is none of wait, local, fail")]
 pub struct UnknownPolicy(String);
@@ -47,62 +48,65 @@ impl FromStr for NoShards {
 /// Bounds of the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScheduleLimits {
-    /// Assignments outstanding per slot: one being done and one waiting hide the round trip.
+    /// The most assignments outstanding per slot. With two, one runs while the other waits, which hides the
+    /// round trip.
     pub depth: usize,
-    /// Tries at one piece of work before its round is given up.
+    /// The most tries at one piece of work before the scheduler gives up its round.
     pub max_attempts: u32,
-    /// Silence after which a shard is lost.
+    /// The silence after which a shard counts as lost.
     pub lost_after: Duration,
-    /// How long a shard that refused is left alone; doubled with each failure in a row.
+    /// How long a shard rests after a refusal; the pause doubles with each failure in a row.
     pub refused_pause: Duration,
-    /// The longest such pause.
+    /// The longest pause after a refusal.
     pub longest_pause: Duration,
-    /// What happens to a round that no shard can take.
+    /// What the scheduler does with a round that no shard can take.
     pub when_no_shards: NoShards,
-    /// How long a round waits with no shard that could take its work.
+    /// How long a round waits while no shard can take its work.
     pub no_shard_wait: Duration,
-    /// How often the driver ticks; a longer gap is the coordinator's own absence.
+    /// How often the driver ticks. A gap of more than three ticks counts as the coordinator's own absence.
     pub tick: Duration,
-    /// An assignment is overdue after so many times the median of its kind, scaled by its cost.
+    /// An assignment is overdue after this multiple of its kind's median, scaled by its cost.
     pub overdue_factor: u32,
-    /// It is never overdue earlier.
+    /// The shortest time after which an assignment is overdue.
     pub overdue_floor: Duration,
-    /// It is overdue at the latest then, and before there is a median.
+    /// The longest time after which an assignment is overdue; it also applies while there is no median.
     pub overdue_after: Duration,
-    /// How long a slot may stand still beside what its transaction's gas allows. After that the shard
-    /// gets a strike, and after twice as long the slot is retired.
+    /// How long a slot may stand still beyond what its transaction's gas allows. After that the shard gets a
+    /// strike; after twice the whole time the scheduler retires the slot.
     pub stuck_floor: Duration,
-    /// Gas per second that every valid transaction burns, as measured in the slowest one: while its gas
-    /// may last at this rate, a slot that stands still is not stuck. Never zero.
+    /// The gas per second that every valid transaction burns at least, measured on the slowest one. A slot
+    /// that stands still is not stuck while its gas may last at this rate. Never zero.
     pub slowest_gas: u64,
-    /// Gas per second of heavy transactions as a rule. Work with a transaction that takes longer than
-    /// `overdue_after` at this rate is overdue after that time. Never zero.
+    /// The gas per second that heavy transactions usually burn. Work whose heaviest transaction takes longer
+    /// than `overdue_after` at this rate is overdue only after that longer time. Never zero.
     pub heavy_gas: u64,
-    /// Strikes that put a shard into quarantine.
+    /// The number of strikes that puts a shard into quarantine.
     pub max_strikes: u32,
-    /// One strike is forgotten in this time.
+    /// The time after which the scheduler forgets one strike.
     pub strike_decay: Duration,
-    /// The first quarantine; doubled whenever a probation fails.
+    /// The length of the first quarantine; it doubles with each further one until the shard passes its
+    /// probation.
     pub quarantine: Duration,
     /// The longest quarantine.
     pub longest_quarantine: Duration,
-    /// Losses of several shards within this time blame no transaction.
+    /// If several shards are lost within this time, their losses blame no transaction.
     pub blame_window: Duration,
-    /// Finished work that is remembered, to compare second results with the first.
+    /// The number of finished pieces of work that the scheduler remembers, to compare second results with the
+    /// first.
     pub done_kept: usize,
 }
 
-/// No transaction's gas allows more time than this.
+/// The most time that a gas limit can allow a transaction.
 const LONGEST_TRANSACTION: Duration = Duration::from_secs(24 * 3600);
 
 impl ScheduleLimits {
-    /// How long a transaction with this gas limit may take.
+    /// How long a transaction with this gas limit may take at `slowest_gas`.
     #[must_use]
     pub fn longest(&self, gas: u64) -> Duration {
         at_rate(gas, self.slowest_gas)
     }
 
-    /// How long a heavy transaction with this gas limit takes as a rule; nothing if it is not heavy.
+    /// How long a heavy transaction with this gas limit usually takes; zero if it is not heavy.
     pub(super) fn heavy(&self, gas: u64) -> Duration {
         let usual = at_rate(gas, self.heavy_gas);
         if usual > self.overdue_after { usual } else { Duration::ZERO }

@@ -1,4 +1,4 @@
-//! The machine itself: events are taken up here; shards join and are lost here.
+//! The state machine itself: handles events, admits shards and loses them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -13,33 +13,33 @@ use super::strikes::Standing;
 use super::suspects::Toll;
 use super::{Command, Event, LossCause, ScheduleLimits, StrikeRecord};
 
-/// What the scheduler counts.
+/// What the scheduler counts since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Second results that were equal to the first.
     pub equal_results: u64,
     /// Second results that differed from the first.
     pub disagreements: u64,
-    /// Work given to a second shard because it was overdue.
+    /// Work that a second shard got because it was overdue.
     pub duplicated: u64,
-    /// Slots retired.
+    /// Retired slots.
     pub retired_slots: u64,
     /// Retired slots that moved again.
     pub returned_slots: u64,
-    /// Shards put into quarantine.
+    /// Quarantines that began.
     pub quarantines: u64,
     /// Shards that passed their probation.
     pub released: u64,
-    /// Transactions convicted.
+    /// Convicted transactions.
     pub convictions: u64,
-    /// Work that two shards agreed about, as it was to be verified.
+    /// Work that had to be verified and on which two shards agreed.
     pub verified: u64,
-    /// Work that trusted code did to verify it, or to settle a disagreement.
+    /// Work that trusted code did, to verify it or to settle a disagreement.
     pub checked: u64,
 }
 
 impl Counters {
-    /// Both together.
+    /// The sums of both counters.
     #[must_use]
     pub fn plus(self, other: &Self) -> Self {
         Self {
@@ -68,15 +68,16 @@ pub struct Scheduler {
     pub(super) done: Finished,
     pub(super) medians: Medians,
     pub(super) standing: BTreeMap<ShardId, Standing>,
-    /// Losses of late, to tell one death from many.
+    /// Recent losses, to tell a single death from several at once.
     pub(super) losses: VecDeque<(Duration, ShardId)>,
-    /// Results used and controls passed: what a healthy fleet does between two deaths.
+    /// The number of results used and controls passed: it shows whether the fleet was healthy between two
+    /// deaths.
     pub(super) healthy: u64,
     pub(super) control: Option<Control>,
-    /// Shards that died with a block's work begun, over all of its rounds.
+    /// The count of deaths: shards that died with work of a block begun, over all rounds of the block.
     pub(super) toll: Toll,
     pub(super) ticked_at: Duration,
-    /// Numbers every assignment, so that none is ever mistaken for another.
+    /// The number of the newest assignment: no two assignments of this coordinator have the same one.
     pub(super) attempts: u32,
     pub(super) counters: Counters,
 }
@@ -104,7 +105,7 @@ impl Scheduler {
         }
     }
 
-    /// Holds against shards what an earlier coordinator did; the times begin anew.
+    /// Restores the strikes that an earlier coordinator held against shards; their times restart.
     pub fn restore_strikes(
         &mut self,
         records: impl IntoIterator<Item = (ShardId, StrikeRecord)>,
@@ -115,7 +116,7 @@ impl Scheduler {
         self.standing.extend(records.into_iter().map(restored));
     }
 
-    /// When [`Event::Tick`] has something to do, if nothing happens before.
+    /// The next time at which [`Event::Tick`] has something to do, if no other event comes before.
     #[must_use]
     pub fn next_deadline(&self) -> Duration {
         let tick = self.ticked_at + self.limits.tick;
@@ -129,7 +130,7 @@ impl Scheduler {
         rests.chain(held).chain(overdue).chain(unverified).filter(later).fold(tick, Duration::min)
     }
 
-    /// Assignments that a shard holds.
+    /// The number of assignments that a shard holds.
     #[must_use]
     pub fn outstanding(&self, shard: ShardId) -> usize {
         self.shards.alive.get(&shard).map_or(0, |known| known.outstanding.len())
@@ -141,13 +142,13 @@ impl Scheduler {
         self.work.get(&assignment.work).is_some_and(|work| work.holds(assignment))
     }
 
-    /// What was counted so far.
+    /// The counters so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Takes an event and says what follows from it.
+    /// Handles an event and returns the commands that follow from it.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
         let mut commands = Vec::new();
         match event {
@@ -199,10 +200,10 @@ impl Scheduler {
         commands
     }
 
-    /// A newcomer with a living shard's id is refused, once that one has shown that it lives: it may be a
-    /// former life of the newcomer whose end is not known yet. The same life may register again (it has not
-    /// heard from the coordinator for a while, which may be the coordinator's own absence): it goes
-    /// on with what it holds.
+    /// Rejects a newcomer with the id of a living shard once heartbeats have shown that the shard lives.
+    /// Until then the newcomer must ask again: the shard may be an earlier incarnation of it whose end is not
+    /// known yet. The same incarnation may register again and goes on with what it holds. It has not heard
+    /// from the coordinator for a while, which may be the coordinator's own absence.
     fn register(
         &mut self,
         now: Duration,
@@ -227,7 +228,7 @@ impl Scheduler {
         commands.push(Command::Sync(shard));
     }
 
-    /// The one path by which a shard is lost.
+    /// The only path on which a shard is lost.
     pub(super) fn lose(
         &mut self,
         now: Duration,
@@ -250,7 +251,7 @@ impl Scheduler {
         self.blame_for(now, shard, &known, alone, cause, commands);
     }
 
-    /// The one path by which work becomes open again: its assignment came to nothing.
+    /// The only path on which work becomes open again: its assignment brought no result.
     pub(super) fn release(&mut self, assignment: &AssignmentId) {
         if let Some(work) = self.work.get_mut(&assignment.work)
             && let Some(position) = work.live.iter().position(|live| live.assignment == *assignment)
@@ -288,7 +289,7 @@ impl Scheduler {
     fn tick(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let gap = now.saturating_sub(self.ticked_at);
         self.ticked_at = now;
-        // A gap in the driver's own ticks is the coordinator's absence, nobody else's.
+        // A gap in the driver's own ticks is the coordinator's absence, not a shard's.
         if gap > self.limits.tick * 3 {
             self.excuse(now, gap);
         }
@@ -330,7 +331,7 @@ impl Scheduler {
         }
     }
 
-    /// Names a new assignment of the work to the shard.
+    /// Creates a new assignment of the work to the shard.
     pub(super) fn next_assignment(&mut self, work: WorkId, shard: ShardId) -> Option<AssignmentId> {
         let incarnation = self.shards.alive.get(&shard)?.incarnation;
         self.attempts = self.attempts.wrapping_add(1);
@@ -338,7 +339,7 @@ impl Scheduler {
         Some(AssignmentId { work, shard, incarnation, attempt, epoch: self.epoch })
     }
 
-    /// The rounds that are not done.
+    /// The rounds that have not ended.
     pub fn open_rounds(&self) -> impl Iterator<Item = RoundId> + '_ {
         self.rounds.keys().copied()
     }

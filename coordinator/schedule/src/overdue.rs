@@ -1,14 +1,14 @@
-//! The overdue rule: a slow slot or a lost message costs a second try elsewhere, not the block.
+//! The overdue rule: a slow slot or a lost message costs a second try on another shard, not the block.
 //!
-//! Overdue is judged against the running median of the work's kind, scaled by its cost, from when a
-//! slot should have begun with it; what waits behind overdue work is overdue with it. First the work is
-//! given to another shard as well, and the late one gets nothing new until it answers, for a while.
-//! If the whole shard stands still for longer, its work is given up there.
+//! An assignment is overdue by the running median of its work's kind, scaled by its cost and counted from
+//! when a slot should have begun it. What waits behind overdue work is overdue with it. First, the scheduler
+//! assigns the work to another shard too, and the late shard gets no new work until it answers, or for a
+//! while. If the whole shard stands still for longer, the scheduler gives up the assignment.
 //!
-//! A slot stands still while one transaction runs, and valid transactions run for minutes: heartbeats
-//! name the transaction's gas, and the slot is not stuck while that may last at the slowest rate. After
-//! that the shard gets a strike, and then the slot is retired: a thread cannot be killed. A slot that
-//! moves after all returns to service, and what it brings is used if its work is still open.
+//! A slot stands still while one transaction runs, and valid transactions may run for minutes. Heartbeats
+//! name the transaction's gas, and the slot is not stuck while that gas may last at the slowest rate. After
+//! that the shard gets a strike, and later the scheduler retires the slot, because a thread cannot be killed.
+//! A slot that moves again returns to service, and the scheduler uses its result if the work is still open.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,16 +20,16 @@ use super::machine::Scheduler;
 use super::rounds::Work;
 use super::{Command, ScheduleLimits, WorkClass, WorkItem};
 
-/// Durations that a median is taken of.
+/// The number of durations that a median is taken of.
 const SAMPLES: usize = 64;
 
-/// With fewer there is no median.
+/// The fewest durations that give a median.
 const ENOUGH: usize = 5;
 
-/// Work of a shard that stands still for so many limits is given up there.
+/// The scheduler gives up an assignment of a shard that stands still after this many times its limit.
 const GIVEN_UP_AFTER: u32 = 3;
 
-/// The running median of the time per unit of cost of one kind of work.
+/// The running median of the time per unit of cost, in nanoseconds, for one kind of work.
 #[derive(Debug, Clone, Default)]
 struct Median {
     samples: VecDeque<u64>,
@@ -50,7 +50,7 @@ impl Median {
     }
 }
 
-/// The medians of the kinds of work.
+/// The medians of all kinds of work.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Medians {
     recover: Median,
@@ -67,7 +67,7 @@ impl Medians {
         median.add((nanos / item.cost.max(1)).max(1));
     }
 
-    /// How long an assignment of this work may take.
+    /// How long an assignment of this work may take before it is overdue.
     pub(super) fn limit(&self, item: &WorkItem, limits: &ScheduleLimits) -> Duration {
         let median = match item.class {
             WorkClass::Recover => self.recover.median,
@@ -81,7 +81,8 @@ impl Medians {
 }
 
 impl Scheduler {
-    /// When this work is to be given to another shard as well.
+    /// The time at which another shard must get this work too; `None` if it is not assigned to exactly one
+    /// shard.
     pub(super) fn overdue_at(&self, work: &Work) -> Option<Duration> {
         let [only] = work.live.as_slice() else { return None };
         if work.duplicate || work.suspicion.is_some() {
@@ -97,7 +98,8 @@ impl Scheduler {
             let heavy = *begun + self.limits.heavy(work.item.heaviest);
             return Some(late(*begun, &work.item).max(heavy));
         }
-        // It waits: one slot that is in time will get to it. It does not wait for a heavy transaction.
+        // The assignment waits: a slot that is in time will get to it. It need not wait for a heavy
+        // transaction.
         let ahead = shard.begun.iter().map(|(id, since)| match shard.outstanding.get(id) {
             Some(item) => late(*since, item),
             None => *since,
@@ -105,7 +107,8 @@ impl Scheduler {
         Some(ahead.max().unwrap_or_else(|| late(only.since, &work.item)))
     }
 
-    /// Notes since when slots should be at what they hold: a shard takes it in the order it was given.
+    /// Notes the time since which slots should run what they hold: a shard starts work in the order it was
+    /// given.
     pub(super) fn note_begun(&mut self, now: Duration) {
         for shard in self.shards.alive.values_mut() {
             let mut held: Vec<AssignmentId> = shard.outstanding.keys().copied().collect();
@@ -118,7 +121,7 @@ impl Scheduler {
         }
     }
 
-    /// How long a slot was at this work.
+    /// How long a slot ran this work; `None` if the assignment no longer counts.
     pub(super) fn time_taken(
         &self,
         now: Duration,
@@ -130,7 +133,7 @@ impl Scheduler {
         Some(now.saturating_sub(begun.copied().unwrap_or(live.since)))
     }
 
-    /// A shard has answered. If it was late it may have work again.
+    /// Notes that a shard has answered. A late shard may get work again.
     pub(super) fn answered(&mut self, now: Duration, assignment: &AssignmentId) {
         if let Some(shard) = self.shards.get_mut(assignment.shard, assignment.incarnation) {
             shard.has_answered(now, assignment);
@@ -138,7 +141,7 @@ impl Scheduler {
         }
     }
 
-    /// While no shard is in time, being late is no reason to get nothing.
+    /// Lets late shards get work again if no shard is in time.
     pub(super) fn excuse_late(&mut self, now: Duration) {
         let in_time = |shard: &Shard| !shard.draining && shard.state.is_some() && shard.late_until <= now;
         if !self.shards.alive.values().any(in_time) {
@@ -158,7 +161,7 @@ impl Scheduler {
         for id in due {
             let Some(work) = self.work.get_mut(&id) else { continue };
             work.duplicate = true;
-            // The late one gets nothing new for a while.
+            // The late shard gets no new work for a while.
             let holder = work.live.first().map(|live| live.assignment.shard);
             if let Some(shard) = holder.and_then(|holder| self.shards.alive.get_mut(&holder)) {
                 shard.late_until = now + self.limits.lost_after;
@@ -170,7 +173,7 @@ impl Scheduler {
         self.watch_slots(now, commands);
     }
 
-    /// Assignments of shards that stand still, long past their time.
+    /// The assignments, long past their limit, of shards that stand still.
     fn hopeless(&self, now: Duration) -> Vec<AssignmentId> {
         let mut found = Vec::new();
         for work in self.work.values() {
@@ -190,14 +193,15 @@ impl Scheduler {
     fn watch_slots(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let (mut strikes, mut retired) = (Vec::new(), Vec::new());
         for (id, shard) in &mut self.shards.alive {
-            // Only heartbeats show where a slot is. If they stay away it may have moved; silence loses the shard.
+            // Only heartbeats show where a slot is. Without them it may have moved; the shard's silence will
+            // lose it.
             let seen_at = shard.beat_at;
             for watch in &mut shard.watches {
                 let Some(current) = watch.current else { continue };
                 if shard.retired.contains(&watch.slot) {
                     continue;
                 }
-                // Another shard may have done it since, or another process of this one.
+                // Another shard, or an earlier incarnation of this one, may have done it since.
                 let done = self.done.by_id.get(&current.work).map(|done| &done.item);
                 let held = shard.outstanding.get(&current).or(done);
                 let patience = watch.longest(held, &self.limits);
@@ -219,8 +223,8 @@ impl Scheduler {
         }
     }
 
-    /// The shard offers one slot less, until that moves again; with none left all that it holds goes
-    /// to others.
+    /// Retires a slot until it moves again. If the shard has no slot left, all that it holds goes to other
+    /// shards.
     fn retire(&mut self, now: Duration, shard: ShardId, slot: SlotIndex, commands: &mut Vec<Command>) {
         let Some(known) = self.shards.alive.get_mut(&shard) else { return };
         known.retired.insert(slot);
@@ -237,8 +241,8 @@ impl Scheduler {
         }
     }
 
-    /// The shard is not expected to finish this. What a slot is at goes on there: its result is used if
-    /// it comes while the work is open.
+    /// Gives up an assignment. A slot that runs it goes on: the scheduler uses its result if the work is
+    /// still open.
     fn give_away(&mut self, now: Duration, assignment: &AssignmentId, commands: &mut Vec<Command>) {
         let shard = self.shards.get_mut(assignment.shard, assignment.incarnation);
         let is_at = shard.is_some_and(|shard| shard.is_at(assignment));

@@ -1,9 +1,9 @@
 //! Following: which state each shard's replica holds, and how it is brought to the state that the fleet
 //! must hold.
 //!
-//! A pure machine beside the scheduler: answers and heartbeats in, commands out, time passed in. It sends
-//! nothing and reads no state; a replica's content is a digest here. The fleet's driver carries out what
-//! it decides, and so does the simulator.
+//! A pure state machine beside the scheduler: it takes answers, heartbeats and the time, and returns
+//! commands. It sends nothing and reads no state; a replica's content is a digest here. The fleet's driver
+//! carries out its commands, and so does the simulator.
 //!
 //! Invariant: a shard has at most one sync or delta in flight.
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::id::{Incarnation, ShardId, StateRef};
 use common::message::StateSummary;
 
-/// The most pauses that a failed sync is followed by, however many have failed before it.
+/// The longest wait after a failed sync, in pauses, however many have failed before it.
 const MOST_PAUSES: u32 = 50;
 
 /// When a replica is left alone, and when it counts as diverged.
@@ -21,8 +21,8 @@ const MOST_PAUSES: u32 = 50;
 pub struct ReplicaLimits {
     /// The pause after a failed sync, times the failures in a row.
     pub sync_pause: Duration,
-    /// Heartbeats in a row that must disagree before a replica counts as diverged. One that was under
-    /// way while the replica moved proves nothing.
+    /// The number of heartbeats in a row that must disagree before a replica counts as diverged. A heartbeat
+    /// that was in flight while the replica moved proves nothing.
     pub mismatches: u32,
 }
 
@@ -32,7 +32,7 @@ impl Default for ReplicaLimits {
     }
 }
 
-/// What must follow.
+/// An output of the machine: what the driver must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplicaCommand {
     /// Ask the shard to fetch this state.
@@ -51,7 +51,7 @@ pub enum ReplicaCommand {
         /// Its incarnation.
         incarnation: Incarnation,
     },
-    /// The scheduler must know what the shard holds now; `None` if that is not known.
+    /// Tell the scheduler what the shard holds now; `None` if that is not known.
     Holds {
         /// The shard.
         shard: ShardId,
@@ -60,7 +60,7 @@ pub enum ReplicaCommand {
         /// The state.
         state: Option<StateRef>,
     },
-    /// The shard holds the target.
+    /// The shard holds the target state.
     AtTarget {
         /// The shard.
         shard: ShardId,
@@ -81,7 +81,7 @@ struct Follower {
     state: Option<StateSummary>,
     /// A sync or a delta is in flight.
     moving: bool,
-    /// After a failed sync there is none before then.
+    /// After a failed sync the shard rests: no sync starts before this time.
     rests_until: Duration,
     /// Failed syncs in a row.
     failures: u32,
@@ -100,7 +100,7 @@ pub struct Replicas {
 }
 
 impl Replicas {
-    /// No shards, and no state that they must hold.
+    /// A machine without shards and without a target state.
     #[must_use]
     pub fn new(limits: ReplicaLimits) -> Self {
         Self { limits, target: None, followers: BTreeMap::new() }
@@ -112,7 +112,7 @@ impl Replicas {
         self.target
     }
 
-    /// What the shard holds, as far as it is known.
+    /// The state that the shard holds, as far as it is known.
     #[must_use]
     pub fn state(&self, shard: ShardId) -> Option<StateSummary> {
         self.followers.get(&shard)?.state
@@ -124,13 +124,13 @@ impl Replicas {
         self.state(shard).is_some_and(|held| Some(held) == self.target)
     }
 
-    /// Why the shard's last sync failed, if it did.
+    /// Why the shard's last sync failed; `None` if it did not.
     #[must_use]
     pub fn trouble(&self, shard: ShardId) -> Option<&str> {
         self.followers.get(&shard)?.trouble.as_deref()
     }
 
-    /// A shard has a connection, a new one or one again. What it holds is not known.
+    /// Adds a shard with a new connection, or one that is connected again. What it holds is not known.
     pub fn join(&mut self, shard: ShardId, incarnation: Incarnation) {
         let follower = Follower {
             incarnation,
@@ -144,21 +144,20 @@ impl Replicas {
         self.followers.insert(shard, follower);
     }
 
-    /// The shard is lost.
+    /// Removes a lost shard.
     pub fn lose(&mut self, shard: ShardId, incarnation: Incarnation) {
         if self.of(shard, incarnation).is_some() {
             self.followers.remove(&shard);
         }
     }
 
-    /// All shards must hold this state.
+    /// Sets the state that all shards must hold.
     pub fn lead_to(&mut self, now: Duration, target: StateSummary) -> Vec<ReplicaCommand> {
         self.target = Some(target);
         self.tick(now)
     }
 
-    /// All shards must move on from one state to the next: those that hold the first by a delta, the
-    /// others by a sync.
+    /// Moves all shards from one state to the next: those that hold `from` by a delta, the others by a sync.
     pub fn advance(&mut self, now: Duration, from: StateRef, target: StateSummary) -> Vec<ReplicaCommand> {
         self.target = Some(target);
         let mut commands = Vec::new();
@@ -172,7 +171,7 @@ impl Replicas {
         commands
     }
 
-    /// A shard has refused work as it does not hold its base: what it holds is not known.
+    /// Notes that a shard rejected work because it does not hold its base: what it holds is not known.
     pub fn doubt(&mut self, now: Duration, shard: ShardId) -> Vec<ReplicaCommand> {
         if let Some(follower) = self.followers.get_mut(&shard) {
             follower.state = None;
@@ -180,7 +179,7 @@ impl Replicas {
         self.sync(now, shard).into_iter().collect()
     }
 
-    /// A shard has answered a sync or a delta: with what it holds now, or why it failed.
+    /// Handles a shard's answer to a sync or a delta: the state that it holds now, or why it failed.
     pub fn reached(
         &mut self,
         now: Duration,
@@ -217,7 +216,7 @@ impl Replicas {
         commands
     }
 
-    /// A heartbeat names what the shard holds.
+    /// Handles a heartbeat, which names what the shard holds.
     pub fn heartbeat(
         &mut self,
         now: Duration,
@@ -251,7 +250,8 @@ impl Replicas {
         self.followers.get_mut(&shard).filter(|follower| follower.incarnation == incarnation)
     }
 
-    /// The sync of a shard that is not at the target, unless it is moving or rests after a failure.
+    /// The sync of a shard that is not at the target; `None` if one is in flight or the shard rests after a
+    /// failure.
     fn sync(&mut self, now: Duration, shard: ShardId) -> Option<ReplicaCommand> {
         let target = self.target?;
         let follower = self.followers.get_mut(&shard)?;
@@ -316,7 +316,7 @@ mod tests {
         let commands = replicas.advance(ms(2), at(1).state, at(2));
         let second = ReplicaCommand::Sync { shard: ShardId(2), incarnation: Incarnation(8), target: at(2) };
         assert_eq!(commands, [ReplicaCommand::Advance { shard: SHARD, incarnation: INCARNATION }, second]);
-        // One that is still moving is brought on when it has answered.
+        // A shard that is still moving is brought on when it has answered.
         assert_eq!(replicas.advance(ms(3), at(2).state, at(3)), []);
         let commands = replicas.reached(ms(4), SHARD, INCARNATION, Ok(at(2)));
         assert_eq!(commands, [holds(Some(at(2))), sync(3)]);

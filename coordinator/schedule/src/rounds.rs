@@ -1,4 +1,4 @@
-//! Rounds and their work: admitted, tried, done, given up.
+//! Rounds and their work: the scheduler admits them, tries them, and finishes them or gives them up.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,12 +11,12 @@ use super::suspects::Suspicion;
 use super::verify::First;
 use super::{Command, FailCause, Fault, LossCause, NoShards, WorkClass, WorkItem};
 
-/// One try that may still bring a result.
+/// One assignment that may still bring a result.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Live {
     pub(super) assignment: AssignmentId,
     pub(super) since: Duration,
-    /// Whether the shard has said that it has it.
+    /// Whether the shard has acknowledged the assignment.
     pub(super) accepted: bool,
 }
 
@@ -28,23 +28,24 @@ pub(super) struct Work {
     pub(super) tries: u32,
     /// Assignments that may still bring its result.
     pub(super) live: Vec<Live>,
-    /// Who had it and lost it, until it is given to another.
+    /// The last assignment that brought no result, until another shard gets the work.
     pub(super) lost_by: Option<AssignmentId>,
-    /// Overdue: to be given to another shard as well.
+    /// The work is overdue: another shard must get it too.
     pub(super) duplicate: bool,
-    /// The result that is used, while it waits to be verified.
+    /// The result that the scheduler uses while the work waits to be verified.
     pub(super) first: Option<First>,
-    /// It may kill whoever runs it.
+    /// The work is a suspect: it may kill the process that runs it.
     pub(super) suspicion: Option<Suspicion>,
-    /// What the last failure said.
+    /// The reason of the last failure.
     pub(super) complaint: Option<String>,
-    /// Not to be given out before: several shards were lost at once, and whether it was what ended them
-    /// shows only when it is tried apart from that.
+    /// No shard gets the work before this time. Several shards were lost at once, and only a try apart from
+    /// those losses shows whether this work killed them.
     pub(super) rests_until: Duration,
-    /// Processes, or worker threads, that have ended with it begun, many at once or not. No evidence against it, but
-    /// reason enough not to run it in the coordinator's own.
+    /// The count of processes and worker threads that ended with the work begun, whether or not many ended at
+    /// once. It is no evidence against the work, but it is reason enough to keep it out of the coordinator's
+    /// own process.
     pub(super) deaths: u32,
-    /// It cannot be cut into single transactions.
+    /// The work cannot be cut into single transactions.
     pub(super) indivisible: bool,
 }
 
@@ -66,12 +67,12 @@ impl Work {
         }
     }
 
-    /// Whether it is one transaction that runs alone, as it may kill.
+    /// Whether the work is one transaction that runs alone because it may kill.
     pub(super) fn is_isolated(&self) -> bool {
         self.item.transactions <= 1 && self.suspicion.is_some()
     }
 
-    /// Whether the transaction that kills can be looked for in it.
+    /// Whether the scheduler can search the work for the transaction that kills, by cutting it.
     fn can_be_searched(&self) -> bool {
         let whole = self.item.transactions > 1 && !self.indivisible;
         whole && self.deaths > 0 && self.first.is_none() && self.item.class == WorkClass::Execute
@@ -85,7 +86,8 @@ impl Work {
         self.live.iter().any(|live| live.assignment == *assignment)
     }
 
-    /// A suspect that waits for its last death to be judged: until when.
+    /// The time until which a suspect waits for the judgement of its last death; `None` if it is no suspect
+    /// or is assigned.
     pub(super) fn held_until(&self) -> Option<Duration> {
         self.suspicion.as_ref().filter(|_| self.live.is_empty()).map(|suspicion| suspicion.held_until)
     }
@@ -94,15 +96,15 @@ impl Work {
 /// One pass over one block.
 #[derive(Debug, Clone)]
 pub(super) struct Round {
-    /// Work in order of preference; done work is taken out.
+    /// The work that is not done, in order of preference.
     pub(super) open: Vec<WorkId>,
-    /// Work that is being cut; the round is not done without it.
+    /// The work that is being cut; the round cannot finish without it.
     pub(super) cutting: BTreeSet<WorkId>,
-    /// Since when no shard could take any of its work, if that is so.
+    /// Since when no shard could take any of its open work; `None` if one can.
     pub(super) stranded_since: Option<Duration>,
-    /// Since when it has had nothing under way and something to be verified, if that is so.
+    /// Since when it has had nothing in flight and unverified work; `None` if that is not so.
     pub(super) unverified_since: Option<Duration>,
-    /// Controls that were made in it.
+    /// The number of controls made in this round.
     pub(super) controls: u32,
     pub(super) block: B256,
 }
@@ -114,11 +116,11 @@ pub(super) struct Done {
     pub(super) round: RoundId,
     pub(super) first: AssignmentId,
     pub(super) digest: Option<B256>,
-    /// Whether another shard or trusted code has confirmed it.
+    /// Whether another shard or trusted code has confirmed the result.
     pub(super) verified: bool,
 }
 
-/// Finished work, the latest of it.
+/// The latest finished work; the oldest is dropped first.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Finished {
     pub(super) by_id: BTreeMap<WorkId, Done>,
@@ -137,7 +139,7 @@ impl Finished {
         }
     }
 
-    /// The same work is to be done again.
+    /// Forgets that the work is done, because it must be done again.
     fn reopen(&mut self, work: &WorkId) {
         if self.by_id.remove(work).is_some() {
             self.order.retain(|known| known != work);
@@ -157,7 +159,7 @@ impl Scheduler {
             commands.push(Command::Finish(round));
             return;
         }
-        // A round that is opened anew takes the place of the one that had its work.
+        // A round that is opened again replaces the one that had its work.
         let former: BTreeSet<RoundId> =
             items.iter().filter_map(|item| self.work.get(&item.id)).map(|work| work.round).collect();
         for former in former {
@@ -174,15 +176,15 @@ impl Scheduler {
         self.rounds.insert(round, opened);
     }
 
-    /// Open work of the round that shards have died at. Whatever becomes of the round, it must not be
-    /// executed in the coordinator's process.
+    /// The open work of the round that shards have died at. The coordinator must not execute it in its own
+    /// process, whatever happens to the round.
     #[must_use]
     pub fn deadly_work(&self, round: RoundId) -> Vec<WorkId> {
         let deadly = self.work.values().filter(|work| work.round == round && work.may_kill());
         deadly.map(|work| work.item.id).collect()
     }
 
-    /// Whether some of the round's work may have ended whoever ran it, proven or not.
+    /// Whether some work of the round may have killed the process that ran it, proven or not.
     #[must_use]
     pub fn is_suspect(&self, round: RoundId) -> bool {
         self.work.values().any(|work| work.round == round && (work.may_kill() || work.suspicion.is_some()))
@@ -240,7 +242,7 @@ impl Scheduler {
                     known.draining = true;
                 }
             }
-            // What another shard has done does make sense.
+            // If another shard has done the work, the command was valid.
             Fault::Hopeless if self.work.get(&id).is_some_and(|work| work.first.is_none()) => {
                 self.give_up(id, FailCause::Spent, reason, commands);
             }
@@ -255,7 +257,7 @@ impl Scheduler {
         self.release(assignment);
         let Some(work) = self.work.get_mut(&assignment.work) else { return };
         if fault == Fault::Busy {
-            // It was never begun: that is no try.
+            // The shard never began the work, so this is no try.
             work.tries = work.tries.saturating_sub(1);
             work.lost_by = None;
         } else {
@@ -263,7 +265,7 @@ impl Scheduler {
         }
     }
 
-    /// After a failure a shard rests, after each one in a row twice as long. Being busy is no failure.
+    /// Lets a shard rest after a failure, twice as long after each one in a row. Being busy is no failure.
     fn rest(&mut self, now: Duration, assignment: &AssignmentId, fault: Fault) {
         let limits = self.limits;
         let Some(known) = self.shards.get_mut(assignment.shard, assignment.incarnation) else { return };
@@ -275,7 +277,7 @@ impl Scheduler {
         }
     }
 
-    /// The round that the work belongs to cannot be done by shards.
+    /// Gives up the round of this work: shards cannot do it.
     pub(super) fn give_up(
         &mut self,
         id: WorkId,
@@ -284,7 +286,7 @@ impl Scheduler {
         commands: &mut Vec<Command>,
     ) {
         let Some(round) = self.work.get(&id).map(|work| work.round) else { return };
-        // A round that is spent is executed in the coordinator's process, all of it.
+        // The coordinator executes a spent round in its own process, all of it.
         let mut deadly = self.deadly_work(round);
         let (cause, reason) = match cause {
             FailCause::Spent if !deadly.is_empty() => {
@@ -294,22 +296,22 @@ impl Scheduler {
                 (FailCause::Parked { suspects: deadly, convicted: false }, text)
             }
             FailCause::Parked { suspects, convicted: false } => {
-                // What is not proven may be any of these.
+                // Without proof, any of these may hold the transaction.
                 deadly.extend(suspects);
                 (FailCause::Parked { suspects: deadly, convicted: false }, reason)
             }
             cause => (cause, reason),
         };
         if let (FailCause::Parked { .. }, Some(parked)) = (&cause, self.rounds.get(&round)) {
-            // Whoever retries it wants it judged anew.
+            // A client that retries the block wants it judged from the start.
             self.toll.forget(&parked.block);
         }
         self.abandon(round, commands);
         commands.push(Command::Fail { round, cause, reason });
     }
 
-    /// Attempts are bounded. Work that may kill whoever runs it is not left to the coordinator's own
-    /// process when shards have tried it often enough.
+    /// Gives up work that shards have tried `max_attempts` times. If the work may kill its process, the
+    /// coordinator must not execute it: the block is parked instead.
     pub(super) fn settle_spent(&mut self, commands: &mut Vec<Command>) {
         let limit = self.limits.max_attempts;
         let spent = |work: &&Work| {
@@ -319,7 +321,7 @@ impl Scheduler {
         for id in spent {
             let Some(work) = self.work.get(&id) else { continue };
             if work.can_be_searched() {
-                // The deaths came too fast to tell what they were from: the pieces will.
+                // The deaths came too fast to show their cause: the pieces will show it.
                 self.cut(work.round, id, commands);
                 continue;
             }
@@ -337,7 +339,7 @@ impl Scheduler {
         }
     }
 
-    /// Rounds without shards fail at the next tick from now on: whoever runs this is about to end.
+    /// Makes rounds without shards fail at the next tick from now on, because the process is about to end.
     pub fn wait_no_longer(&mut self) {
         self.limits.no_shard_wait = Duration::ZERO;
     }
@@ -352,7 +354,7 @@ impl Scheduler {
             .map(|(id, _)| *id)
             .collect();
         for round in stranded {
-            // What may kill whoever runs it is not for the coordinator's own process.
+            // The coordinator must not execute work that may kill its process.
             let block = self.rounds.get(&round).map(|round| round.block).unwrap_or_default();
             if self.is_suspect(round) {
                 self.toll.fear(block);
@@ -368,8 +370,8 @@ impl Scheduler {
         }
     }
 
-    /// Whether a result of this work should come with a digest: there is, or may be, another to
-    /// compare it with.
+    /// Whether a result of this work must come with a digest: there is, or may be, another result to compare
+    /// it with.
     #[must_use]
     pub fn wants_digest(&self, work: &WorkId) -> bool {
         self.is_on_probation_with(work)
@@ -377,8 +379,8 @@ impl Scheduler {
             || self.done.by_id.get(work).is_some_and(|done| done.digest.is_some())
     }
 
-    /// The first sound result for a piece of work counts, whoever it is from, unless its shard is in
-    /// quarantine.
+    /// Handles a sound result. The first one for a piece of work counts, whichever shard sent it, unless that
+    /// shard is in quarantine.
     pub(super) fn result(
         &mut self,
         now: Duration,
@@ -389,7 +391,7 @@ impl Scheduler {
         self.forget(&assignment);
         self.answered(now, &assignment);
         let distrusted = self.distrusts(&assignment);
-        // A later epoch's work is not this coordinator's, whatever its id.
+        // Work of a later epoch does not belong to this coordinator, whatever its id.
         let ours = assignment.epoch <= self.epoch;
         let open = self.work.get(&assignment.work).map(|work| (work.item.verify, work.first.is_some()));
         match open.filter(|_| ours && !distrusted) {
@@ -415,7 +417,7 @@ impl Scheduler {
         }
     }
 
-    /// A sound result tells how long such work takes, and that fleet and shard are healthy.
+    /// Learns from a sound result how long such work takes, and that the fleet and the shard are healthy.
     pub(super) fn learn_from(&mut self, now: Duration, assignment: &AssignmentId) {
         self.healthy += 1;
         let took = self.work.get(&assignment.work).and_then(|work| {
@@ -430,8 +432,8 @@ impl Scheduler {
         }
     }
 
-    /// The work is done: with the result that `first` brought, whose digest is, or should have been,
-    /// `digest`.
+    /// Finishes the work with the result that `first` brought. `digest` is the digest that this result has,
+    /// or should have had.
     pub(super) fn close(
         &mut self,
         now: Duration,
@@ -464,7 +466,7 @@ impl Scheduler {
         }
     }
 
-    /// A result that is not used is still compared with the one that was.
+    /// Compares a result that is not used with the one that was.
     fn second_result(
         &mut self,
         now: Duration,

@@ -1,7 +1,7 @@
-//! Strikes: what is held against a shard, over its lives. They fade with time; enough of them put
-//! the shard into quarantine: it stays in the fleet and synced, gets no work, and its results do not
-//! count. After a while it is on probation: one piece of work that another shard does as well. If the
-//! results agree it is released, else the quarantine is prolonged.
+//! Strikes: the record against a shard, over all its incarnations. Strikes fade with time. Enough of them put
+//! the shard into quarantine: it stays in the fleet and synced, gets no work, and its results do not count.
+//! When the quarantine is over the shard is on probation: it does one piece of work that another shard does
+//! too. If the results agree the scheduler releases it, else it prolongs the quarantine.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,20 +17,20 @@ use super::{Command, ScheduleLimits, StrikeRecord};
 pub(super) struct Probation {
     pub(super) assignment: AssignmentId,
     pub(super) since: Duration,
-    /// What it delivered, while the result it is compared with is still to come.
+    /// The digest that the shard delivered, while the result to compare it with is still missing.
     pub(super) delivered: Option<B256>,
-    /// Nobody else can do the work: its result counts.
+    /// No other shard can do the work: the scheduler uses this shard's result, and trusted code verifies it.
     pub(super) trusted: bool,
 }
 
-/// What is held against one shard.
+/// The record against one shard.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Standing {
     strikes: u32,
-    /// Since when that many.
+    /// The time from which the next strike fades.
     counted_at: Duration,
     quarantines: u32,
-    /// In quarantine: on probation from then on.
+    /// The time when the quarantine ends and a probation may begin; `None` outside of quarantine.
     pub(super) quarantined_until: Option<Duration>,
     pub(super) probation: Option<Probation>,
 }
@@ -72,13 +72,13 @@ impl Standing {
 }
 
 impl Scheduler {
-    /// Shards that get no ordinary work.
+    /// The shards in quarantine, which get no ordinary work.
     pub(super) fn quarantined(&self) -> BTreeSet<ShardId> {
         let quarantined = self.standing.iter().filter(|(_, standing)| standing.quarantined_until.is_some());
         quarantined.map(|(shard, _)| *shard).collect()
     }
 
-    /// Whether results of this assignment do not count.
+    /// Whether the result of this assignment does not count.
     pub(super) fn distrusts(&self, assignment: &AssignmentId) -> bool {
         self.standing.get(&assignment.shard).is_some_and(|standing| {
             let trusted = |probation: &Probation| probation.trusted && probation.assignment == *assignment;
@@ -86,7 +86,7 @@ impl Scheduler {
         })
     }
 
-    /// One more strike against the shard, for results that are not to be trusted.
+    /// Adds a strike for a result that must not be trusted.
     pub(super) fn strike(
         &mut self,
         now: Duration,
@@ -97,8 +97,8 @@ impl Scheduler {
         self.strike_up_to(u32::MAX, now, shard, reason, commands);
     }
 
-    /// One more strike for a slot that stands still. That alone puts no shard into quarantine: its results
-    /// are as good as others', and all shards may be stuck in the same transaction.
+    /// Adds a strike for a slot that stands still. Such strikes alone put no shard into quarantine: its
+    /// results are as good as others', and all shards may be stuck in the same transaction.
     pub(super) fn strike_for_standing(
         &mut self,
         now: Duration,
@@ -140,7 +140,7 @@ impl Scheduler {
         }
     }
 
-    /// A slot that stood still moves again: the strike for it is taken back.
+    /// Takes back the strike for a slot that stood still and moves again.
     pub(super) fn forgive(&mut self, shard: ShardId, reason: String, commands: &mut Vec<Command>) {
         let free = |standing: &&mut Standing| standing.strikes > 0 && standing.quarantined_until.is_none();
         let Some(standing) = self.standing.get_mut(&shard).filter(free) else { return };
@@ -149,7 +149,7 @@ impl Scheduler {
         commands.push(Command::Strikes { shard, record, reason });
     }
 
-    /// Trusted execution has found the shard wrong: it is not trusted for a while.
+    /// Quarantines a shard that trusted execution has found wrong.
     pub(super) fn condemn(
         &mut self,
         now: Duration,
@@ -167,7 +167,7 @@ impl Scheduler {
         standing.strikes = standing.strikes.saturating_add(1).max(limits.max_strikes);
         let probation = standing.probation.take();
         let caught = standing.quarantined_until.is_none();
-        // Of several faults that are found at once, only the first counts.
+        // Of several faults found at once, only the first prolongs the quarantine.
         if caught || probation.is_some() {
             standing.quarantines = standing.quarantines.saturating_add(1);
             standing.quarantined_until = Some(now + standing.length(&limits));
@@ -188,7 +188,7 @@ impl Scheduler {
         self.standing.get(&shard).is_some_and(|standing| standing.quarantined_until.is_some())
     }
 
-    /// What a quarantined shard holds is given to others.
+    /// Takes back all assignments of a quarantined shard; other shards get the work.
     fn take_back(&mut self, now: Duration, shard: ShardId, commands: &mut Vec<Command>) {
         let held = self.shards.alive.get(&shard);
         let held: Vec<AssignmentId> =
@@ -201,13 +201,13 @@ impl Scheduler {
         }
     }
 
-    /// Whether a shard's probation is to be compared on this work.
+    /// Whether a shard on probation has this work, so that its result must be compared.
     pub(super) fn is_on_probation_with(&self, work: &WorkId) -> bool {
         let probations = self.standing.values().filter_map(|standing| standing.probation);
         probations.into_iter().any(|probation| probation.assignment.work == *work)
     }
 
-    /// A control or a probation that came to nothing.
+    /// Handles a control or a probation that brought no result.
     pub(super) fn spare(&mut self, now: Duration, assignment: &AssignmentId, commands: &mut Vec<Command>) {
         self.control_done(assignment, false);
         let on_probation = |probation: &Probation| probation.assignment == *assignment;
@@ -217,8 +217,8 @@ impl Scheduler {
         }
     }
 
-    /// The shard on probation has delivered. `fine` tells how its result compares, where the other
-    /// is known.
+    /// Handles the result of a shard on probation. `fine` says whether it equals the other result; `None` if
+    /// that is not known yet.
     pub(super) fn probation_result(
         &mut self,
         now: Duration,
@@ -237,12 +237,12 @@ impl Scheduler {
         } else if self.work.contains_key(&assignment.work) {
             probation.delivered = digest;
         } else {
-            // Nobody knows the right result any more: another piece will tell.
+            // The right result is no longer known: another piece of work will decide.
             self.end_probation(now, assignment.shard, None, commands);
         }
     }
 
-    /// The first sound result has come: shards on probation with the same work are compared with it.
+    /// Compares the first sound result with those that shards on probation delivered for the same work.
     pub(super) fn judge_probations(
         &mut self,
         now: Duration,
@@ -256,7 +256,8 @@ impl Scheduler {
             .filter_map(|(shard, standing)| {
                 let probation = standing.probation?;
                 if probation.assignment == first {
-                    // Verified by trusted code, it has delivered what it is to be compared with.
+                    // The shard's own result was the first: compare what it delivered with the verified
+                    // digest.
                     let delivered = probation.delivered.unwrap_or_default();
                     let right = digest.is_none_or(|digest| digest == delivered);
                     return Some((*shard, probation.delivered.is_none() || right));
@@ -271,7 +272,7 @@ impl Scheduler {
         }
     }
 
-    /// Probations that take too long have failed; those whose work is no longer known are void.
+    /// Ends probations that take too long (failed) and those whose work is no longer known (void).
     pub(super) fn expire_probations(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let ended: Vec<(ShardId, Option<bool>)> = self
             .standing
@@ -285,7 +286,7 @@ impl Scheduler {
                 };
                 let limit = self.limits.overdue_after + self.limits.longest(item.heaviest);
                 let late = now.saturating_sub(probation.since) > limit;
-                // Whoever was to confirm it may be gone: that is not its fault.
+                // The shard that should confirm the result may be lost: that is not this shard's fault.
                 let verdict = if probation.delivered.is_some() { None } else { Some(false) };
                 late.then_some((*shard, verdict))
             })

@@ -1,15 +1,15 @@
-//! Suspects: work that may kill whoever runs it.
+//! Suspects: work that may kill the process that runs it.
 //!
-//! Only the confirmed end of a process is evidence. What the dead process may have begun becomes
-//! suspect and runs alone: on a shard that holds nothing else. If that shard dies too, the work is cut
-//! into single transactions, each of which runs alone. A death of a shard alone with one transaction
-//! counts once it is clear that no other shard was lost within the same short time. Two such deaths on
-//! different shards, with work done in between that shows a healthy fleet, convict the transaction.
+//! Only the confirmed end of a process is evidence. The work that the dead process may have begun becomes
+//! suspect and runs alone, on a shard that holds nothing else. If that shard dies too, the scheduler has the
+//! work cut into single transactions, each of which runs alone. A death of a shard alone with one transaction
+//! counts once it is clear that no other shard was lost within the blame window. Two such deaths on different
+//! shards convict the transaction, if work done in between shows that the fleet is healthy.
 //!
-//! Tries at the whole do not count against its pieces: each has tries of its own. What is not proven is
-//! not said: a block that is parked unproven names all the work that the transaction may be in.
+//! Tries at the whole do not count against its pieces: each piece has its own tries. The scheduler names no
+//! transaction without proof: a block that it parks unproven names all work that may hold the transaction.
 //!
-//! Silence, farewells and drains blame nobody, and neither do losses of several shards at once.
+//! Silence, goodbyes and drains blame no work, and neither do losses of several shards at once.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -22,31 +22,31 @@ use super::machine::Scheduler;
 use super::rounds::Work;
 use super::{Command, FailCause, LossCause, WorkClass, WorkItem};
 
-/// Blocks whose toll is remembered.
+/// The number of blocks whose count of deaths is remembered.
 const TOLLS_KEPT: usize = 64;
 
-/// Losses that are remembered.
+/// The number of losses that are remembered.
 const LOSSES_KEPT: usize = 64;
 
-/// A shard died while it held nothing but this work.
+/// The death of an idle shard that held nothing but one suspect transaction.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Death {
     pub(super) shard: ShardId,
     incarnation: Incarnation,
     pub(super) at: Duration,
-    /// What the fleet had done by then.
+    /// The scheduler's count of results used and controls passed at that time.
     pub(super) healthy: u64,
 }
 
-/// What is held against a piece of work.
+/// The evidence against a piece of work.
 #[derive(Debug, Clone)]
 pub(super) struct Suspicion {
     since: Duration,
-    /// It is not tried before then: its last death is being judged.
+    /// No shard gets the work before this time: the scheduler still judges its last death.
     pub(super) held_until: Duration,
-    /// Deaths that may yet turn out to be one of many.
+    /// Deaths that may still turn out to be one of several at once.
     pending: Vec<Death>,
-    /// Deaths that count.
+    /// Deaths that count as evidence.
     pub(super) deaths: Vec<Death>,
     /// Whether a shard has died alone with it.
     killed: bool,
@@ -57,7 +57,7 @@ impl Suspicion {
         Self { since, held_until, pending: Vec::new(), deaths: Vec::new(), killed }
     }
 
-    /// The shards that have died alone with it.
+    /// The shards whose death alone with the suspect counts, or may still count.
     pub(super) fn victims(&self) -> impl Iterator<Item = ShardId> + '_ {
         self.deaths.iter().chain(&self.pending).map(|death| death.shard)
     }
@@ -73,21 +73,21 @@ impl Suspicion {
     }
 }
 
-/// How many shards have died with a block's work begun.
+/// The count of deaths of shards with work of a block begun.
 #[derive(Debug, Clone, Copy, Default)]
 struct Deaths {
-    /// With work of which it was not known yet which transaction it was.
+    /// Deaths with work whose deadly transaction was not known yet.
     searching: u32,
-    /// Alone with one transaction.
+    /// Deaths alone with one transaction.
     isolated: u32,
 }
 
-/// The deaths of each block, over all rounds of it: a round that fails for want of shards must not wash
-/// off what it has cost.
+/// The counts of deaths of blocks, over all their rounds: a round that fails because shards are missing must
+/// not reset the count.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Toll {
     blocks: VecDeque<(B256, Deaths)>,
-    /// Blocks whose rounds ended for want of shards while some of their work was suspect.
+    /// Blocks whose rounds ended because shards were missing, while some of their work was suspect.
     feared: VecDeque<B256>,
 }
 
@@ -125,7 +125,7 @@ impl Toll {
 }
 
 impl Scheduler {
-    /// A shard is gone: what follows for the work that it may have begun.
+    /// Handles the loss of a shard: decides what follows for the work that it may have begun.
     pub(super) fn blame_for(
         &mut self,
         now: Duration,
@@ -159,11 +159,11 @@ impl Scheduler {
                     work.rests_until = now + self.limits.blame_window + Duration::from_nanos(1);
                 }
             }
-            // What another shard has done before and lived is not suspect by one death.
+            // If another shard has done the work and survived, one death does not make it suspect.
             if self.is_excused(&assignment.work, many) {
                 continue;
             }
-            // What it was alone with and had not accepted, it may never have seen: no evidence.
+            // The shard may never have seen an assignment that it had not accepted: its death is no evidence.
             if alone_with == Some(assignment) {
                 self.died_alone(now, &assignment, known.was_idle, commands);
             } else if !many && let Some(work) = self.work.get_mut(&assignment.work) {
@@ -172,7 +172,8 @@ impl Scheduler {
         }
     }
 
-    /// A block that has cost too many shards is parked, whatever became of its rounds.
+    /// Counts a death against the block, and parks the block if it has killed too many shards over all its
+    /// rounds.
     fn take_toll(&mut self, known: &Shard, commands: &mut Vec<Command>) {
         let begun: BTreeSet<(RoundId, WorkId, bool)> = known
             .started()
@@ -188,7 +189,8 @@ impl Scheduler {
                 continue;
             }
             let deaths = self.toll.add(block, isolated);
-            // The search gets twice as much as its end: with one transaction left it is short.
+            // The search may cost twice as many deaths as its last step, the short one with a single
+            // transaction.
             let limit = self.limits.max_attempts;
             if deaths.isolated >= limit || deaths.searching >= limit * 2 {
                 self.toll.forget(&block);
@@ -202,13 +204,13 @@ impl Scheduler {
         }
     }
 
-    /// Whether another shard was lost within the window before or after.
+    /// Whether another shard was lost within the blame window before or after.
     fn others_lost_around(&self, at: Duration, shard: ShardId) -> bool {
         let window = self.limits.blame_window;
         self.losses.iter().any(|(lost_at, lost)| *lost != shard && lost_at.abs_diff(at) <= window)
     }
 
-    /// A process that registers has not ended: only its connection had.
+    /// Removes the deaths of a process that registers: it has not ended, only its connection had.
     pub(super) fn retract(&mut self, shard: ShardId, incarnation: Incarnation) {
         let other = |death: &Death| (death.shard, death.incarnation) != (shard, incarnation);
         for suspicion in self.work.values_mut().filter_map(|work| work.suspicion.as_mut()) {
@@ -217,7 +219,7 @@ impl Scheduler {
         }
     }
 
-    /// Several shards at once: whoever became suspect by the first of them is not any more.
+    /// Clears work that became suspect by the first of several losses at once.
     fn acquit_the_unproven(&mut self, now: Duration) {
         let window = self.limits.blame_window;
         for work in self.work.values_mut() {
@@ -228,7 +230,7 @@ impl Scheduler {
                 work.rests_until = now + window + Duration::from_nanos(1);
             }
         }
-        // Those that are running go on like other work.
+        // Assignments that run alone continue like other work.
         for shard in self.shards.alive.values_mut() {
             shard
                 .alone_with
@@ -236,9 +238,9 @@ impl Scheduler {
         }
     }
 
-    /// A shard has died while it held only this suspect, as far as this coordinator knows. If it `was_idle`
-    /// before, nothing else can have been under way: a cancelled assignment, one of an earlier
-    /// coordinator, or one of a thread that lost its slot.
+    /// Handles the death of a shard that held only this suspect, as far as this coordinator knows. Only if
+    /// the shard `was_idle` before can nothing else have been in flight: no cancelled assignment, none of an
+    /// earlier coordinator, and none on a thread that lost its slot.
     fn died_alone(
         &mut self,
         now: Duration,
@@ -253,12 +255,12 @@ impl Scheduler {
         suspicion.killed = true;
         suspicion.held_until = held_until;
         if work.first.is_some() {
-            // Its result is used already: it is tried as a whole, and then parked.
+            // The scheduler uses its result already: shards try it as a whole, then the block is parked.
             return;
         }
         if work.item.transactions <= 1 {
             if !was_idle {
-                // From now on it runs on idle shards only.
+                // From now on the work runs on idle shards only.
                 return;
             }
             suspicion.pending.push(Death {
@@ -281,7 +283,7 @@ impl Scheduler {
         }
     }
 
-    /// The pieces of a suspect: each is one.
+    /// Replaces a suspect by its pieces, each of which is a suspect.
     pub(super) fn recut(
         &mut self,
         now: Duration,
@@ -295,7 +297,7 @@ impl Scheduler {
             return;
         }
         let Some(former) = self.work.get(&whole).cloned() else {
-            // Its result has come meanwhile.
+            // The result of the whole has arrived meanwhile.
             self.finish_if_done(round, &whole, commands);
             return;
         };
@@ -315,14 +317,14 @@ impl Scheduler {
         for part in parts {
             let item = WorkItem { verify: former.item.verify, ..part };
             let mut work = Work::new(item, round);
-            // It may be the one; the tries at the whole are not its own.
+            // This piece may hold the transaction that kills; tries at the whole do not count against it.
             work.deaths = former.deaths;
             work.suspicion = Some(Suspicion::new(now, held_until, true));
             self.work.insert(item.id, work);
         }
     }
 
-    /// Judges deaths whose window has passed.
+    /// Judges the deaths whose blame window has passed, and convicts transactions.
     pub(super) fn judge_suspects(&mut self, now: Duration, commands: &mut Vec<Command>) {
         if self.losses.is_empty() {
             return;
@@ -347,7 +349,7 @@ impl Scheduler {
             }
         }
         for (round, work) in proven {
-            // Its round may have ended with another conviction.
+            // The round may have ended with another conviction.
             if !self.work.contains_key(&work) {
                 continue;
             }
@@ -359,7 +361,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether the suspect waits for a sign that the fleet is healthy since its first death.
+    /// Whether the suspect waits for a sign that the fleet has been healthy since its first death.
     pub(super) fn wants_control(&self, work: &Work) -> bool {
         let deaths = work.suspicion.as_ref().map(|suspicion| suspicion.deaths.as_slice());
         deaths.and_then(<[Death]>::first).is_some_and(|first| self.healthy <= first.healthy)

@@ -134,7 +134,7 @@ fn nobody_is_lost_for_the_coordinators_own_absence() {
     assert_eq!(scheduler.handle(ms(60_100), Event::Tick), []);
 }
 
-/// A heartbeat of shard 1 that has arrived then.
+/// A heartbeat of shard 1 that arrives at `at` ms.
 fn beat(scheduler: &mut Scheduler, at: u64) {
     let (shard, incarnation) = (ShardId(1), Incarnation(1));
     scheduler.handle(ms(at), Event::Heartbeat { shard, incarnation, slots: vec![], queued: 0 });
@@ -158,7 +158,7 @@ fn a_newcomer_whose_former_life_is_not_known_to_be_over_is_to_ask_again() {
     join(&mut scheduler, 1, 1);
     beat(&mut scheduler, 1);
     let newcomer = Event::Register { shard: ShardId(1), incarnation: Incarnation(99), slots: 1 };
-    // A heartbeat that had arrived before says nothing.
+    // A heartbeat that had arrived before shows nothing.
     for at in [2, 20, 60] {
         beat(&mut scheduler, 1);
         assert_eq!(scheduler.handle(ms(at), newcomer.clone()), [Command::Deferred(ShardId(1))]);
@@ -197,7 +197,7 @@ fn attempts_are_bounded() {
     for attempt in 1.. {
         let failed = Event::Failed { assignment, fault: Fault::Failed, reason: "panic".into() };
         let mut commands = scheduler.handle(ms(u64::from(attempt) * 2_000), failed);
-        // It is still heard of while it rests.
+        // Its heartbeats still arrive while it rests.
         let (shard, incarnation) = (ShardId(1), Incarnation(1));
         let beat = Event::Heartbeat { shard, incarnation, slots: vec![], queued: 0 };
         commands.extend(scheduler.handle(ms(u64::from(attempt) * 2_000 + 1_000), beat));

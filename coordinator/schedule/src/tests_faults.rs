@@ -47,7 +47,7 @@ fn the_median_decides_what_is_overdue() {
         scheduler.handle(ms(21), result(assignment));
     }
     join(&mut scheduler, 2, 4);
-    // 20 ms is usual, four times that is not; the last two began at 21 ms.
+    // 20 ms is usual and four times that is overdue; the last two began at 21 ms.
     assert_eq!(dispatched(&scheduler.handle(ms(100), Event::Tick)), []);
     assert_eq!(dispatched(&scheduler.handle(ms(102), Event::Tick)).len(), 2);
 }
@@ -146,20 +146,20 @@ fn a_second_result_that_differs_is_a_disagreement() {
     assert!(matches!(commands[1], Command::Disagreement { .. }), "{commands:?}");
 }
 
-/// Kills the shard that is alone with the one transaction, after it has accepted it.
+/// Kills the shard that runs the one transaction alone, after it has accepted it.
 fn die_alone(scheduler: &mut Scheduler, at: u64, assignment: AssignmentId) -> Vec<Command> {
     scheduler.handle(ms(at), Event::Accepted(assignment));
     died(scheduler, at + 1, assignment.shard.0, assignment.incarnation.0)
 }
 
-/// Two heartbeats that show a shard idle: if it dies then, it is clear what of.
+/// Sends two heartbeats that show a shard idle, so that its death is clear evidence.
 fn seen_idle(scheduler: &mut Scheduler, at: u64, shard: u32, incarnation: u64) -> Vec<AssignmentId> {
     let mut sent = dispatched(&beat(scheduler, at, shard, incarnation, vec![]));
     sent.extend(dispatched(&beat(scheduler, at + 1, shard, incarnation, vec![])));
     sent
 }
 
-/// The assignment that follows when the deaths have been judged.
+/// The assignment that follows once the deaths have been judged.
 fn next_suspect(scheduler: &mut Scheduler, from: u64, lives: &[(u32, u64)]) -> (u64, Vec<Command>) {
     for at in (from..from + 3_000).step_by(100) {
         let mut commands = Vec::new();
@@ -189,7 +189,7 @@ fn two_lone_deaths_with_a_control_between_convict() {
     assert_eq!(alone.shard, ShardId(2));
     let commands = die_alone(&mut scheduler, 400, alone);
     assert_eq!(dispatched(&commands), [], "it is held until the death is judged");
-    // Shard 1 and 2 come back.
+    // Shards 1 and 2 come back.
     come_back(&mut scheduler, 410, 1, 11);
     come_back(&mut scheduler, 420, 2, 12);
     let lives = [(1, 11), (2, 12), (3, 3)];
@@ -229,7 +229,7 @@ fn a_fleet_that_dies_at_once_convicts_nobody() {
     assert_eq!(scheduler.counters().convictions, 0);
 }
 
-/// The answer to commands to cut work, if there are any: it cannot be done.
+/// Answers commands to cut work, if there are any, with no pieces: the work cannot be cut.
 fn cannot_be_cut(scheduler: &mut Scheduler, at: u64, commands: &[Command]) -> Vec<Command> {
     let mut answered = Vec::new();
     for command in commands {
@@ -278,7 +278,7 @@ fn a_death_beside_what_an_earlier_coordinator_left_is_no_evidence() {
     let admit = Event::Admit { round: ROUND, block: B256::ZERO, work };
     let sent = dispatched(&scheduler.handle(ms(1), admit));
     scheduler.handle(ms(2), result(sent[1]));
-    // Nothing has shown that the other shards are idle, and they die with the suspect.
+    // No heartbeat has shown that the other shards are idle, and they die with the suspect.
     let first = dispatched(&died(&mut scheduler, 5, 1, 1))[0];
     die_alone(&mut scheduler, 400, first);
     come_back(&mut scheduler, 410, first.shard.0, 12);
@@ -301,7 +301,7 @@ fn a_suspect_does_not_come_to_a_shard_that_it_has_ended_while_there_is_another()
     let admit = Event::Admit { round: ROUND, block: B256::ZERO, work };
     let sent = dispatched(&scheduler.handle(ms(1), admit));
     assert_eq!((sent[0].shard, sent[1].shard), (ShardId(1), ShardId(2)));
-    // The suspect runs alone on a third shard, which is seen idle before, and ends that too.
+    // The suspect runs alone on a third shard, which was seen idle before, and kills that one too.
     come_back(&mut scheduler, 2, 3, 3);
     seen_idle(&mut scheduler, 3, 3, 3);
     let alone = dispatched(&died(&mut scheduler, 5, 1, 1))[0];
@@ -313,7 +313,7 @@ fn a_suspect_does_not_come_to_a_shard_that_it_has_ended_while_there_is_another()
         beat(&mut scheduler, at, 3, 13, vec![]);
         assert_eq!(dispatched(&scheduler.handle(ms(at), Event::Tick)), []);
     }
-    // The victim would be free and quiet; the other one has just become free.
+    // The victim would be free and quiet; the other shard has just become free.
     assert_eq!(dispatched(&scheduler.handle(ms(810), result(sent[1]))), []);
     let mut next = Vec::new();
     for at in [900, 1_000, 1_100] {
@@ -333,12 +333,12 @@ fn after_losses_at_once_what_had_begun_waits_until_it_can_be_judged_apart() {
     let sent = admit(&mut scheduler, 3);
     died(&mut scheduler, 10, 1, 1);
     died(&mut scheduler, 20, 2, 2);
-    // The third one lives and gets none of it; nor does one that has come back.
+    // The third shard survives and gets none of the work; nor does a shard that has come back.
     assert_eq!(dispatched(&scheduler.handle(ms(30), result(sent[2]))), []);
     assert_eq!(come_back(&mut scheduler, 40, 1, 11), []);
     let given: Vec<_> = dispatched(&scheduler.handle(ms(300), Event::Tick));
     assert_eq!(given.len(), 2);
-    // What ends a shard apart from the others is suspect at once, and runs alone.
+    // Work that kills a shard apart from the others is suspect at once, and runs alone.
     let works: Vec<_> = given.iter().map(|given| given.work).collect();
     assert_eq!(works, [sent[0].work, sent[1].work]);
     died(&mut scheduler, 600, given[0].shard.0, if given[0].shard.0 == 1 { 11 } else { 3 });
@@ -379,7 +379,7 @@ fn what_was_feared_once_is_not_executed_locally_at_the_next_try() {
         for command in scheduler.handle(ms(at), Event::Tick) {
             if let Command::Fail { cause, .. } = command {
                 causes.push(cause);
-                // Somebody submits the block again.
+                // A client submits the block again.
                 admit(&mut scheduler, 1);
             }
         }
@@ -408,7 +408,7 @@ fn without_shards_the_policy_decides() {
     }
 }
 
-/// Shard 1 with one slot has shown that 20 ms are usual, and is given two pieces of work at 100 ms.
+/// Shard 1 with one slot shows that 20 ms are usual, and gets two pieces of work at 100 ms.
 fn usual_and_two_more(scheduler: &mut Scheduler) -> Vec<AssignmentId> {
     join(scheduler, 1, 1);
     let mut open = admit(scheduler, 8);

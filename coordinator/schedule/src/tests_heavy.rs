@@ -8,7 +8,7 @@ use common::message::SlotProgress;
 use super::tests::{EPOCH, ROUND, admit, base, dispatched, item, join, ms, result};
 use super::{Command, Event, Fault, LossCause, ScheduleLimits, Scheduler, WorkItem};
 
-/// A BLAKE2F with all its rounds.
+/// The gas limit of a BLAKE2F call with the most rounds.
 const HEAVY: u64 = 4_294_967_295;
 
 /// A scheduler that gives a heavy transaction 43 s.
@@ -32,7 +32,7 @@ fn admit_heavy(scheduler: &mut Scheduler, number: u8) -> Vec<AssignmentId> {
     dispatched(&scheduler.handle(ms(1), event))
 }
 
-/// When a slot of shard 1 that stands still in a transaction gets its strike, and when it is retired.
+/// The times at which a slot of shard 1 that stands still in a transaction gets its strike and is retired.
 fn noticed(gas: u64, until: u64) -> (Option<u64>, Option<u64>) {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
@@ -54,7 +54,7 @@ fn noticed(gas: u64, until: u64) -> (Option<u64>, Option<u64>) {
 
 #[test]
 fn a_slot_may_stand_still_while_its_transactions_gas_may_last() {
-    // 43 s for the gas and 1 s beside it; retired after twice as long.
+    // 43 s for the gas and 1 s beyond it; retired after twice as long.
     let (struck, retired) = noticed(HEAVY, 100_000);
     assert!(struck.is_some_and(|at| (44_000..44_400).contains(&at)), "{struck:?}");
     assert!(retired.is_some_and(|at| (88_000..88_600).contains(&at)), "{retired:?}");
@@ -73,7 +73,7 @@ fn a_slot_that_has_answered_is_not_held_to_what_it_was_at() {
     join(&mut scheduler, 1, 1);
     let sent = admit(&mut scheduler, 1)[0];
     beat(&mut scheduler, 100, 1, vec![at(0, 5, sent, 21_000)]);
-    // It stood still for as long as it may, then answered. What it is at next, no heartbeat has said.
+    // It stood still for as long as it may, then answered. No heartbeat has named what it runs next.
     scheduler.handle(ms(1_050), result(sent));
     let mut commands = Vec::new();
     for when in (1_100..2_600).step_by(100) {
@@ -162,7 +162,7 @@ fn work_is_not_tried_again_on_a_shard_that_is_stuck_in_it() {
     }
     assert!(retired.is_some());
     assert_eq!(dispatched(&commands), []);
-    // A new thread has its slot.
+    // A new thread has the slot.
     let idle = SlotProgress { slot: SlotIndex(0), transactions: 0, current: None, gas: Gas(0) };
     let again = dispatched(&beat(&mut scheduler, 20_000, 1, vec![idle]));
     assert_eq!(again.iter().map(|again| again.work).collect::<Vec<_>>(), [sent.work]);
@@ -174,7 +174,7 @@ fn standing_still_alone_puts_no_shard_into_quarantine() {
     join(&mut scheduler, 1, 1);
     let sent = admit(&mut scheduler, 1)[0];
     for when in (100..30_000).step_by(100) {
-        // It moves every three seconds, and stands still for too long in between.
+        // The slot moves every three seconds, and stands still for too long in between.
         let moved = at(0, when / 3_000, sent, 21_000);
         beat(&mut scheduler, when, 1, vec![moved]);
         scheduler.handle(ms(when), Event::Tick);
@@ -214,8 +214,8 @@ fn a_retired_slot_that_moves_gets_work_again_and_its_result_is_used() {
     assert_eq!(dispatched(&scheduler.handle(ms(3_200), event)).len(), 4);
 }
 
-/// Work of several transactions that ends its shard, every time at once with another shard, so that
-/// no death is evidence, until it is cut.
+/// Tries work of several transactions that kills its shard, always at the same time as another shard, until
+/// it is cut. No such death is evidence.
 fn spend_the_whole(scheduler: &mut Scheduler) -> Vec<Command> {
     for attempt in 0..20u64 {
         let when = 1_000 * (attempt + 1);
@@ -278,7 +278,7 @@ fn a_verdict_without_proof_names_all_that_it_may_be() {
     let mut left = scheduler.deadly_work(ROUND);
     left.sort();
     assert_eq!(left, pieces);
-    // What a shard has done and lived is not among them.
+    // Work that a shard has done and survived is not among them.
     join(&mut scheduler, 9, 1);
     let mut done = None;
     for when in (31_000..33_000).step_by(100) {

@@ -235,10 +235,10 @@ fn a_shard_that_trusted_execution_finds_wrong_is_in_quarantine_at_once() {
     let record = StrikeRecord { strikes: 3, quarantines: 1, quarantined: true };
     assert_eq!(commands[0], Command::Strikes { shard: ShardId(1), record, reason: "wrong".into() });
     assert!(scheduler.is_quarantined(ShardId(1)));
-    // What it holds goes to another, and what it still delivers does not count.
+    // Another shard gets what it holds, and its late results do not count.
     assert_eq!(dispatched(&commands)[0].work, sent[1].work);
     assert_eq!(answer(&mut scheduler, 8, sent[1], RIGHT), [Command::Ignore(sent[1])]);
-    // The next round does without it.
+    // The next round goes without it.
     scheduler.handle(ms(9), Event::Abandon { round: ROUND });
     let next = admit(&mut scheduler, 10, RoundId(2), &[5]);
     assert_eq!(next.iter().map(|next| next.shard).collect::<Vec<_>>(), [ShardId(2)]);

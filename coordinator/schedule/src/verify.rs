@@ -1,12 +1,12 @@
-//! Verified work: done when two shards agree about it, or trusted code with one.
+//! Verified work: done when two shards agree on its result, or trusted code has confirmed it.
 //!
-//! The first result is used at once, so that validation goes on; the work stays open, and its round
-//! with it. A second shard, never the same one, gets it when nothing is left that nobody has. Where
-//! there is no second shard, or none brings a result within the bounds, [`Command::Check`] asks for
-//! trusted code, which also decides between results that differ.
+//! The scheduler uses the first result at once, so that validation goes on; the work and its round stay open.
+//! A second shard, never the same one, gets the work only when no shard can take unassigned work of the
+//! round. If there is no second shard, or none brings a result within the bounds, [`Command::Check`] asks for
+//! trusted code. Trusted code also decides between results that differ.
 //!
-//! Work that may kill whoever runs it never comes to trusted code from here: one death is excused by
-//! the shard that did the work and lived, a second is not.
+//! From here, work that may kill its process never comes to trusted code. One death is excused, because a
+//! shard did the work and survived; a second one is not.
 
 use std::time::Duration;
 
@@ -18,17 +18,18 @@ use super::machine::Scheduler;
 use super::rounds::Work;
 use super::suspects::Suspicion;
 
-/// Deaths with verified work begun, from which on trusted code must not touch it.
+/// The number of deaths with verified work begun from which trusted code must not run it.
 const DEADLY: u32 = 2;
 
-/// The result of verified work that is used already.
+/// The result of verified work that the scheduler uses already.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct First {
     pub(super) assignment: AssignmentId,
     pub(super) digest: Option<B256>,
-    /// Trusted code has it.
+    /// Whether trusted code verifies it now.
     pub(super) checking: bool,
-    /// Shards that died with the work begun.
+    /// The count of shards that died with the work begun. It starts at `DEADLY` if the work had killed
+    /// before.
     deaths: u32,
 }
 
@@ -36,18 +37,18 @@ pub(super) struct First {
 type Reference = (RoundId, AssignmentId, Option<B256>);
 
 impl Work {
-    /// Whether trusted code has it.
+    /// Whether trusted code verifies the work now.
     pub(super) fn is_checked(&self) -> bool {
         self.first.is_some_and(|first| first.checking)
     }
 
-    /// Whether shards have died with it in a way that speaks against it.
+    /// Whether deaths of shards give reason to expect that the work kills.
     pub(super) fn may_kill(&self) -> bool {
         let killed = self.suspicion.as_ref().is_some_and(Suspicion::has_killed);
         killed || self.deaths >= DEADLY || self.first.is_some_and(|first| first.deaths >= DEADLY)
     }
 
-    /// Whether trusted code may have it.
+    /// Whether trusted code may run the work.
     pub(super) fn may_be_checked(&self) -> bool {
         let calm = self.suspicion.is_none();
         self.first.is_some_and(|first| calm && !first.checking && first.deaths < DEADLY)
@@ -55,7 +56,7 @@ impl Work {
 }
 
 impl Scheduler {
-    /// The first result of verified work: it is used, and the work stays open.
+    /// Handles the first result of verified work: the scheduler uses it, and the work stays open.
     pub(super) fn first_of_two(
         &mut self,
         now: Duration,
@@ -82,7 +83,7 @@ impl Scheduler {
         self.stays_on_probation(&assignment, digest);
     }
 
-    /// A further result of verified work, from a shard that is not in quarantine.
+    /// Handles a further result of verified work, from a shard that is not in quarantine.
     pub(super) fn second_of_two(
         &mut self,
         now: Duration,
@@ -108,13 +109,13 @@ impl Scheduler {
         }
     }
 
-    /// What is known of work that is used and not verified yet.
+    /// The first result of work that is not verified yet.
     pub(super) fn unverified(&self, assignment: &AssignmentId) -> Option<Reference> {
         let work = self.work.get(&assignment.work)?;
         work.first.map(|first| (work.round, first.assignment, first.digest))
     }
 
-    /// Compares a result with the first. False if they differ: then trusted code decides.
+    /// Compares a result with the first. Returns false if they differ: then trusted code decides.
     pub(super) fn compare(
         &mut self,
         second: AssignmentId,
@@ -135,7 +136,7 @@ impl Scheduler {
         false
     }
 
-    /// Asks for trusted code, as there is no second shard.
+    /// Asks for trusted code, because no second shard can verify the work.
     pub(super) fn check(&mut self, id: WorkId, commands: &mut Vec<Command>) {
         let Some(work) = self.work.get(&id) else { return };
         let Some(first) = work.first else { return };
@@ -143,7 +144,7 @@ impl Scheduler {
         self.settle(&id, commands);
     }
 
-    /// Trusted code has the work: nobody else need do it.
+    /// Leaves the work to trusted code: cancels the assignments of all shards.
     fn settle(&mut self, id: &WorkId, commands: &mut Vec<Command>) {
         let Some(work) = self.work.get_mut(id) else { return };
         let Some(first) = &mut work.first else { return };
@@ -155,7 +156,7 @@ impl Scheduler {
         }
     }
 
-    /// Trusted code has done the work: what comes yet is compared with that.
+    /// Handles the result of trusted code: later results are compared with it.
     pub(super) fn checked(&mut self, now: Duration, id: &WorkId, digest: B256, commands: &mut Vec<Command>) {
         let first = self.work.get(id).and_then(|work| work.first).filter(|first| first.checking);
         if let Some(first) = first {
@@ -167,7 +168,8 @@ impl Scheduler {
         }
     }
 
-    /// A shard has died with this work begun, which another had done before: whether that is excused.
+    /// Counts a death, unless `many` shards were lost at once, against work that another shard had done
+    /// before. Returns whether the death is excused.
     pub(super) fn is_excused(&mut self, id: &WorkId, many: bool) -> bool {
         let first = self.work.get_mut(id).and_then(|work| work.first.as_mut());
         first.is_some_and(|first| {
@@ -176,7 +178,7 @@ impl Scheduler {
         })
     }
 
-    /// A shard on probation that is alone has brought the first result: it is judged when that is
+    /// Keeps the digest if a shard on probation brought the first result: it is judged when that result is
     /// verified.
     fn stays_on_probation(&mut self, assignment: &AssignmentId, digest: Option<B256>) {
         let standing = self.standing.get_mut(&assignment.shard);

@@ -214,16 +214,16 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     if matches!(outcome, Outcome::Stopped(_)) {
         // First the block in flight, then the parts it needs. The block no longer waits for shards to come.
         if let Err(error) = fleet.wait_no_longer() {
-            tracing::warn!(%error, "the fleet cannot be told to wait no longer");
+            tracing::warn!(%error, "the fleet's driver could not be notified of the stop");
         }
         tokio::select! {
             () = chain.finish() => {}
             reason = signals.next() => {
-                tracing::warn!(%reason, "asked again: the block in hand is given up");
+                tracing::warn!(%reason, "a second signal: the block in flight is given up");
                 (exit, patience) = (Exit::DrainedLate, Duration::ZERO);
             }
             () = tokio::time::sleep(Duration::from_secs(args.grace)) => {
-                tracing::warn!("the block in hand was not finished in time");
+                tracing::warn!("the block in flight did not finish within the grace period");
                 exit = Exit::DrainedLate;
             }
         }

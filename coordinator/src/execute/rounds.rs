@@ -150,18 +150,18 @@ impl RoundClient {
             let began = Instant::now();
             let event = events.recv_timeout(left);
             left = left.saturating_sub(began.elapsed());
-            let heeded = match event {
-                Ok(event) => heed(event, &mut open, &mut end, referee, &mut take),
+            let after = match event {
+                Ok(event) => on_event(event, &mut open, &mut end, referee, &mut take),
                 Err(RecvTimeoutError::Timeout) => {
                     Err(RoundError::Failed(format!("the round took longer than {limit:?}")).into())
                 }
                 // The driver drops rounds only when it ends.
                 Err(RecvTimeoutError::Disconnected) => return Err(FleetError::Ended.into()),
             };
-            match heeded {
-                Ok(Heeded::GoOn) => {}
-                Ok(Heeded::Over) => break,
-                Ok(Heeded::NobodyLeft) => {
+            match after {
+                Ok(After::Continue) => {}
+                Ok(After::Done) => break,
+                Ok(After::NoShardLeft) => {
                     if self.abandon(round, &events)?.suspect {
                         let reason = "none is left that is trusted, and some of the block is suspect";
                         return Err(RoundError::NoShard(reason.into()).into());
@@ -204,24 +204,24 @@ impl RoundClient {
 }
 
 /// The consequence of an event of a round.
-enum Heeded {
-    GoOn,
+enum After {
+    Continue,
     /// All work is done.
-    Over,
+    Done,
     /// The round is disputed, and no trusted shard is left.
-    NobodyLeft,
+    NoShardLeft,
 }
 
 /// Handles an event of a round.
-fn heed(
+fn on_event(
     event: RoundEvent,
     open: &mut HashMap<WorkId, Sealed<WorkSpec>>,
     end: &mut RoundEnd,
     referee: &mut Referee<'_>,
     take: &mut impl FnMut(&[TxIndex], WorkOutput) -> Result<(), ExecuteError>,
-) -> Result<Heeded, ExecuteError> {
+) -> Result<After, ExecuteError> {
     let wrong = match event {
-        RoundEvent::Finished => return Ok(Heeded::Over),
+        RoundEvent::Finished => return Ok(After::Done),
         RoundEvent::Failed { cause, reason } => return Err(RoundError::of(cause, reason).into()),
         RoundEvent::Reassigned => {
             end.reassigned += 1;
@@ -235,7 +235,7 @@ fn heed(
         }
         RoundEvent::Output { result, digest } => {
             let AssignmentId { work, shard, .. } = result.assignment;
-            let Some(spec) = open.remove(&work) else { return Ok(Heeded::GoOn) };
+            let Some(spec) = open.remove(&work) else { return Ok(After::Continue) };
             referee.delivered(work, &spec, shard, digest);
             let result = Arc::try_unwrap(result).unwrap_or_else(|shared| (*shared).clone());
             if let (Ok(output), None) = (result.outcome, &end.disputed) {
@@ -253,7 +253,7 @@ fn heed(
             (!right).then(|| format!("shards {first} and {second} disagreed about work {work}"))
         }
     };
-    let Some(wrong) = wrong else { return Ok(Heeded::GoOn) };
+    let Some(wrong) = wrong else { return Ok(After::Continue) };
     end.disputed.get_or_insert(wrong);
-    Ok(if referee.has_shards()? { Heeded::GoOn } else { Heeded::NobodyLeft })
+    Ok(if referee.has_shards()? { After::Continue } else { After::NoShardLeft })
 }

@@ -1,4 +1,4 @@
-//! The driver: the thread that runs the scheduler and does what it says.
+//! The driver: the thread that runs the scheduler and carries out its commands.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use super::{FleetError, ShardView, Shared};
 use schedule::replicas::{ReplicaCommand, ReplicaLimits, Replicas};
 use schedule::{Command, Event, Fault, Scheduler};
 
-/// Somebody waits for so many shards to hold the current state.
+/// A caller that waits until `wanted` shards hold the current state.
 struct Waiter {
     wanted: usize,
     until: Duration,
     reply: Sender<()>,
 }
 
-/// The driver.
+/// The driver's state, owned by its thread.
 pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     messages: Receiver<Message>,
@@ -61,7 +61,7 @@ impl Driver {
         }
     }
 
-    /// Runs until `stop`, which is noticed within a tick.
+    /// Runs until `stop`, which it notices within a tick.
     pub(super) fn run(mut self, stop: &CancellationToken) -> Result<(), FleetError> {
         while !stop.is_cancelled() {
             if let Some(damage) = self.shared.damage.get() {
@@ -73,7 +73,7 @@ impl Driver {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(FleetError::Ended),
             }
-            // All that has arrived counts before any deadline is judged.
+            // Take all messages that have arrived before judging any deadline.
             while let Ok(message) = self.messages.try_recv() {
                 self.take(message);
             }
@@ -98,7 +98,7 @@ impl Driver {
                 self.follow(commands, None);
             }
             Message::LinkEnded { link, cause, reason } => {
-                // A link that has a successor speaks for nobody.
+                // If a newer link has replaced this one, its end says nothing about the shard.
                 if self.by_id(link).is_some() {
                     let LinkId { shard, incarnation, .. } = link;
                     self.handle(now, Event::Lost { shard, incarnation, cause, reason });
@@ -137,7 +137,7 @@ impl Driver {
         }
     }
 
-    /// Gives the scheduler an event and does what it says.
+    /// Gives the scheduler an event and carries out its commands.
     pub(super) fn handle(&mut self, now: Duration, event: Event) {
         for command in self.scheduler.handle(now, event) {
             self.obey(command);
@@ -164,7 +164,7 @@ impl Driver {
         self.handle(at, event);
     }
 
-    /// What is done at every tick besides the scheduler's.
+    /// Does the driver's own work at every tick, besides the scheduler's.
     fn housekeep(&mut self, now: Duration) {
         self.waiting.retain(|waiter| waiter.until > now);
         let commands = self.replicas.tick(now);
@@ -180,7 +180,7 @@ impl Driver {
         self.links.get_mut(&shard).filter(|link| link.incarnation == incarnation)
     }
 
-    /// The round of a sub-block that shards execute.
+    /// The round of a sub-block; `None` if the work recovers senders or is not known.
     fn executing(&self, work: &WorkId) -> Option<&OpenRound> {
         let is_it = |round: &&OpenRound| {
             round.work.get(work).is_some_and(|spec| matches!(spec.kind, WorkKind::Execute { .. }))
@@ -188,7 +188,7 @@ impl Driver {
         self.rounds.values().find(is_it)
     }
 
-    /// Tells the probe that a shard has accepted a sub-block.
+    /// Notifies the probe that a shard has accepted a sub-block.
     fn probe(&self, assignment: AssignmentId) {
         let Some(probe) = &self.shared.probe else { return };
         let Some(round) = self.executing(&assignment.work) else { return };
@@ -220,7 +220,8 @@ impl Driver {
             if command == Command::Admitted(shard)
                 && let Some(request) = request.take()
             {
-                // The same life again keeps its link; a broken one tells by itself.
+                // The same incarnation keeps its link when it registers again; a broken link reports its end
+                // itself.
                 if self.link(shard, incarnation).is_none() {
                     self.connect(request);
                 }
@@ -296,7 +297,7 @@ impl Driver {
             Ok(output) => {
                 let mut digest = result.digest;
                 if digest.is_none() && self.scheduler.wants_digest(&assignment.work) {
-                    // From a shard within this process: it came without an encoding.
+                    // The result comes from a shard within this process: it was never encoded.
                     digest = outcome_digest(Ok(output)).ok();
                 }
                 let commands = self.scheduler.handle(now, Event::Result { assignment, digest });
@@ -334,7 +335,7 @@ impl Driver {
         self.handle(now, Event::Failed { assignment, fault: Fault::from(failure), reason });
     }
 
-    /// Carries out what was decided about replicas. `delta` is what the fleet advances by.
+    /// Carries out the commands about replicas. `delta` is the step by which the fleet advances.
     pub(super) fn follow(&mut self, commands: Vec<ReplicaCommand>, delta: Option<&Sealed<Delta>>) {
         for command in commands {
             match command {
@@ -364,7 +365,7 @@ impl Driver {
         }
     }
 
-    /// A shard has answered a sync or a delta.
+    /// Handles a shard's answer to a sync or a delta.
     fn reached(&mut self, now: Duration, id: LinkId, answer: Result<StateSummary, String>) {
         if self.by_id(id).is_none() {
             return;

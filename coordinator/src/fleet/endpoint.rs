@@ -1,4 +1,5 @@
-//! What shards call: the checks that need no decision, and the way to the driver.
+//! The endpoint that shards call: it makes the checks that need no decision, and passes the rest to the
+//! driver.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::snapshot::Snapshots;
 use super::{FleetError, Shared};
 use schedule::{Event, LossCause};
 
-/// How long the driver may take to answer.
+/// The longest that an answer of the driver may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// The coordinator's endpoint for shards.
@@ -49,7 +50,7 @@ impl FleetEndpoint {
         }
     }
 
-    /// This life of the shard must be the one that is known.
+    /// Checks that the scheduler knows the shard with this incarnation.
     fn check_known(
         &self,
         shard: common::id::ShardId,
@@ -126,7 +127,7 @@ impl CoordinatorEndpoint for FleetEndpoint {
     async fn leave(&self, leave: Leave) -> Result<(), PeerError> {
         let Leave { shard, incarnation, reason } = leave;
         self.check_known(shard, incarnation)?;
-        // Its announcement may still be under way: one that leaves is not lost.
+        // Its drain notice may still be in flight: a shard that leaves is draining, not lost.
         self.tell(Message::Event(self.shared.now(), Event::Draining { shard, incarnation }))?;
         let cause = LossCause::Left;
         self.tell(Message::Event(self.shared.now(), Event::Lost { shard, incarnation, cause, reason }))
@@ -157,14 +158,14 @@ mod tests {
             shard: ShardId(4),
             incarnation: Incarnation(1),
             slots: 1,
-            // Nobody listens there: the link fails later, which is not what is tested.
+            // No process listens there: the link fails later, which this test does not check.
             advertise: "127.0.0.1:1".into(),
             state: None,
             chain_id: None,
         }
     }
 
-    /// Asks a fleet on mainnet's rules to take a shard.
+    /// Asks a fleet with mainnet's rules to admit a shard.
     async fn register(request: Register) -> Result<Registered, PeerError> {
         let supervisor = Supervisor::new("test");
         let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), &supervisor.handle()).unwrap();

@@ -1,4 +1,4 @@
-//! What happens in a fleet, for those who watch.
+//! The fleet's events, for watchers and the log.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,36 +7,36 @@ use common::id::ShardId;
 
 use super::Shared;
 
-/// The kinds of events.
+/// The kind of a fleet event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
-    /// A shard is part of the fleet.
+    /// A shard has joined the fleet.
     ShardJoined,
     /// A shard holds the current state.
     ShardSynced,
-    /// A shard is gone.
+    /// A shard is lost.
     ShardLost,
-    /// A shard takes nothing new.
+    /// A shard takes no new work.
     ShardDraining,
     /// A shard has said goodbye.
     ShardLeft,
     /// A slot that stood still moves again.
     SlotReturned,
-    /// A probe kills a shard, as planned.
+    /// A probe killed a shard, as planned.
     PlannedKill,
-    /// Work was given to another shard.
+    /// Another shard got the work of a shard.
     Reassigned,
-    /// A block was verified and committed.
+    /// The coordinator verified a block and committed it.
     BlockCommitted,
-    /// A valid block is kept beside the chain.
+    /// The coordinator keeps a valid block as a side block.
     BlockAside,
-    /// A block was refused.
+    /// The coordinator rejected a block.
     BlockRefused,
-    /// A block waits for an operator: it kills, or seems to kill, whoever executes it.
+    /// A block waits for an operator: it kills, or seems to kill, the process that executes it.
     BlockParked,
-    /// Shards are waited for, and why they do not come.
+    /// Too few shards hold the current state; the text says why.
     Waiting,
-    /// Something that an operator has to look at.
+    /// A condition that an operator must look at.
     Alarm,
 }
 
@@ -61,22 +61,22 @@ impl fmt::Display for EventKind {
     }
 }
 
-/// Something that happened.
+/// One event in the fleet.
 #[derive(Debug, Clone)]
 pub struct FleetEvent {
-    /// When, since the fleet started.
+    /// The time since the fleet started.
     pub at: Duration,
-    /// What.
+    /// The kind of event.
     pub kind: EventKind,
-    /// The shard it is about.
+    /// The shard that it is about, if any.
     pub shard: Option<ShardId>,
-    /// The block it is about.
+    /// The height of the block that it is about, if any.
     pub block: Option<u64>,
-    /// In words.
+    /// A description in words.
     pub text: String,
 }
 
-/// Tells watchers, and the log.
+/// Sends the event to watchers and writes it to the log.
 pub(super) fn publish(
     shared: &Shared,
     kind: EventKind,
@@ -95,6 +95,6 @@ pub(super) fn publish(
         }
         _ => tracing::info!(event = %kind, shard = number, block, "{text}"),
     }
-    // Without a watcher nobody needs it.
+    // Without a watcher the event is dropped.
     let _ = shared.events.send(FleetEvent { at: shared.now(), kind, shard, block, text });
 }

@@ -1,7 +1,7 @@
-//! A link: the task that speaks to one shard in one of its lives.
+//! A link: the task that talks to one incarnation of a shard.
 //!
-//! State changes and block bytes go out in order; commands that need them follow. The link's end
-//! is the loss of the shard, whatever ended it.
+//! State changes and block bytes go out in order, and the commands that need them follow. When the link ends
+//! the shard is lost, whatever the cause.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -29,24 +29,24 @@ use super::Shared;
 use super::message::Message;
 use schedule::{Event, Fault, LossCause};
 
-/// Commands that wait for a link, at most.
+/// The most commands that wait for a link.
 pub(super) const LINK_QUEUE: usize = 4096;
 
 /// The largest delta that is sent as one payload, in bytes, with room for its encoding.
 const MAX_DELTA: usize = MAX_PAYLOAD_BYTES / 2;
 
-/// How long to find out whether a process still listens, when its link has ended.
+/// How long to probe whether a process still listens after its link has ended.
 const PROBE_WITHIN: Duration = Duration::from_millis(200);
 
-/// How long calls that were under way when a link ended may take to end with it.
+/// How long calls that were in flight when a link ended may take to finish.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
-/// What a link is told to do.
+/// A command of the driver to a link.
 #[derive(Debug)]
 pub(super) enum LinkCommand {
     /// Send work, after the bytes of its block.
     Execute(Box<ExecuteBlock>, Sealed<BlockPayload>),
-    /// The result is no longer wanted.
+    /// Tell the shard that the result is no longer wanted.
     Cancel(AssignmentId),
     /// Bring the shard to this state.
     Sync(StateSummary),
@@ -56,7 +56,7 @@ pub(super) enum LinkCommand {
     Drain,
 }
 
-/// One link: a shard may register again in the same life, and gets another.
+/// Names one link. A shard may register again with the same incarnation, and then gets another link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LinkId {
     pub(super) shard: ShardId,
@@ -83,13 +83,13 @@ impl Drop for Link {
     }
 }
 
-/// What became of a call.
+/// The outcome of a call to the shard.
 enum Done {
     Executed(Box<(AssignmentId, Result<(), PeerError>)>),
     Quiet,
 }
 
-/// Runs a link until the shard is gone or the driver lets go of it.
+/// Runs a link until the shard is gone or the driver drops its end.
 pub(super) async fn run_link(
     shared: Arc<Shared>,
     register: Register,
@@ -110,8 +110,8 @@ pub(super) async fn run_link(
     send(&shared, Message::LinkEnded { link: id, cause, reason: reason.to_string() });
 }
 
-/// Whether the shard's process has ended: then nobody listens at its address any more. Whoever
-/// still listens, or does not answer at all, may be alive.
+/// Finds out how the shard was lost. Its process has ended if the connection to its address is refused. A
+/// process that still listens, or does not answer at all, may be alive.
 async fn cause_of(register: &Register) -> LossCause {
     if register.advertise.is_empty() {
         return LossCause::Unfit;
@@ -144,7 +144,7 @@ async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEn
     Ok(Arc::new(client))
 }
 
-/// Speaks to the shard; returns why it is gone.
+/// Talks to the shard; returns why it is gone.
 async fn serve(
     shared: &Arc<Shared>,
     register: &Register,
@@ -160,7 +160,7 @@ async fn serve(
     let gone = endpoint.gone();
     tokio::pin!(gone);
     loop {
-        // The shard's end comes first: what it refuses because it is dead is not its word.
+        // The shard's end comes first: errors that follow from its death are not its answers.
         let command = tokio::select! {
             biased;
             error = &mut gone => return error,
@@ -203,7 +203,7 @@ async fn serve(
             LinkCommand::Drain => {
                 calls.spawn(drain(Arc::clone(&endpoint), shared.epoch));
             }
-            // Too large for one payload: the shard fetches it in parts.
+            // The delta is too large for one payload: the shard fetches it in parts.
             LinkCommand::Advance(delta) if delta.weight() > MAX_DELTA => {
                 let target = StateSummary { state: delta.to, digest: delta.digest };
                 let call = endpoint.sync(shared.epoch, target);
@@ -219,8 +219,8 @@ async fn serve(
     }
 }
 
-/// What the shard had said before its end and was not heard yet: which work it had taken. A death with
-/// it begun is evidence. What failed because the shard is gone is not its word.
+/// Handles what the shard had answered before its end: which work it had accepted. A death with that work
+/// begun is evidence. Errors that follow from the shard's end are not its answers.
 async fn last_words(shared: &Arc<Shared>, calls: &mut JoinSet<Done>) {
     let until = tokio::time::Instant::now() + LAST_WORDS;
     while let Ok(Some(done)) = tokio::time::timeout_at(until, calls.join_next()).await {
@@ -233,18 +233,18 @@ async fn last_words(shared: &Arc<Shared>, calls: &mut JoinSet<Done>) {
 }
 
 async fn cancel(endpoint: Arc<dyn ShardEndpoint>, assignment: AssignmentId) -> Done {
-    // A shard that is not told finishes in vain: nothing is lost.
+    // If the cancellation is lost the shard finishes in vain, and nothing else.
     let _ = endpoint.cancel(assignment).await;
     Done::Quiet
 }
 
 async fn drain(endpoint: Arc<dyn ShardEndpoint>, epoch: Epoch) -> Done {
-    // One that does not hear it goes on without work.
+    // If the request is lost the shard stays, without work.
     let _ = endpoint.drain(epoch).await;
     Done::Quiet
 }
 
-/// Sends one assignment. A shard that has forgotten the block's bytes gets them again, once.
+/// Sends one assignment. If the shard has forgotten the block's bytes, sends them again, once.
 async fn execute(
     endpoint: Arc<dyn ShardEndpoint>,
     epoch: Epoch,

@@ -1,5 +1,5 @@
-//! What arrives at the driver's thread: from links, from the endpoint that shards call, and from whoever
-//! owns the fleet.
+//! The messages to the driver's thread: from links, from the endpoint that shards call, and from the fleet's
+//! owner.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +21,13 @@ use super::round::{Abandoned, RoundEvent, RoundRequest};
 /// A message to the driver's thread.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// Something happened at this time.
+    /// A scheduler event, with the time at which it happened.
     Event(Duration, Event),
     /// A shard asks to join.
     Register(Register, oneshot::Sender<Result<Registered, PeerError>>),
     /// A result arrived.
     Result(Arc<SubmitResult>, oneshot::Sender<Result<ResultReceipt, PeerError>>),
-    /// A shard's heartbeat tells this of its state.
+    /// A shard's heartbeat names the state that it holds.
     Heartbeat {
         shard: ShardId,
         incarnation: Incarnation,
@@ -38,26 +38,26 @@ pub(super) enum Message {
     },
     /// A link has ended: its shard is gone.
     LinkEnded { link: LinkId, cause: LossCause, reason: String },
-    /// A sync or a delta was answered.
+    /// A shard answered a sync or a delta, or the call failed.
     Reached { link: LinkId, answer: Result<StateSummary, String> },
-    /// A round is to be done.
+    /// Shards must do a round.
     Open(RoundRequest, Sender<RoundEvent>),
-    /// A round is no longer wanted; what is held against it.
+    /// The caller no longer wants a round; the reply is the evidence against it.
     Abandon(RoundId, Sender<Abandoned>),
-    /// Shards are to hold this state.
+    /// Shards must hold this state.
     Target(StateSummary),
-    /// Shards are to move by one block.
+    /// Shards must move by one block.
     Advance(Sealed<Delta>),
-    /// Trusted execution has shown that a shard was wrong about this block.
+    /// Trusted execution has shown that a shard returned a wrong result for this block.
     Blame { shard: ShardId, block: u64, reason: String },
     /// Trusted code has done this work.
     Checked { work: WorkId, digest: B256 },
-    /// What an earlier coordinator held against shards.
+    /// The strikes that an earlier coordinator held against shards.
     Strikes(Vec<(ShardId, StrikeRecord)>),
-    /// Rounds without shards fail at once from now on.
+    /// Rounds without shards must fail at once from now on.
     WaitNoLonger,
-    /// How the shards are.
+    /// The caller wants the state of all shards.
     Shards(Sender<Vec<ShardView>>),
-    /// Tell when so many shards hold the current state.
+    /// The caller wants a reply once `wanted` shards hold the current state, until `until`.
     WhenReady { wanted: usize, until: Duration, reply: Sender<()> },
 }

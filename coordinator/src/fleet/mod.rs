@@ -1,8 +1,8 @@
 //! The fleet: the coordinator's shards, and the driver that runs the scheduler for them.
 //!
-//! The driver is one thread that waits on a bounded channel with `recv_timeout` until the
-//! scheduler's next deadline. Each shard has a link, a task that speaks to it. What the scheduler
-//! decides is done here; nothing here decides.
+//! The driver is one thread that waits on a bounded channel with `recv_timeout` until the scheduler's next
+//! deadline. Each shard has a link, a task that talks to it. The fleet carries out what the scheduler decides
+//! and decides nothing itself.
 
 mod driver;
 mod endpoint;
@@ -42,17 +42,17 @@ pub use event::{EventKind, FleetEvent};
 pub use probe::Probe;
 pub use round::{Abandoned, RoundEvent, RoundFailure, RoundRequest};
 
-/// Messages that wait for the driver, at most. Each shard has few under way, so this is reached
-/// only when the driver is stuck.
+/// The most messages that wait for the driver. Each shard has few in flight, so the queue is full only when
+/// the driver is stuck.
 const DRIVER_QUEUE: usize = 1 << 16;
 
-/// Events kept for a watcher that is slow.
+/// The number of events kept for a slow watcher; it misses older ones.
 const EVENT_QUEUE: usize = 4096;
 
-/// Lost shards whose reasons are kept.
+/// The number of lost shards whose reasons are kept.
 const LOSSES_REMEMBERED: usize = 256;
 
-/// What a fleet is built from.
+/// The settings of a fleet.
 #[derive(Debug, Clone, Copy)]
 pub struct FleetOptions {
     /// Timeouts and liveness limits towards shards.
@@ -70,31 +70,31 @@ impl Default for FleetOptions {
     }
 }
 
-/// The fleet cannot be, or has ended.
+/// The fleet could not start, has ended, or has too few shards.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
     /// The limits contradict each other.
     #[error(transparent)]
     Limits(#[from] LimitsError),
-    /// The driver does not keep up.
+    /// The driver does not keep up with its messages.
     #[error(
         "the fleet's driver does not keep up: {DRIVER_QUEUE} messages wait; see its log for what holds it"
     )]
     Overloaded,
-    /// The driver has ended.
+    /// The driver has ended, or did not answer in time.
     #[error("the fleet's driver has ended; the process is stopping")]
     Ended,
-    /// The state that shards are to hold is damaged at its source.
+    /// The ledger's state, which shards must hold, is damaged at its source.
     #[error("{0}")]
     Damaged(String),
-    /// Not enough shards in time.
+    /// Too few shards held the state in time.
     #[error("after {waited:?} {ready} of {wanted} shards hold the state; look at their logs")]
     NotReady {
-        /// How many there are.
+        /// The number of shards that hold it.
         ready: usize,
-        /// How many there should be.
+        /// The number of shards that the caller wanted.
         wanted: usize,
-        /// How long was waited.
+        /// How long the caller waited.
         waited: Duration,
     },
 }
@@ -102,61 +102,61 @@ pub enum FleetError {
 /// One shard, as status reports show it.
 #[derive(Debug, Clone)]
 pub struct ShardView {
-    /// Who.
+    /// The shard.
     pub shard: ShardId,
-    /// In which life.
+    /// Its incarnation.
     pub incarnation: Incarnation,
-    /// Where; empty within this process.
+    /// Its advertised address; empty for a shard within this process.
     pub address: String,
-    /// How many worker threads.
+    /// The number of its worker threads.
     pub slots: u16,
-    /// Which state it holds.
+    /// The state that it holds; `None` if that is not known.
     pub state: Option<StateRef>,
-    /// Whether it takes nothing new.
+    /// Whether it takes no new work.
     pub draining: bool,
     /// Whether it holds the current state and takes work.
     pub ready: bool,
     /// Whether it is in quarantine: it gets no ordinary work, and its results do not count.
     pub quarantined: bool,
-    /// Assignments that it holds.
+    /// The number of assignments that it holds.
     pub outstanding: usize,
-    /// Results of it that were used.
+    /// The number of its results that were used.
     pub results: u64,
 }
 
-/// What links, endpoint and driver share.
+/// The state that links, endpoint and driver share.
 #[derive(Debug)]
 struct Shared {
     epoch: Epoch,
     options: FleetOptions,
     started: Instant,
     driver: Sender<Message>,
-    /// Who is alive, kept by the driver.
+    /// The shards that are alive; only the driver writes it.
     alive: RwLock<HashMap<ShardId, Incarnation>>,
     /// How often processes of each shard have joined.
     joined: Mutex<BTreeMap<ShardId, u64>>,
-    /// Why shards were lost, to tell them when they come back.
+    /// Why shards were lost, to report it to them when they come back.
     losses: Mutex<VecDeque<(ShardId, Incarnation, String)>>,
-    /// What is held against shards, kept by the driver.
+    /// The strikes of each shard; the driver keeps them up to date.
     strikes: Mutex<BTreeMap<ShardId, StrikeRecord>>,
     /// Shards within this process.
     local: Mutex<HashMap<ShardId, Arc<ShardNode>>>,
-    /// The world that is executed on.
+    /// The ledger of the world that the coordinator executes on.
     ledger: RwLock<Option<Arc<Ledger>>>,
-    /// The deltas that shards were told of since they were to hold the ledger's head.
+    /// The deltas sent to shards beyond the ledger's head, oldest first.
     route: Mutex<Vec<Arc<Delta>>>,
     events: broadcast::Sender<FleetEvent>,
-    /// What is damaged about the ledger, if that was found.
+    /// The first damage that was found in the ledger, if any.
     damage: OnceLock<String>,
     probe: Option<Arc<dyn Probe>>,
     supervisor: SupervisorHandle,
 }
 
 impl Shared {
-    /// The ledger is damaged: the fleet ends, and the process with it.
+    /// Ends the fleet, and the process with it, because the ledger is damaged.
     fn give_up(&self, damage: String) {
         tracing::error!(damage, "the fleet ends");
-        // The first damage is told.
+        // Only the first damage is reported.
         let _ = self.damage.set(damage);
     }
 
@@ -188,7 +188,7 @@ impl Shared {
         }
     }
 
-    /// Why this life of a shard was lost, if it was lately.
+    /// Why this incarnation of a shard was lost, if that is still remembered.
     fn loss(&self, shard: ShardId, incarnation: Incarnation) -> Option<String> {
         let losses = self.losses.lock();
         let found = losses.iter().find(|(known, life, _)| (*known, *life) == (shard, incarnation));
@@ -200,7 +200,7 @@ impl Shared {
     }
 }
 
-/// The fleet, to be used from any thread.
+/// A handle to the fleet, for any thread.
 #[derive(Debug, Clone)]
 pub struct Fleet {
     shared: Arc<Shared>,
@@ -208,10 +208,10 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// A fleet without shards; its driver runs under `supervisor`.
+    /// Starts a fleet without shards; its driver runs under `supervisor`.
     ///
     /// # Errors
-    /// [`FleetError::Limits`] for limits that contradict each other.
+    /// [`FleetError::Limits`] if the limits contradict each other.
     pub fn start(
         epoch: Epoch,
         options: FleetOptions,
@@ -220,7 +220,7 @@ impl Fleet {
         Self::start_probed(epoch, options, None, supervisor)
     }
 
-    /// A fleet that a probe watches.
+    /// Starts a fleet that a probe watches.
     ///
     /// # Errors
     /// As [`Fleet::start`].
@@ -257,13 +257,13 @@ impl Fleet {
         Ok(Self { shared, endpoint })
     }
 
-    /// The coordinator's term.
+    /// The epoch of this coordinator.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.shared.epoch
     }
 
-    /// What shards talk to.
+    /// The endpoint that shards call.
     #[must_use]
     pub fn endpoint(&self) -> Arc<dyn CoordinatorEndpoint> {
         Arc::clone(&self.endpoint) as _
@@ -275,13 +275,13 @@ impl Fleet {
         self.shared.now()
     }
 
-    /// How long transactions with this gas limit may take, as shards' slots are judged.
+    /// How long a transaction with this gas limit may take before the scheduler counts its slot as stuck.
     #[must_use]
     pub fn longest(&self, gas: u64) -> Duration {
         self.shared.options.schedule.longest(gas)
     }
 
-    /// How often processes with this shard's number have joined.
+    /// How often processes with this shard's id have joined.
     #[must_use]
     pub fn joined(&self, shard: ShardId) -> u64 {
         let joined = self.shared.joined.lock();
@@ -293,9 +293,9 @@ impl Fleet {
         self.start_local_with(config, Vec::new());
     }
 
-    /// Starts a shard within this process that goes wrong on purpose: for tests and measurements.
+    /// Starts a shard within this process that misbehaves on purpose, for tests and measurements.
     pub fn start_local_with(&self, config: NodeConfig, faults: Vec<Fault>) {
-        // Held while the shard starts, so that it is known when its registration arrives.
+        // Held while the shard starts, so that the shard is known when its registration arrives.
         let mut local = self.shared.local.lock();
         let shard = config.shard;
         let node = ShardNode::start(
@@ -308,26 +308,26 @@ impl Fleet {
         local.insert(shard, node);
     }
 
-    /// What happens, from now on.
+    /// Subscribes to the events from now on.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<FleetEvent> {
         self.shared.events.subscribe()
     }
 
-    /// Tells watchers of something that happened outside of the fleet.
+    /// Publishes an event that happened outside of the fleet.
     pub fn announce(&self, kind: EventKind, block: Option<u64>, text: String) {
         event::publish(&self.shared, kind, None, block, text);
     }
 
-    /// Announces something about one shard.
+    /// Publishes an event about one shard.
     pub fn announce_shard(&self, kind: EventKind, shard: ShardId, block: Option<u64>, text: String) {
         event::publish(&self.shared, kind, Some(shard), block, text);
     }
 
-    /// From now on shards hold this world's head state.
+    /// Makes this world's head the state that shards must hold.
     ///
     /// # Errors
-    /// [`FleetError`] when the driver cannot be told.
+    /// [`FleetError`] if the driver cannot be reached.
     pub fn set_world(&self, ledger: Arc<Ledger>) -> Result<(), FleetError> {
         let target = ledger.head().summary();
         *self.shared.ledger.write() = Some(ledger);
@@ -335,23 +335,23 @@ impl Fleet {
         self.shared.send(Message::Target(target))
     }
 
-    /// Lets go of the ledger, which is closed in good order when its other holders do so too. Shards
-    /// within this process keep the fleet alive to the end of the process, so it does not do that
-    /// by ending.
+    /// Drops the fleet's handle to the ledger, so that the ledger closes in good order when its other holders
+    /// drop theirs. The fleet itself does not end before the process: shards within this process keep it
+    /// alive.
     pub fn leave_world(&self) {
         *self.shared.ledger.write() = None;
         self.shared.route.lock().clear();
     }
 
-    /// Shards move by one block, forwards or backwards.
+    /// Moves the shards by one block, forwards or backwards.
     ///
     /// # Errors
-    /// [`FleetError`] when the driver cannot be told.
+    /// [`FleetError`] if the driver cannot be reached.
     pub fn advance(&self, delta: Arc<Delta>) -> Result<(), FleetError> {
         let head = self.shared.ledger().map(|ledger| ledger.head().summary().state);
         let mut route = self.shared.route.lock();
         route.push(Arc::clone(&delta));
-        // What leads to the head is in the ledger's journal.
+        // The ledger's journal already holds the deltas up to the head.
         if let Some(at) = route.iter().rposition(|step| Some(step.to) == head) {
             route.drain(..=at);
         }
@@ -359,96 +359,96 @@ impl Fleet {
         self.shared.send(Message::Advance(Sealed::new(delta)))
     }
 
-    /// Begins a round; its results come through the receiver, which is never more than full.
+    /// Opens a round; its events come through the receiver, which has room for all of them.
     ///
     /// # Errors
-    /// [`FleetError`] when the driver cannot be told.
+    /// [`FleetError`] if the driver cannot be reached.
     pub fn open_round(&self, request: RoundRequest) -> Result<Receiver<RoundEvent>, FleetError> {
-        // One event for each piece of work and each of its tries, and one for the end: the channel
-        // is never full.
+        // One event for each piece of work and each of its tries, and one for the end: the channel never
+        // overflows.
         let tries = self.shared.options.schedule.max_attempts as usize * 2 + 4;
-        // Work may be cut into single transactions on the way.
+        // Work may be cut into single transactions later.
         let pieces: usize = request.work.iter().map(|(_, spec)| spec.indices.len() + 1).sum();
         let (events, results) = bounded(pieces * tries + 16);
         self.shared.send(Message::Open(request, events))?;
         Ok(results)
     }
 
-    /// A round's results are no longer wanted. Returns what is held against it.
+    /// Abandons a round whose results are no longer wanted. Returns the evidence against it.
     ///
     /// # Errors
-    /// [`FleetError`] when the driver does not answer.
+    /// [`FleetError`] if the driver does not answer.
     pub fn abandon_round(&self, round: RoundId) -> Result<Abandoned, FleetError> {
         let (reply, answer) = bounded(1);
         self.shared.send(Message::Abandon(round, reply))?;
         answer.recv_timeout(Duration::from_secs(5)).map_err(|_| FleetError::Ended)
     }
 
-    /// Puts a shard into quarantine that trusted execution has found wrong about a block.
+    /// Quarantines a shard that trusted execution has found wrong about a block.
     ///
     /// # Errors
-    /// [`FleetError`] when the driver cannot be told.
+    /// [`FleetError`] if the driver cannot be reached.
     pub fn blame(&self, shard: ShardId, block: u64, reason: String) -> Result<(), FleetError> {
         self.shared.send(Message::Blame { shard, block, reason })
     }
 
-    /// Trusted code has done this work, and its result has this digest: the answer to
+    /// Reports that trusted code has done this work, and the digest of its result: the answer to
     /// [`RoundEvent::Check`] and [`RoundEvent::Disputed`].
     ///
     /// # Errors
-    /// [`FleetError`] when the driver cannot be told.
+    /// [`FleetError`] if the driver cannot be reached.
     pub fn checked(&self, work: WorkId, digest: B256) -> Result<(), FleetError> {
         self.shared.send(Message::Checked { work, digest })
     }
 
-    /// What is held against shards, to be kept over the coordinator's end.
+    /// The strikes of all shards, for the caller to keep beyond the coordinator's end.
     #[must_use]
     pub fn strikes(&self) -> BTreeMap<ShardId, StrikeRecord> {
         self.shared.strikes.lock().clone()
     }
 
-    /// Holds against shards what an earlier coordinator did.
+    /// Restores the strikes that an earlier coordinator held against shards.
     ///
     /// # Errors
-    /// [`FleetError`] when the driver cannot be told.
+    /// [`FleetError`] if the driver cannot be reached.
     pub fn restore_strikes(&self, records: BTreeMap<ShardId, StrikeRecord>) -> Result<(), FleetError> {
         self.shared.strikes.lock().extend(&records);
         self.shared.send(Message::Strikes(records.into_iter().collect()))
     }
 
-    /// From now on nobody waits for shards to come: the process is to end soon.
+    /// Stops all waiting for shards: the process must end soon.
     ///
     /// # Errors
-    /// [`FleetError`] when the driver cannot be told.
+    /// [`FleetError`] if the driver cannot be reached.
     pub fn wait_no_longer(&self) -> Result<(), FleetError> {
         self.shared.send(Message::WaitNoLonger)
     }
 
-    /// How the shards are.
+    /// The state of every live shard.
     ///
     /// # Errors
-    /// [`FleetError`] when the driver does not answer.
+    /// [`FleetError`] if the driver does not answer.
     pub fn shards(&self) -> Result<Vec<ShardView>, FleetError> {
         let (reply, answer) = bounded(1);
         self.shared.send(Message::Shards(reply))?;
         answer.recv_timeout(Duration::from_secs(5)).map_err(|_| FleetError::Ended)
     }
 
-    /// The slots of all shards that are alive, not draining and not in quarantine, whether they hold
-    /// the current state yet or are about to.
+    /// The number of slots of all shards that are alive, not draining and not in quarantine, whether or not
+    /// they hold the current state.
     ///
     /// # Errors
-    /// [`FleetError`] when the driver does not answer.
+    /// [`FleetError`] if the driver does not answer.
     pub fn slots(&self) -> Result<usize, FleetError> {
         let shards = self.shards()?;
         let working = shards.iter().filter(|shard| !shard.draining && !shard.quarantined);
         Ok(working.map(|shard| usize::from(shard.slots)).sum())
     }
 
-    /// Shards that could take work on the current state, and their slots.
+    /// The number of shards that can take work on the current state, and the number of their slots.
     ///
     /// # Errors
-    /// [`FleetError`] when the driver does not answer.
+    /// [`FleetError`] if the driver does not answer.
     pub fn ready(&self) -> Result<(usize, usize), FleetError> {
         let shards = self.shards()?;
         let ready = shards.iter().filter(|shard| shard.ready);
@@ -458,7 +458,7 @@ impl Fleet {
     /// Waits until `wanted` shards hold the current state, for at most `limit`.
     ///
     /// # Errors
-    /// [`FleetError::NotReady`] when they do not in time.
+    /// [`FleetError::NotReady`] if they do not in time.
     pub fn wait_ready(&self, wanted: usize, limit: Duration) -> Result<(), FleetError> {
         let (reply, answer) = bounded(1);
         let until = self.shared.now() + limit;

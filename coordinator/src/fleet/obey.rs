@@ -1,4 +1,4 @@
-//! The driver's hands: what is done for each of the scheduler's commands.
+//! Carries out the scheduler's commands.
 
 use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxRange, WorkId};
@@ -70,8 +70,8 @@ impl Driver {
         }
     }
 
-    /// All slots of a shard are stuck. A process is asked to leave, and started again by whoever keeps it;
-    /// a shard within this process gets new threads.
+    /// Restarts a shard whose slots are all stuck. A process is asked to leave, and its supervisor restarts
+    /// it; a shard within this process gets new threads.
     fn begin_anew(&mut self, shard: ShardId, incarnation: Incarnation) {
         let local = self.shared.local.lock().get(&shard).cloned();
         match local {
@@ -94,7 +94,7 @@ impl Driver {
         publish(&self.shared, EventKind::Alarm, Some(shard), block, text);
     }
 
-    /// Trusted execution has found a shard wrong. The alarm names shard and block.
+    /// Quarantines a shard that trusted execution has found wrong. The alarm names shard and block.
     pub(super) fn blame(&mut self, shard: ShardId, block: u64, reason: String) {
         let now = self.shared.now();
         for command in self.scheduler.handle(now, Event::Blame { shard, reason }) {
@@ -115,7 +115,7 @@ impl Driver {
         round.tell(RoundEvent::Disputed { work, answers });
     }
 
-    /// The transactions of these pieces of work.
+    /// The range of transactions of these pieces of work.
     pub(super) fn range(&self, round: RoundId, works: &[WorkId]) -> Option<TxRange> {
         let round = self.rounds.get(&round)?;
         let specs = works.iter().filter_map(|work| round.work.get(work));
@@ -137,7 +137,7 @@ impl Driver {
         }
     }
 
-    /// Cuts work into single transactions, and tells both sides.
+    /// Cuts work into single transactions, and notifies the scheduler and the round's owner.
     fn recut(&mut self, id: RoundId, work: WorkId) {
         let now = self.shared.now();
         let mut items = Vec::new();
@@ -145,7 +145,7 @@ impl Driver {
             && let Some(spec) = round.work.get(&work).cloned()
         {
             let parts = singles(&spec);
-            // What is to be verified is so in pieces too: the scheduler knows.
+            // The scheduler knows which work it must verify, and marks the pieces itself.
             let item = |(id, spec): &(WorkId, Sealed<WorkSpec>)| work_item(*id, spec, &round.gas, false);
             items = parts.iter().map(item).collect();
             round.work.extend(parts.iter().cloned());
@@ -169,7 +169,7 @@ impl Driver {
         publish(&self.shared, kind, Some(shard), None, reason);
     }
 
-    /// Sends a command down a link. A link that is full is a shard that no longer listens.
+    /// Sends a command down a link. If the link's queue is full, the shard no longer listens.
     pub(super) fn command(&mut self, shard: ShardId, incarnation: Incarnation, command: LinkCommand) {
         let Some(link) = self.link(shard, incarnation) else { return };
         if link.commands.try_send(command).is_err() && !self.shared.supervisor.shutdown_token().is_cancelled()

@@ -1,4 +1,4 @@
-//! A round: the pieces of work of one pass over a block, as the driver holds them.
+//! A round as the driver holds it: the pieces of work of one pass over a block.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use common::work::{WorkKind, WorkSpec};
 use crossbeam_channel::Sender;
 use schedule::{WorkClass, WorkItem, planner};
 
-/// A round to be done.
+/// A round that shards must do.
 #[derive(Debug)]
 pub struct RoundRequest {
-    /// Which round.
+    /// The round's id.
     pub round: RoundId,
     /// The height of its block, for events.
     pub height: u64,
@@ -23,7 +23,7 @@ pub struct RoundRequest {
     pub payload: Sealed<BlockPayload>,
     /// Its work, in order of preference.
     pub work: Vec<(WorkId, Sealed<WorkSpec>)>,
-    /// What of it is to be verified.
+    /// The work that must be verified.
     pub verify: HashSet<WorkId>,
     /// The gas limit of each transaction of the block.
     pub gas: Arc<[u64]>,
@@ -32,70 +32,71 @@ pub struct RoundRequest {
 /// Why shards could not do a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoundFailure {
-    /// There was none to take its work.
+    /// No shard could take its work.
     NoShard,
-    /// There was none, and the coordinator is to execute the block itself.
+    /// No shard could take its work, and the coordinator must execute the block itself.
     Local,
-    /// They tried too often, or cannot do it.
+    /// Shards tried too often, or cannot do the work.
     Spent,
-    /// A transaction kills, or seems to kill, whoever runs it: the block is to be parked.
+    /// A transaction kills, or seems to kill, the process that runs it: the block must be parked.
     Parked {
-        /// The transaction that does, or those that it is among.
+        /// The transaction that does, or the range that holds it.
         among: TxRange,
-        /// Whether it is proven.
+        /// Whether the transaction is proven to kill.
         convicted: bool,
     },
 }
 
-/// What a round tells whoever opened it.
+/// An event of a round, for its owner.
 #[derive(Debug)]
 pub enum RoundEvent {
     /// The result of a piece of work.
     Output {
-        /// Whose outcome is `Ok`.
+        /// The result; its outcome is `Ok`.
         result: Arc<SubmitResult>,
-        /// The digest of that; there is one if it came over the network or is to be compared.
+        /// The digest of the outcome; `None` if the result came from within this process and needs no
+        /// comparison.
         digest: Option<B256>,
     },
-    /// Work was given to another shard.
+    /// Another shard got work of the round.
     Reassigned,
     /// A piece of work was cut into single transactions.
     Recut {
-        /// What was cut.
+        /// The work that was cut.
         work: WorkId,
-        /// Into what.
+        /// The pieces.
         parts: Vec<(WorkId, Sealed<WorkSpec>)>,
     },
-    /// No second shard can verify the work: trusted code has to.
+    /// No second shard can verify the work: trusted code must do it.
     Check {
-        /// Which work.
+        /// The work.
         work: WorkId,
-        /// Whose result is to be verified.
+        /// The shard whose result must be verified.
         first: ShardId,
     },
-    /// Shards returned different results for the same work: trusted code has to decide.
+    /// Shards returned different results for the same work: trusted code must decide.
     Disputed {
-        /// For which work.
+        /// The work.
         work: WorkId,
-        /// Who returned what: the digests of the results.
+        /// The two shards and the digests of their results, first result first.
         answers: [(ShardId, B256); 2],
     },
-    /// All is done, and what is to be verified is verified.
+    /// All work is done, and all work that must be verified is verified.
     Finished,
-    /// The round cannot be done by shards.
+    /// Shards cannot do the round.
     Failed {
-        /// In which way.
+        /// The kind of failure.
         cause: RoundFailure,
-        /// Why not.
+        /// An explanation for the client and the log.
         reason: String,
     },
 }
 
-/// What is held against a round that is given up.
+/// The evidence against the block of an abandoned round.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Abandoned {
-    /// The transactions of open work that shards have died at: the block must not be executed in the
-    /// coordinator's process.
+    /// The range of the open work that shards have died at; the coordinator must not execute the block in its
+    /// own process.
     pub deadly: Option<TxRange>,
     /// Whether some of its work was suspect, proven or not.
     pub suspect: bool,
@@ -112,7 +113,7 @@ pub(super) struct OpenRound {
 }
 
 impl OpenRound {
-    /// Tells whoever opened the round; if nobody listens any more, the round is abandoned soon.
+    /// Sends an event to the round's owner. If the owner no longer listens, it will abandon the round soon.
     pub(super) fn tell(&self, event: RoundEvent) {
         if self.events.try_send(event).is_err() {
             tracing::debug!("a round's listener is gone or full");
@@ -120,7 +121,7 @@ impl OpenRound {
     }
 }
 
-/// What the scheduler has to know of a piece of work. `gas` are the gas limits of the block's
+/// A piece of work, as far as the scheduler must know it. `gas` holds the gas limits of the block's
 /// transactions.
 pub(super) fn work_item(id: WorkId, spec: &WorkSpec, gas: &[u64], verify: bool) -> WorkItem {
     let transactions = u32::try_from(spec.indices.len()).unwrap_or(u32::MAX);
@@ -135,7 +136,7 @@ pub(super) fn work_item(id: WorkId, spec: &WorkSpec, gas: &[u64], verify: bool) 
     WorkItem { id, base, class, cost: cost.max(1), heaviest, transactions, verify }
 }
 
-/// The work cut into single transactions; nothing if it cannot be.
+/// The work cut into single transactions; empty if it cannot be cut.
 pub(super) fn singles(spec: &WorkSpec) -> Vec<(WorkId, Sealed<WorkSpec>)> {
     let one = |(place, index): (usize, &TxIndex)| {
         let kind = match &spec.kind {

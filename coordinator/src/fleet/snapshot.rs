@@ -1,5 +1,5 @@
-//! The snapshot service: whole states in chunks, at most two streams at once, each with a permit
-//! that it holds to its end. A reader that is slow is given up, one that leaves ends its stream.
+//! The snapshot service: streams whole states in chunks, at most two streams at once, each with a permit that
+//! it holds to its end. The service gives up a slow reader; a reader that leaves ends its stream.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,29 +19,29 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{FleetError, Shared};
 use ledger::{Ledger, LedgerError};
 
-/// Streams at once, at most.
+/// The most streams at once.
 const STREAMS: usize = 2;
 
-/// How long a reader may take for one chunk.
+/// The longest that a reader may take for one chunk.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a shard waits for its turn before it is told to come again.
+/// How long a shard waits for its turn before the service asks it to retry later.
 const TURN_WITHIN: Duration = Duration::from_secs(60);
 
-/// About how many bytes one chunk holds.
+/// The approximate size of a chunk, in bytes.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// The largest delta that travels as one part; a larger one is split.
+/// The largest delta that is sent as one part, in bytes; a larger one is split.
 const MAX_DELTA: usize = MAX_MESSAGE_BYTES / 2;
 
-/// How often a chunk is sent, at most: 16 MiB/s for each stream.
+/// The shortest time between two chunks: it limits each stream to 16 MiB/s.
 const CHUNK_EVERY: Duration = Duration::from_millis(64);
 
-/// For so many times the time that a chunk took to be cut the stream pauses: on a busy machine it
-/// slows down by itself.
+/// The pause after a chunk, in multiples of the time that it took to cut the chunk: on a busy machine the
+/// stream slows down by itself.
 const PAUSE: u32 = 3;
 
-/// The service.
+/// The snapshot service.
 #[derive(Debug)]
 pub(super) struct Snapshots {
     shared: Arc<Shared>,
@@ -58,7 +58,7 @@ impl Snapshots {
         }
     }
 
-    /// Streams the deltas that are missing, or the newest state as a whole.
+    /// Streams the missing deltas, or the newest state as a whole.
     pub(super) async fn stream(&self, request: SnapshotRequest) -> Result<SnapshotStream, PeerError> {
         let ledger =
             self.shared.ledger().ok_or_else(|| PeerError::Unreachable("there is no state yet".into()))?;
@@ -75,7 +75,7 @@ impl Snapshots {
                     return Ok(());
                 }
             }
-            // The permit is held to the stream's end.
+            // The stream holds the permit to its end.
             let turn = tokio::time::timeout(TURN_WITHIN, permits.acquire_owned()).await;
             let Ok(Ok(_permit)) = turn else {
                 let busy = PeerError::Overloaded(format!("{STREAMS} snapshots are being streamed already"));
@@ -98,13 +98,13 @@ impl Snapshots {
     }
 }
 
-/// Whether deltas lead on from what a shard holds.
+/// Whether deltas lead on from the state that a shard holds.
 enum Sent {
     All,
     NotKnown,
 }
 
-/// Sends what leads on from the state that a shard holds to where shards are to be.
+/// Sends the deltas from the state that a shard holds to the state that shards must hold.
 async fn send_deltas(
     shared: &Shared,
     ledger: &Arc<Ledger>,
@@ -114,7 +114,7 @@ async fn send_deltas(
 ) -> Result<Sent, PeerError> {
     let Some(held) = held else { return Ok(Sent::NotKnown) };
     let head = ledger.head().summary();
-    // The right name and the wrong content: no delta mends that.
+    // The right name with the wrong content: no delta repairs that.
     if held.state == head.state && held.digest != head.digest {
         return Ok(Sent::NotKnown);
     }
@@ -138,7 +138,7 @@ async fn send_deltas(
     Ok(Sent::All)
 }
 
-/// Sends a delta, in parts if it is large. False if the reader did not take it.
+/// Sends a delta, in parts if it is large. Returns false if the reader did not take it.
 async fn send_delta(parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>, delta: Arc<Delta>) -> bool {
     if delta.weight() <= MAX_DELTA {
         return send(parts, Ok(SnapshotPart::Delta(delta))).await;
@@ -156,7 +156,7 @@ async fn send_delta(parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>, delta
 /// Why a whole state was not sent.
 enum Unsent {
     Peer(PeerError),
-    /// What the ledger holds is not what it should be: no reader can ever take it.
+    /// The ledger holds damaged data: no reader can ever accept it.
     Damaged(LedgerError),
 }
 
@@ -166,8 +166,8 @@ impl From<PeerError> for Unsent {
     }
 }
 
-/// Sends the ledger's newest state, until the end or the reader's. What is sent is summed up here too: a
-/// reader that finds another digest could not say whose fault it is.
+/// Sends the ledger's newest state, until its end or until the reader leaves. It also computes the digest of
+/// what it sends, because a reader that finds another digest could not tell who is at fault.
 async fn send_all(
     ledger: &Ledger,
     blocking: &BoundedExecutor,
@@ -202,7 +202,7 @@ async fn send_all(
         }
         cursor = next;
         if cursor.is_some() {
-            // The stream leaves the machine to those who execute blocks for most of the time.
+            // The stream leaves the machine to block execution for most of the time.
             tokio::time::sleep(CHUNK_EVERY.saturating_sub(began.elapsed()).max(cutting * PAUSE)).await;
         }
     }

@@ -1,40 +1,40 @@
-//! Says that shards are waited for, and why they do not come, when that lasts.
+//! Reports a long wait for shards, and its reasons, to watchers.
 
 use std::time::Duration;
 
 use super::driver::Driver;
 use super::event::{EventKind, publish};
 
-/// How long shards are waited for before that is said.
+/// How long too few shards must hold the state before the driver reports it.
 const SILENT_FOR: Duration = Duration::from_secs(2);
 
-/// A client that waits asks again within this time.
+/// The time within which a client that still waits asks again.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
-/// Whether shards are waited for.
+/// The current wait for shards.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// So many are asked for, until then.
+    /// The number of shards that a client asked for, and until when.
     asked: Option<(usize, Duration)>,
-    /// Since when there are too few.
+    /// Since when too few shards hold the state.
     since: Option<Duration>,
-    /// What was said last.
+    /// The last reported text.
     said: String,
 }
 
 impl Waiting {
-    /// So many shards are waited for until `until`.
+    /// Notes that a client waits for `wanted` shards until `until`.
     pub(super) fn ask(&mut self, wanted: usize, until: Duration) {
         self.asked = Some((wanted, until + ASKED_AGAIN));
     }
 
-    /// How many shards are asked for at `now`. An open round needs one.
+    /// The number of shards wanted at `now`. An open round needs one.
     fn wanted(&self, now: Duration, rounds: bool) -> usize {
         let asked = self.asked.filter(|(_, until)| *until > now).map_or(0, |(wanted, _)| wanted);
         asked.max(usize::from(rounds))
     }
 
-    /// Whether it is time to say it: there have been too few for a while.
+    /// Whether too few shards have held the state for long enough to report it.
     fn is_long(&mut self, now: Duration, ready: usize, wanted: usize) -> bool {
         if ready >= wanted {
             self.since = None;
@@ -46,7 +46,7 @@ impl Waiting {
 }
 
 impl Driver {
-    /// Tells watchers that shards are waited for, once for each reason.
+    /// Reports to watchers that the fleet waits for shards, once for each reason.
     pub(super) fn say_what_is_waited_for(&mut self, now: Duration) {
         let wanted = self.waiting_for.wanted(now, !self.rounds.is_empty());
         let ready = self.ready_shards();
@@ -98,13 +98,13 @@ mod tests {
         assert_eq!(waiting.wanted(seconds(0), false), 0);
         waiting.ask(2, seconds(1));
         assert_eq!(waiting.wanted(seconds(1), false), 2);
-        // Nobody has asked again.
+        // The client has not asked again.
         assert_eq!(waiting.wanted(seconds(2), false), 0);
         assert_eq!(waiting.wanted(seconds(2), true), 1);
         assert!(!waiting.is_long(seconds(2), 1, 2));
         assert!(!waiting.is_long(seconds(3), 1, 2));
         assert!(waiting.is_long(seconds(4), 1, 2));
-        // It begins anew once there were enough.
+        // The wait restarts once enough shards were there.
         assert!(!waiting.is_long(seconds(5), 2, 2));
         assert!(!waiting.is_long(seconds(6), 1, 2));
     }

@@ -37,7 +37,7 @@ pub struct Parentage<'a> {
     /// The total difficulty of the chain up to and including the parent. It decides on the Merge.
     pub total_difficulty: U256,
     /// The block's ancestors, newest first: the parent, then its parent, and so on. There are
-    /// [`MAX_ANCESTORS`] of them, or as many as exist.
+    /// [`common::block::MAX_ANCESTORS`] of them, or as many as exist.
     pub ancestors: &'a [Arc<Ancestor>],
 }
 

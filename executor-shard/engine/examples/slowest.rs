@@ -1,8 +1,8 @@
-//! Measures the slowest gas of each fork: what a thread burns per second in the worst transactions
-//! that are valid there. `ScheduleLimits::slowest_gas` is set from its output.
+//! Measures the slowest gas of each fork: how much gas per second a thread burns in the worst transactions
+//! that are valid there. `ScheduleLimits::slowest_gas` is set from the output.
 //!
-//! Each row is one transaction whose contract repeats one expensive thing until its gas is gone.
-//! Run it in a release build: `cargo run --release -p engine --example slowest`.
+//! Each row is one transaction whose contract repeats one expensive operation until its gas is used up. Run
+//! it in a release build: `cargo run --release -p engine --example slowest`.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -15,13 +15,13 @@ use engine::{Code, Executor, Overlay, StateError, StateView};
 use revm::context::{BlockEnv, CfgEnv};
 use revm::primitives::hardfork::SpecId;
 
-/// The gas of each transaction where nothing else is said.
+/// The gas limit of each transaction, unless a row names another one.
 const GAS: u64 = 20_000_000;
 
-/// The contract that burns.
+/// The contract that burns the gas.
 const BURNER: Address = Address::repeat_byte(0xbb);
 
-/// Who sends.
+/// The sender of every transaction.
 const SENDER: Address = Address::repeat_byte(0xaa);
 
 /// A state of two accounts; every other address and slot is absent.
@@ -53,7 +53,7 @@ impl StateView for State {
     }
 }
 
-/// Code that copies its call data to memory and then repeats `body` for ever.
+/// Code that copies its call data to memory and then repeats `body` forever.
 fn repeat(body: &[u8]) -> Bytes {
     // CALLDATACOPY(0, 0, CALLDATASIZE); JUMPDEST; body; JUMP
     let mut code = hex!("366000600037").to_vec();
@@ -64,15 +64,16 @@ fn repeat(body: &[u8]) -> Bytes {
     code.into()
 }
 
-/// Calls a precompile with the whole call data.
+/// Code that repeatedly calls a precompile with the whole call data.
 fn precompile(address: u8) -> Bytes {
-    // CALL(GAS - 65535, address, 0, 0, CALLDATASIZE, 0, 0); POP: before EIP-150 all gas could not be given.
+    // CALL(GAS - 65535, address, 0, 0, CALLDATASIZE, 0, 0); POP: before EIP-150 a call that passed all gas
+    // failed.
     repeat(&[
         0x60, 0, 0x60, 0, 0x36, 0x60, 0, 0x60, 0, 0x60, address, 0x61, 0xff, 0xff, 0x5a, 0x03, 0xf1, 0x50,
     ])
 }
 
-/// Runs one transaction; prints how much gas a second it burnt.
+/// Runs one transaction and prints how much gas per second it burned.
 fn measure(name: &str, spec: SpecId, code: Bytes, input: Vec<u8>, gas: u64) {
     let account = |code_hash| Account { nonce: 0, balance: U256::from(10).pow(U256::from(30)), code_hash };
     let accounts = HashMap::from([(SENDER, account(KECCAK256_EMPTY)), (BURNER, account(keccak256(&code)))]);
@@ -101,7 +102,7 @@ fn measure(name: &str, spec: SpecId, code: Bytes, input: Vec<u8>, gas: u64) {
     );
 }
 
-/// MODEXP's input: lengths, and numbers of all ones.
+/// MODEXP's input: the three lengths, then numbers whose bits are all ones.
 fn modexp(base: usize, exponent: usize, modulus: usize, even: bool) -> Vec<u8> {
     let mut input = Vec::new();
     for length in [base, exponent, modulus] {
@@ -130,7 +131,7 @@ fn blake2f(rounds: u32) -> Vec<u8> {
     input
 }
 
-/// So many pairs of the generators of BN254.
+/// The input for `pairs` pairs of the generators of BN254.
 fn pairing(pairs: usize) -> Vec<u8> {
     let pair = hex!(
         "0000000000000000000000000000000000000000000000000000000000000001"
@@ -201,7 +202,7 @@ fn main() {
             GAS,
         );
     }
-    // A counter on the stack as an address or slot that nothing has touched.
+    // A counter on the stack serves as an address or slot that no code has touched.
     let fresh = |opcode: u8| -> Bytes {
         // PUSH1 1; JUMPDEST; PUSH1 1; ADD; DUP1; opcode; POP; JUMP
         let code = [0x60, 1, 0x5b, 0x60, 1, 0x01, 0x80, opcode, 0x50, 0x60, 2, 0x56];
@@ -212,7 +213,7 @@ fn main() {
         measure("BALANCE of fresh addresses", spec, fresh(0x31), vec![], GAS / 4);
         measure("SLOAD of fresh slots", spec, fresh(0x54), vec![], GAS / 4);
     }
-    // CREATE with so much creation code, of which each copy is searched for jump targets.
+    // CREATE with creation code of `size` bytes: each copy is searched for jump targets.
     for (spec, size) in [(HOMESTEAD, 1u32 << 20), (LONDON, 1 << 20), (LONDON, 1 << 22), (LONDON, 1 << 23)] {
         let [a, b, c, d] = size.to_be_bytes();
         // CREATE(0, 0, size); POP

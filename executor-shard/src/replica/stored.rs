@@ -83,7 +83,7 @@ impl Stored {
             Ok(database) => database,
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(StoredError::Locked(path)),
             Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "the replica's database is unusable and is made anew");
+                tracing::warn!(%error, path = %path.display(), "the replica's database is unusable; a new one is created");
                 std::fs::remove_file(&path).map_err(io(&path))?;
                 build().map_err(storage_error)?
             }
@@ -91,7 +91,7 @@ impl Stored {
         let cache = Arc::new(StateCache::new(CACHED_ACCOUNTS));
         let stored = Self { database, cache, applied: AtomicU64::new(0) };
         let held = stored.held().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the replica's database cannot be read and begins anew");
+            tracing::warn!(%error, "the replica's database cannot be read; a new one is created");
             None
         });
         Ok((stored, held))

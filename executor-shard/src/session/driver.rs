@@ -245,7 +245,7 @@ fn take_up(handle: &SessionHandle, done: Done) {
         }
         Done::Announced(answer) => {
             if let Err(error) = answer {
-                tracing::warn!(%error, "the coordinator was not told of the drain");
+                tracing::warn!(%error, "the coordinator was not notified of the drain");
             }
         }
         Done::Left => {}

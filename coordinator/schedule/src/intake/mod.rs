@@ -1,11 +1,11 @@
-//! The intake: which blocks were accepted and have not ended, and which of them is next. Pure: it
-//! knows no clock, no disk and no client, and never sees a block's content.
+//! The intake: the blocks that were accepted and have not ended, and which of them comes next. A pure state
+//! machine: it uses no clock, no disk and no client, and never sees a block's content.
 //!
-//! A block is *reserved* until it is journaled, then *waits* until its parent has ended and it is its
-//! turn, is *under way* while it is executed, and ends: committed, kept as a side block, refused or
-//! discarded. One that kills whoever runs it is *parked* instead: it and its descendants wait for an
-//! operator, all others go on. One whose parent is not known is an *orphan*: it waits until the parent
-//! is submitted and has ended.
+//! A block is *reserved* until it is journaled. It then *waits* until its parent has ended and it is its
+//! turn, is *under way* while it is executed, and ends: committed, kept as a side block, rejected or
+//! discarded. A block that kills the process that runs it is *parked* instead: it and its descendants wait
+//! for an operator, all others go on. A block whose parent is not known is an *orphan*: it waits until a
+//! client submits the parent and that has ended.
 
 #[cfg(test)]
 mod tests;
@@ -15,24 +15,24 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 
-/// A block that was the first to be done at more starts of coordinators than this, and has not ended, is
-/// parked: it may be what ended them.
+/// The most coordinator starts that may find the same block first in line. At a further one the intake parks
+/// the block, because it may have killed those coordinators.
 pub const MOST_STARTS: u32 = 6;
 
-/// The order in which blocks were accepted.
+/// A block's place in the order of acceptance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sequence(pub u64);
 
-/// Bounds of the intake.
+/// The intake's bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IntakeLimits {
-    /// Blocks that are accepted and neither ended nor parked.
+    /// The most blocks that are accepted and neither ended nor parked.
     pub open: usize,
-    /// Their bytes.
+    /// The most bytes of these blocks.
     pub bytes: usize,
-    /// Parked blocks: with so many no further block is taken.
+    /// The most parked blocks: with that many the intake accepts no further block.
     pub parked: usize,
-    /// Orphans: so many wait for their parents, further ones are parked.
+    /// The most orphans that wait for their parents; a further one must be parked.
     pub orphans: usize,
 }
 
@@ -49,68 +49,68 @@ pub struct Candidate {
     pub hash: B256,
     /// Its parent's hash.
     pub parent: B256,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: usize,
 }
 
-/// What follows when a block is offered.
+/// The answer to a block that a client offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
-    /// It is new: to be journaled under this number, then to be confirmed.
+    /// The block is new: the caller must journal it under this number, then confirm it.
     Fresh(Sequence),
-    /// It was accepted before and has not ended.
+    /// The block was accepted before and has not ended.
     Open,
-    /// It is parked.
+    /// The block is parked.
     Parked,
 }
 
-/// There is no place for the block.
+/// The intake has no room for the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
-    /// Too many wait.
+    /// Too many blocks wait.
     #[error("{open} blocks of {bytes} bytes are waiting already; try again in a moment")]
     Open {
-        /// How many.
+        /// The number of open blocks.
         open: usize,
         /// Their size.
         bytes: usize,
     },
-    /// Too many wait, for one that is parked.
+    /// Too many blocks wait, some of them for one that is parked.
     #[error(
         "{open} blocks are waiting already, {behind} of them for a parked one; see `coordinator parked list`"
     )]
     BehindParked {
-        /// How many.
+        /// The number of open blocks.
         open: usize,
-        /// How many of them wait for a parked block.
+        /// The number of them that wait for a parked block.
         behind: usize,
     },
-    /// Too many wait, for parents that were not submitted.
+    /// Too many blocks wait, some of them for parents that no client has submitted.
     #[error(
         "{open} blocks are waiting already, {behind} of them because block {parent} was not submitted; submit that one first"
     )]
     BehindOrphan {
-        /// How many.
+        /// The number of open blocks.
         open: usize,
-        /// How many of them are orphans, or wait for one.
+        /// The number of them that are orphans, or wait for one.
         behind: usize,
-        /// The parent of one of the orphans.
+        /// The missing parent of one of the orphans.
         parent: B256,
     },
-    /// Too many are parked.
+    /// Too many blocks are parked.
     #[error("{parked} blocks are parked; retry or discard some, see `coordinator parked list`")]
     Parked {
-        /// How many.
+        /// The number of parked blocks.
         parked: usize,
     },
 }
 
-/// What a start of the coordinator means for the block that is first to be done.
+/// What a coordinator's start means for the block that is first in line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// Its starts are to be counted: this is the new count, to be written before it is executed.
+    /// The block's starts must be counted: this is the new count, to be written before the block is executed.
     Count(B256, u32),
-    /// It is to be parked: it has seen too many.
+    /// The block must be parked: it has seen too many starts.
     Park(B256, u32),
 }
 
@@ -149,8 +149,7 @@ impl Intake {
         Self { limits, ..Self::default() }
     }
 
-    /// Takes up a block that an earlier coordinator accepted, or parked. It has its place whatever the
-    /// bounds are.
+    /// Restores a block that an earlier coordinator accepted or parked, whatever the bounds are.
     pub fn restore(&mut self, block: Candidate, sequence: Sequence, parked: bool) {
         let standing =
             if parked { Standing::Parked } else { Standing::Waiting { not_before: Duration::ZERO } };
@@ -159,8 +158,8 @@ impl Intake {
         self.next = self.next.max(sequence.0.saturating_add(1));
     }
 
-    /// What the coordinator's start means for the block that is first to be done. `starts` is how many
-    /// it has seen.
+    /// What the coordinator's start means for the block that is first in line; `None` if no block can run.
+    /// `starts` returns how many starts a block has seen before.
     #[must_use]
     pub fn started(&self, starts: impl Fn(&B256) -> u32) -> Option<Start> {
         let first = self.first_runnable(Duration::MAX)?;
@@ -168,10 +167,10 @@ impl Intake {
         Some(if seen > MOST_STARTS { Start::Park(first, seen) } else { Start::Count(first, seen) })
     }
 
-    /// A block is offered.
+    /// Offers a block: reserves a place for it if it is new.
     ///
     /// # Errors
-    /// [`Full`] when there is no place; it may be offered again.
+    /// [`Full`] when there is no room; the client may offer the block again later.
     pub fn offer(&mut self, block: Candidate) -> Result<Offer, Full> {
         if let Some(known) = self.entries.get(&block.hash) {
             return Ok(if known.standing == Standing::Parked { Offer::Parked } else { Offer::Open });
@@ -180,7 +179,7 @@ impl Intake {
         if self.parked().count() >= self.limits.parked {
             return Err(Full::Parked { parked: self.limits.parked });
         }
-        // What an orphan waits for has room of its own, or the orphans could wait for ever.
+        // A block that an orphan waits for has extra room, or the orphans could wait forever.
         let room = if self.orphan_of(&block.hash).is_some() { 2 } else { 1 };
         let limits = (self.limits.open.saturating_mul(room), self.limits.bytes.saturating_mul(room));
         if open >= limits.0 || bytes.saturating_add(block.bytes) > limits.1 {
@@ -199,7 +198,7 @@ impl Intake {
         Ok(Offer::Fresh(sequence))
     }
 
-    /// Why there is no place for a block.
+    /// Why there is no room for a block.
     fn full(&self, open: usize, bytes: usize) -> Full {
         let behind = self.entries.values().filter(|entry| self.is_behind_parked(entry)).count();
         if behind > 0 {
@@ -213,14 +212,14 @@ impl Intake {
         }
     }
 
-    /// The block is in the journal.
+    /// Notes that the block is in the journal: it may run from now on.
     pub fn confirm(&mut self, hash: &B256) {
         if let Some(entry) = self.entries.get_mut(hash).filter(|entry| entry.standing == Standing::Reserved) {
             entry.standing = Standing::Waiting { not_before: Duration::ZERO };
         }
     }
 
-    /// The next block to execute, which is under way from now on; none while another is.
+    /// The next block to execute, which is under way from now on; `None` while another one is.
     pub fn next(&mut self, now: Duration) -> Option<B256> {
         if self.entries.values().any(|entry| entry.standing == Standing::UnderWay) {
             return None;
@@ -232,7 +231,7 @@ impl Intake {
         Some(hash)
     }
 
-    /// The earliest block whose parent has ended.
+    /// The earliest waiting block whose parent has ended.
     fn first_runnable(&self, now: Duration) -> Option<B256> {
         let waits =
             |entry: &Entry| matches!(entry.standing, Standing::Waiting { not_before } if not_before <= now);
@@ -243,26 +242,28 @@ impl Intake {
         runnable.min_by_key(|(_, entry)| entry.sequence).map(|(hash, _)| *hash)
     }
 
-    /// The block could not be executed, for no fault of its own: it is tried again from then on.
+    /// Lets a block wait again that could not be executed for no fault of its own; it runs at `not_before` or
+    /// later.
     pub fn again(&mut self, hash: &B256, not_before: Duration) {
         if let Some(entry) = self.entries.get_mut(hash) {
             entry.standing = Standing::Waiting { not_before };
         }
     }
 
-    /// The block has ended: committed, kept as a side block, refused, or discarded. False if it was not
-    /// there.
+    /// Removes a block that has ended: committed, kept as a side block, rejected or discarded. Returns false
+    /// if the intake did not have it.
     pub fn ended(&mut self, hash: &B256) -> bool {
         self.entries.remove(hash).is_some()
     }
 
-    /// The block's parent is not known: it waits until that is accepted and has ended. False if it is not
-    /// there, or too many wait so already: then it must be parked.
+    /// Makes a block whose parent is not known an orphan: it waits until the parent is accepted and has
+    /// ended. Returns false if the intake does not have it, or has too many orphans: then the caller must
+    /// park it.
     pub fn orphaned(&mut self, hash: &B256) -> bool {
         let others = self.entries.iter().filter(|(other, _)| *other != hash);
         let orphans = others.filter(|(_, entry)| entry.standing == Standing::Orphan).count();
         let Some(entry) = self.entries.get(hash) else { return false };
-        // It may have been accepted meanwhile.
+        // The parent may have been accepted meanwhile.
         let standing = if self.entries.contains_key(&entry.parent) {
             Standing::Waiting { not_before: Duration::ZERO }
         } else if orphans < self.limits.orphans {
@@ -276,7 +277,7 @@ impl Intake {
         true
     }
 
-    /// The orphan that a block waits for, or the block itself if it is one.
+    /// The orphan that a block waits for, or the block itself if it is an orphan.
     #[must_use]
     pub fn waits_for_orphan(&self, hash: &B256) -> Option<B256> {
         let is_orphan =
@@ -298,14 +299,14 @@ impl Intake {
         self.orphans().find(|(_, missing)| missing == parent).map(|(hash, _)| hash)
     }
 
-    /// The block waits for an operator. False if it is not there.
+    /// Parks the block: it waits for an operator. Returns false if the intake does not have it.
     pub fn park(&mut self, hash: &B256) -> bool {
         let Some(entry) = self.entries.get_mut(hash) else { return false };
         entry.standing = Standing::Parked;
         true
     }
 
-    /// A parked block is to be tried again, in its old place. False if it is not parked.
+    /// Lets a parked block run again, in its old place. Returns false if it is not parked.
     pub fn retry(&mut self, hash: &B256) -> bool {
         match self.entries.get_mut(hash).filter(|entry| entry.standing == Standing::Parked) {
             Some(entry) => {
@@ -316,8 +317,7 @@ impl Intake {
         }
     }
 
-    /// The blocks that wait and whose parents are not among those that have not ended, in order of
-    /// acceptance.
+    /// The waiting blocks whose parents are not open, with those parents, in order of acceptance.
     #[must_use]
     pub fn unparented(&self) -> Vec<(B256, B256)> {
         let waits = |entry: &Entry| matches!(entry.standing, Standing::Waiting { .. });
@@ -337,20 +337,20 @@ impl Intake {
         self.entries.get(hash).is_some_and(|entry| entry.standing == Standing::Parked)
     }
 
-    /// How many blocks are open, parked ones not among them, and their bytes.
+    /// The number of open blocks, without parked ones, and their bytes.
     #[must_use]
     pub fn open(&self) -> (usize, usize) {
         let open = self.entries.values().filter(|entry| entry.standing != Standing::Parked);
         open.fold((0, 0), |(count, bytes), entry| (count + 1, bytes.saturating_add(entry.bytes)))
     }
 
-    /// The parked blocks.
+    /// The hashes of the parked blocks.
     pub fn parked(&self) -> impl Iterator<Item = B256> + '_ {
         let parked = self.entries.iter().filter(|(_, entry)| entry.standing == Standing::Parked);
         parked.map(|(hash, _)| *hash)
     }
 
-    /// Blocks that wait for this one, or for one that does, in order of acceptance.
+    /// The blocks that wait for this one, directly or through others, in order of acceptance.
     #[must_use]
     pub fn descendants(&self, hash: &B256) -> Vec<B256> {
         let mut found: Vec<(Sequence, B256)> = self
@@ -363,8 +363,8 @@ impl Intake {
         found.into_iter().map(|(_, hash)| hash).collect()
     }
 
-    /// The ancestors of a block that have not ended, the nearest first. A hash covers its parent's, so
-    /// there is no circle; the bound is for hashes that somebody made up.
+    /// The ancestors of a block that have not ended, the nearest first. A hash covers its parent's, so there
+    /// is no cycle; the bound guards against invented hashes.
     fn ancestors(&self, entry: &Entry) -> impl Iterator<Item = B256> + '_ {
         let parent = |hash: &B256| self.entries.get(hash).map(|entry| entry.parent);
         let present = Some(entry.parent).filter(|hash| self.entries.contains_key(hash));

@@ -1,4 +1,4 @@
-//! The intake's rules, one at a time, and a property: every accepted block ends.
+//! Tests of the intake's rules, one at a time, and a property: every accepted block ends.
 
 #![allow(clippy::unwrap_used)]
 
@@ -97,7 +97,7 @@ fn the_intake_is_bounded_in_blocks_and_in_bytes() {
     accept(&mut intake, 1, 0);
     accept(&mut intake, 2, 1);
     assert_eq!(intake.offer(block(3, 2)), Err(Full::Open { open: 2, bytes: 200 }));
-    // What is known has its place.
+    // A block that the intake knows keeps its place.
     assert_eq!(intake.offer(block(2, 1)), Ok(Offer::Open));
     assert!(intake.park(&hash(1)));
     accept(&mut intake, 3, 2);
@@ -117,7 +117,7 @@ fn a_block_that_was_first_at_too_many_starts_is_parked() {
     intake.restore(block(1, 0), Sequence(0), false);
     assert_eq!(intake.started(|_| 0), Some(Start::Count(hash(1), 1)));
     assert_eq!(intake.started(|_| MOST_STARTS), Some(Start::Park(hash(1), MOST_STARTS + 1)));
-    // What is accepted afterwards comes after what was restored.
+    // A block accepted after a restore comes after the restored ones.
     assert_eq!(intake.offer(block(3, 0)), Ok(Offer::Fresh(Sequence(2))));
 }
 
@@ -152,7 +152,7 @@ fn what_an_orphan_waits_for_is_taken_although_the_intake_is_full() {
     assert_eq!(intake.next(NOW), Some(hash(2)));
     assert!(intake.orphaned(&hash(2)));
     accept(&mut intake, 1, 0);
-    // Twice the bounds, and no more.
+    // The room is twice the bounds, and no more.
     assert_eq!(intake.next(NOW), Some(hash(1)));
     assert!(intake.orphaned(&hash(1)));
     assert!(matches!(intake.offer(block(0, 7)), Err(Full::BehindOrphan { open: 4, .. })));
@@ -170,8 +170,8 @@ fn more_orphans_than_may_wait_have_to_be_parked() {
 }
 
 proptest! {
-    /// Whatever is offered, parked, retried and tried again: no block is handed out twice, none while
-    /// its parent is open, and in the end none is left.
+    /// Whatever is offered, parked, retried and tried again, the intake hands out no block twice and none
+    /// while its parent is open. In the end it holds no block.
     #[test]
     fn every_accepted_block_ends(
         parents in prop::collection::vec(0_u8..12, 1..12),

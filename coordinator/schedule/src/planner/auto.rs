@@ -14,17 +14,17 @@ use common::id::TxIndex;
 
 use super::SubBlock;
 
-/// Sub-blocks per slot: a faster slot takes more, and the loss of one costs little.
+/// The number of sub-blocks per slot: a faster slot takes more, and the loss of one costs little.
 const PER_SLOT: usize = 4;
 
-/// The least a sub-block is worth sending for, in gas: about half a millisecond of execution.
+/// The least gas that makes a sub-block worth sending: about half a millisecond of execution.
 const LEAST_GAS: u64 = 200_000;
 
-/// What a transaction with this gas limit may cost, in gas: the limit is only an upper bound that senders
-/// set freely, so it counts up to a typical call's cost, and then less.
+/// The expected cost of a transaction with this gas limit, in gas. Senders set limits freely, as an upper
+/// bound: a limit counts in full up to a typical call's cost, and a quarter of the rest counts.
 #[must_use]
 pub fn cost(limit: u64) -> u64 {
-    /// Up to here limits are taken at their word.
+    /// The limit up to which the whole gas limit counts.
     const TYPICAL: u64 = 150_000;
     if limit <= TYPICAL { limit } else { TYPICAL + (limit - TYPICAL) / 4 }
 }
@@ -69,7 +69,7 @@ fn pack(groups: Vec<(u64, Vec<TxIndex>)>, target: u64) -> Vec<SubBlock> {
     for (_, indices) in &mut sub_blocks {
         indices.sort_unstable();
     }
-    // The longest first: one that begins last ends last.
+    // The most expensive first: one that starts late ends late.
     sub_blocks.sort_by(|(left, _), (right, _)| right.cmp(left));
     sub_blocks.into_iter().map(|(_, indices)| indices).collect()
 }

@@ -1,7 +1,6 @@
-//! The planner: how a block's transactions are cut into sub-blocks.
+//! The planner: cuts a block's transactions into sub-blocks.
 //!
-//! Pure. A plan never decides what a block's result is, only how much of it has to be executed
-//! again.
+//! Pure. A plan never decides a block's result, only how much of the block must be executed again.
 
 mod auto;
 
@@ -17,21 +16,21 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// How to cut.
+/// How to cut a block into sub-blocks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Plan {
-    /// Transactions expected to conflict together, the rest balanced over the slots.
+    /// Groups transactions that are expected to conflict, and balances the rest over the slots.
     #[default]
     Auto,
-    /// One sub-block.
+    /// Puts all transactions into one sub-block.
     One,
-    /// Every transaction its own.
+    /// Gives every transaction its own sub-block.
     Each,
-    /// Transactions scattered over sub-blocks without regard to conflicts.
+    /// Scatters transactions over sub-blocks regardless of conflicts; the number is the seed.
     Random(u64),
 }
 
-/// Not a plan.
+/// The text is not the name of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a plan: auto, one, each or random:SEED are")]
 pub struct PlanError(String);
@@ -66,8 +65,7 @@ impl fmt::Display for Plan {
 /// A set of a block's transactions, in ascending order, executed as one unit on one slot.
 pub type SubBlock = Vec<TxIndex>;
 
-/// Cuts a block for `slots` slots. Every transaction is in exactly one sub-block, and none is
-/// empty.
+/// Cuts a block for `slots` slots. Every transaction is in exactly one sub-block, and no sub-block is empty.
 #[must_use]
 pub fn plan(plan: Plan, transactions: &[Transaction], senders: &[Address], slots: usize) -> Vec<SubBlock> {
     let count = u32::try_from(transactions.len()).unwrap_or(u32::MAX);
@@ -82,13 +80,13 @@ pub fn plan(plan: Plan, transactions: &[Transaction], senders: &[Address], slots
     }
 }
 
-/// Cuts the recovery of senders evenly: it can't follow the senders, real blocks often have one
-/// for nine transactions in ten.
+/// Cuts the recovery of senders evenly. It cannot follow the senders: one sender often has nine in ten
+/// transactions of a real block.
 #[must_use]
 pub fn recovery(transactions: usize, slots: usize) -> Vec<SubBlock> {
-    /// Below this a part costs more to send than to do.
+    /// The fewest transactions in a part: a smaller one costs more to send than to do.
     const LEAST: usize = 16;
-    /// Parts per slot, so that a faster slot takes more.
+    /// The number of parts per slot, so that a faster slot takes more.
     const PER_SLOT: usize = 3;
     let parts = (slots.max(1) * PER_SLOT).min(transactions.div_ceil(LEAST)).max(1);
     let size = transactions.div_ceil(parts).max(1);

@@ -1,9 +1,9 @@
 //! The independent baseline: alloy-evm's own block executor on one thread, with sender recovery and
 //! roots, over revm's `State`. It uses no speculation, no recording, and no part of this project's
 //! engine. If alloy-evm differs from the specification, the baseline implements the rule itself: the
-//! steps before and after the transactions ([`edges`]), EIP-7610 ([`CreationRule`]), a block's sum of
+//! steps before and after the transactions (`edges`), EIP-7610 ([`CreationRule`]), a block's sum of
 //! blobs, and the state roots in receipts before Byzantium. It rejects blocks that it cannot execute
-//! ([`check_supported`]).
+//! (`check_supported`).
 //!
 //! The option `--sequential` of `lab run` and `lab import` measures it, and tests compare results with
 //! it. The ledger below is the system's own, so the comparison concerns execution alone.

@@ -1,4 +1,4 @@
-//! The model of the block executor: rounds of a block, trusted execution, and its end on the disk.
+//! The model of the block executor: rounds of a block, trusted execution, and the block's end on the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,7 +18,7 @@ impl World {
         self.kill_coordinator(index, Duration::from_millis(20));
     }
 
-    /// Begins the next block, if none is under way. One whose parent is not known waits for it.
+    /// Begins the next block, if none is under way. A block whose parent is not known waits for it.
     pub(super) fn next_block(&mut self, index: usize) {
         let now = self.now;
         loop {
@@ -40,7 +40,7 @@ impl World {
         }
     }
 
-    /// Leads the shards to a state.
+    /// Makes a state the one that shards must hold.
     fn lead(&mut self, index: usize, base: (u64, u64)) {
         let now = self.now;
         let Some(known) = self.coordinator(index) else { return };
@@ -129,7 +129,7 @@ impl World {
             self.open_round(index, run.block, true, run.answers);
             return;
         }
-        // A sender that is wrong shows when the block is verified.
+        // A wrong sender shows when the block is verified.
         let senders = run.answers.iter().filter(|(work, _)| !Piece::of(work).execute);
         let right = |(work, (_, answer)): (&WorkId, &(ShardId, B256))| self.truth(work) == Some(*answer);
         let recovered = senders.into_iter().all(right) || self.verification.blind;
@@ -156,7 +156,7 @@ impl World {
         let Some(run) = known.run.take_if(|run| run.round == round) else { return };
         self.check.tries_again(run.block);
         match cause {
-            // The block stays in the journal and is tried again.
+            // The block stays in the journal, and the coordinator tries it again.
             FailCause::Stranded => {
                 let again = Duration::from_millis(60);
                 let not_before = self.now + again;
@@ -170,7 +170,7 @@ impl World {
         }
     }
 
-    /// Trusted execution, in the coordinator's own process: what kills, kills it.
+    /// Trusted execution in the coordinator's own process: a transaction that kills, kills it.
     pub(super) fn judge(&mut self, index: usize, block: BlockNumber) {
         let Some(content) = self.blocks.get(block).cloned() else { return };
         self.trace(|| format!("block {block} is executed by the coordinator alone"));
@@ -192,7 +192,7 @@ impl World {
         }
     }
 
-    /// A valid block becomes the head, or a side block if its branch is not the heaviest.
+    /// Commits a valid block: it becomes the head, or a side block if its branch is not the heaviest.
     pub(super) fn commit(&mut self, index: usize, block: BlockNumber, digest: u64) {
         let now = self.now;
         let Some(known) = self.coordinator(index) else { return };
@@ -217,7 +217,7 @@ impl World {
         self.block_ended(index, block);
     }
 
-    /// The weight of a branch up to a block.
+    /// The weight of the branch that ends with a block.
     pub(super) fn weight(&self, block: Option<BlockNumber>) -> u64 {
         self.branch(block).map(|block| block.weight).sum()
     }
@@ -229,7 +229,7 @@ impl World {
     }
 
     pub(super) fn end_block(&mut self, index: usize, block: BlockNumber, ending: Ending) {
-        // What follows an invalid block is invalid and ends with it; what follows a parked one waits.
+        // The descendants of an invalid block are invalid and end with it; those of a parked block wait.
         let behind = match ending {
             Ending::Refused => self.descendants(index, block),
             _ => Vec::new(),
@@ -253,7 +253,7 @@ impl World {
         self.block_ended(index, block);
     }
 
-    /// The accepted blocks that follow a block, as the coordinator knows them.
+    /// The accepted descendants of a block, as the coordinator knows them.
     fn descendants(&mut self, index: usize, block: BlockNumber) -> Vec<BlockNumber> {
         let known = self.coordinator(index);
         let hashes = known.map_or_else(Vec::new, |known| known.intake.descendants(&block_hash(block)));

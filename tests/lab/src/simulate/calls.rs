@@ -14,7 +14,7 @@ use super::shard::{Answer, Call, ToShard};
 use super::world::{CALL_LIMIT, Happening, World};
 
 impl World {
-    /// Does what the session says, and wakes it when it wants.
+    /// Carries out what the session asks for, and wakes it when it asks to be woken.
     pub(super) fn drive(&mut self, index: usize) {
         let now = self.now;
         let Some(process) = self.processes.get_mut(index).filter(|process| process.alive) else { return };
@@ -75,7 +75,7 @@ impl World {
         }
     }
 
-    /// The process ends by itself; its operator starts it again.
+    /// The process ends by itself; its operator restarts it unless it is an impostor.
     fn end_process(&mut self, index: usize) {
         let impostor = self.processes.get(index).is_some_and(|process| process.is_impostor);
         let back = self.micros(50_000, 400_000);
@@ -92,7 +92,8 @@ impl World {
         }
     }
 
-    /// Sends to whoever is the coordinator when it arrives. False if it is lost on the way.
+    /// Sends to the process that is the coordinator when the message arrives. Returns false if it is lost on
+    /// the way.
     fn say(&mut self, index: usize, packet: ToCoordinator) -> bool {
         let Some(process) = self.processes.get(index) else { return false };
         let line = self.lines.get(process.line).copied().unwrap_or_default();
@@ -103,7 +104,7 @@ impl World {
         copies.iter().any(Option::is_some)
     }
 
-    /// The answer to a command goes back to the coordinator that gave it.
+    /// Sends the answer to a command back to the coordinator that gave it.
     pub(super) fn obeyed(&mut self, index: usize, coordinator: usize, packet: ToCoordinator) {
         let Some(process) = self.processes.get(index) else { return };
         let line = self.lines.get(process.line).copied().unwrap_or_default();
@@ -120,7 +121,7 @@ impl World {
         }
     }
 
-    /// A command has found a dead process.
+    /// Reports to the coordinator that its command has found a dead process.
     pub(super) fn nobody_there(&mut self, coordinator: usize, index: usize, packet: ToShard) {
         let shard = self.processes.get(index).map_or(ShardId(0), |process| process.shard);
         match packet {
@@ -136,7 +137,7 @@ impl World {
     }
 }
 
-/// One call of one life of a shard.
+/// One call of one incarnation of a shard.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CallId {
     pub(super) process: usize,

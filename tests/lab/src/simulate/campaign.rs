@@ -1,4 +1,4 @@
-//! Many histories: on several threads, with what they have in common counted.
+//! Campaigns: many histories on several threads, and the sums over them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,20 +10,20 @@ use super::world::{History, simulate};
 use parking_lot::Mutex;
 use schedule::{Counters, Transition};
 
-/// Seeds taken by a thread at once.
+/// The number of seeds that a thread takes at once.
 const BATCH: u64 = 64;
 
-/// Failing seeds that are kept.
+/// The number of failing seeds that a report keeps.
 const FAILURES_KEPT: usize = 8;
 
-/// Which histories to run.
+/// The histories to run.
 #[derive(Debug, Clone, Copy)]
 pub struct Campaign {
     /// The first seed.
     pub first: u64,
-    /// How many.
+    /// The number of seeds.
     pub seeds: u64,
-    /// On how many threads.
+    /// The number of threads.
     pub jobs: usize,
     /// Whether to stop at the first failure.
     pub stop_at_failure: bool,
@@ -32,41 +32,41 @@ pub struct Campaign {
 /// A seed that failed.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// Which seed.
+    /// The seed.
     pub seed: u64,
-    /// What happened.
+    /// What went wrong.
     pub violation: Violation,
 }
 
-/// What came of a campaign.
+/// The sums over a campaign's histories.
 #[derive(Debug, Clone, Default)]
 pub struct CampaignReport {
     /// Histories run.
     pub histories: u64,
-    /// Of these, violations found.
+    /// The number of histories that violated an invariant.
     pub violations: u64,
-    /// The first of them.
+    /// The first failures, at most eight.
     pub failures: Vec<Failure>,
-    /// How long it took.
+    /// How long the campaign took, in real time.
     pub elapsed: Duration,
     /// Faults injected, by kind.
     pub faults: BTreeMap<FaultKind, u64>,
-    /// Blocks submitted.
+    /// The number of blocks submitted.
     pub blocks: u64,
-    /// Blocks committed, kept as side blocks, refused, parked.
+    /// The number of blocks committed, kept as side blocks, rejected and parked, in this order.
     pub endings: [u64; 4],
-    /// Happenings.
+    /// The number of happenings.
     pub steps: u64,
-    /// Virtual time.
+    /// The sum of the virtual time of all histories.
     pub virtual_time: Duration,
-    /// The scheduler's transitions, and how often each was met.
+    /// The scheduler's transitions, and how often each occurred.
     pub transitions: BTreeMap<Transition, u64>,
-    /// What the schedulers counted.
+    /// The sum of the schedulers' counters.
     pub counters: Counters,
 }
 
 impl Campaign {
-    /// Runs it. The histories are the same whatever the number of threads.
+    /// Runs the campaign. The histories do not depend on the number of threads.
     #[must_use]
     pub fn run(&self) -> CampaignReport {
         let began = Instant::now();

@@ -1,5 +1,5 @@
-//! The chain of a history: blocks whose transactions have results that are numbers, so that the
-//! sequential result is known beforehand. It knows no EVM.
+//! The chain of a history. Its transactions have numbers as results, so that the sequential result is known
+//! beforehand. The model knows no EVM.
 
 use alloy_primitives::{Address, B256, U256};
 use common::id::{Height, StateRef, WorkId, WorldId};
@@ -10,7 +10,7 @@ use super::random::{Random, join};
 use schedule::intake::Candidate;
 use schedule::{WorkClass, WorkItem};
 
-/// Names a block by its place in the order of submission.
+/// A block's place in the order of submission.
 pub(super) type BlockNumber = usize;
 
 /// The gas limits of a heavy transaction and of any other.
@@ -21,26 +21,26 @@ pub(super) const USUAL_GAS: u64 = 1_000;
 #[derive(Debug, Clone)]
 pub(super) struct Block {
     pub(super) transactions: u8,
-    /// Its header does not fit its content: it has to be refused.
+    /// The block is invalid, because its header does not fit its content: the coordinator must reject it.
     pub(super) invalid: bool,
-    /// A transaction that ends the process that runs it.
+    /// The transaction that ends the process that runs it, if any.
     pub(super) killer: Option<u8>,
-    /// A transaction that runs for seconds.
+    /// The transaction that runs for seconds, if any.
     pub(super) heavy: Option<u8>,
-    /// The block that it follows; none if it follows the origin.
+    /// The parent; `None` if the block follows the origin.
     pub(super) parent: Option<BlockNumber>,
-    /// What it adds to the weight of its branch.
+    /// The weight that it adds to its branch.
     pub(super) weight: u64,
     seed: u64,
 }
 
-/// A piece of work, as its id tells.
+/// A piece of work, decoded from its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Piece {
     pub(super) block: BlockNumber,
     /// The height of the state that it starts from.
     pub(super) base: u64,
-    /// Whether transactions are executed, or only their senders recovered.
+    /// Whether transactions are executed; if not, only their senders are recovered.
     pub(super) execute: bool,
     pub(super) first: u8,
     pub(super) count: u8,
@@ -78,7 +78,7 @@ impl Piece {
         (self.first..self.first + self.count).contains(&transaction)
     }
 
-    /// What the scheduler has to know of it. `heavy` is the block's heavy transaction.
+    /// The piece, as far as the scheduler must know it. `heavy` is the block's heavy transaction.
     pub(super) fn item(&self, base_digest: u64, heavy: Option<u8>) -> WorkItem {
         let heaviest = if heavy.is_some_and(|heavy| self.contains(heavy)) { HEAVY_GAS } else { USUAL_GAS };
         WorkItem {
@@ -93,7 +93,7 @@ impl Piece {
     }
 }
 
-/// The name of a state.
+/// The name of the state with this height and digest.
 pub(super) fn state(height: u64, digest: u64) -> StateRef {
     let mut hash = [0u8; 32];
     for (to, from) in hash.iter_mut().zip(digest.to_be_bytes()) {
@@ -102,12 +102,12 @@ pub(super) fn state(height: u64, digest: u64) -> StateRef {
     StateRef { world: WorldId::default(), height: Height(height), block_hash: B256::from(hash) }
 }
 
-/// A state's content, for which its name stands here.
+/// The summary of a state; the state's name stands for its content here.
 pub(super) fn summary_of(state: StateRef) -> StateSummary {
     StateSummary { state, digest: U256::from_be_bytes(state.block_hash.0) }
 }
 
-/// The blocks of a history. In two of three histories some of them are on branches.
+/// Draws the blocks of a history. In two of three histories some of them are on branches.
 pub(super) fn draw(random: &mut Random) -> Vec<Block> {
     let branches = !random.one_in(3);
     let count = random.between(3, if branches { 6 } else { 5 }) as usize;
@@ -132,7 +132,7 @@ impl Block {
         Self { transactions, invalid, killer, heavy, parent, weight, seed }
     }
 
-    /// Cuts it into about so many pieces.
+    /// Cuts the block into at most `pieces` pieces of similar size.
     pub(super) fn cut(&self, number: BlockNumber, base: u64, execute: bool, pieces: u8) -> Vec<Piece> {
         let size = self.transactions.div_ceil(pieces.max(1)).max(1);
         (0..self.transactions)
@@ -150,26 +150,26 @@ impl Block {
         join(join(self.seed, u64::from(transaction)), base ^ u64::from(execute))
     }
 
-    /// The results of a piece on a state, as they travel.
+    /// The results of a piece on a state, encoded as work output.
     pub(super) fn output(&self, piece: &Piece, base: u64) -> WorkOutput {
         let results = (piece.first..piece.first + piece.count)
             .map(|transaction| Ok(address(self.result(transaction, piece.execute, base))));
         WorkOutput::Recovered(results.collect())
     }
 
-    /// The state after it, as sequential execution has it.
+    /// The state after the block, by sequential execution.
     pub(super) fn after(&self, base: u64) -> u64 {
         (0..self.transactions)
             .fold(base, |state, transaction| join(state, self.result(transaction, true, base)))
     }
 }
 
-/// The state that follows from results.
+/// The state that follows from results; `None` if one is missing.
 pub(super) fn fold(base: u64, results: &[Option<u64>]) -> Option<u64> {
     results.iter().try_fold(base, |state, result| Some(join(state, (*result)?)))
 }
 
-/// A number as a result that travels.
+/// Encodes a number as an address, which work output can carry.
 pub(super) fn address(number: u64) -> Address {
     let mut bytes = [0u8; 20];
     for (to, from) in bytes.iter_mut().zip(number.to_be_bytes()) {
@@ -189,7 +189,7 @@ pub(super) fn candidate(number: BlockNumber, blocks: &[Block]) -> Candidate {
     Candidate { hash: block_hash(number), parent: parent.map(block_hash).unwrap_or_default(), bytes: 1 }
 }
 
-/// The numbers in a result.
+/// Decodes the numbers of a result.
 pub(super) fn numbers(output: &Result<WorkOutput, WorkFailure>) -> Vec<u64> {
     let Ok(WorkOutput::Recovered(results)) = output else { return Vec::new() };
     let number =

@@ -1,4 +1,4 @@
-//! What must be true of every history, kept by an onlooker who knows what really happened.
+//! The invariants of every history, checked by an observer that knows what really happened.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,53 +7,53 @@ use common::id::{Epoch, Incarnation, ShardId, WorkId};
 
 use super::chain::{BlockNumber, Piece};
 
-/// A history in which something happened that must not.
+/// An invariant that a history has violated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at {at:?}: {what}")]
 pub struct Violation {
-    /// When, in virtual time.
+    /// The virtual time of the violation.
     pub at: Duration,
-    /// What.
+    /// What went wrong.
     pub what: String,
 }
 
-/// A process was really killed.
+/// The real death of a process.
 #[derive(Debug, Clone)]
 pub(super) struct TrueDeath {
     pub(super) at: Duration,
     pub(super) shard: ShardId,
     pub(super) incarnation: Incarnation,
-    /// What it had accepted and not finished.
+    /// The work that it had accepted and not finished.
     pub(super) held: Vec<WorkId>,
 }
 
-/// A coordinator has lost a shard that was part of its fleet.
+/// The loss of a shard that was part of a coordinator's fleet, as the coordinator noticed it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Loss {
     pub(super) at: Duration,
     pub(super) epoch: Epoch,
     pub(super) shard: ShardId,
     pub(super) incarnation: Incarnation,
-    /// Whether it was told that the process has ended.
+    /// Whether the coordinator was notified that the process has ended.
     pub(super) died: bool,
 }
 
-/// The onlooker.
+/// The observer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Check {
     pub(super) violation: Option<Violation>,
     pub(super) deaths: Vec<TrueDeath>,
     pub(super) losses: Vec<Loss>,
-    /// When results arrived.
+    /// The arrival times of results.
     pub(super) results_at: Vec<Duration>,
-    /// How often work was sent out under an epoch, less what was refused as busy.
+    /// How often each coordinator sent a piece of work, less what shards rejected as busy.
     tries: BTreeMap<(Epoch, WorkId), i64>,
     pub(super) used: BTreeSet<(Epoch, u64, WorkId)>,
-    /// Shards in quarantine, as each coordinator has made known.
+    /// The shards in quarantine, as each coordinator has reported.
     quarantined: BTreeSet<(Epoch, ShardId)>,
 }
 
-/// Sendings of one piece of work that no history may exceed: the scheduler's tries, its controls and
+/// The bound on sendings of one piece of work in a history: the scheduler's tries, its controls and
 /// probations.
 const MOST_SENDINGS: i64 = 24;
 
@@ -64,7 +64,7 @@ impl Check {
         }
     }
 
-    /// A coordinator has told how a shard stands with it.
+    /// Notes a shard's quarantine, or its end, as a coordinator reports it.
     pub(super) fn struck(&mut self, epoch: Epoch, shard: ShardId, quarantined: bool) {
         if quarantined {
             self.quarantined.insert((epoch, shard));
@@ -92,7 +92,7 @@ impl Check {
         *self.tries.entry((epoch, work)).or_default() -= 1;
     }
 
-    /// A block's round was given up: its tries begin anew.
+    /// A block's round was given up: the tries of its work restart.
     pub(super) fn tries_again(&mut self, block: BlockNumber) {
         self.tries.retain(|(_, work), _| Piece::of(work).block != block);
     }
@@ -106,14 +106,15 @@ impl Check {
         }
     }
 
-    /// Two processes of different shards must have ended while they held nothing but this work, each
-    /// noticed apart from the losses of others, and the fleet must have done something in between.
+    /// Checks a conviction: two processes of different shards must have ended while they held nothing but
+    /// this work. Each death must have been noticed apart from the losses of other shards, and the fleet must
+    /// have done something in between.
     pub(super) fn convicted(&mut self, now: Duration, epoch: Epoch, work: WorkId, window: Duration) {
         let known: Vec<Loss> = self.losses.iter().copied().filter(|loss| loss.epoch == epoch).collect();
         let apart = |loss: &Loss| {
             !known.iter().any(|other| other.shard != loss.shard && other.at.abs_diff(loss.at) <= window)
         };
-        // A command that the network has doubled may have begun again what was done.
+        // A command that the network duplicated may have restarted work that was done.
         let done = |held: &WorkId| self.used.iter().any(|(_, _, used)| used == held);
         let alone = |loss: &Loss| {
             self.deaths.iter().any(|death| {

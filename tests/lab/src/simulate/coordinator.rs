@@ -1,5 +1,5 @@
-//! A model coordinator around the real scheduler: what its driver, block executor and ledger do,
-//! with a chance to end between any two steps.
+//! A model coordinator around the real scheduler. It models the driver, block executor and ledger, and may
+//! end between any two steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use schedule::intake::{Intake, Offer, Sequence, Start};
 use schedule::replicas::{ReplicaLimits, Replicas};
 use schedule::{Command, Event, Fault, LossCause, Scheduler};
 
-/// What comes from a shard: calls, and answers to commands.
+/// A message from a shard: a call, or an answer to a command.
 #[derive(Debug, Clone)]
 pub(super) enum ToCoordinator {
     Register {
@@ -59,7 +59,7 @@ pub(super) enum ToCoordinator {
     },
 }
 
-/// As the real ones, in the simulator's times.
+/// The real limits, scaled to the simulator's times.
 const REPLICA_LIMITS: ReplicaLimits = ReplicaLimits { sync_pause: Duration::from_millis(40), mismatches: 3 };
 
 /// What the driver keeps of a shard.
@@ -81,15 +81,15 @@ pub(super) struct Run {
     pub(super) block: BlockNumber,
     pub(super) round: RoundId,
     pub(super) execute: bool,
-    /// A result that was used is known to be wrong: trusted code executes the block.
+    /// Whether a used result is known to be wrong, so that trusted code must execute the block.
     pub(super) disputed: bool,
     pub(super) results: Vec<Option<u64>>,
     pub(super) open: BTreeSet<WorkId>,
-    /// What is to be verified.
+    /// The work that must be verified.
     pub(super) verify: BTreeSet<WorkId>,
-    /// Results of shards in quarantine that were used and that nobody has confirmed.
+    /// Used results of shards that are now in quarantine, which no other shard has confirmed.
     pub(super) doubtful: BTreeSet<WorkId>,
-    /// Whose results were used, of this round and of those of the block before it.
+    /// The shards whose results were used, in this round and in the block's earlier rounds.
     pub(super) answers: BTreeMap<WorkId, (ShardId, B256)>,
 }
 
@@ -102,17 +102,17 @@ pub(super) struct Coordinator {
     pub(super) links: BTreeMap<ShardId, Link>,
     pub(super) replicas: Replicas,
     pub(super) under_way: BTreeSet<AssignmentId>,
-    /// Whose registration is being decided.
+    /// The registration call that the coordinator is deciding.
     pub(super) admitting: Option<CallId>,
-    /// Whether that is to be asked again.
+    /// Whether the shard must ask again.
     pub(super) deferred: bool,
     pub(super) intake: Intake,
     pub(super) run: Option<Run>,
     pub(super) committing: bool,
-    /// Height and digest of the state that shards are led to: the head's, or that of the parent of the block
+    /// Height and digest of the state that shards must hold: the head's, or that of the parent of the block
     /// under way.
     pub(super) base: (u64, u64),
-    /// The state before `base`, if shards were led on from there by a delta.
+    /// The state before `base`, if shards moved on from there by a delta.
     pub(super) advances_from: StateRef,
     pub(super) rounds: u64,
     wake_at: Option<Duration>,
@@ -127,7 +127,7 @@ impl World {
         self.coordinators.get_mut(index).filter(|coordinator| coordinator.alive)
     }
 
-    /// Starts a process on the ledger; one that still runs is cut off from shards' calls.
+    /// Starts a process on the ledger; shards' calls no longer reach a process that still runs.
     pub(super) fn start_coordinator(&mut self) {
         let former = self.front();
         if self.coordinator(former).is_some() {
@@ -204,7 +204,8 @@ impl World {
         self.disk.state_after(self.blocks.get(block)?.parent)
     }
 
-    /// The process ends here, if a crash is due. Called between any two steps.
+    /// Ends the process here if a crash is due; returns whether the process is dead. Called between any two
+    /// steps.
     pub(super) fn ends_here(&mut self, index: usize) -> bool {
         if self.coordinator(index).is_none() {
             return true;
@@ -240,7 +241,7 @@ impl World {
         }
     }
 
-    /// A client submits a block until it is acknowledged.
+    /// Submits a block as a client, until it is acknowledged.
     pub(super) fn submit(&mut self, block: BlockNumber) {
         let (now, front) = (self.now, self.front());
         if self.acknowledged.get(block) == Some(&true) {
@@ -255,7 +256,7 @@ impl World {
         if self.ends_here(front) {
             return;
         }
-        // What has ended is answered from the ledger.
+        // The ledger answers for a block that has ended.
         let offer = if self.disk.ending(block).is_some() {
             Offer::Open
         } else {
@@ -324,7 +325,7 @@ impl World {
             _ => None,
         };
         if self.ends_here(index) {
-            // Its connection broke with it.
+            // The call's connection broke with the process.
             if let Some(call) = call {
                 self.after(CALL_LIMIT, call.lost());
             }
@@ -353,7 +354,7 @@ impl World {
             Happening::LinkBroken { shard, incarnation, died, .. } => {
                 self.trace(|| format!("the connection to shard {shard} broke, really dead: {died}"));
                 let reason = "the connection broke".to_owned();
-                // Asked anew, a living process answers.
+                // A living process answers when it is asked again.
                 let cause = if died { LossCause::Died } else { LossCause::Silent };
                 self.tell(index, Event::Lost { shard, incarnation, cause, reason });
             }
@@ -377,7 +378,7 @@ impl World {
         }
     }
 
-    /// A shard's pings have gone unanswered for too long, if it or its line still stand still.
+    /// Reports a shard whose pings have gone unanswered for too long, if it or its line still stands still.
     pub(super) fn pings_unanswered(&mut self, process: usize, life: u64) {
         let now = self.now;
         let Some(known) = self.processes.get(process) else { return };
@@ -412,7 +413,7 @@ impl World {
         }
     }
 
-    /// Gives the scheduler an event, and does what it says, step by step.
+    /// Gives the scheduler an event, and carries out its commands step by step.
     pub(super) fn tell(&mut self, index: usize, event: Event) {
         let now = self.now;
         if self.is_traced() && !matches!(event, Event::Tick | Event::Heartbeat { .. }) {
@@ -473,7 +474,7 @@ impl World {
             Command::Recut { round, work } => self.recut(index, round, work),
             Command::Convict { work, .. } => {
                 let epoch = self.coordinator(index).map(|known| known.epoch);
-                // One that was replaced parks nothing any more, whatever it believes.
+                // A coordinator that was replaced no longer parks a block, whatever it believes.
                 if let Some(epoch) = epoch.filter(|epoch| epoch.number == self.disk.epoch) {
                     self.check.convicted(now, epoch, work, self.limits.blame_window);
                 }
@@ -516,7 +517,7 @@ impl World {
         }
     }
 
-    /// False if nothing arrives.
+    /// Sends a command to a shard. Returns false if no copy arrives.
     pub(super) fn send(
         &mut self,
         index: usize,

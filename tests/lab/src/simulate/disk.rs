@@ -1,4 +1,4 @@
-//! What survives the coordinator's end: the model of its ledger and journal.
+//! The model of the ledger and journal: what survives the coordinator's end.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use schedule::StrikeRecord;
 pub(super) enum Ending {
     /// It became the head of the chain.
     Committed,
-    /// It is valid, and its branch was not the heaviest.
+    /// It is valid, but its branch was not the heaviest.
     Aside,
     Refused,
     Parked,
 }
 
-/// The coordinator's epoch is not the ledger's any more: another one has taken over.
+/// The coordinator's epoch is no longer the ledger's: another coordinator has taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fenced;
 
@@ -33,23 +33,23 @@ pub(super) struct Journaled {
 /// The ledger and its journal.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Disk {
-    /// The term of whoever owns it.
+    /// The epoch of the coordinator that owns the ledger.
     pub(super) epoch: u64,
-    /// Accepted blocks.
+    /// The accepted blocks, in order of acceptance.
     pub(super) journal: Vec<Journaled>,
-    /// The chain's newest block; none at the origin.
+    /// The chain's newest block; `None` at the origin.
     pub(super) head: Option<BlockNumber>,
-    /// Height and state digest of the origin.
+    /// The origin's height and state digest.
     pub(super) origin: (u64, u64),
-    /// The same after each block of the chain, and after each side block.
+    /// The height and state digest after each block of the chain and after each side block.
     pub(super) states: BTreeMap<BlockNumber, (u64, u64)>,
-    /// Starts of coordinators while a block was the first to be done.
+    /// How many coordinator starts found each block first in line.
     pub(super) starts: BTreeMap<BlockNumber, u32>,
     pub(super) strikes: BTreeMap<ShardId, StrikeRecord>,
 }
 
 impl Disk {
-    /// A new term.
+    /// Begins a new epoch and returns it.
     pub(super) fn raise_epoch(&mut self) -> Epoch {
         self.epoch += 1;
         Epoch { number: self.epoch, instance: self.epoch }
@@ -68,7 +68,7 @@ impl Disk {
         Ok(())
     }
 
-    /// The state after a block, or at the origin; nothing if the block is neither on the chain nor a side
+    /// The state after a block, or at the origin; `None` if the block is neither on the chain nor a side
     /// block.
     pub(super) fn state_after(&self, block: Option<BlockNumber>) -> Option<(u64, u64)> {
         block.map_or(Some(self.origin), |block| self.states.get(&block).copied())
@@ -79,7 +79,7 @@ impl Disk {
         self.state_after(self.head).unwrap_or(self.origin)
     }
 
-    /// Accepted blocks that have not ended, in order.
+    /// The accepted blocks that have not ended, in order.
     pub(super) fn pending(&self) -> Vec<(u64, BlockNumber)> {
         let pending = self.journal.iter().filter(|entry| entry.ending.is_none());
         let mut pending: Vec<_> = pending.map(|entry| (entry.sequence, entry.block)).collect();
@@ -91,8 +91,8 @@ impl Disk {
         self.journal.iter().find(|entry| entry.block == block).and_then(|entry| entry.ending)
     }
 
-    /// Ends a block, with the state after it if it is valid. The epoch is compared in the same step, and
-    /// the state is kept in it.
+    /// Ends a block, with the state after it if it is valid. It compares the epoch and keeps the state in one
+    /// step.
     pub(super) fn end(
         &mut self,
         epoch: Epoch,

@@ -1,5 +1,5 @@
-//! The model of the coordinator's endpoint and links: calls of shards, answers to commands, replicas
-//! that are brought to the head.
+//! The model of the coordinator's endpoint and links: calls of shards, answers to commands, and replicas on
+//! their way to the head.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use schedule::replicas::ReplicaCommand;
 use schedule::{Command, Event, Fault, LossCause};
 
 impl ToCoordinator {
-    /// The call that waits for an answer to this.
+    /// The call that waits for an answer to this message.
     pub(super) fn call(&self) -> Option<CallId> {
         match self {
             Self::Register { call, .. } | Self::Heartbeat { call, .. } | Self::Submit { call, .. } => {
@@ -47,7 +47,7 @@ impl World {
         }
     }
 
-    /// A shard calls.
+    /// Handles a call of a shard.
     pub(super) fn called(&mut self, index: usize, packet: ToCoordinator) {
         match packet {
             ToCoordinator::Register { call, slots } => self.register(index, call, slots),
@@ -128,7 +128,7 @@ impl World {
         self.answer(call, Answer::Registered(answer));
     }
 
-    /// The scheduler has taken a shard.
+    /// Connects to a shard that the scheduler has admitted.
     pub(super) fn connect(&mut self, index: usize, shard: ShardId) {
         let Some(known) = self.coordinator(index) else { return };
         let Some(call) = known.admitting else { return };
@@ -165,7 +165,7 @@ impl World {
         let work = assignment.work;
         let wire = self.verification.wire;
         let Some(known) = self.coordinator(index) else { return ResultReceipt::Ignored };
-        // A result that came over the network has its digest, one from within the process has not.
+        // A result over the network carries its digest; one from within the process does not.
         let wanted = wire || known.scheduler.wants_digest(&work);
         let digest = wanted.then(|| digest(found));
         let event = Event::Result { assignment, digest };
@@ -244,7 +244,7 @@ impl World {
         }
     }
 
-    /// Carries out what was decided about replicas, as the real driver does.
+    /// Carries out the commands about replicas, as the real driver does.
     pub(super) fn follow(&mut self, index: usize, commands: Vec<ReplicaCommand>) {
         for command in commands {
             let Some(epoch) = self.coordinator(index).map(|known| known.epoch) else { return };

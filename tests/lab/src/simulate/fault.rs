@@ -1,13 +1,13 @@
-//! The faults of a history: what can go wrong, when, and for how long.
+//! The faults of a history: their kinds, times and durations.
 
 use std::time::Duration;
 
 use super::random::Random;
 
-/// What goes wrong.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FaultKind {
-    /// A shard's process ends and starts again in a new life.
+    /// A shard's process ends and starts again with a new incarnation.
     ShardCrash,
     /// All shards' processes end at about the same time.
     FleetCrash,
@@ -15,15 +15,15 @@ pub enum FaultKind {
     ShardFreeze,
     /// A shard is many times slower for a while.
     ShardSlow,
-    /// One slot of a shard never comes back from what it does.
+    /// One slot of a shard never finishes what it runs.
     SlotHang,
-    /// One slot of a shard stands still for longer than any transaction may take, and goes on then.
+    /// One slot of a shard stands still for longer than any transaction may take, then goes on.
     SlotStall,
     /// A worker thread panics.
     WorkerPanic,
     /// A shard forgets its state.
     ReplicaLost,
-    /// A shard's state is not what it takes it for.
+    /// A shard's state differs from what the shard takes it for.
     ReplicaDiverged,
     /// Results of a shard arrive damaged.
     CorruptResult,
@@ -86,7 +86,7 @@ impl FaultKind {
         Self::TakeOver,
     ];
 
-    /// The name in reports.
+    /// The name of the kind in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -123,10 +123,10 @@ impl FaultKind {
 pub(super) struct Fault {
     pub(super) at: Duration,
     pub(super) kind: FaultKind,
-    /// For which shard, where it is about one.
+    /// The index of the shard, if the fault is about one.
     pub(super) shard: usize,
     pub(super) lasts: Duration,
-    /// How strong it is: a count, a factor, a number of steps.
+    /// The strength of the fault, by kind: a count, a factor or a number of steps.
     pub(super) strength: u64,
 }
 

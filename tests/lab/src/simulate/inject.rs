@@ -1,4 +1,4 @@
-//! Lets the faults of a history happen.
+//! Injects the faults of a history.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl World {
         }
     }
 
-    /// What befalls the inside of one shard.
+    /// Injects a fault inside one shard.
     fn afflict(&mut self, fault: &Fault) {
         let now = self.now;
         let Some(process) = self.processes.get_mut(fault.shard).filter(|process| process.alive) else {
@@ -115,7 +115,7 @@ impl World {
         self.processes.push(impostor);
         let index = self.processes.len() - 1;
         self.start_shard(index);
-        // An operator sees the mistake, if the coordinator does not.
+        // An operator notices the mistake if the coordinator does not.
         self.after(Duration::from_millis(800), Happening::PingsUnanswered { process: index, life: 0 });
     }
 }

@@ -1,17 +1,17 @@
-//! The network between shards and coordinator: what a message meets on its way.
+//! The network between shards and coordinator: it delays, drops, duplicates and reorders messages.
 
 use std::time::Duration;
 
 use super::random::Random;
 
-/// Which way a message goes.
+/// The direction of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     FromShard,
     ToShard,
 }
 
-/// One shard's line.
+/// One shard's connection to the network.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Line {
     pub(super) cut_from_until: Duration,
@@ -27,7 +27,7 @@ impl Line {
     }
 }
 
-/// What the whole network suffers from, and until when.
+/// The faults of the whole network, and until when they last.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Weather {
     pub(super) drops_until: Duration,
@@ -36,7 +36,7 @@ pub(super) struct Weather {
     pub(super) reorders_until: Duration,
 }
 
-/// When the copies of a message arrive after `now`: none if it is lost.
+/// The arrival times of the copies of a message sent at `now`; none if it is lost.
 pub(super) fn arrivals(
     random: &mut Random,
     weather: &Weather,

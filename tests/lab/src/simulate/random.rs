@@ -1,6 +1,6 @@
-//! The simulator's one source of chance: everything in a history follows from its seed.
+//! The simulator's only source of randomness: a history follows from its seed alone.
 
-/// A small generator (SplitMix64), the same everywhere and for ever: a seed is a history.
+/// A small generator (SplitMix64) that never changes: a seed always gives the same history.
 #[derive(Debug, Clone)]
 pub(super) struct Random(u64);
 
@@ -16,10 +16,10 @@ impl Random {
         mix(self.0)
     }
 
-    /// From `low` to `high`, both included.
+    /// A number from `low` to `high`, both included.
     pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
         let span = high.saturating_sub(low).saturating_add(1).max(1);
-        // The bias of the product is far below what a simulation could notice.
+        // The bias of the product is far below what a simulation could detect.
         let scaled = (u128::from(self.next()) * u128::from(span)) >> 64;
         low + u64::try_from(scaled).unwrap_or(0)
     }
@@ -40,7 +40,7 @@ pub(super) fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// One number from two.
+/// Combines two numbers into one.
 pub(super) fn join(left: u64, right: u64) -> u64 {
     mix(left.rotate_left(17) ^ mix(right.wrapping_add(0x9e37_79b9_7f4a_7c15)))
 }

@@ -29,7 +29,7 @@ pub(super) enum ToShard {
     Drain { incarnation: Incarnation },
 }
 
-/// What a call of the shard is about.
+/// The kind of a shard's call.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Call {
     Register,
@@ -43,25 +43,25 @@ pub(super) enum Answer {
     Registered(Result<Registered, PeerError>),
     Beat(Result<(), PeerError>),
     Submitted(Result<ResultReceipt, PeerError>),
-    /// Nobody listens there.
+    /// No process listens there.
     Refused,
 }
 
-/// What a slot does.
+/// What a slot runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Running {
     pub(super) assignment: AssignmentId,
     token: u64,
     cancelled: bool,
     began: Duration,
-    /// What each of its transactions takes.
+    /// The time that each of its transactions takes.
     each: Duration,
-    /// At this one of its transactions it stands still, for so long.
+    /// The transaction at which it stands still, and for how long.
     still: (u8, Duration),
 }
 
 impl Running {
-    /// Which of its transactions it is at, and since when.
+    /// The transaction that it runs at `now`, and since when.
     fn at(&self, now: Duration) -> (u8, Duration) {
         let last = Piece::of(&self.assignment.work).count.saturating_sub(1);
         let (place, lasts) = self.still;
@@ -77,39 +77,39 @@ impl Running {
     }
 }
 
-/// A shard's process, over its lives.
+/// A shard's process, over its incarnations.
 pub(super) struct Process {
     pub(super) shard: ShardId,
     pub(super) slots: u16,
-    /// Which line it hangs on.
+    /// The index of its network line.
     pub(super) line: usize,
     pub(super) alive: bool,
     pub(super) life: u64,
     pub(super) frozen_until: Duration,
     pub(super) slow_until: Duration,
     pub(super) slowness: u64,
-    /// Results to come that are wrong, damaged, or panics instead.
+    /// The number of coming results that are wrong; the next two count damaged ones and panics.
     pub(super) wrong: u64,
     pub(super) corrupt: u64,
     pub(super) panics: u64,
-    /// Assignments to come that never end.
+    /// The number of coming assignments that never end.
     pub(super) hangs: u64,
-    /// How long assignments to come stand still before they go on.
+    /// How long coming assignments stand still before they go on.
     pub(super) stalls: Vec<Duration>,
     pub(super) diverged: bool,
-    /// It is started only once.
+    /// It is an impostor, which starts only once.
     pub(super) is_impostor: bool,
     pub(super) session: Option<Session>,
     pub(super) replica: Option<StateRef>,
     pub(super) queue: VecDeque<AssignmentId>,
     pub(super) running: Vec<Option<Running>>,
-    /// What threads that have lost their slot are at.
+    /// What threads that have lost their slots still run.
     detached: Vec<Running>,
     done: Vec<u64>,
     pub(super) calls: BTreeMap<u64, Call>,
     pub(super) next_call: u64,
     pub(super) wake_at: Option<Duration>,
-    /// The newest term it has registered under.
+    /// The newest epoch that it has registered under.
     registered: Option<Epoch>,
 }
 
@@ -154,15 +154,14 @@ impl Process {
         }
     }
 
-    /// Threads that are at this have lost their slots.
-    /// What it says that it holds: a replica that has diverged has another content.
+    /// The state that the process reports: a diverged replica has another digest.
     pub(super) fn summary(&self) -> Option<StateSummary> {
         let held = summary_of(self.replica?);
         let digest = if self.diverged { held.digest.wrapping_add(U256::ONE) } else { held.digest };
         Some(StateSummary { digest, ..held })
     }
 
-    /// Threads that have lost their slots and are still at work.
+    /// The number of threads that have lost their slots and still work.
     pub(super) fn detached_count(&self) -> usize {
         self.detached.len()
     }
@@ -196,7 +195,7 @@ impl Process {
             .collect()
     }
 
-    /// What a slot is at, and for how long it has stood there.
+    /// What a slot runs, and for how long it has stood there.
     pub(super) fn standing(&self, slot: SlotIndex, now: Duration) -> Option<(Piece, u8, Duration)> {
         let running = self.running.get(usize::from(slot.0)).copied().flatten()?;
         let (at, since) = running.at(now);
@@ -204,7 +203,7 @@ impl Process {
     }
 }
 
-/// The gas limit of a transaction of a piece.
+/// The gas limit of one transaction of a piece.
 pub(super) fn gas_of(blocks: &[Block], piece: &Piece, at: u8) -> u64 {
     let heavy = blocks.get(piece.block).and_then(|block| block.heavy);
     match (piece.execute, heavy == Some(piece.first + at)) {
@@ -244,7 +243,7 @@ impl World {
         self.drive(index);
     }
 
-    /// The process is killed.
+    /// Kills the process.
     pub(super) fn kill_shard(&mut self, index: usize, back_after: Option<Duration>) {
         let now = self.now;
         let Some(process) = self.processes.get(index).filter(|process| process.alive) else { return };
@@ -255,7 +254,7 @@ impl World {
         self.stop_shard(index, back_after);
     }
 
-    /// The process ends; whoever is connected to it notices soon, if the line is well.
+    /// Ends the process; coordinators that are connected to it notice soon, unless the line is cut.
     pub(super) fn stop_shard(&mut self, index: usize, back_after: Option<Duration>) {
         let Some(process) = self.processes.get_mut(index).filter(|process| process.alive) else { return };
         process.alive = false;
@@ -269,7 +268,7 @@ impl World {
         }
     }
 
-    /// Coordinators notice a broken connection, unless nothing reaches them.
+    /// Lets coordinators notice a broken connection, unless nothing reaches them.
     pub(super) fn break_links(&mut self, shard: ShardId, incarnation: Incarnation, line: usize, died: bool) {
         if self.lines.get(line).is_some_and(|line| line.is_cut(Way::FromShard, self.now)) {
             return;
@@ -352,7 +351,7 @@ impl World {
         }
     }
 
-    /// A command has arrived.
+    /// Handles a command that has arrived.
     fn command(&mut self, index: usize, from_coordinator: usize, packet: ToShard) {
         let Some(process) = self.processes.get_mut(index) else { return };
         let Some(session) = &mut process.session else { return };
@@ -390,7 +389,7 @@ impl World {
             ToShard::Advance { epoch, incarnation: wanted, from, target } => {
                 let answer = match session.check_epoch(epoch) {
                     Ok(()) if wanted == incarnation && process.replica == Some(from) => {
-                        // What has diverged stays so.
+                        // A replica that has diverged stays so.
                         process.replica = Some(target);
                         process.summary().ok_or_else(String::new)
                     }
@@ -430,7 +429,7 @@ impl World {
         Ok(())
     }
 
-    /// Idle slots take from the queue.
+    /// Lets idle slots take work from the queue.
     pub(super) fn begin_work(&mut self, index: usize) {
         loop {
             let Some(process) = self.processes.get_mut(index).filter(|process| process.alive) else { return };
@@ -466,7 +465,7 @@ impl World {
                 *place = Some(running);
             }
             if piece.execute && killer.is_some_and(|killer| piece.contains(killer)) {
-                // It dies on the way; this slot's end finds nobody.
+                // The process dies on the way; the end of this slot matches no running assignment.
                 let when = Duration::from_micros(self.random.between(1, micros.max(2)));
                 self.after(when, Happening::SlotDone { process: index, life, slot, token: 0 });
                 continue;
@@ -497,7 +496,7 @@ impl World {
             *done += u64::from(piece.count);
         }
         let base = Piece::base_digest(&running.assignment.work);
-        // Two that have diverged have not diverged in the same way.
+        // Two replicas that have diverged differ from each other too.
         let other = join(base, 666 + u64::from(process.shard.0));
         let base = if process.diverged && piece.execute { other } else { base };
         let mut outcome = match self.blocks.get(piece.block) {

@@ -1,5 +1,4 @@
-//! The model of slots that stand still: what follows when the scheduler retires one, and whether that
-//! was right.
+//! The model of slots that stand still: the effect of a retirement, and whether it was right.
 
 use common::id::{Incarnation, ShardId, SlotIndex};
 
@@ -16,7 +15,7 @@ impl World {
         })
     }
 
-    /// The scheduler has retired a slot; with none left the shard begins anew.
+    /// Handles the retirement of a slot; if the shard has no slot left it restarts.
     pub(super) fn retired(
         &mut self,
         index: usize,
@@ -31,7 +30,7 @@ impl World {
         if let Some((piece, at, stood)) = standing
             && gas_of(&self.blocks, &piece, at) == HEAVY_GAS
             && stood < self.limits.longest(HEAVY_GAS)
-            // That it has moved there just now, after all, no heartbeat may have told.
+            // No heartbeat may have reported yet that the slot has only just moved there.
             && stood > self.limits.stuck_floor
         {
             let what =
@@ -47,12 +46,12 @@ impl World {
         }
         self.send(index, shard, incarnation, ToShard::Drain { incarnation });
         self.tell(index, Event::Draining { shard, incarnation });
-        // The stuck slot never lets it finish: its own grace ends it.
+        // The stuck slot never lets it finish, so the process ends after its own grace period.
         let back = self.micros(10_000, 100_000);
         self.kill_shard(process, Some(back));
     }
 
-    /// New threads have the slots; the old ones deliver what they are at, if they ever finish.
+    /// Gives the slots to new threads; the old ones deliver what they run if they ever finish.
     fn renew_slots(&mut self, process: usize) {
         self.trace(|| format!("process {process} gets new threads"));
         if let Some(known) = self.processes.get_mut(process) {
@@ -62,7 +61,7 @@ impl World {
         self.begin_work(process);
     }
 
-    /// A slot that the scheduler gives no work although it could do some.
+    /// A slot that the scheduler gives no work although it could work.
     pub(super) fn left_out(&self) -> Option<(ShardId, SlotIndex)> {
         let now = self.now;
         let front = self.coordinators.get(self.front()).filter(|known| known.alive)?;

@@ -1,4 +1,4 @@
-//! A few thousand histories, and that the simulator is deterministic.
+//! Runs a few thousand histories, and checks that the simulator is deterministic.
 #![allow(clippy::unwrap_used)]
 
 use super::{Campaign, FaultKind, simulate};

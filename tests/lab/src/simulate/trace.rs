@@ -1,4 +1,4 @@
-//! Lines of a trace: events and commands in few words.
+//! The lines of a trace: events and commands in few words.
 
 use common::id::{AssignmentId, WorkId};
 

@@ -1,4 +1,4 @@
-//! The model of verified execution: which work is drawn, trusted code, and the naming of shards.
+//! The model of verified execution: the choice of work, trusted code, and the blame of wrong shards.
 
 use alloy_primitives::B256;
 use common::id::{ShardId, WorkId};
@@ -12,13 +12,13 @@ use schedule::Event;
 /// How a history verifies.
 #[derive(Debug, Clone)]
 pub(super) struct Verification {
-    /// A source of its own: histories that verify nothing are what they would be without it.
+    /// A random source of its own, so that histories without verification do not depend on it.
     lots: Random,
-    /// So many eighths of all work.
+    /// The share of all work that is verified, in eighths.
     eighths: u64,
-    /// No header covers what shards return, as with a stand-alone pre-state; all work is verified.
+    /// No header covers the shards' results, as with a stand-alone pre-state; all work is verified.
     pub(super) blind: bool,
-    /// Results come with their digests.
+    /// Results carry their digests, as over the network.
     pub(super) wire: bool,
 }
 
@@ -34,7 +34,7 @@ impl Verification {
         Self { lots, eighths, blind, wire }
     }
 
-    /// Whether the next piece of work is verified.
+    /// Draws whether the next piece of work is verified.
     pub(super) fn draws(&mut self) -> bool {
         self.lots.between(1, 8) <= self.eighths
     }
@@ -48,7 +48,7 @@ impl World {
         Some(digest(&numbers(&Ok(block.output(&piece, Piece::base_digest(work))))))
     }
 
-    /// The first result of some work is to be checked by trusted code.
+    /// Starts the verification of a first result by trusted code.
     pub(super) fn check_here(&mut self, index: usize, work: WorkId) {
         let run = self.coordinator(index).and_then(|known| known.run.as_ref());
         let answer = run.and_then(|run| run.answers.get(&work)).copied();
@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    /// Trusted code does some work, in the coordinator's own process.
+    /// Trusted code does the work, in the coordinator's own process.
     pub(super) fn recompute(&mut self, index: usize, work: WorkId, answers: Vec<(ShardId, B256)>) {
         let piece = Piece::of(&work);
         let killer = self.blocks.get(piece.block).and_then(|block| block.killer);
@@ -69,7 +69,7 @@ impl World {
         self.after(takes, Happening::Settled { coordinator: index, work, answers });
     }
 
-    /// Trusted code has done it.
+    /// Handles the end of that computation by trusted code.
     pub(super) fn settle(&mut self, index: usize, work: &WorkId, answers: &[(ShardId, B256)]) {
         let Some(digest) = self.truth(work) else { return };
         let run = self.coordinator(index).and_then(|known| known.run.as_mut());
@@ -88,7 +88,7 @@ impl World {
         self.go_on_alone(index);
     }
 
-    /// A round is disputed, and nobody is left to go on with it.
+    /// Executes the block of a disputed round with trusted code if no shard is left to do the round.
     fn go_on_alone(&mut self, index: usize) {
         let Some(known) = self.coordinator(index) else { return };
         let scheduler = &known.scheduler;
@@ -102,7 +102,7 @@ impl World {
         self.judge(index, run.block);
     }
 
-    /// The block is right and what came of the shards' results is not.
+    /// Names the shards with wrong results: the block is right, and the state from their results is not.
     pub(super) fn name_the_wrong(&mut self, index: usize, run: &Run) {
         for (work, (shard, answer)) in &run.answers {
             if self.truth(work) != Some(*answer) {
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    /// A round is finished: what was to be verified in it is right, or known not to be.
+    /// Checks a finished round: the work that had to be verified is right, or known to be wrong.
     pub(super) fn check_verified(&mut self, run: &Run) {
         let passed = |work: &&WorkId| {
             run.answers.get(*work).is_some_and(|(_, answer)| self.truth(work) != Some(*answer))

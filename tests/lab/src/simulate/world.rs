@@ -18,7 +18,7 @@ use super::shard::{Answer, Process, ToShard};
 use super::verify::Verification;
 use schedule::{Counters, ScheduleLimits, Transition};
 
-/// How often shards send heartbeats here.
+/// How often shards send heartbeats in the simulator.
 pub(super) const BEAT: Duration = Duration::from_millis(50);
 
 /// How long a call waits for its answer.
@@ -27,16 +27,16 @@ pub(super) const CALL_LIMIT: Duration = Duration::from_millis(250);
 /// After the last fault every block must end within this time.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// And for each heavy transaction so much later.
+/// The additional time for each heavy transaction.
 const HEAVY_PATIENCE: Duration = Duration::from_secs(15);
 
-/// A slot that works gets work again within this time, whatever was held against it.
+/// A slot that works gets work again within this time, whatever strikes its shard has.
 const RETURNS_WITHIN: Duration = Duration::from_secs(2);
 
-/// Happenings of one history, at most: far more than any needs.
+/// The most happenings of one history: far more than any history needs.
 const MOST_HAPPENINGS: u64 = 400_000;
 
-/// Something that happens at its time.
+/// An event of the simulation, with its own time.
 #[derive(Debug, Clone)]
 pub(super) enum Happening {
     Fault(usize),
@@ -52,7 +52,7 @@ pub(super) enum Happening {
         slot: usize,
         token: u64,
     },
-    /// A call of a shard will not be answered any more.
+    /// A shard's call stays without an answer.
     CallLost {
         process: usize,
         life: u64,
@@ -77,7 +77,7 @@ pub(super) enum Happening {
         coordinator: usize,
         packet: Box<ToCoordinator>,
     },
-    /// A command of a coordinator will not be answered any more.
+    /// A coordinator's command stays without an answer.
     CommandLost {
         coordinator: usize,
         assignment: AssignmentId,
@@ -107,7 +107,7 @@ pub(super) enum Happening {
         block: BlockNumber,
         digest: u64,
     },
-    /// Trusted code has done a piece of work that these have answered.
+    /// Trusted code has done a piece of work for which these shards gave answers.
     Settled {
         coordinator: usize,
         work: WorkId,
@@ -148,30 +148,30 @@ impl Ord for Entry {
     }
 }
 
-/// How a history went.
+/// The outcome of a history.
 #[derive(Debug, Clone)]
 pub struct History {
     /// Its seed.
     pub seed: u64,
-    /// What went wrong with it, if anything.
+    /// The invariant that it violated, if any.
     pub violation: Option<Violation>,
-    /// Faults injected.
+    /// The faults injected.
     pub faults: Vec<FaultKind>,
-    /// Blocks in it.
+    /// The number of its blocks.
     pub blocks: usize,
-    /// Shards in it.
+    /// The number of its shards.
     pub shards: usize,
-    /// Blocks committed, kept as side blocks, refused, parked.
+    /// The number of blocks committed, kept as side blocks, rejected and parked, in this order.
     pub endings: [usize; 4],
-    /// Happenings.
+    /// The number of happenings.
     pub steps: u64,
-    /// How long it was, in virtual time.
+    /// Its length in virtual time.
     pub lasted: Duration,
-    /// The scheduler's transitions, with how often each was met.
+    /// The scheduler's transitions, with how often each occurred.
     pub transitions: BTreeMap<Transition, u64>,
-    /// What its schedulers counted, all together.
+    /// The sum of its schedulers' counters.
     pub counters: Counters,
-    /// What happened, line by line, if that was asked for.
+    /// One line for each happening, if the caller asked for a trace.
     pub trace: Vec<String>,
 }
 
@@ -193,10 +193,10 @@ pub(super) struct World {
     pub(super) lives: u64,
     pub(super) faults: Vec<Fault>,
     pub(super) injected: Vec<FaultKind>,
-    /// The coordinator's process ends after so many steps more.
+    /// After this many more steps the coordinator's process ends.
     pub(super) crash_in: Option<(u64, Duration)>,
     pub(super) verification: Verification,
-    /// Shards are threads of one process: stuck ones lose their slots to new ones.
+    /// Whether shards are threads of one process: stuck threads lose their slots to new ones.
     pub(super) in_process: bool,
     pub(super) check: Check,
     pub(super) transitions: BTreeMap<Transition, u64>,
@@ -204,7 +204,7 @@ pub(super) struct World {
     trace: Option<Vec<String>>,
 }
 
-/// The scheduler's limits here: like the real ones, but nobody waits as long.
+/// The scheduler's limits in the simulator: the real ones with shorter times.
 fn limits(random: &mut Random) -> ScheduleLimits {
     ScheduleLimits {
         depth: random.between(1, 3) as usize,
@@ -343,7 +343,7 @@ impl World {
             steps += 1;
             self.happen(entry.happening);
             if ends_at.is_none() && self.injected.len() == self.faults.len() && self.all_ended() {
-                // Long enough for what is still on its way.
+                // Long enough for messages in flight.
                 ends_at = Some(self.now + Duration::from_millis(150));
             }
         }
@@ -356,7 +356,7 @@ impl World {
     }
 
     /// Whether a block has ended, or waits for an ancestor that will not become valid: one that is parked, or
-    /// was refused before this one was accepted.
+    /// was rejected before this block was accepted.
     fn has_ended_or_must_wait(&self, block: BlockNumber) -> bool {
         let ending = |block: BlockNumber| self.disk.ending(block);
         let mut at = Some(block);
@@ -419,8 +419,8 @@ impl World {
         }
     }
 
-    /// The chain is the heaviest branch of valid blocks, its state is that of sequential execution, and only
-    /// blocks that are invalid, or follow one that is, were refused.
+    /// Checks that the chain is the heaviest branch of valid blocks, that its state is that of sequential
+    /// execution, and that only invalid blocks and their descendants were rejected.
     fn check_result(&mut self) {
         let valid = |entry: &&Journaled| matches!(entry.ending, Some(Ending::Committed | Ending::Aside));
         let weights = self.disk.journal.iter().filter(valid).map(|entry| self.weight(Some(entry.block)));
