@@ -102,7 +102,8 @@ fn measure(name: &str, spec: SpecId, code: Bytes, input: Vec<u8>, gas: u64) {
     );
 }
 
-/// MODEXP's input: the three lengths, then numbers whose bits are all ones.
+/// MODEXP's input: the three lengths, then numbers whose bits are all ones. If `even`, the modulus ends with
+/// a zero byte.
 fn modexp(base: usize, exponent: usize, modulus: usize, even: bool) -> Vec<u8> {
     let mut input = Vec::new();
     for length in [base, exponent, modulus] {

@@ -84,7 +84,7 @@ pub fn plan(plan: Plan, transactions: &[Transaction], senders: &[Address], slots
 /// transactions of a real block.
 #[must_use]
 pub fn recovery(transactions: usize, slots: usize) -> Vec<SubBlock> {
-    /// The fewest transactions in a part: a smaller one costs more to send than to do.
+    /// A part with fewer transactions costs more to send than to do.
     const LEAST: usize = 16;
     /// The number of parts per slot, so that a faster slot takes more.
     const PER_SLOT: usize = 3;

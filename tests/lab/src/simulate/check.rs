@@ -53,8 +53,8 @@ pub(super) struct Check {
     quarantined: BTreeSet<(Epoch, ShardId)>,
 }
 
-/// The bound on sendings of one piece of work in a history: the scheduler's tries, its controls and
-/// probations.
+/// The most sendings of one piece of work by one coordinator until its round is given up: the scheduler's
+/// tries, its controls and probations.
 const MOST_SENDINGS: i64 = 24;
 
 impl Check {

@@ -87,7 +87,7 @@ pub(super) struct Run {
     pub(super) open: BTreeSet<WorkId>,
     /// The work that must be verified.
     pub(super) verify: BTreeSet<WorkId>,
-    /// Used results of shards that are now in quarantine, which no other shard has confirmed.
+    /// Used results of shards in quarantine that neither another shard nor trusted code has confirmed.
     pub(super) doubtful: BTreeSet<WorkId>,
     /// The shards whose results were used, in this round and in the block's earlier rounds.
     pub(super) answers: BTreeMap<WorkId, (ShardId, B256)>,
