@@ -338,7 +338,10 @@ mod tests {
         let refused = Cli::try_parse_from(["x", "--log", "dbug"]).unwrap_err().to_string();
         assert!(refused.contains("`dbug` is not a level"), "{refused}");
         let help = <Cli as clap::CommandFactory>::command().render_long_help().to_string();
-        assert!(help.starts_with("About the program") && help.contains("\nLogging:\n"), "{help}");
+        assert!(
+            help.starts_with("The description of the program") && help.contains("\nLogging:\n"),
+            "{help}"
+        );
     }
 
     #[test]
