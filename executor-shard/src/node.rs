@@ -141,11 +141,11 @@ impl ShardNode {
             let (session, cancels) = (session.clone(), Arc::clone(&cancels));
             Arc::new(move |event: SlotEvent| match event {
                 SlotEvent::Finished(result) => {
-                    lock(&cancels).remove(&result.assignment);
+                    cancels.lock().remove(&result.assignment);
                     session.finished(result);
                 }
                 SlotEvent::Dropped(assignment) => {
-                    lock(&cancels).remove(&assignment);
+                    cancels.lock().remove(&assignment);
                     session.dropped(assignment);
                 }
             })
@@ -171,7 +171,7 @@ impl ShardNode {
                 stop.cancelled().await;
             }
             // No coordinator wants the remaining results any more.
-            lock(&open_cancels).values().for_each(|cancelled| cancelled.store(true, Ordering::Relaxed));
+            open_cancels.lock().values().for_each(|cancelled| cancelled.store(true, Ordering::Relaxed));
             idle_slots.close();
             ended
         });
@@ -215,7 +215,7 @@ impl ShardNode {
     }
 
     fn block(&self, hash: B256, inputs: B256) -> Option<Arc<ShardBlock>> {
-        lock(&self.blocks).iter().find(|block| block.hash == hash && block.inputs == inputs).cloned()
+        self.blocks.lock().iter().find(|block| block.hash == hash && block.inputs == inputs).cloned()
     }
 
     fn check_epoch(&self, epoch: Epoch) -> Result<(), PeerError> {
@@ -250,10 +250,6 @@ fn malformed(reason: &str) -> Refusal {
     Refusal::Malformed { reason: reason.to_owned() }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
-    mutex.lock()
-}
-
 #[async_trait]
 impl ShardEndpoint for ShardNode {
     async fn execute(&self, command: ExecuteBlock) -> Result<(), PeerError> {
@@ -263,9 +259,9 @@ impl ShardEndpoint for ShardNode {
         if self.session.accept(assignment).map_err(PeerError::Command)? == Accepted::Already {
             return Ok(());
         }
-        lock(&self.cancels).insert(assignment, Arc::clone(&job.cancelled));
+        self.cancels.lock().insert(assignment, Arc::clone(&job.cancelled));
         if self.slots.offer(job).is_err() {
-            lock(&self.cancels).remove(&assignment);
+            self.cancels.lock().remove(&assignment);
             self.session.dropped(assignment);
             return Err(PeerError::Command(Refusal::QueueFull { limit: self.queue }));
         }
@@ -276,7 +272,7 @@ impl ShardEndpoint for ShardNode {
         self.check_epoch(epoch)?;
         let opened = self.blocking.run(move || block.open()).await?;
         let opened = opened.map_err(|error| PeerError::Command(malformed(&error.to_string())))?;
-        let mut blocks = lock(&self.blocks);
+        let mut blocks = self.blocks.lock();
         blocks.retain(|kept| kept.hash != opened.hash || kept.inputs != opened.inputs);
         blocks.push_back(Arc::new(opened));
         while blocks.len() > BLOCKS_KEPT {
@@ -318,7 +314,7 @@ impl ShardEndpoint for ShardNode {
 
     async fn cancel(&self, assignment: AssignmentId) -> Result<(), PeerError> {
         self.check_epoch(assignment.epoch)?;
-        if let Some(cancelled) = lock(&self.cancels).get(&assignment) {
+        if let Some(cancelled) = self.cancels.lock().get(&assignment) {
             cancelled.store(true, Ordering::Relaxed);
         }
         Ok(())

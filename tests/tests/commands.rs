@@ -30,13 +30,35 @@ fn check_unread(scene: &Scene, line: &[&str]) -> Result<()> {
     let mut process = Process::start_unread(scene, "unread", Binary::of(line), line)?;
     let code = process.exit_code(within(30)).with_context(|| format!("{line:?}"))?;
     let said = process.stderr()?;
-    let loud = ["panicked", "ipe", "coordinator: "].iter().any(|word| said.contains(word));
+    let loud = ["panicked", "ipe", "coordinator: ", "lab: "].iter().any(|word| said.contains(word));
     ensure!(code == OUTPUT_CLOSED && !loud, "{line:?} ended with {code}: {said}");
     Ok(())
 }
 
 #[test]
-fn commands_end_quietly_when_nobody_reads_their_output() -> Result<()> {
+fn the_coordinator_names_the_lab_command_for_what_has_moved() -> Result<()> {
+    scenario(|scene| {
+        let lines: [&[&str]; 6] = [
+            &["generate", "--out", "x"],
+            &["blocktest", "x", "--json"],
+            &["fuzz", "--help"],
+            &["simulate", "--seed", "1"],
+            &["run", "--sequential", "x"],
+            &["run", "--plan", "poison:1", "x"],
+        ];
+        for line in lines {
+            let mut process = Process::start(scene, "moved", Binary::Coordinator, line)?;
+            let code = process.exit_code(within(10))?;
+            let said = process.stderr()?;
+            let named = format!("`lab {}", line[0]);
+            ensure!(code == 2 && said.contains(&named), "{line:?} ended with {code}: {said}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn commands_end_quietly_without_a_reader_of_their_output() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(8)?;
         let (genesis, rlp) = (chain.genesis(), chain.rlp());

@@ -3,6 +3,7 @@
 //!
 //! The crate knows nothing of blocks or shards, and depends on no other crate of the workspace.
 
+pub mod command;
 pub mod console;
 pub mod launch;
 pub mod supervise;

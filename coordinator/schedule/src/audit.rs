@@ -216,7 +216,7 @@ impl Scheduler {
                 let side =
                     matches!(self.of_assignment(held), StateClass::Probation | StateClass::ControlWork);
                 if !side && !self.is_outstanding(held) {
-                    return Err(format!("shard {id} holds {held}, which is nobody's work"));
+                    return Err(format!("shard {id} holds {held}, which belongs to no open work"));
                 }
             }
             let bound = (self.limits.depth * usize::from(shard.slots)).max(1);

@@ -147,7 +147,7 @@ enum Place {
 
 impl Crew {
     /// A crew without shards.
-    pub fn nobody() -> Self {
+    pub fn empty() -> Self {
         Self { count: 0, threads: 1, faults: Vec::new(), place: Place::InProcess }
     }
 

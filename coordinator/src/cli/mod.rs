@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 use tasks::supervise::Exit;
 use tasks::telemetry::{self, TelemetryArgs};
 
-use tasks::console::{OutputError, tell};
+use tasks::command;
 
 use moved::{Moved, MovedFlags};
 
@@ -108,14 +108,7 @@ impl Cli {
     /// Runs the command, and prints the error if it fails.
     #[must_use]
     pub fn run(self) -> Exit {
-        match self.execute() {
-            Ok(exit) => exit,
-            Err(error) if OutputError::is_closed(&error) => Exit::OutputClosed,
-            Err(error) => {
-                tell!("coordinator: {error:#}");
-                Exit::Failed
-            }
-        }
+        command::ended("coordinator", self.execute())
     }
 
     fn execute(self) -> anyhow::Result<Exit> {
@@ -142,12 +135,7 @@ impl Cli {
             Command::Status(args) => Service::Status(args),
             Command::Parked(args) => Service::Parked(args),
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("coordinator-io")
-            .enable_all()
-            .build()?;
-        let exit = runtime.block_on(async {
+        command::block_on("coordinator", async {
             match command {
                 Service::Run(args) => run::run(*args, telemetry, None).await,
                 Service::Import(args) => import::import(*args, telemetry, None).await,
@@ -156,8 +144,6 @@ impl Cli {
                 Service::Status(args) => status::status(args).await,
                 Service::Parked(args) => parked::parked(args).await,
             }
-        });
-        runtime.shutdown_background();
-        exit
+        })
     }
 }

@@ -3,8 +3,8 @@
 
 use std::ffi::OsString;
 
-use anyhow::bail;
 use clap::Args;
+use tasks::command::BadCommandLine;
 use tasks::supervise::Exit;
 
 /// A command that has moved, with any arguments.
@@ -30,7 +30,8 @@ impl<T: Args> MovedFlags<T> {
     /// Returns the arguments, or an error if the moved flag is set.
     pub(super) fn without(self, command: &str) -> anyhow::Result<T> {
         if self.sequential {
-            bail!("--sequential is an option of `lab {command}`, which takes all others too");
+            let text = format!("--sequential is an option of `lab {command}`, which takes all others too");
+            return Err(BadCommandLine(text).into());
         }
         Ok(self.args)
     }
@@ -38,5 +39,6 @@ impl<T: Args> MovedFlags<T> {
 
 /// Fails with a message that names the new command.
 pub(super) fn refuse(command: &str) -> anyhow::Result<Exit> {
-    bail!("`coordinator {command}` is now `lab {command}`, with the same options");
+    Err(BadCommandLine(format!("`coordinator {command}` is now `lab {command}`, with the same options"))
+        .into())
 }

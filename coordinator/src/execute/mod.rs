@@ -211,9 +211,9 @@ impl BlockEngine for BlockExecutor {
     }
 }
 
-impl BlockEngine for Box<dyn BlockEngine> {
-    fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
-        self.as_mut().execute(block, spec, parent)
+impl From<BlockExecutor> for Box<dyn BlockEngine> {
+    fn from(executor: BlockExecutor) -> Self {
+        Box::new(executor)
     }
 }
 

@@ -92,14 +92,14 @@ impl Importer {
     /// [`ExecuteError`] if the fleet has ended, or if the ledger cannot be read.
     pub fn new(
         fleet: Fleet,
-        engine: impl BlockEngine + 'static,
+        engine: impl Into<Box<dyn BlockEngine>>,
         ledger: Arc<Ledger>,
         choice: ForkChoice,
     ) -> Result<Self, ExecuteError> {
         let strikes = ledger.strikes()?;
         fleet.restore_strikes(strikes.clone())?;
         fleet.set_world(Arc::clone(&ledger))?;
-        Ok(Self { fleet, engine: Box::new(engine), ledger, choice, strikes })
+        Ok(Self { fleet, engine: engine.into(), ledger, choice, strikes })
     }
 
     /// The ledger that receives the blocks.

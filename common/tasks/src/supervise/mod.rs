@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -82,13 +82,15 @@ impl Drained {
     }
 }
 
-/// The exit codes of all our processes. 2 is left to clap, which uses it for a bad command line.
+/// The exit codes of all our processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// 0: the process was asked to stop, and every task ended in time.
     Clean,
     /// 1: the process could not start, or a critical task ended.
     Failed,
+    /// 2: the command line is wrong. clap uses the same code.
+    BadCommandLine,
     /// 3: the process was asked to stop, but a task was still running at the end of the grace period (or at
     /// a second signal). Its work may be incomplete.
     DrainedLate,
@@ -104,6 +106,7 @@ impl Exit {
         match self {
             Self::Clean => 0,
             Self::Failed => 1,
+            Self::BadCommandLine => 2,
             Self::DrainedLate => 3,
             Self::OutputClosed => 141,
         }
@@ -180,7 +183,7 @@ impl Supervisor {
         if let Some(reason) = interrupted {
             tracing::warn!(supervisor, %reason, "drain cut short");
         }
-        let mut tasks = std::mem::take(&mut *lock(&shared.tasks));
+        let mut tasks = std::mem::take(&mut *shared.tasks.lock());
         if stragglers.is_empty() {
             // All tasks have settled, so each is at its last instruction.
             while tasks.join_next().await.is_some() {}
@@ -200,7 +203,7 @@ impl Drop for Supervisor {
         self.shared.stop.cancel();
         // The tasks hold the state that holds the set, so the set must be emptied explicitly. Dropping it
         // aborts the tasks.
-        let tasks = std::mem::take(&mut *lock(&self.shared.tasks));
+        let tasks = std::mem::take(&mut *self.shared.tasks.lock());
         drop(tasks);
     }
 }
@@ -230,7 +233,7 @@ impl Shared {
         loop {
             // Created before the check, so that a change after the check is not missed.
             let changed = self.changed.notified();
-            let found = check(&lock(&self.registry));
+            let found = check(&self.registry.lock());
             if let Some(found) = found {
                 return found;
             }
@@ -242,7 +245,7 @@ impl Shared {
     fn settle(&self, id: u64, task: &str, end: End) {
         let supervisor = &*self.name;
         let (consequence, stopping) = {
-            let mut registry = lock(&self.registry);
+            let mut registry = self.registry.lock();
             let stopping = self.stop.is_cancelled();
             let consequence = registry.settle(id, end.clone(), stopping);
             if matches!(consequence, Consequence::Shutdown(_)) {
@@ -262,13 +265,8 @@ impl Shared {
 
     /// Stops admitting tasks. Returns the names of those still running, and the first failure.
     fn close(&self) -> (Vec<String>, Option<Failure>) {
-        let mut registry = lock(&self.registry);
+        let mut registry = self.registry.lock();
         registry.close();
         (registry.live(), registry.failure())
     }
-}
-
-/// Locks a mutex and ignores poisoning: a panic under the lock leaves no half-finished change.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }

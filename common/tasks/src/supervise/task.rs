@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::restart::{Restart, RestartWindow, Verdict};
 use super::thread::{BoxError, WatchedThread};
-use super::{End, Policy, Shared, TaskKind, TaskStatus, lock};
+use super::{End, Policy, Shared, TaskKind, TaskStatus};
 use common::panic::panic_message;
 
 /// One run of a task.
@@ -112,13 +112,13 @@ impl SupervisorHandle {
     /// All tasks and threads in the order of their start. Jobs are listed only while they run.
     #[must_use]
     pub fn status(&self) -> Vec<TaskStatus> {
-        lock(&self.shared.registry).status()
+        self.shared.registry.lock().status()
     }
 
     /// The number of jobs that have failed.
     #[must_use]
     pub fn failed_jobs(&self) -> u64 {
-        lock(&self.shared.registry).failed_jobs()
+        self.shared.registry.lock().failed_jobs()
     }
 
     fn spawn_once<F, E>(&self, name: Arc<str>, policy: Policy, future: F)
@@ -132,7 +132,7 @@ impl SupervisorHandle {
     }
 
     fn admit(&self, name: Arc<str>, kind: TaskKind, policy: Policy) -> Option<Watch> {
-        let admitted = lock(&self.shared.registry).admit(name.clone(), kind, policy);
+        let admitted = self.shared.registry.lock().admit(name.clone(), kind, policy);
         let Some(id) = admitted else {
             tracing::warn!(supervisor = &*self.shared.name, task = &*name, "not started: already drained");
             return None;
@@ -151,7 +151,7 @@ impl SupervisorHandle {
             return watch.settle(End::NotStarted("no tokio runtime".to_owned()));
         };
         let watcher = watcher(watch);
-        let mut tasks = lock(&self.shared.tasks);
+        let mut tasks = self.shared.tasks.lock();
         // Ended tasks have already settled; this only frees them.
         while tasks.try_join_next().is_some() {}
         tasks.spawn_on(watcher, &runtime);
@@ -259,11 +259,11 @@ async fn run_restarting(watch: Watch, restart: Restart, mut make_run: impl FnMut
         };
         let (supervisor, task) = (&*watch.shared.name, &*watch.name);
         tracing::warn!(supervisor, task, ?delay, "starting again, as it {end}");
-        lock(&watch.shared.registry).back_off(watch.id);
+        watch.shared.registry.lock().back_off(watch.id);
         tokio::select! {
             biased;
             () = watch.shared.stop.cancelled() => return watch.settle(End::Returned),
-            () = tokio::time::sleep(delay) => lock(&watch.shared.registry).restarted(watch.id),
+            () = tokio::time::sleep(delay) => watch.shared.registry.lock().restarted(watch.id),
         }
     }
 }

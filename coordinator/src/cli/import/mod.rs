@@ -100,7 +100,7 @@ pub async fn import(
     let mut signals = Signals::new()?;
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let crew = match &baseline {
-        Some(_) => Crew::nobody(),
+        Some(_) => Crew::empty(),
         None => args.fleet.crew(SHARDS, &telemetry)?,
     };
     let bar = tally::progress_bar(source::total_bytes(&args.inputs)?);

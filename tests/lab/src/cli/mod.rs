@@ -11,7 +11,7 @@ mod simulate;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use executor_shard::fault::Fault;
-use tasks::console::{OutputError, tell};
+use tasks::command;
 use tasks::supervise::Exit;
 use tasks::telemetry::{self, TelemetryArgs};
 
@@ -111,14 +111,7 @@ impl Cli {
     /// Runs the command, and prints the error if it fails.
     #[must_use]
     pub fn run(self) -> Exit {
-        match self.execute() {
-            Ok(exit) => exit,
-            Err(error) if OutputError::is_closed(&error) => Exit::OutputClosed,
-            Err(error) => {
-                tell!("lab: {error:#}");
-                Exit::Failed
-            }
-        }
+        command::ended("lab", self.execute())
     }
 
     fn execute(self) -> anyhow::Result<Exit> {
@@ -137,19 +130,12 @@ impl Cli {
             Command::Import(args) => Service::Import(args),
             Command::Blocktest(args) => Service::Blocktest(args),
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("lab-io")
-            .enable_all()
-            .build()?;
-        let exit = runtime.block_on(async {
+        command::block_on("lab", async {
             match command {
                 Service::Run(args) => baseline::run(*args, telemetry).await,
                 Service::Import(args) => baseline::import(*args, telemetry).await,
                 Service::Blocktest(args) => blocktest::run(*args, telemetry).await,
             }
-        });
-        runtime.shutdown_background();
-        exit
+        })
     }
 }

@@ -63,7 +63,8 @@ impl World {
         let piece = Piece::of(&work);
         let killer = self.blocks.get(piece.block).and_then(|block| block.killer);
         if piece.execute && killer.is_some_and(|killer| piece.contains(killer)) {
-            self.check.fail(self.now, "trusted code is to do work that kills whoever does it");
+            self.check
+                .fail(self.now, "trusted code was asked for work that kills the process that executes it");
         }
         let takes = self.micros(200, 3_000);
         self.after(takes, Happening::Settled { coordinator: index, work, answers });

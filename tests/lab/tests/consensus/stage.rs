@@ -334,8 +334,8 @@ fn refused(verdicts: Verdicts, reason: &str) {
     }
 }
 
-/// A call with a signature that nobody made. It has a sender nevertheless, another one for every
-/// transaction, whose first transaction it is.
+/// A call with an arbitrary signature. Recovery yields a different sender for each such transaction, so
+/// every one is its sender's first.
 pub(crate) fn call(to: Address, gas: u64, input: &[u8]) -> Transaction {
     signed(legacy(TxKind::Call(to), gas, input))
 }

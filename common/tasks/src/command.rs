@@ -1,0 +1,59 @@
+//! How a command of one of the binaries ends: its error on standard error, its exit code, and the runtime
+//! of those that need one. It parses no arguments.
+
+use std::future::Future;
+
+use crate::console::{OutputError, tell};
+use crate::supervise::Exit;
+
+/// The I/O threads of a command. The EVM never runs on them.
+const IO_THREADS: usize = 2;
+
+/// The command line asks for something that this command does not do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadCommandLine(pub String);
+
+/// The exit code of a command that has ended with `result`. Prints the error, unless it is only that the
+/// reader of standard output has gone.
+#[must_use]
+pub fn ended(program: &str, result: anyhow::Result<Exit>) -> Exit {
+    match result {
+        Ok(exit) => exit,
+        Err(error) if OutputError::is_closed(&error) => Exit::OutputClosed,
+        Err(error) => {
+            tell!("{program}: {error:#}");
+            if error.is::<BadCommandLine>() { Exit::BadCommandLine } else { Exit::Failed }
+        }
+    }
+}
+
+/// Runs a command on a runtime of its own. Tasks that are still running when the command has ended are
+/// not waited for.
+///
+/// # Errors
+/// The command's error, or that the runtime cannot be started.
+pub fn block_on<T>(program: &str, command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .thread_name(format!("{program}-io"))
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_background();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_the_codes_that_the_help_names() {
+        let bad = anyhow::Error::new(BadCommandLine("it is elsewhere".into()));
+        assert_eq!(ended("x", Err(bad)).code(), 2);
+        assert_eq!(ended("x", Err(anyhow::anyhow!("it fails"))).code(), 1);
+        assert_eq!(ended("x", Err(OutputError::Closed.into())).code(), 141);
+        assert_eq!(ended("x", Ok(Exit::DrainedLate)).code(), 3);
+    }
+}
