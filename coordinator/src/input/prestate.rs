@@ -168,22 +168,8 @@ mod tests {
     use alloy_primitives::{B64, KECCAK256_EMPTY, Signature, keccak256};
     use common::account::SlotValue;
     use serde_json::json;
-    use std::{env, fs, path::PathBuf};
-
-    /// The path of a recorded Ethereum file, if the data is there.
-    fn recorded(what: &str) -> Option<PathBuf> {
-        let dir = env::var_os("SHARDS_TEST_DATA").map(PathBuf::from);
-        let dir =
-            dir.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data")).join(what);
-        if fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Some(dir);
-        }
-        let said = format!("{} is not there or empty; set SHARDS_TEST_DATA to the test data", dir.display());
-        assert!(!env::var("CI").is_ok_and(|value| value == "true"), "{said}; under CI that is a failure");
-        // Not by a macro: the test harness shows a macro's output for failing tests only.
-        std::io::Write::write_all(&mut std::io::stderr(), format!("SKIPPED: {said}\n").as_bytes()).unwrap();
-        None
-    }
+    use shard_tests::mainnet_dir;
+    use std::fs;
 
     fn header() -> Header {
         Header {
@@ -371,7 +357,7 @@ mod tests {
 
     #[test]
     fn all_recorded_mainnet_blocks_are_read_and_their_bodies_fit_their_headers() {
-        let Some(dir) = recorded("mainnet") else { return };
+        let Some(dir) = mainnet_dir().unwrap() else { return };
         let mut count = 0;
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -388,7 +374,7 @@ mod tests {
 
     #[test]
     fn every_truncation_of_a_recorded_file_is_an_error() {
-        let Some(dir) = recorded("mainnet") else { return };
+        let Some(dir) = mainnet_dir().unwrap() else { return };
         let bytes = fs::read(dir.join("46147.json.gz")).unwrap();
         for end in 0..bytes.len() {
             let error = parse_prestate(Path::new("f"), &bytes[..end]).unwrap_err();

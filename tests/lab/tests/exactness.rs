@@ -2,9 +2,6 @@
 //! change by change.
 #![allow(clippy::unwrap_used)]
 
-use std::io::Write;
-use std::path::PathBuf;
-
 use common::chain_spec::ChainSpec;
 use common::id::Height;
 use coordinator::input::{PrestateCase, read_prestate};
@@ -12,31 +9,12 @@ use coordinator::validate::{execute_trusted, verify_header};
 use engine::recover_sender;
 use lab::sequential::execute_sequentially;
 use ledger::{Ledger, Origin};
-
-/// The mainnet files, or none with a word about it.
-fn mainnet_files() -> Vec<PathBuf> {
-    let data = std::env::var_os("SHARDS_TEST_DATA")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
-    let folder = data.join("mainnet");
-    let entries = std::fs::read_dir(&folder).into_iter().flatten();
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    if files.is_empty() {
-        let said =
-            format!("{} is not there or empty; set SHARDS_TEST_DATA to the test data", folder.display());
-        assert!(
-            !std::env::var("CI").is_ok_and(|value| value == "true"),
-            "{said}; under CI that is a failure"
-        );
-        // Not by a macro: what those print is shown of failing tests only.
-        std::io::stderr().write_all(format!("SKIPPED: {said}\n").as_bytes()).unwrap();
-    }
-    files
-}
+use shard_tests::{block_files, mainnet_dir};
 
 #[test]
 fn every_mainnet_block_gives_the_receipts_and_changes_of_the_independent_executor() {
-    for file in mainnet_files() {
+    let Some(dir) = mainnet_dir().unwrap() else { return };
+    for file in block_files(&dir).unwrap() {
         let PrestateCase { block, accounts, code, ancestors } = read_prestate(&file).unwrap();
         let origin = Origin {
             spec: ChainSpec::mainnet(),
