@@ -3,12 +3,28 @@
 //! These types are plain data in canonical form. The overlay (in the engine) applies write sets.
 //! Replicas and the ledger apply deltas.
 
-use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, utils::keccak256_cached};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, word};
 use crate::id::StateRef;
 use crate::sealed::Payload;
+
+/// The hash under which Ethereum's account trie, and the stored state, keep an account.
+///
+/// Reading, writing and hashing a state ask for the same few hashes again, so a bounded cache of the
+/// process remembers them.
+#[must_use]
+pub fn hashed_address(address: &Address) -> B256 {
+    keccak256_cached(address)
+}
+
+/// The hash under which an account's storage trie, and the stored state, keep a slot. Cached like
+/// [`hashed_address`].
+#[must_use]
+pub fn hashed_slot(slot: &U256) -> B256 {
+    keccak256_cached(slot.to_be_bytes::<32>())
+}
 
 /// An account as one value. `None` stands for an account that does not exist, which differs from an
 /// account that exists and is empty.

@@ -4,6 +4,9 @@
 //! header, and the header against its claimed hash. The coordinator checks the rules that need the parent or
 //! the state.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use alloy_consensus::proofs::{
     calculate_ommers_root, calculate_transaction_root, calculate_withdrawals_root,
 };
@@ -96,7 +99,7 @@ pub struct Block {
 }
 
 /// Why a block is invalid by itself, without any state.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum BlockError {
     /// The bytes are not the RLP encoding of a block.
     #[error("the block is not valid RLP: {0}")]
@@ -240,6 +243,31 @@ impl Block {
     }
 }
 
+/// A block whose content fits the roots of its header. It cannot change any more, so nobody needs to check
+/// that again. Copies share the block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedBlock(Arc<Block>);
+
+impl CheckedBlock {
+    /// Checks a block's content: see [`Block::check_body`].
+    ///
+    /// # Errors
+    /// [`BlockError::Mismatch`] with the first field that disagrees.
+    pub fn new(block: impl Into<Arc<Block>>) -> Result<Self, BlockError> {
+        let block = block.into();
+        block.check_body()?;
+        Ok(Self(block))
+    }
+}
+
+impl Deref for CheckedBlock {
+    type Target = Block;
+
+    fn deref(&self) -> &Block {
+        &self.0
+    }
+}
+
 fn check_root(field: &'static str, header: B256, content: B256) -> Result<(), BlockError> {
     if header == content {
         return Ok(());
@@ -264,8 +292,6 @@ pub struct BlockPayload {
     pub header: Bytes,
     /// The transactions' EIP-2718 encodings.
     pub transactions: Vec<Bytes>,
-    /// The effect of the system calls before the first transaction.
-    pub prelude: Prelude,
 }
 
 /// A block as a shard works with it.
@@ -277,8 +303,6 @@ pub struct ShardBlock {
     pub header: Header,
     /// Its transactions.
     pub transactions: Vec<Transaction>,
-    /// The effect of the system calls before the first transaction.
-    pub prelude: Prelude,
     /// The digest of the payload that it came from.
     pub inputs: B256,
 }
@@ -291,12 +315,11 @@ impl Payload for BlockPayload {
 impl BlockPayload {
     /// Builds the payload of `block`.
     #[must_use]
-    pub fn new(block: &Block, prelude: Prelude) -> Self {
+    pub fn new(block: &Block) -> Self {
         Self {
             block: block.hash,
             header: alloy_rlp::encode(&block.header).into(),
             transactions: block.transactions.iter().map(|tx| tx.encoded_2718().into()).collect(),
-            prelude,
         }
     }
 }
@@ -323,7 +346,7 @@ impl Sealed<BlockPayload> {
                 })
             })
             .collect::<Result<_, _>>()?;
-        Ok(ShardBlock { hash, header, transactions, prelude: self.prelude.clone(), inputs })
+        Ok(ShardBlock { hash, header, transactions, inputs })
     }
 }
 
@@ -427,14 +450,14 @@ mod tests {
     #[test]
     fn a_payload_opens_to_the_same_block() {
         let block = block();
-        let opened = Sealed::new(BlockPayload::new(&block, Prelude::default())).open().unwrap();
+        let opened = Sealed::new(BlockPayload::new(&block)).open().unwrap();
         assert_eq!(opened.header, block.header);
         assert_eq!(opened.transactions, block.transactions);
     }
 
     #[test]
     fn a_payload_with_a_damaged_transaction_names_it() {
-        let mut payload = BlockPayload::new(&block(), Prelude::default());
+        let mut payload = BlockPayload::new(&block());
         payload.transactions[0] = Bytes::from_static(&[0x7f, 1, 2]);
         let error = Sealed::new(payload).open().unwrap_err();
         assert!(matches!(error, BlockError::Transaction { index: TxIndex(0), .. }), "{error}");
@@ -442,7 +465,7 @@ mod tests {
 
     #[test]
     fn a_payload_whose_header_has_another_hash_is_refused() {
-        let mut payload = BlockPayload::new(&block(), Prelude::default());
+        let mut payload = BlockPayload::new(&block());
         payload.block = B256::ZERO;
         assert!(matches!(Sealed::new(payload).open(), Err(BlockError::Mismatch { field: "hash", .. })));
     }

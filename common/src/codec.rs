@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_PAYLOAD_BYTES: usize = 256 << 20;
 
 /// Why bytes cannot be decoded, or a value cannot be encoded.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum CodecError {
     /// The value has more bytes than the limit for its kind.
     #[error("{what} is {size} bytes long, more than the limit of {limit}; raise the limit or split it")]

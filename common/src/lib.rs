@@ -14,6 +14,7 @@ pub mod endpoint;
 pub mod id;
 pub mod message;
 pub mod panic;
+pub mod receipt;
 pub mod sealed;
 pub mod strikes;
 pub mod work;

@@ -4,12 +4,14 @@
 //! Everything here that a shard returns is a claim. The coordinator validates read sets against the
 //! sequential values, and only then do the writes count.
 
-use alloy_primitives::{Address, B256, Bytes, Log, U256};
+use alloy_primitives::{Address, B256, U256};
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, SlotValue, WriteSet};
+use crate::block::Prelude;
 use crate::codec::{self, CodecError, word};
 use crate::id::{AssignmentId, Gas, RoundId, StateRef, TxIndex, WorkId};
+use crate::receipt::EncodedLogs;
 use crate::sealed::{Payload, Sealed};
 
 /// The computation over a set of transactions of one block.
@@ -21,6 +23,9 @@ pub enum WorkKind {
     Execute {
         /// The recovered sender of each transaction, in the order of the indices.
         senders: Vec<Address>,
+        /// The effect of the system calls before the block's first transaction. It depends on the base
+        /// state, which the block's payload does not: so a block can be sent before its parent is executed.
+        prelude: Prelude,
     },
 }
 
@@ -31,8 +36,7 @@ pub struct WorkSpec {
     pub base: StateRef,
     /// The block's hash.
     pub block: B256,
-    /// The digest of the block's payload: header, transactions, and the changes that precede the first
-    /// transaction.
+    /// The digest of the block's payload: header and transactions.
     pub inputs: B256,
     /// The computation.
     pub kind: WorkKind,
@@ -129,30 +133,6 @@ pub struct ReadSet {
     pub block_hashes: Vec<(u64, B256)>,
 }
 
-/// A log entry (alloy's own type does not fit BCS).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogEntry {
-    /// The contract that emitted it.
-    pub address: Address,
-    /// Up to four topics.
-    pub topics: Vec<B256>,
-    /// The data of the entry.
-    pub data: Bytes,
-}
-
-impl From<Log> for LogEntry {
-    fn from(log: Log) -> Self {
-        let (topics, data) = log.data.split();
-        Self { address: log.address, topics, data }
-    }
-}
-
-impl From<LogEntry> for Log {
-    fn from(entry: LogEntry) -> Self {
-        Log::new_unchecked(entry.address, entry.topics, entry.data)
-    }
-}
-
 /// A plain transfer. Its effects are additions, so they do not depend on the exact balances.
 ///
 /// It replaces the reads and writes of a successful transaction that loaded only its sender and a
@@ -205,7 +185,7 @@ pub struct Executed {
     /// State gas, which counts against the block's limit from Amsterdam on (EIP-8037).
     pub state_gas: Gas,
     /// Its logs.
-    pub logs: Vec<LogEntry>,
+    pub logs: EncodedLogs,
     /// The fee owed to the beneficiary, in wei. The validator adds it before the writes are committed, even
     /// if it is zero (that touches the account). `None` if the writes already contain it, because the
     /// transaction itself had loaded the beneficiary.
@@ -263,7 +243,7 @@ mod tests {
         other.indices.pop();
         assert_ne!(Sealed::new(other.clone()).id().unwrap(), original);
         let mut other = spec();
-        other.kind = WorkKind::Execute { senders: vec![] };
+        other.kind = WorkKind::Execute { senders: vec![], prelude: Prelude::default() };
         assert_ne!(Sealed::new(other.clone()).id().unwrap(), original);
         let mut other = spec();
         other.base.block_hash = B256::repeat_byte(9);
@@ -275,15 +255,5 @@ mod tests {
         let outcome: Result<WorkOutput, WorkFailure> = Ok(WorkOutput::Recovered(vec![Ok(Address::ZERO)]));
         let bytes = codec::encode("result", &outcome, codec::MAX_PAYLOAD_BYTES).unwrap();
         assert_eq!(outcome_digest(outcome.as_ref()).unwrap(), codec::payload_digest(&bytes));
-    }
-
-    #[test]
-    fn a_log_survives_both_conversions() {
-        let log = Log::new_unchecked(
-            Address::repeat_byte(1),
-            vec![B256::repeat_byte(2)],
-            Bytes::from_static(b"data"),
-        );
-        assert_eq!(Log::from(LogEntry::from(log.clone())), log);
     }
 }

@@ -29,7 +29,7 @@ fn import(genesis: &Path, chain: &Path, supervisor: &SupervisorHandle) -> anyhow
     let mut importer = Importer::new(fleet.clone(), executor, ledger, ForkChoice::default())?;
     fleet.wait_ready(2, Duration::from_secs(30))?;
     for block in ChainReader::open(chain)? {
-        importer.import(&block?)?; // checked, executed, verified, committed
+        importer.import(block?)?; // checked, executed, verified, committed
     }
     Ok(())
 }

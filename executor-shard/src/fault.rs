@@ -321,6 +321,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use alloy_primitives::B256;
+    use common::block::Prelude;
     use common::id::{Height, StateRef, WorldId};
 
     fn work(height: u64, indices: &[u32], kind: WorkKind) -> WorkSpec {
@@ -343,7 +344,11 @@ mod tests {
     fn a_transaction_is_met_whenever_it_is_executed() {
         let faults = Faults::new(vec!["exit@7/2".parse().unwrap()]);
         let execute = |height, indices: &[u32]| {
-            faults.begin(&work(height, indices, WorkKind::Execute { senders: vec![] }))
+            faults.begin(&work(
+                height,
+                indices,
+                WorkKind::Execute { senders: vec![], prelude: Prelude::default() },
+            ))
         };
         assert_eq!(execute(6, &[0, 1]), None);
         assert_eq!(execute(7, &[0, 1, 2]), None);

@@ -451,7 +451,6 @@ mod tests {
     use super::*;
     use alloy_consensus::Header;
     use alloy_primitives::B256;
-    use common::block::Prelude;
     use common::id::{Attempt, Epoch, Height, Incarnation, ShardId, StateRef, WorkId, WorldId};
     use common::work::WorkKind;
     use std::time::Duration;
@@ -463,13 +462,7 @@ mod tests {
         let base = StateRef { world, height: Height(0), block_hash };
         let (block, inputs) = (B256::ZERO, B256::ZERO);
         let spec = WorkSpec { base, block, inputs, kind: WorkKind::Recover, indices: vec![] };
-        let empty = ShardBlock {
-            hash: B256::ZERO,
-            header: Header::default(),
-            transactions: vec![],
-            prelude: Prelude::default(),
-            inputs,
-        };
+        let empty = ShardBlock { hash: B256::ZERO, header: Header::default(), transactions: vec![], inputs };
         let assignment = AssignmentId {
             work: WorkId(B256::repeat_byte(number)),
             shard: ShardId(1),

@@ -14,6 +14,7 @@ use common::account::{Account, AccountDelta, AccountRecord, SlotValue};
 use common::block::{Block, Ommers};
 use common::chain_spec::ChainSpec;
 use common::id::Height;
+use common::receipt::Receipts;
 use criterion::{Criterion, criterion_group, criterion_main};
 use ledger::{Ledger, LedgerOptions, Origin, Tip};
 use rand::{Rng, SeedableRng};
@@ -89,7 +90,7 @@ fn next(parent: &Tip, changes: Vec<AccountDelta>) -> Arc<Tip> {
         state_root: draft.state_root().unwrap(),
         ..Default::default()
     };
-    parent.seal(draft, &Block::new(header, vec![], Ommers::Headers(vec![]), None), &[])
+    parent.seal(draft, &Block::new(header, vec![], Ommers::Headers(vec![]), None), &Receipts::default())
 }
 
 fn bench(criterion: &mut Criterion) {

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use alloy_primitives::B256;
-use common::block::Block;
+use common::block::{Block, CheckedBlock};
 use common::id::{ShardId, TxIndex};
 use redb::{Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use redb::{Table, WriteTransaction};
@@ -56,7 +56,7 @@ pub struct AcceptedRecord {
 #[derive(Debug, Clone)]
 pub struct AcceptedBlock {
     /// The block.
-    pub block: Block,
+    pub block: CheckedBlock,
     /// The state of the block.
     pub record: AcceptedRecord,
 }
@@ -131,7 +131,7 @@ impl Ledger {
                 return Err(damaged(&what, format!("its bytes are those of {}", block.hash)));
             }
             // The body was checked before the block was accepted, so a mismatch here is damage.
-            block.check_body().map_err(|error| damaged(&what, error))?;
+            let block = CheckedBlock::new(block).map_err(|error| damaged(&what, error))?;
             found.push(AcceptedBlock { block, record });
         }
         found.sort_by_key(|accepted| accepted.record.sequence);

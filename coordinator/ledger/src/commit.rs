@@ -123,7 +123,11 @@ impl Ledger {
     pub(super) fn rebased(&self, tip: &Tip, version: u64) -> Result<Arc<Tip>, LedgerError> {
         let transaction = self.database.begin_read()?;
         let state = DiskState::open(&transaction, version, Arc::clone(&self.cache))?;
-        let nodes = if self.complete { Some(Nodes::new(StoredNodes::open(&transaction)?)) } else { None };
+        let nodes = if self.complete {
+            Some(Nodes::new(StoredNodes::open(&transaction)?, self.verified.clone()))
+        } else {
+            None
+        };
         Ok(Arc::new(Tip {
             view: ReplicaView::new(Base::Disk(Arc::new(state))),
             nodes,

@@ -6,6 +6,7 @@ use alloy_consensus::constants::EMPTY_OMMER_ROOT_HASH;
 use alloy_primitives::{Address, U256};
 use common::account::{Account, AccountDelta, SlotValue};
 use common::block::Ommers;
+use common::receipt::Receipts;
 
 use super::pieces::PIECE_BYTES;
 use super::tests::{Disk, origin};
@@ -24,7 +25,7 @@ fn block_with(parent: &Tip, changes: Vec<AccountDelta>) -> Arc<Tip> {
         difficulty: U256::from(1),
         ..Default::default()
     };
-    parent.seal(draft, &Block::new(header, vec![], Ommers::Headers(vec![]), None), &[])
+    parent.seal(draft, &Block::new(header, vec![], Ommers::Headers(vec![]), None), &Receipts::default())
 }
 
 /// A contract with this many slots.

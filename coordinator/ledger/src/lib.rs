@@ -28,6 +28,7 @@ mod side_tests;
 mod tests;
 mod tip;
 pub mod trie;
+mod verified;
 mod verify;
 
 use std::path::PathBuf;
@@ -49,6 +50,7 @@ use redb::{Database, ReadableDatabase};
 
 use records::Records;
 use side::SideIndex;
+use verified::VerifiedNodes;
 
 pub use accepted::{AcceptedBlock, AcceptedRecord, Parked};
 pub use audit::AuditedView;
@@ -243,6 +245,7 @@ impl From<BlockError> for LedgerError {
 pub struct Ledger {
     database: Database,
     cache: Arc<StateCache>,
+    verified: VerifiedNodes,
     options: LedgerOptions,
     spec: Arc<ChainSpec>,
     origin: StateRef,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_trie::{EMPTY_ROOT_HASH, Nibbles};
-use common::account::AccountDelta;
+use common::account::{AccountDelta, hashed_address, hashed_slot};
 use redb::{ReadOnlyTable, ReadTransaction, Table, TableDefinition, WriteTransaction};
 
 use super::LedgerError;
@@ -13,6 +13,7 @@ use super::trie::{
     AccountChange, AccountFields, NodeChanges, NodeLayers, NodeSource, NodeSourceError, Tree, TrieError,
     Updated, account_key, storage_key, update,
 };
+use super::verified::VerifiedNodes;
 
 /// The nodes of the account trie by path, one byte per nibble.
 const ACCOUNT_NODES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("account_nodes");
@@ -56,19 +57,20 @@ impl NodeSource for StoredNodes {
 #[derive(Debug, Clone)]
 pub(super) struct Nodes {
     stored: Arc<StoredNodes>,
+    verified: VerifiedNodes,
     newest_first: Vec<Arc<NodeChanges>>,
 }
 
 impl Nodes {
-    pub(super) fn new(stored: StoredNodes) -> Self {
-        Self { stored: Arc::new(stored), newest_first: Vec::new() }
+    pub(super) fn new(stored: StoredNodes, verified: VerifiedNodes) -> Self {
+        Self { stored: Arc::new(stored), verified, newest_first: Vec::new() }
     }
 
     /// The nodes after further changes.
     pub(super) fn after(&self, changes: Arc<NodeChanges>) -> Self {
         let mut newest_first = vec![changes];
         newest_first.extend(self.newest_first.iter().cloned());
-        Self { stored: Arc::clone(&self.stored), newest_first }
+        Self { stored: Arc::clone(&self.stored), verified: self.verified.clone(), newest_first }
     }
 
     /// Checks that the root node has the hash `root`.
@@ -82,14 +84,14 @@ impl Nodes {
         Err(LedgerError::Damaged { what: "the account trie".into(), reason })
     }
 
-    /// The source from which the nodes are read.
+    /// The source from which the nodes are read, without a cache: damage in it shows.
     pub(super) fn source(&self) -> NodeLayers<&StoredNodes> {
         NodeLayers::new(self.newest_first.clone(), self.stored.as_ref())
     }
 
     /// The root after `changes`, and the nodes that change with it.
     pub(super) fn update(&self, root: B256, changes: &[AccountDelta]) -> Result<Updated, TrieError> {
-        update_from(&self.source(), root, changes)
+        update_from(&self.verified.before(self.source()), root, changes)
     }
 }
 
@@ -106,18 +108,14 @@ pub(super) fn update_from(
 /// An account's change in the form that the trie uses: keyed by hashes.
 fn change_of(delta: &AccountDelta) -> AccountChange {
     AccountChange {
-        hashed_address: keccak256(delta.address),
+        hashed_address: hashed_address(&delta.address),
         account: delta.account.map(|account| AccountFields {
             nonce: account.nonce,
             balance: account.balance,
             code_hash: account.code_hash,
         }),
         wiped: delta.wiped || delta.account.is_none(),
-        slots: delta
-            .storage
-            .iter()
-            .map(|entry| (keccak256(entry.slot.to_be_bytes::<32>()), entry.value))
-            .collect(),
+        slots: delta.storage.iter().map(|entry| (hashed_slot(&entry.slot), entry.value)).collect(),
     }
 }
 

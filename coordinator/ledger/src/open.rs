@@ -25,6 +25,7 @@ use super::fence::{Fence, FileFence, MemoryFence};
 use super::nodes::{NodeWriter, Nodes, StoredNodes};
 use super::records::{FORMAT, HeadRecord, Identity, RecordWriter, Records, word};
 use super::side::SideIndex;
+use super::verified::VerifiedNodes;
 use super::{Ledger, LedgerError, Origin, Tip};
 
 /// The name of the database's file in its folder.
@@ -46,13 +47,21 @@ pub struct LedgerOptions {
     pub journal: u64,
     /// The number of accounts in the flat cache. It holds four times as many slots.
     pub cached_accounts: usize,
+    /// The size of the cache of trie nodes that need no second check, in bytes.
+    pub node_cache: usize,
     /// The size of the database's own page cache, in bytes.
     pub page_cache: usize,
 }
 
 impl Default for LedgerOptions {
     fn default() -> Self {
-        Self { unwind: 128, journal: 512, cached_accounts: 1 << 18, page_cache: 512 << 20 }
+        Self {
+            unwind: 128,
+            journal: 512,
+            cached_accounts: 1 << 18,
+            node_cache: 96 << 20,
+            page_cache: 512 << 20,
+        }
     }
 }
 
@@ -60,7 +69,7 @@ impl LedgerOptions {
     /// Limits for a small ledger in memory, for callers that create many of them one after another.
     #[must_use]
     pub fn small() -> Self {
-        Self { cached_accounts: 1 << 12, page_cache: 16 << 20, ..Self::default() }
+        Self { cached_accounts: 1 << 12, node_cache: 4 << 20, page_cache: 16 << 20, ..Self::default() }
     }
 }
 
@@ -73,6 +82,7 @@ impl Ledger {
     pub fn begin(origin: Origin) -> Result<Self, LedgerError> {
         let options = LedgerOptions {
             cached_accounts: (origin.accounts.len() * 2).clamp(1 << 10, 1 << 20),
+            node_cache: (origin.accounts.len() * 1024).clamp(1 << 20, 96 << 20),
             ..LedgerOptions::small()
         };
         Self::on_backend(InMemoryBackend::new(), origin, options)
@@ -177,10 +187,15 @@ impl Ledger {
 
     fn resume(database: Database, identity: Identity, options: LedgerOptions) -> Result<Self, LedgerError> {
         let cache = Arc::new(StateCache::new(options.cached_accounts));
+        let verified = VerifiedNodes::new(options.node_cache);
         let transaction = database.begin_read()?;
         let head = Records(&transaction).head()?;
         let state = DiskState::open(&transaction, cache.newest(), Arc::clone(&cache))?;
-        let nodes = if identity.complete { Some(Nodes::new(StoredNodes::open(&transaction)?)) } else { None };
+        let nodes = if identity.complete {
+            Some(Nodes::new(StoredNodes::open(&transaction)?, verified.clone()))
+        } else {
+            None
+        };
         let mut tip = Tip {
             summary: head.summary,
             header: None,
@@ -196,6 +211,7 @@ impl Ledger {
         let mut ledger = Self {
             database,
             cache,
+            verified,
             options,
             spec: Arc::new(identity.spec),
             origin: identity.origin.state,

@@ -10,6 +10,7 @@ use common::account::{Account, AccountDelta, AccountRecord, SlotValue};
 use common::block::{Block, Ommers};
 use common::chain_spec::ChainSpec;
 use common::id::Height;
+use common::receipt::Receipts;
 use engine::StateView;
 use parking_lot::Mutex;
 use redb::StorageBackend;
@@ -98,7 +99,7 @@ pub(super) fn block_after(parent: &Tip, seed: u64) -> Block {
 /// The tip after that block.
 pub(super) fn next(parent: &Tip, seed: u64) -> Arc<Tip> {
     let draft = parent.draft(changes(seed), vec![]).unwrap();
-    parent.seal(draft, &block_after(parent, seed), &[])
+    parent.seal(draft, &block_after(parent, seed), &Receipts::default())
 }
 
 fn commit_chain(ledger: &Ledger, seeds: impl IntoIterator<Item = u64>) -> Vec<Arc<Tip>> {

@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use alloy_consensus::{Header, ReceiptEnvelope};
+use alloy_consensus::Header;
 use alloy_primitives::{B256, Bytes, U256};
 use common::account::{AccountDelta, Delta};
 use common::block::Block;
 use common::id::StateRef;
 use common::message::StateSummary;
+use common::receipt::Receipts;
 use engine::StateError;
 use engine::replica_view::{Consequence, ReplicaView};
 
@@ -157,11 +158,11 @@ impl Tip {
 
     /// The tip after `block`, whose changes to this state are in `draft`.
     #[must_use]
-    pub fn seal(&self, draft: Draft, block: &Block, receipts: &[ReceiptEnvelope]) -> Arc<Self> {
+    pub fn seal(&self, draft: Draft, block: &Block, receipts: &Receipts) -> Arc<Self> {
         let mut rlp = Vec::new();
         block.encode(&mut rlp);
         let mut encoded = Vec::new();
-        alloy_rlp::encode_list(receipts, &mut encoded);
+        receipts.encode_list(&mut encoded);
         let ancestor = Ancestor {
             hash: block.hash,
             header: block.header.clone(),

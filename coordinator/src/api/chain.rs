@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use alloy_primitives::B256;
-use common::block::Block;
+use common::block::{Block, CheckedBlock};
 use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -215,7 +215,7 @@ impl Chain {
         Ok(())
     }
 
-    fn take(&mut self, block: &Block, quiet: bool) -> Result<(), ChainError> {
+    fn take(&mut self, block: &CheckedBlock, quiet: bool) -> Result<(), ChainError> {
         // Every client already knows that there is no shard, so it gets no further message until there is
         // one.
         if quiet && self.importer.fleet().slots()? == 0 {
@@ -224,7 +224,10 @@ impl Chain {
         }
         let number = block.header.number;
         let mut outcome = BlockOutcome::new(block, self.importer.ledger().spec());
-        match self.importer.import(block) {
+        if let Some(next) = self.desk.after(&block.hash) {
+            self.importer.expect(&next);
+        }
+        match self.importer.import_checked(block) {
             Ok(None) => {
                 let known = BlockOutcome::known(block, self.importer.ledger().spec());
                 self.importer.ledger().end_accepted([&block.hash])?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::B256;
-use common::block::Block;
+use common::block::{Block, CheckedBlock};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
@@ -53,7 +53,7 @@ pub struct Ticket {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) intake: Intake,
-    pub(super) blocks: HashMap<B256, Arc<Block>>,
+    pub(super) blocks: HashMap<B256, CheckedBlock>,
     pub(super) parked: HashMap<B256, Parked>,
     waiters: HashMap<B256, Vec<oneshot::Sender<BlockOutcome>>>,
     /// Blocks that could not be executed and for which no client waits any more.
@@ -152,7 +152,7 @@ impl Desk {
             starts.insert(block.hash, record.starts);
             state.intake.restore(candidate(&block), Sequence(record.sequence), record.parked.is_some());
             state.parked.extend(record.parked.map(|parked| (block.hash, parked)));
-            state.blocks.insert(block.hash, Arc::new(block));
+            state.blocks.insert(block.hash, block);
         }
         // A block that cannot be executed cannot be the one that ends coordinators, so its starts do not
         // count.
@@ -242,21 +242,24 @@ impl Desk {
     }
 
     fn take_in(&self, submissions: impl Iterator<Item = Submission>) -> Result<(), LedgerError> {
-        let mut fresh: Vec<(u64, Arc<Block>)> = Vec::new();
+        let mut fresh: Vec<(u64, CheckedBlock)> = Vec::new();
         let mut waiting = Vec::new();
         for submission in submissions {
             if self.admission.is_cancelled() {
                 let _ = submission.accepted.send(Err(SubmitError::Stopping));
                 continue;
             }
-            if let Some(outcome) = self.settled(&submission.block)? {
-                let _ = submission.accepted.send(Ok(Acceptance::Settled(Box::new(outcome))));
-                continue;
-            }
+            let checked = match self.check(&submission.block)? {
+                Ok(checked) => checked,
+                Err(outcome) => {
+                    let _ = submission.accepted.send(Ok(Acceptance::Settled(Box::new(outcome))));
+                    continue;
+                }
+            };
             let offer = self.state().intake.offer(candidate(&submission.block));
             match offer {
                 Ok(Offer::Fresh(sequence)) => {
-                    fresh.push((sequence.0, Arc::clone(&submission.block)));
+                    fresh.push((sequence.0, checked));
                     waiting.push(submission);
                 }
                 Ok(Offer::Open | Offer::Parked) => waiting.push(submission),
@@ -266,7 +269,7 @@ impl Desk {
             }
         }
         if !fresh.is_empty() {
-            self.ledger.accept(fresh.iter().map(|(sequence, block)| (*sequence, block.as_ref())))?;
+            self.ledger.accept(fresh.iter().map(|(sequence, block)| (*sequence, &**block)))?;
         }
         let mut state = self.state();
         for (_, block) in fresh {
@@ -282,35 +285,34 @@ impl Desk {
         Ok(())
     }
 
-    /// The outcome of a block that needs no execution; `None` if the block must be executed.
-    fn settled(&self, block: &Block) -> Result<Option<BlockOutcome>, LedgerError> {
+    /// The block, if it must be executed; otherwise the outcome that it already has.
+    fn check(&self, block: &Arc<Block>) -> Result<Result<CheckedBlock, BlockOutcome>, LedgerError> {
         if is_known(&self.ledger, block)? {
             // The ledger decides whether the block is known; the remembered outcome only adds details.
             let remembered = self.state().remembered.get(&block.hash).cloned();
             let known = || BlockOutcome::known(block, self.ledger.spec());
-            return Ok(Some(
-                remembered.map_or_else(known, |outcome| BlockOutcome { known: true, ..outcome }),
-            ));
+            return Ok(Err(remembered.map_or_else(known, |outcome| BlockOutcome { known: true, ..outcome })));
         }
         let outcome = || BlockOutcome::new(block, self.ledger.spec());
-        if let Err(error) = block.check_body() {
-            return Ok(Some(outcome().refused(error.to_string())));
-        }
+        let checked = match CheckedBlock::new(Arc::clone(block)) {
+            Ok(checked) => checked,
+            Err(error) => return Ok(Err(outcome().refused(error.to_string()))),
+        };
         let parent = block.header.parent_hash;
         let invalid = self.state().invalid.get(&parent).cloned();
         if let Some(reason) = invalid {
             let reason = behind_invalid(&parent, &reason);
             self.state().remember_invalid(block.hash, reason.clone());
-            return Ok(Some(outcome().refused(reason)));
+            return Ok(Err(outcome().refused(reason)));
         }
         let (head, reach) = (self.ledger.head().summary().state.height.0, self.ledger.reach());
         if head.saturating_sub(block.header.number.saturating_sub(1)) > reach {
             let reason = format!(
                 "its parent is more than {reach} blocks below the head, block {head}: nothing can be executed there any more"
             );
-            return Ok(Some(outcome().failed(reason)));
+            return Ok(Err(outcome().failed(reason)));
         }
-        Ok(None)
+        Ok(Ok(checked))
     }
 
     fn acknowledge(
@@ -349,12 +351,18 @@ impl Desk {
     }
 
     /// The next block to execute, and whether it failed before and no client waits for it.
-    pub(super) fn next(&self) -> Option<(Arc<Block>, bool)> {
+    pub(super) fn next(&self) -> Option<(CheckedBlock, bool)> {
         let now = self.now();
         let mut state = self.state();
         let hash = state.intake.next(now)?;
         let quiet = state.quiet.contains(&hash);
-        state.blocks.get(&hash).map(|block| (Arc::clone(block), quiet))
+        state.blocks.get(&hash).map(|block| (block.clone(), quiet))
+    }
+
+    /// The block that runs next if this one, which is under way, is committed.
+    pub(super) fn after(&self, hash: &B256) -> Option<CheckedBlock> {
+        let state = self.state();
+        state.intake.after(hash).and_then(|next| state.blocks.get(&next).cloned())
     }
 
     /// Ends a block that is committed, stored as a side block, or already known.

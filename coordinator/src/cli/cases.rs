@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use common::block::Block;
+use common::block::{Block, BlockError, CheckedBlock};
 use common::chain_spec::ChainSpec;
 use common::id::Height;
 
@@ -18,11 +18,21 @@ pub(super) struct Case {
     /// The file that contains it.
     pub(super) file: PathBuf,
     /// The block.
-    pub(super) block: Block,
+    pub(super) block: Arc<Block>,
+    /// The block with its content checked, or why it contradicts itself.
+    pub(super) checked: Result<CheckedBlock, BlockError>,
     /// The ledger on which it is executed.
     pub(super) ledger: Arc<Ledger>,
-    /// The time for reading and decoding it.
+    /// The time for reading, decoding and checking it.
     pub(super) load: Duration,
+}
+
+impl Case {
+    fn new(file: PathBuf, block: Block, ledger: Arc<Ledger>, began: Instant) -> Self {
+        let block = Arc::new(block);
+        let checked = CheckedBlock::new(Arc::clone(&block));
+        Self { file, block, checked, ledger, load: began.elapsed() }
+    }
 }
 
 /// A block that could not be read, with the reason.
@@ -70,6 +80,11 @@ impl Cases {
         all_single.then_some(inputs.len() as u64)
     }
 
+    /// Whether the next block, if there is one, comes from the same chain file.
+    pub(super) fn is_in_chain(&self) -> bool {
+        self.chain.is_some()
+    }
+
     /// The next block, or the reason why it cannot be read. After an unreadable block of a chain the rest
     /// of that chain is skipped.
     pub(super) fn next(&mut self) -> Option<Result<Case, Unreadable>> {
@@ -90,7 +105,7 @@ impl Cases {
                         return Some(Err(Unreadable { file, error }));
                     }
                     Some(Ok(block)) => {
-                        return Some(Ok(Case { file, block, ledger, load: began.elapsed() }));
+                        return Some(Ok(Case::new(file, block, ledger, began)));
                     }
                     Some(Err(error)) => {
                         self.chain = None;
@@ -112,10 +127,7 @@ impl Cases {
                 InputKind::Prestate => {
                     let case = prestate_ledger(&file);
                     return Some(match case {
-                        Ok((block, ledger)) => {
-                            let load = began.elapsed();
-                            Ok(Case { file, block, ledger: Arc::new(ledger), load })
-                        }
+                        Ok((block, ledger)) => Ok(Case::new(file, block, Arc::new(ledger), began)),
                         Err(error) => Err(Unreadable { file, error }),
                     });
                 }

@@ -15,13 +15,13 @@ use tasks::telemetry::TelemetryArgs;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use super::cases::{Case, Cases};
+use super::cases::{Case, Cases, Unreadable};
 use super::children::Children;
 use super::fleet::FleetArgs;
 use super::kills::{Kill, Killer, PlannedKills};
 use super::report::{Report, Row, Status};
 use super::timeline;
-use crate::execute::{BlockEngine, BlockExecutor, Digests, Verified};
+use crate::execute::{BlockEngine, BlockExecutor, Digests, ExecuteError, Verified};
 use crate::fleet::{EventKind, Fleet, Probe};
 use ledger::Ledger;
 use tasks::console::millis;
@@ -208,11 +208,16 @@ impl Job {
 
     fn blocks(&mut self, report: &mut Report) -> anyhow::Result<()> {
         let mut broken: Option<Arc<Ledger>> = None;
-        while let Some(case) = self.cases.next() {
+        let mut ahead = None;
+        while let Some(case) = ahead.take().or_else(|| self.cases.next()) {
             if self.stop.is_cancelled() {
                 return Ok(());
             }
             self.ordinal += 1;
+            if self.cases.is_in_chain() {
+                ahead = self.cases.next();
+                self.expect(&ahead);
+            }
             let row = match case {
                 Ok(case) => {
                     // The blocks after a rejected block of a chain have no parent.
@@ -243,6 +248,15 @@ impl Job {
             bail!("--kill {}@{}: the run has only {} blocks", unused.shard, unused.block, self.ordinal);
         }
         Ok(())
+    }
+
+    /// Announces the next block of the chain to the engine.
+    fn expect(&mut self, next: &Option<Result<Case, Unreadable>>) {
+        if let (Engine::Fleet { executor, .. }, Some(Ok(case))) = (&mut self.engine, next)
+            && let Ok(block) = &case.checked
+        {
+            executor.expect(block);
+        }
     }
 
     /// Executes one block. An error is fatal. A block that fails is a row with the reason.
@@ -303,7 +317,7 @@ fn killer(kill: Kill, children: &Children) -> anyhow::Result<Killer> {
 
 fn on_fleet(case: &Case, fleet: &Fleet, executor: &mut BlockExecutor) -> anyhow::Result<Verified> {
     let height = Some(case.block.header.number);
-    let verified = match executor.execute(&case.block, case.ledger.spec(), &case.ledger.head()) {
+    let verified = match execute_on(case, &mut *executor) {
         Ok(verified) => verified,
         Err(error) => {
             let kind = if error.is_invalid_block() { EventKind::BlockRefused } else { EventKind::Alarm };
@@ -328,8 +342,13 @@ fn on_fleet(case: &Case, fleet: &Fleet, executor: &mut BlockExecutor) -> anyhow:
     Ok(verified)
 }
 
+fn execute_on(case: &Case, engine: &mut dyn BlockEngine) -> Result<Verified, ExecuteError> {
+    let block = case.checked.clone()?;
+    engine.execute(&block, case.ledger.spec(), &case.ledger.head())
+}
+
 fn without_fleet(case: &Case, baseline: &mut dyn BlockEngine) -> anyhow::Result<Verified> {
-    let verified = baseline.execute(&case.block, case.ledger.spec(), &case.ledger.head())?;
+    let verified = execute_on(case, baseline)?;
     if case.ledger.is_complete() {
         case.ledger.commit(&verified.tip)?;
     }

@@ -20,7 +20,7 @@ impl Digests {
     #[must_use]
     pub fn of(finished: &Finished, tip: &Tip) -> Self {
         let mut bytes = Vec::new();
-        alloy_rlp::encode_list(&finished.receipts, &mut bytes);
+        finished.receipts.encode_list(&mut bytes);
         let receipts = codec::payload_digest(&bytes);
         let changes = tip.delta().and_then(|delta| {
             codec::encode("changes", &(&delta.accounts, &delta.code), codec::MAX_PAYLOAD_BYTES).ok()

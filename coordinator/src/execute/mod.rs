@@ -4,6 +4,7 @@
 //! after the block's header confirms them. If no header field covers a result (the state after a
 //! stand-alone pre-state), it relies on the shards' engine and on the share of work that is verified.
 
+mod ahead;
 mod digests;
 mod fraction;
 mod referee;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use alloy_consensus::Transaction;
 use alloy_primitives::{Address, B256};
-use common::block::{Block, BlockError, BlockPayload};
+use common::block::{Block, BlockError, BlockPayload, CheckedBlock};
 use common::chain_spec::ChainSpec;
 use common::codec::CodecError;
 use common::id::{TxIndex, TxRange};
@@ -28,9 +29,10 @@ use crate::fleet::{EventKind, Fleet, FleetError};
 use crate::rules::Rejection;
 use crate::rules::{Parentage, check_block};
 use crate::validate::{Finished, ValidateError, Validator, execute_trusted, verify_header};
+use ahead::Ahead;
 use ledger::{LedgerError, Tip};
 use referee::Referee;
-use rounds::{RoundClient, RoundError};
+use rounds::{OpenRound, RoundClient, RoundError};
 use schedule::planner::{self, Plan};
 
 pub use digests::Digests;
@@ -71,7 +73,7 @@ pub struct Verified {
 /// The measurements of a block's execution.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BlockStats {
-    /// The time from the block's bytes in memory to the verified result.
+    /// The time from the checked block to the verified result.
     pub elapsed: Duration,
     /// The part of `elapsed` spent on recovering the senders.
     pub recovery: Duration,
@@ -186,6 +188,7 @@ pub struct BlockExecutor {
     fleet: Fleet,
     options: ExecuteOptions,
     rounds: RoundClient,
+    ahead: Ahead,
 }
 
 /// One block in flight.
@@ -202,12 +205,30 @@ pub trait BlockEngine: std::fmt::Debug + Send {
     ///
     /// # Errors
     /// [`ExecuteError`]; then the state has not moved.
-    fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError>;
+    fn execute(
+        &mut self,
+        block: &CheckedBlock,
+        spec: &ChainSpec,
+        parent: &Tip,
+    ) -> Result<Verified, ExecuteError>;
+
+    /// Announces the block that probably comes after the next one that is executed. The engine may begin
+    /// what does not depend on the state.
+    fn expect(&mut self, _block: &CheckedBlock) {}
 }
 
 impl BlockEngine for BlockExecutor {
-    fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
+    fn execute(
+        &mut self,
+        block: &CheckedBlock,
+        spec: &ChainSpec,
+        parent: &Tip,
+    ) -> Result<Verified, ExecuteError> {
         Self::execute(self, block, spec, parent)
+    }
+
+    fn expect(&mut self, block: &CheckedBlock) {
+        self.ahead.expect(block.clone());
     }
 }
 
@@ -222,7 +243,7 @@ impl BlockExecutor {
     #[must_use]
     pub fn new(fleet: Fleet, options: ExecuteOptions) -> Self {
         let rounds = RoundClient::new(fleet.clone(), options.round_limit, options.verify);
-        Self { fleet, options, rounds }
+        Self { fleet, options, rounds, ahead: Ahead::default() }
     }
 
     /// Executes and verifies a block on its parent's state without committing it. The fleet's shards hold
@@ -232,7 +253,7 @@ impl BlockExecutor {
     /// [`ExecuteError`]; then the state has not moved.
     pub fn execute(
         &mut self,
-        block: &Block,
+        block: &CheckedBlock,
         spec: &ChainSpec,
         parent: &Tip,
     ) -> Result<Verified, ExecuteError> {
@@ -264,22 +285,27 @@ impl BlockExecutor {
         let block = run.block;
         let mut validator =
             Validator::begin(block, run.spec, run.parent.view().clone(), state_roots(run.parent))?;
-        let payload = Sealed::new(BlockPayload::new(block, validator.prelude()?));
+        let (payload, begun) = match self.ahead.take(block.hash, &self.rounds)? {
+            Some((payload, round)) => (payload, Some(round)),
+            None => (Sealed::new(BlockPayload::new(block)), None),
+        };
         referee.begin(&payload);
         let inputs = payload.digest()?;
         let slots = self.fleet.slots()?;
         let began = Instant::now();
-        let senders = self.recover(run, referee, &payload, inputs, slots)?;
+        let senders = self.recover(run, referee, &payload, begun, slots)?;
         run.stats.recovery = began.elapsed();
         let began = Instant::now();
         let sub_blocks = planner::plan(self.options.plan, &block.transactions, &senders, slots);
         run.stats.sub_blocks = u32::try_from(sub_blocks.len()).unwrap_or(u32::MAX);
-        let work =
-            rounds::execution_work(run.parent.summary().state, block.hash, inputs, &sub_blocks, &senders)?;
+        let (base, prelude) = (run.parent.summary().state, validator.prelude()?);
+        let work = rounds::execution_work(base, block.hash, inputs, &sub_blocks, &senders, &prelude)?;
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
         let mut arrived = vec![false; block.transactions.len()];
         let gas: Arc<[u64]> = block.transactions.iter().map(Transaction::gas_limit).collect();
-        let end = self.rounds.run(&payload, work, &gas, referee, |indices, output| {
+        let round = self.rounds.open(block.header.number, &payload, work, &gas)?;
+        self.ahead.begin(&mut self.rounds, base, slots)?;
+        let end = self.rounds.finish(round, referee, |indices, output| {
             let WorkOutput::Executed(outputs) = output else { return Ok(()) };
             let of_work: std::collections::BTreeSet<TxIndex> = indices.iter().copied().collect();
             for output in outputs.into_iter().filter(|output| of_work.contains(&output.index)) {
@@ -312,14 +338,12 @@ impl BlockExecutor {
         run: &mut Run<'_>,
         referee: &mut Referee<'_>,
         payload: &Sealed<BlockPayload>,
-        inputs: B256,
+        begun: Option<OpenRound>,
         slots: usize,
     ) -> Result<Vec<Address>, ExecuteError> {
         let block = run.block;
-        let parts = planner::recovery(block.transactions.len(), slots);
-        let work = rounds::recovery_work(run.parent.summary().state, block.hash, inputs, &parts)?;
         let mut senders: Vec<Option<Address>> = vec![None; block.transactions.len()];
-        let end = self.rounds.run(payload, work, &Arc::default(), referee, |indices, output| {
+        let mut take = |indices: &[TxIndex], output: WorkOutput| {
             let WorkOutput::Recovered(found) = output else { return Ok(()) };
             for (index, sender) in indices.iter().zip(found) {
                 if let (Some(place), Ok(sender)) = (senders.get_mut(index.0 as usize), sender) {
@@ -327,7 +351,20 @@ impl BlockExecutor {
                 }
             }
             Ok(())
-        })?;
+        };
+        let early = begun.map(|round| self.rounds.finish(round, referee, &mut take)).transpose();
+        let end = match early {
+            Ok(Some(end)) => end,
+            // Without shards at that time, say. This is the first try that the block is waited for.
+            Err(error) if !error.may_pass() => return Err(error),
+            Ok(None) | Err(_) => {
+                let parts = planner::recovery(block.transactions.len(), slots);
+                let base = run.parent.summary().state;
+                let work = rounds::recovery_work(base, block.hash, payload.digest()?, &parts)?;
+                let round = self.rounds.open(block.header.number, payload, work, &Arc::default())?;
+                self.rounds.finish(round, referee, &mut take)?
+            }
+        };
         run.stats.reassigned += end.reassigned;
         match end.disputed {
             Some(dispute) if end.nobody_left => return Err(ExecuteError::Round(dispute)),
@@ -384,19 +421,18 @@ fn execute_alone(run: &Run<'_>) -> Result<(Finished, Arc<Tip>), ExecuteError> {
     verify(run, finished)
 }
 
-/// Checks a block before its execution: its own roots, its place after the parent and, if the parent's
+/// Checks a block before its execution: its place after the parent and, if the parent's
 /// header is known, the rules that relate both headers.
 ///
 /// # Errors
 /// [`ExecuteError`] with the rule that the block breaks.
-pub fn admit(block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<(), ExecuteError> {
+pub fn admit(block: &CheckedBlock, spec: &ChainSpec, parent: &Tip) -> Result<(), ExecuteError> {
     parent.check_next(block)?;
     if parent.state_root().is_none() && parent.delta().is_some() {
         // No root covers the parent's changes: the parent must be committed before another block builds on
         // it.
         return Err(ExecuteError::Unrooted);
     }
-    block.check_body()?;
     if parent.header().is_none() {
         return Ok(());
     }

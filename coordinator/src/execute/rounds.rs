@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256};
-use common::block::BlockPayload;
+use common::block::{BlockPayload, Prelude};
 use common::codec::CodecError;
 use common::id::{AssignmentId, RoundId, StateRef, TxIndex, TxRange, WorkId};
 use common::sealed::Sealed;
@@ -52,6 +52,19 @@ impl RoundError {
 
 pub(super) type Work = Vec<(WorkId, Sealed<WorkSpec>)>;
 
+/// A round whose work the shards have or will get.
+#[derive(Debug)]
+pub(super) struct OpenRound {
+    round: RoundId,
+    events: Receiver<RoundEvent>,
+    /// The work without a result.
+    open: HashMap<WorkId, Sealed<WorkSpec>>,
+    /// The number of pieces of work that are verified.
+    verified: u32,
+    /// The limit of the time spent waiting.
+    limit: Duration,
+}
+
 /// The end of a round.
 #[derive(Debug, Default)]
 pub(super) struct RoundEnd {
@@ -87,12 +100,13 @@ pub(super) fn execution_work(
     inputs: B256,
     sub_blocks: &[SubBlock],
     senders: &[Address],
+    prelude: &Prelude,
 ) -> Result<Work, CodecError> {
     sub_blocks
         .iter()
         .map(|indices| {
             let senders = indices.iter().filter_map(|index| senders.get(index.0 as usize).copied()).collect();
-            let kind = WorkKind::Execute { senders };
+            let kind = WorkKind::Execute { senders, prelude: prelude.clone() };
             named(WorkSpec { base, block, inputs, kind, indices: indices.clone() })
         })
         .collect()
@@ -117,32 +131,42 @@ impl RoundClient {
         Self { fleet, limit, lottery: Lottery::new(fraction), next: 1 }
     }
 
-    /// Runs a round, and passes each output to `take` when it arrives, until a result is disputed. A
-    /// disputed round goes on without using its outputs, so that transactions that kill do so on shards and
-    /// not in this process.
-    pub(super) fn run(
+    /// Sends work out. The round's events wait until [`RoundClient::finish`] takes them.
+    pub(super) fn open(
         &mut self,
+        height: u64,
         payload: &Sealed<BlockPayload>,
         work: Work,
         gas: &Arc<[u64]>,
+    ) -> Result<OpenRound, RoundError> {
+        let round = RoundId(self.next);
+        self.next += 1;
+        let open: HashMap<WorkId, Sealed<WorkSpec>> = work.iter().cloned().collect();
+        let verify: HashSet<WorkId> =
+            work.iter().map(|(id, _)| *id).filter(|id| self.lottery.draws(round, id)).collect();
+        let verified = u32::try_from(verify.len()).unwrap_or(u32::MAX);
+        let request =
+            RoundRequest { round, height, payload: payload.clone(), work, verify, gas: Arc::clone(gas) };
+        let events = self.fleet.open_round(request)?;
+        let limit = self.limit + self.fleet.longest(gas.iter().copied().fold(0, u64::saturating_add));
+        Ok(OpenRound { round, events, open, verified, limit })
+    }
+
+    /// Waits for the end of a round, and passes each output to `take` when it arrives, until a result is
+    /// disputed. A disputed round goes on without using its outputs, so that transactions that kill do so on
+    /// shards and not in this process.
+    pub(super) fn finish(
+        &self,
+        round: OpenRound,
         referee: &mut Referee<'_>,
         mut take: impl FnMut(&[TxIndex], WorkOutput) -> Result<(), ExecuteError>,
     ) -> Result<RoundEnd, ExecuteError> {
         let mut end = RoundEnd::default();
-        if work.is_empty() {
+        let OpenRound { round, events, mut open, verified, limit } = round;
+        if open.is_empty() {
+            // The fleet closes a round without work at once.
             return Ok(end);
         }
-        let round = RoundId(self.next);
-        self.next += 1;
-        let mut open: HashMap<WorkId, Sealed<WorkSpec>> = work.iter().cloned().collect();
-        let verify: HashSet<WorkId> =
-            work.iter().map(|(id, _)| *id).filter(|id| self.lottery.draws(round, id)).collect();
-        let verified = u32::try_from(verify.len()).unwrap_or(u32::MAX);
-        let height = open.values().next().map_or(0, |spec| spec.base.height.0 + 1);
-        let request =
-            RoundRequest { round, height, payload: payload.clone(), work, verify, gas: Arc::clone(gas) };
-        let events = self.fleet.open_round(request).map_err(RoundError::Fleet)?;
-        let limit = self.limit + self.fleet.longest(gas.iter().copied().fold(0, u64::saturating_add));
         // The limit covers only the time spent waiting for shards. Meanwhile this thread also repairs stale
         // results.
         let mut left = limit;
@@ -187,6 +211,11 @@ impl RoundClient {
 }
 
 impl RoundClient {
+    /// Gives up a round whose results are not wanted any more.
+    pub(super) fn forget(&self, round: &OpenRound) -> Result<(), FleetError> {
+        self.fleet.abandon_round(round.round).map(drop)
+    }
+
     /// Gives a round up. If shards have died at the block, parks it: otherwise this process would execute
     /// the block next.
     fn abandon(&self, round: RoundId, events: &Receiver<RoundEvent>) -> Result<Abandoned, RoundError> {

@@ -141,7 +141,9 @@ pub(super) fn singles(spec: &WorkSpec) -> Vec<(WorkId, Sealed<WorkSpec>)> {
     let one = |(place, index): (usize, &TxIndex)| {
         let kind = match &spec.kind {
             WorkKind::Recover => WorkKind::Recover,
-            WorkKind::Execute { senders } => WorkKind::Execute { senders: vec![*senders.get(place)?] },
+            WorkKind::Execute { senders, prelude } => {
+                WorkKind::Execute { senders: vec![*senders.get(place)?], prelude: prelude.clone() }
+            }
         };
         let part = Sealed::new(WorkSpec { kind, indices: vec![*index], ..spec.clone() });
         Some((part.id().ok()?, part))

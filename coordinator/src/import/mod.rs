@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alloy_primitives::{Address, U256};
-use common::block::Block;
+use common::block::{Block, CheckedBlock};
 use common::chain_spec::ChainSpec;
 use common::id::{Height, ShardId};
 use engine::{StateError, recover_sender};
@@ -142,8 +142,24 @@ impl Importer {
     ///
     /// # Errors
     /// [`ExecuteError`]; then neither the ledger nor the chain has moved.
-    pub fn import(&mut self, block: &Block) -> Result<Option<Imported>, ExecuteError> {
-        if self.ledger.origin().block_hash == block.hash || self.ledger.knows(block.height(), block.hash)? {
+    pub fn import(&mut self, block: Block) -> Result<Option<Imported>, ExecuteError> {
+        // A known block needs no check of its content.
+        if self.knows(&block)? {
+            return Ok(None);
+        }
+        self.import_checked(&CheckedBlock::new(block)?)
+    }
+
+    fn knows(&self, block: &Block) -> Result<bool, LedgerError> {
+        Ok(self.ledger.origin().block_hash == block.hash || self.ledger.knows(block.height(), block.hash)?)
+    }
+
+    /// Imports a block like [`Importer::import`] whose content has been checked.
+    ///
+    /// # Errors
+    /// As [`Importer::import`].
+    pub fn import_checked(&mut self, block: &CheckedBlock) -> Result<Option<Imported>, ExecuteError> {
+        if self.knows(block)? {
             return Ok(None);
         }
         let head = self.ledger.head();
@@ -160,7 +176,13 @@ impl Importer {
         self.adopt(&head, &parent, verified).map(Some)
     }
 
-    fn execute(&mut self, block: &Block, parent: &Tip) -> Result<Verified, ExecuteError> {
+    /// Announces the block that probably comes after the next one. The shards may recover its senders while
+    /// they have nothing else to do.
+    pub fn expect(&mut self, block: &CheckedBlock) {
+        self.engine.expect(block);
+    }
+
+    fn execute(&mut self, block: &CheckedBlock, parent: &Tip) -> Result<Verified, ExecuteError> {
         let spec = self.ledger.spec();
         match self.engine.execute(block, spec, parent) {
             Err(error @ (ExecuteError::Rejected(_) | ExecuteError::State(_))) => {
@@ -172,7 +194,7 @@ impl Importer {
 
     /// Executes a block on the state that the fleet holds, which may not be committed yet, and moves the
     /// fleet on. Commits nothing.
-    fn execute_next(&mut self, block: &Block, parent: &Tip) -> Result<Imported, ExecuteError> {
+    fn execute_next(&mut self, block: &CheckedBlock, parent: &Tip) -> Result<Imported, ExecuteError> {
         let verified = self.execute(block, parent)?;
         let Verified { tip, finished, stats, .. } = verified;
         self.lead(tip.delta().into_iter())?;

@@ -7,7 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::block::Block;
+use alloy_consensus::Header;
+use alloy_primitives::B256;
+use common::block::{Block, BlockError, CheckedBlock};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -38,6 +40,8 @@ pub struct ImportCount {
 pub struct ImportEnd<E> {
     /// The counts up to the end.
     pub count: ImportCount,
+    /// Whether the source ended and all its blocks were handled.
+    pub complete: bool,
     /// The reason for ending before the source did; `None` if the import was asked to stop.
     pub stop: Option<ImportStop<E>>,
 }
@@ -54,7 +58,7 @@ pub enum ImportStop<E> {
         /// The block's number.
         number: u64,
         /// The block's hash.
-        hash: alloy_primitives::B256,
+        hash: B256,
         /// The error.
         error: ExecuteError,
     },
@@ -136,6 +140,50 @@ enum Next {
     Ends,
 }
 
+/// A block that was read before its turn.
+enum Upcoming {
+    /// It follows the block before it, so it is executed in any case: its content is checked.
+    Checked(CheckedBlock),
+    /// It may be known already; then it needs no check.
+    Unchecked(Block),
+}
+
+impl Upcoming {
+    fn header(&self) -> &Header {
+        match self {
+            Self::Checked(block) => &block.header,
+            Self::Unchecked(block) => &block.header,
+        }
+    }
+
+    fn hash(&self) -> B256 {
+        match self {
+            Self::Checked(block) => block.hash,
+            Self::Unchecked(block) => block.hash,
+        }
+    }
+
+    fn checked(self) -> Result<CheckedBlock, BlockError> {
+        match self {
+            Self::Checked(block) => Ok(block),
+            Self::Unchecked(block) => CheckedBlock::new(block),
+        }
+    }
+}
+
+/// Looks at the next block of the source, which comes after the block `before`.
+fn look_at<E>(block: Option<Result<Block, E>>, before: &B256) -> Option<Result<Upcoming, ImportStop<E>>> {
+    Some(match block? {
+        Ok(block) if block.header.parent_hash == *before => {
+            let (number, hash) = (block.header.number, block.hash);
+            let checked = CheckedBlock::new(block).map(Upcoming::Checked);
+            checked.map_err(|error| ImportStop::Block { number, hash, error: error.into() })
+        }
+        Ok(block) => Ok(Upcoming::Unchecked(block)),
+        Err(error) => Err(ImportStop::Source(error)),
+    })
+}
+
 impl Importer {
     /// Imports blocks until the source ends, `stop` returns true, or an error occurs. Calls `report` for
     /// each block once it is durable. However the import ends, all blocks executed before are made durable
@@ -172,37 +220,43 @@ impl Importer {
             (ended, committed)
         });
         // The committer's error takes precedence, because it stops all progress.
-        let stop = committed.map_err(ImportStop::Commit).and(ended).err();
-        ImportEnd { count, stop }
+        let ended = committed.map_err(ImportStop::Commit).and(ended);
+        ImportEnd { count, complete: matches!(ended, Ok(true)), stop: ended.err() }
     }
 }
 
 impl Pipeline<'_> {
+    /// Returns whether all blocks were handled.
     fn run<E>(
         &mut self,
-        blocks: impl Iterator<Item = Result<Block, E>>,
+        mut blocks: impl Iterator<Item = Result<Block, E>>,
         stop: &dyn Fn() -> bool,
         known: &mut u64,
-    ) -> Result<(), ImportStop<E>> {
-        for block in blocks {
+    ) -> Result<bool, ImportStop<E>> {
+        let mut upcoming = look_at(blocks.next(), &self.tip.summary().state.block_hash);
+        while let Some(block) = upcoming {
             if stop() {
-                return Ok(());
+                return Ok(false);
             }
-            let block = block.map_err(ImportStop::Source)?;
-            let (number, hash) = (block.header.number, block.hash);
-            let next = self.next(&block, stop);
+            let block = block?;
+            let (number, hash) = (block.header().number, block.hash());
+            upcoming = look_at(blocks.next(), &hash);
+            if let Some(Ok(Upcoming::Checked(next))) = &upcoming {
+                self.importer.expect(next);
+            }
+            let next = self.next(block, stop);
             match next.map_err(|error| ImportStop::Block { number, hash, error })? {
                 Next::Known => *known += 1,
                 Next::Executed(imported) => {
                     if !self.give(*imported) {
-                        return Ok(());
+                        return Ok(false);
                     }
                 }
-                Next::Ends => return Ok(()),
+                Next::Ends => return Ok(false),
             }
             self.importer.keep_strikes().map_err(ImportStop::Commit)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Passes a block to the committer. Returns false if the committer has ended; the committer then
@@ -222,14 +276,14 @@ impl Pipeline<'_> {
         }
     }
 
-    fn next(&mut self, block: &Block, stop: &dyn Fn() -> bool) -> Result<Next, ExecuteError> {
+    fn next(&mut self, block: Upcoming, stop: &dyn Fn() -> bool) -> Result<Next, ExecuteError> {
         // The head's own tip has no layers above the database.
         let head = self.importer.ledger.head();
         if head.summary() == self.tip.summary() {
             self.tip = head;
         }
-        if block.header.parent_hash == self.tip.summary().state.block_hash {
-            let imported = self.importer.execute_next(block, &self.tip)?;
+        if block.header().parent_hash == self.tip.summary().state.block_hash {
+            let imported = self.importer.execute_next(&block.checked()?, &self.tip)?;
             self.tip = Arc::clone(&imported.tip);
             return Ok(Next::Executed(Box::new(imported)));
         }
@@ -238,7 +292,10 @@ impl Pipeline<'_> {
         if !self.progress.reach(self.given, stop) {
             return Ok(Next::Ends);
         }
-        let imported = self.importer.import(block)?;
+        let imported = match block {
+            Upcoming::Checked(block) => self.importer.import_checked(&block)?,
+            Upcoming::Unchecked(block) => self.importer.import(block)?,
+        };
         self.tip = self.importer.ledger.head();
         Ok(imported.map_or(Next::Known, |imported| Next::Executed(Box::new(imported))))
     }

@@ -2,7 +2,6 @@
 //! change, requests, rewards and withdrawals. alloy-evm computes the rewards and withdrawals; this
 //! module applies them to the overlay.
 
-use alloy_consensus::ReceiptEnvelope;
 use alloy_eips::eip6110::DEPOSIT_REQUEST_TYPE;
 use alloy_eips::eip7685::Requests;
 use alloy_evm::EvmEnv;
@@ -14,6 +13,7 @@ use alloy_primitives::{Address, U256};
 use common::account::Account;
 use common::block::{Block, Ommers};
 use common::chain_spec::ChainSpec;
+use common::receipt::Receipts;
 use engine::{CommitRules, Layered, Overlay, StateView};
 
 use super::deposit::deposits;
@@ -68,7 +68,7 @@ pub(super) fn after_transactions<V: StateView>(
     spec: &ChainSpec,
     env: EvmEnv,
     layers: Layered<V>,
-    receipts: &[ReceiptEnvelope],
+    receipts: &Receipts,
 ) -> Result<(Layered<V>, Option<Requests>), ValidateError> {
     let header = &block.header;
     let active = spec.at(header);

@@ -82,6 +82,7 @@ mod tests {
     use super::*;
     use alloy_primitives::{B256, U256};
     use common::account::{AccountRecord, SlotValue};
+    use common::receipt::EncodedLogs;
     use engine::MemoryState;
     use proptest::prelude::*;
 
@@ -153,7 +154,7 @@ mod tests {
                 gas_used: Gas(gas),
                 regular_gas: Gas(gas),
                 state_gas: Gas(0),
-                logs: vec![],
+                logs: EncodedLogs::default(),
                 fee: None,
                 effects: Effects::Transfer(transfer),
             };

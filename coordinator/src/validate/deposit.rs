@@ -3,11 +3,11 @@
 //! On a private chain the contract's address may hold other code, so an event can have any content. The
 //! layout is part of the rules: an event of another layout makes the block invalid.
 
-use alloy_consensus::ReceiptEnvelope;
 use alloy_eips::eip6110::MAINNET_DEPOSIT_CONTRACT_ADDRESS;
 use alloy_primitives::{B256, Bytes, U256, b256};
 use common::chain_spec::ActiveSpec;
 use common::id::TxIndex;
+use common::receipt::Receipts;
 
 use crate::rules::Rejection;
 
@@ -33,11 +33,15 @@ const FIELDS: [(&str, usize, usize); 5] = [
 ///
 /// # Errors
 /// [`Rejection::DepositEvent`] for an event of another layout.
-pub fn deposits(active: ActiveSpec<'_>, receipts: &[ReceiptEnvelope]) -> Result<Bytes, Rejection> {
+pub fn deposits(active: ActiveSpec<'_>, receipts: &Receipts) -> Result<Bytes, Rejection> {
     let contract = active.deposit_contract_address().unwrap_or(MAINNET_DEPOSIT_CONTRACT_ADDRESS);
     let mut requests = Vec::new();
-    for (receipt, index) in receipts.iter().zip(0..) {
-        for (log, position) in receipt.logs().iter().zip(0..) {
+    let undecodable = |error: alloy_rlp::Error| Rejection::Block {
+        field: "receipts",
+        reason: format!("the logs of a transaction cannot be decoded: {error}"),
+    };
+    for (index, logs) in receipts.logs_with(contract, DEPOSIT_EVENT).map_err(undecodable)? {
+        for (log, position) in logs.iter().zip(0..) {
             if log.address == contract && log.topics().first() == Some(&DEPOSIT_EVENT) {
                 append(&log.data.data, &mut requests).map_err(|reason| Rejection::DepositEvent {
                     index: TxIndex(index),

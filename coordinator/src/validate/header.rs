@@ -1,6 +1,5 @@
 //! Checks the header against the results of execution.
 
-use alloy_consensus::proofs::calculate_receipt_root;
 use alloy_primitives::B256;
 use common::block::Block;
 use common::chain_spec::ChainSpec;
@@ -21,13 +20,14 @@ pub fn verify_header(
     let header = &block.header;
     expect("gasUsed", &header.gas_used, &finished.gas_used.0)?;
     if finished.rooted {
-        expect("receiptsRoot", &header.receipts_root, &calculate_receipt_root(&finished.receipts))?;
+        expect("receiptsRoot", &header.receipts_root, &finished.receipts.root())?;
     }
-    if header.logs_bloom != finished.bloom {
+    let bloom = finished.receipts.bloom();
+    if header.logs_bloom != bloom {
         return Err(Rejection::Header {
             field: "logsBloom",
             header: short(header.logs_bloom.as_slice()),
-            executed: short(finished.bloom.as_slice()),
+            executed: short(bloom.as_slice()),
         });
     }
     let cancun = spec.blob_params(header.timestamp).is_some();
@@ -75,22 +75,22 @@ fn short(bytes: &[u8]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use alloy_consensus::Header;
+    use alloy_consensus::{Eip658Value, Header, TxType};
     use alloy_eips::eip7685::Requests;
     use alloy_primitives::Bloom;
     use common::block::Ommers;
     use common::id::Gas;
+    use common::receipt::Receipts;
 
     /// An empty block of `network`, and the result of its execution.
     fn case(network: &str) -> (ChainSpec, Block, Finished) {
         let spec = ChainSpec::of_network(network).unwrap();
         let (cancun, prague) = (spec.blob_params(0).is_some(), network == "Prague");
         let finished = Finished {
-            receipts: vec![],
+            receipts: receipts(Bloom::repeat_byte(1)),
             rooted: true,
             gas_used: Gas(7),
             blob_gas_used: Gas(1 << 17),
-            bloom: Bloom::repeat_byte(1),
             requests: prague.then(Requests::default),
             changes: vec![],
             code: vec![],
@@ -98,7 +98,7 @@ mod tests {
         };
         let header = Header {
             gas_used: 7,
-            receipts_root: calculate_receipt_root::<alloy_consensus::ReceiptEnvelope>(&[]),
+            receipts_root: receipts(Bloom::repeat_byte(1)).root(),
             logs_bloom: Bloom::repeat_byte(1),
             blob_gas_used: cancun.then_some(1 << 17),
             requests_hash: prague.then(|| Requests::default().requests_hash()),
@@ -140,15 +140,21 @@ mod tests {
     #[test]
     fn receipts_that_lack_state_roots_are_not_compared() {
         let (spec, block, finished) = case("Frontier");
-        let partial = Finished { rooted: false, receipts: vec![receipt()], ..finished };
+        let mut other = receipts(Bloom::repeat_byte(1));
+        push(&mut other, 8, Bloom::ZERO);
+        let partial = Finished { rooted: false, receipts: other, ..finished };
         assert_eq!(verify_header(&block, &spec, &partial, None), Ok(()));
         let whole = Finished { rooted: true, ..partial };
         assert!(verify_header(&block, &spec, &whole, None).is_err());
     }
 
-    fn receipt() -> alloy_consensus::ReceiptEnvelope {
-        use alloy_consensus::{Eip658Value, Receipt, TxType};
-        let receipt = Receipt { status: Eip658Value::Eip658(true), cumulative_gas_used: 7, logs: vec![] };
-        alloy_consensus::ReceiptEnvelope::from_typed(TxType::Legacy, receipt.with_bloom())
+    fn receipts(bloom: Bloom) -> Receipts {
+        let mut receipts = Receipts::default();
+        push(&mut receipts, 7, bloom);
+        receipts
+    }
+
+    fn push(receipts: &mut Receipts, gas: u64, bloom: Bloom) {
+        receipts.push(TxType::Legacy, &Eip658Value::success(), gas, &[0xc0], &bloom);
     }
 }

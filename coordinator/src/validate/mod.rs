@@ -11,16 +11,17 @@ mod deposit;
 mod header;
 mod system_call;
 
-use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, Transaction as _};
+use alloy_consensus::{Eip658Value, Transaction as _};
 use alloy_eips::eip7685::Requests;
 use alloy_evm::EvmEnv;
 use alloy_hardforks::EthereumHardforks;
-use alloy_primitives::{Address, B256, Bloom, Bytes, Log};
+use alloy_primitives::{Address, B256, Bytes};
 use common::account::AccountDelta;
 use common::account::AccountWrite;
 use common::block::{Block, Prelude};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
+use common::receipt::{EncodedLogs, Receipts};
 use common::work::{Effects, Executed, TxOutcome};
 use engine::{Executor, Overlay, StateError, StateView};
 
@@ -56,15 +57,13 @@ pub enum ValidateError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
     /// The receipts in order. Before Byzantium they may lack the state root (see [`Finished::rooted`]).
-    pub receipts: Vec<ReceiptEnvelope>,
+    pub receipts: Receipts,
     /// Whether the receipts are complete, so that their root can be computed.
     pub rooted: bool,
     /// Gas used by the block, as the header counts it.
     pub gas_used: Gas,
     /// Blob gas used by the block.
     pub blob_gas_used: Gas,
-    /// The union of the receipts' blooms.
-    pub bloom: Bloom,
     /// Execution requests (EIP-7685), from Prague on.
     pub requests: Option<Requests>,
     /// The block's changes to the state.
@@ -82,9 +81,10 @@ pub struct Validator<'a, V: StateView> {
     spec: &'a ChainSpec,
     env: EvmEnv,
     executor: Executor<V>,
-    receipts: Vec<ReceiptEnvelope>,
+    receipts: Receipts,
     gas: GasCount,
-    bloom: Bloom,
+    /// Whether the header covers the receipts, so that they need no check of their own.
+    rooted: bool,
     reexecuted: u32,
     /// The source of state roots; `None` unless receipts contain them and the whole state is known.
     roots: Option<Box<dyn StateRoots>>,
@@ -122,14 +122,15 @@ impl<'a, V: StateView> Validator<'a, V> {
             roots.after(&overlay.net_changes(&base)?)?;
         }
         let executor = Executor::new(env.clone(), base, overlay);
+        let rooted = byzantium || roots.is_some();
         Ok(Self {
             block,
             spec,
             env,
             executor,
-            receipts: Vec::with_capacity(block.transactions.len()),
+            receipts: Receipts::with_capacity(block.transactions.len()),
             gas: GasCount::default(),
-            bloom: Bloom::ZERO,
+            rooted,
             reexecuted: 0,
             roots,
         })
@@ -172,7 +173,8 @@ impl<'a, V: StateView> Validator<'a, V> {
             // A shard's result alone never makes a block invalid: a transaction that a shard calls invalid is
             // executed again.
             Some(TxOutcome::Executed(executed))
-                if check::is_valid(self.executor.view(), transaction, sender, &executed)? =>
+                if self.logs_hold(&executed.logs)
+                    && check::is_valid(self.executor.view(), transaction, sender, &executed)? =>
             {
                 TxOutcome::Executed(executed)
             }
@@ -185,6 +187,12 @@ impl<'a, V: StateView> Validator<'a, V> {
             TxOutcome::Executed(executed) => self.commit(transaction, *executed),
             TxOutcome::Invalid { reason, .. } => Err(Rejection::Transaction { index, reason }.into()),
         }
+    }
+
+    /// Whether a shard's logs can go into a receipt. If the header covers the receipts, its root decides
+    /// about their content; otherwise nothing else would.
+    fn logs_hold(&self, logs: &EncodedLogs) -> bool {
+        if self.rooted { logs.bloom().is_some() } else { logs.is_sound() }
     }
 
     /// Checks that the transaction's gas and blobs fit into the rest of the block's.
@@ -234,14 +242,9 @@ impl<'a, V: StateView> Validator<'a, V> {
             Some(roots) => Eip658Value::PostState(roots.after(&changes_of(&self.executor, &executed)?)?),
             None => Eip658Value::Eip658(executed.success),
         };
-        let receipt = Receipt {
-            status,
-            cumulative_gas_used: self.gas.cumulative,
-            logs: executed.logs.into_iter().map(Log::from).collect::<Vec<_>>(),
-        }
-        .with_bloom();
-        self.bloom |= receipt.logs_bloom;
-        self.receipts.push(ReceiptEnvelope::from_typed(transaction.tx_type(), receipt));
+        let (kind, logs) = (transaction.tx_type(), &executed.logs);
+        let bloom = logs.bloom().unwrap_or_default();
+        self.receipts.push(kind, &status, self.gas.cumulative, &logs.list, &bloom);
         Ok(())
     }
 
@@ -266,13 +269,11 @@ impl<'a, V: StateView> Validator<'a, V> {
         } else {
             self.gas.cumulative
         };
-        let header = &self.block.header;
         Ok(Finished {
             receipts: self.receipts,
-            rooted: self.roots.is_some() || self.spec.at(header).is_byzantium_active_at_block(header.number),
+            rooted: self.rooted,
             gas_used: Gas(gas_used),
             blob_gas_used: Gas(self.gas.blob),
-            bloom: self.bloom,
             requests,
             changes,
             code,

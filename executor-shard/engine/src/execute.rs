@@ -8,7 +8,8 @@ use common::account::{Account, AccountWrite, SlotValue, WriteSet};
 use common::block::Transaction;
 use common::codec::Word;
 use common::id::Gas;
-use common::work::{Effects, Executed, LogEntry, ReadSet, Transfer, TxOutcome};
+use common::receipt::EncodedLogs;
+use common::work::{Effects, Executed, ReadSet, Transfer, TxOutcome};
 use revm::context::result::{EVMError, ExecutionResult, HaltReason};
 use revm::context::{BlockEnv, CfgEnv, ContextSetters, TxEnv};
 use revm::handler::{MainBuilder, MainnetContext};
@@ -244,7 +245,7 @@ fn executed(result: ExecutionResult<HaltReason>, fee: Option<U256>, effects: Eff
         gas_used: Gas(gas.tx_gas_used()),
         regular_gas: Gas(gas.block_regular_gas_used()),
         state_gas: Gas(gas.block_state_gas_used()),
-        logs: result.into_logs().into_iter().map(LogEntry::from).collect(),
+        logs: EncodedLogs::new(&result.into_logs()),
         fee: fee.map(Word),
         effects,
     }

@@ -69,9 +69,9 @@ fn execute<V: StateView>(
     cancelled: &AtomicBool,
     progress: &impl Progress,
 ) -> Option<WorkResult> {
-    let WorkKind::Execute { senders, .. } = &spec.kind else { return Some(Err(WorkFailure::BaseGone)) };
+    let WorkKind::Execute { senders, prelude } = &spec.kind else { return Some(Err(WorkFailure::BaseGone)) };
     let mut overlay = Overlay::default();
-    for delta in &block.prelude.accounts {
+    for delta in &prelude.accounts {
         overlay.apply_delta(delta);
     }
     let mut executor = Executor::new(crate::evm_env(chain, &block.header), view, overlay);

@@ -388,9 +388,11 @@ impl<'a, S: NodeSource> Descent<'a, S> {
             true => RlpNode::word_rlp(&keccak256(&self.buffer)),
             false => RlpNode::from_rlp(&self.buffer),
         };
-        if node.is_hash() {
+        if let Some(hash) = node.as_hash() {
             if old != Some(&node) {
-                self.writes.push((*path, Some(Bytes::copy_from_slice(&self.buffer))));
+                let bytes = Bytes::copy_from_slice(&self.buffer);
+                self.loader.source.keep_verified(&hash, &bytes);
+                self.writes.push((*path, Some(bytes)));
             }
         } else if old.is_some_and(RlpNode::is_hash) {
             self.writes.push((*path, None));

@@ -61,11 +61,28 @@ pub trait NodeSource: Sync {
     /// # Errors
     /// [`NodeSourceError`] if the store cannot be read.
     fn node(&self, tree: &Tree, path: &Nibbles) -> Result<Option<Bytes>, NodeSourceError>;
+
+    /// The node with this hash, if it is at hand without reading the store. The caller relies on it: it must
+    /// have been compared with its hash before.
+    fn verified(&self, _hash: &B256) -> Option<Bytes> {
+        None
+    }
+
+    /// Takes note of a node that the caller has computed, or has compared with its hash.
+    fn keep_verified(&self, _hash: &B256, _node: &Bytes) {}
 }
 
 impl<S: NodeSource + ?Sized> NodeSource for &S {
     fn node(&self, tree: &Tree, path: &Nibbles) -> Result<Option<Bytes>, NodeSourceError> {
         (**self).node(tree, path)
+    }
+
+    fn verified(&self, hash: &B256) -> Option<Bytes> {
+        (**self).verified(hash)
+    }
+
+    fn keep_verified(&self, hash: &B256, node: &Bytes) {
+        (**self).keep_verified(hash, node);
     }
 }
 

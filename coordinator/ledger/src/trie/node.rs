@@ -100,6 +100,9 @@ impl<S: NodeSource> Loader<'_, S> {
     /// it is small.
     pub(super) fn load(&self, path: &Nibbles, named: &RlpNode) -> Result<TrieNode, TrieError> {
         let Some(expected) = named.as_hash() else { return self.decode(path, named.as_slice()) };
+        if let Some(bytes) = self.source.verified(&expected) {
+            return self.decode(path, &bytes);
+        }
         let Some(bytes) = self.source.node(&self.tree, path)? else {
             return Err(self.damaged(path, Damage::Missing { expected }));
         };
@@ -107,6 +110,7 @@ impl<S: NodeSource> Loader<'_, S> {
         if found != expected {
             return Err(self.damaged(path, Damage::Hash { expected, found }));
         }
+        self.source.keep_verified(&expected, &bytes);
         self.decode(path, &bytes)
     }
 

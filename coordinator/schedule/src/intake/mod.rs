@@ -242,6 +242,15 @@ impl Intake {
         runnable.min_by_key(|(_, entry)| entry.sequence).map(|(hash, _)| *hash)
     }
 
+    /// The block that runs next if this one, which is under way, is committed; `None` if none waits for it.
+    #[must_use]
+    pub fn after(&self, hash: &B256) -> Option<B256> {
+        let follows =
+            |entry: &Entry| entry.parent == *hash && matches!(entry.standing, Standing::Waiting { .. });
+        let children = self.entries.iter().filter(|(_, entry)| follows(entry));
+        children.min_by_key(|(_, entry)| entry.sequence).map(|(hash, _)| *hash)
+    }
+
     /// Lets a block wait again that could not be executed for no fault of its own; it runs at `not_before` or
     /// later.
     pub fn again(&mut self, hash: &B256, not_before: Duration) {

@@ -84,12 +84,27 @@ pub fn plan(plan: Plan, transactions: &[Transaction], senders: &[Address], slots
 /// transactions of a real block.
 #[must_use]
 pub fn recovery(transactions: usize, slots: usize) -> Vec<SubBlock> {
-    /// A part with fewer transactions costs more to send than to do.
-    const LEAST: usize = 16;
     /// The number of parts per slot, so that a faster slot takes more.
     const PER_SLOT: usize = 3;
-    let parts = (slots.max(1) * PER_SLOT).min(transactions.div_ceil(LEAST)).max(1);
-    let size = transactions.div_ceil(parts).max(1);
+    let parts = (slots.max(1) * PER_SLOT).min(transactions.div_ceil(LEAST_RECOVERY)).max(1);
+    evenly(transactions, transactions.div_ceil(parts))
+}
+
+/// Cuts the recovery of senders for a block that is not executed yet. The parts are short: the work of the
+/// block that is executing must not wait long for a slot.
+#[must_use]
+pub fn recovery_ahead(transactions: usize, slots: usize) -> Vec<SubBlock> {
+    /// About two milliseconds of work.
+    const MOST: usize = 48;
+    let share = transactions.div_ceil(slots.max(1));
+    evenly(transactions, share.clamp(LEAST_RECOVERY, MOST))
+}
+
+/// A part of a recovery with fewer transactions costs more to send than to do.
+const LEAST_RECOVERY: usize = 16;
+
+fn evenly(transactions: usize, size: usize) -> Vec<SubBlock> {
+    let size = size.max(1);
     let indices: Vec<TxIndex> = (0..u32::try_from(transactions).unwrap_or(u32::MAX)).map(TxIndex).collect();
     indices.chunks(size).map(<[TxIndex]>::to_vec).collect()
 }

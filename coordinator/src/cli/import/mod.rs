@@ -242,14 +242,14 @@ impl Job {
             None => tally.broken().map(|error| anyhow::Error::new(error).context("standard output")),
             Some(ImportStop::Source(error)) => Some(error),
             Some(ImportStop::Commit(error)) => Some(error.into()),
-            Some(ImportStop::Block { number, error, .. }) => {
-                let file = source.file().display().to_string();
+            Some(ImportStop::Block { number, hash, error }) => {
+                let file = source.file_of(&hash).display().to_string();
                 Some(anyhow!(complaint(&file, Some(number), &error.to_string())))
             }
         };
         match failure {
             Some(error) => End::Failed(error),
-            None if source.is_exhausted() => End::Complete,
+            None if end.complete && source.is_exhausted() => End::Complete,
             None => End::Stopped,
         }
     }

@@ -35,8 +35,8 @@ struct Decoded {
 pub(super) struct Source {
     decoded: Option<Receiver<Result<Decoded, InputError>>>,
     decoder: Option<JoinHandle<()>>,
-    /// The file of the newest block.
-    file: Arc<Path>,
+    /// The files of the two newest blocks, the older first: one is read ahead.
+    recent: [(B256, Arc<Path>); 2],
     origin: B256,
     bar: ProgressBar,
     stop: CancellationToken,
@@ -69,13 +69,22 @@ impl Source {
             .name("decoder".into())
             .spawn(move || decode(&files, &sender))
             .context("the decoding thread cannot be started")?;
-        let file = Arc::from(Path::new(""));
-        Ok(Self { decoded: Some(decoded), decoder: Some(decoder), file, origin, bar, stop, exhausted: false })
+        let recent = [(); 2].map(|()| (B256::ZERO, Arc::from(Path::new(""))));
+        Ok(Self {
+            decoded: Some(decoded),
+            decoder: Some(decoder),
+            recent,
+            origin,
+            bar,
+            stop,
+            exhausted: false,
+        })
     }
 
-    /// The file of the newest block.
-    pub(super) fn file(&self) -> &Path {
-        &self.file
+    /// The file of one of the two newest blocks.
+    pub(super) fn file_of(&self, hash: &B256) -> &Path {
+        let [older, newer] = &self.recent;
+        if older.0 == *hash { &older.1 } else { &newer.1 }
     }
 
     /// Whether the iterator has returned all blocks.
@@ -110,7 +119,8 @@ impl Iterator for Source {
                 }
             };
             self.bar.set_position(bytes);
-            self.file = file;
+            let [older, newer] = &mut self.recent;
+            *older = std::mem::replace(newer, (block.hash, file));
             // An export may begin with the genesis block, which has nothing to execute.
             if block.hash == self.origin {
                 continue;
@@ -118,7 +128,7 @@ impl Iterator for Source {
             if block.header.number == 0 {
                 return Some(Err(anyhow::anyhow!(
                     "{}: the chain begins with genesis {}, --genesis gives {}: they are not of one chain",
-                    self.file.display(),
+                    self.recent[1].1.display(),
                     block.hash,
                     self.origin
                 )));

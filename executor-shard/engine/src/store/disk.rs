@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
-use common::account::{Account, AccountRecord, SlotValue};
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
+use common::account::{Account, AccountRecord, SlotValue, hashed_address};
 use common::message::SnapshotChunk;
 use redb::{ReadOnlyTable, ReadTransaction};
 
@@ -81,7 +81,7 @@ impl DiskState {
         address: &Address,
         visit: &mut dyn FnMut(U256, U256),
     ) -> Result<(), StateError> {
-        let range = slot_range(&keccak256(address));
+        let range = slot_range(&hashed_address(address));
         for entry in self.slots.range::<&[u8; 64]>(range.start()..=range.end()).map_err(storage_error)? {
             let (slot, value) = decode_slot(entry.map_err(storage_error)?.1.value());
             visit(slot, value);
@@ -200,7 +200,7 @@ impl DiskState {
         chunk: &mut SnapshotChunk,
         left: &mut usize,
     ) -> Result<Option<Cursor>, StateError> {
-        let hashed = keccak256(address);
+        let hashed = hashed_address(&address);
         if chunk.accounts.last().is_none_or(|last| last.address != address) {
             let account = self.read_account(&hashed)?.unwrap_or_default();
             chunk.accounts.push(AccountRecord { address, account, storage: Vec::new() });
@@ -236,7 +236,7 @@ impl StateView for DiskState {
         if let Some(account) = self.cache.account(self.version, address) {
             return Ok(account);
         }
-        let account = self.read_account(&keccak256(address))?;
+        let account = self.read_account(&hashed_address(address))?;
         self.cache.fill_account(self.version, address, account);
         Ok(account)
     }
@@ -270,7 +270,7 @@ impl StateView for DiskState {
     }
 
     fn any_slot(&self, address: &Address, counts: &dyn Fn(&U256) -> bool) -> Result<bool, StateError> {
-        let range = slot_range(&keccak256(address));
+        let range = slot_range(&hashed_address(address));
         for entry in self.slots.range::<&[u8; 64]>(range.start()..=range.end()).map_err(storage_error)? {
             if counts(&decode_slot(entry.map_err(storage_error)?.1.value()).0) {
                 return Ok(true);

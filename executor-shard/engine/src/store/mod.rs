@@ -10,8 +10,8 @@ mod disk;
 mod raw;
 mod write;
 
-use alloy_primitives::{Address, B256, U256, keccak256};
-use common::account::Account;
+use alloy_primitives::{Address, B256, U256};
+use common::account::{Account, hashed_address, hashed_slot};
 use redb::TableDefinition;
 
 use crate::StateError;
@@ -41,11 +41,11 @@ pub fn storage_error(error: impl Into<redb::Error>) -> StateError {
 }
 
 fn slot_key(address: &Address, slot: &U256) -> [u8; 64] {
-    slot_key_of(&keccak256(address), slot)
+    slot_key_of(&hashed_address(address), slot)
 }
 
 fn slot_key_of(hashed_address: &B256, slot: &U256) -> [u8; 64] {
-    joined(hashed_address, &keccak256(slot.to_be_bytes::<32>()))
+    joined(hashed_address, &hashed_slot(slot))
 }
 
 /// The range that contains the keys of all slots of one account.

@@ -1,7 +1,7 @@
 //! Moves a stored state, within a write transaction of its holder.
 
-use alloy_primitives::{Address, B256, U256, keccak256};
-use common::account::{Account, AccountDelta, AccountRecord, Delta};
+use alloy_primitives::{Address, B256, U256};
+use common::account::{Account, AccountDelta, AccountRecord, Delta, hashed_address};
 use redb::{Table, WriteTransaction};
 
 use super::{
@@ -50,7 +50,7 @@ impl<'t> StateWriter<'t> {
     /// # Errors
     /// [`StateError::Storage`] if the database cannot be written.
     pub fn insert(&mut self, record: &AccountRecord) -> Result<(), StateError> {
-        let hashed = keccak256(record.address);
+        let hashed = hashed_address(&record.address);
         self.set_account(&hashed, &record.address, &record.account)?;
         for entry in &record.storage {
             self.set_slot(&hashed, &entry.slot, &entry.value)?;
@@ -96,7 +96,7 @@ impl<'t> StateWriter<'t> {
     }
 
     fn change(&mut self, delta: &AccountDelta) -> Result<(), StateError> {
-        let hashed = keccak256(delta.address);
+        let hashed = hashed_address(&delta.address);
         if delta.wiped || delta.account.is_none() {
             let range = slot_range(&hashed);
             self.slots

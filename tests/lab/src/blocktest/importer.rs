@@ -90,7 +90,7 @@ impl<'a> Importer<'a> {
     /// [`ImportError`]; then nothing has changed.
     pub fn import(&mut self, rlp: &[u8]) -> Result<(), ImportError> {
         let block = Block::decode_exact(rlp).map_err(ExecuteError::from)?;
-        self.importer.import(&block)?;
+        self.importer.import(block)?;
         Ok(())
     }
 

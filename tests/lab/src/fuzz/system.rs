@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use alloy_primitives::{Address, B256, U256};
 use common::account::Account;
-use common::block::{Block, BlockPayload, ShardBlock};
+use common::block::{Block, BlockPayload, Prelude, ShardBlock};
 use common::chain_spec::ChainSpec;
 use common::codec::{self, MAX_PAYLOAD_BYTES};
 use common::id::{Gas, Height, StateRef, TxIndex};
@@ -105,14 +105,14 @@ impl Case<'_> {
     ) -> Result<Finished, ValidateError> {
         let Self { block, spec, senders, base, plan, .. } = *self;
         let mut validator = Validator::begin(block, spec, base, None)?;
-        let payload = BlockPayload::new(block, validator.prelude()?);
+        let prelude = validator.prelude()?;
+        let payload = BlockPayload::new(block);
         let shard_block = if draw.one_in(8) {
             Sealed::new(wire("payload", &payload)?).open().map_err(|error| broken(&error))?
         } else {
-            let BlockPayload { prelude, .. } = payload;
             let (hash, header) = (block.hash, block.header.clone());
             let transactions = block.transactions.clone();
-            ShardBlock { hash, header, transactions, prelude, inputs: B256::ZERO }
+            ShardBlock { hash, header, transactions, inputs: B256::ZERO }
         };
         if self.signed {
             self.check_senders(coverage)?;
@@ -127,7 +127,7 @@ impl Case<'_> {
         for indices in sub_blocks {
             let fate = draw.weighted(&FATES, Fate::Lost);
             let fate = if draw.one_in(12) { Fate::Lost } else { fate };
-            if let Some(output) = self.speculate(&shard_block, &indices, fate)? {
+            if let Some(output) = self.speculate(&shard_block, &prelude, &indices, fate)? {
                 self.deliver(output, &mut outcomes, coverage);
             }
             for index in &indices {
@@ -160,6 +160,7 @@ impl Case<'_> {
     fn speculate(
         &self,
         block: &ShardBlock,
+        prelude: &Prelude,
         indices: &[TxIndex],
         fate: Fate,
     ) -> Result<Option<WorkOutput>, ValidateError> {
@@ -169,7 +170,7 @@ impl Case<'_> {
             base: StateRef { world: Default::default(), height: Height::default(), block_hash: B256::ZERO },
             block: block.hash,
             inputs: block.inputs,
-            kind: WorkKind::Execute { senders },
+            kind: WorkKind::Execute { senders, prelude: prelude.clone() },
             indices: indices.to_vec(),
         };
         let view: Box<dyn StateView + '_> = match fate {

@@ -9,7 +9,7 @@ mod traffic;
 
 use alloy_consensus::Header;
 use alloy_consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
-use alloy_consensus::proofs::{calculate_receipt_root, calculate_transaction_root};
+use alloy_consensus::proofs::calculate_transaction_root;
 use alloy_consensus::transaction::SignerRecoverable;
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use common::block::{Block, Ommers};
@@ -115,8 +115,8 @@ impl ChainBuilder {
         let draft = tip.draft(finished.changes, finished.code)?;
         let header = &mut block.header;
         header.state_root = draft.state_root().unwrap_or_default();
-        header.receipts_root = calculate_receipt_root(&finished.receipts);
-        header.logs_bloom = finished.bloom;
+        header.receipts_root = finished.receipts.root();
+        header.logs_bloom = finished.receipts.bloom();
         header.gas_used = finished.gas_used.0;
         header.blob_gas_used = header.blob_gas_used.map(|_| finished.blob_gas_used.0);
         header.requests_hash = finished.requests.map(|requests| requests.requests_hash());

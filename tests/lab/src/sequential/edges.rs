@@ -88,7 +88,7 @@ pub(super) fn after_transactions<D: StateDB>(
     let active = spec.at(header);
     let requests = if active.is_prague_active_at_timestamp(header.timestamp) {
         let mut requests = Requests::default();
-        let deposits = deposits(active, receipts)?;
+        let deposits = deposits(active, &receipts.iter().collect())?;
         if !deposits.is_empty() {
             requests.push_request_with_type(DEPOSIT_REQUEST_TYPE, deposits);
         }

@@ -25,7 +25,7 @@ use alloy_evm::{Evm, EvmFactory};
 use alloy_hardforks::EthereumHardforks;
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY};
 use common::account::{Account, AccountDelta, SlotValue};
-use common::block::{Block, Transaction};
+use common::block::{Block, CheckedBlock, Transaction};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
 use engine::{ExecutorSpec, StateView};
@@ -281,7 +281,12 @@ fn changes_of(touched: Vec<Touched>, db: &mut impl Database) -> Vec<AccountDelta
 pub struct Sequential;
 
 impl BlockEngine for Sequential {
-    fn execute(&mut self, block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
+    fn execute(
+        &mut self,
+        block: &CheckedBlock,
+        spec: &ChainSpec,
+        parent: &Tip,
+    ) -> Result<Verified, ExecuteError> {
         execute_and_verify(block, spec, parent)
     }
 }
@@ -291,7 +296,11 @@ impl BlockEngine for Sequential {
 ///
 /// # Errors
 /// [`ExecuteError`] if the block is rejected, or if the ledger cannot be read.
-pub fn execute_and_verify(block: &Block, spec: &ChainSpec, parent: &Tip) -> Result<Verified, ExecuteError> {
+pub fn execute_and_verify(
+    block: &CheckedBlock,
+    spec: &ChainSpec,
+    parent: &Tip,
+) -> Result<Verified, ExecuteError> {
     let began = Instant::now();
     admit(block, spec, parent)?;
     check_supported(block, spec)?;
@@ -389,9 +398,8 @@ fn finished(
     changes: Vec<AccountDelta>,
     code: Vec<(B256, Bytes)>,
 ) -> Finished {
-    let bloom =
-        receipts.iter().fold(alloy_primitives::Bloom::ZERO, |bloom, receipt| bloom | *receipt.logs_bloom());
-    Finished { receipts, rooted, gas_used, blob_gas_used, bloom, requests, changes, code, reexecuted: 0 }
+    let receipts = receipts.iter().collect();
+    Finished { receipts, rooted, gas_used, blob_gas_used, requests, changes, code, reexecuted: 0 }
 }
 
 /// Builds receipts in alloy's own form for blob transactions without sidecar.

@@ -100,7 +100,7 @@ fn creation_onto_an_address_with_storage_fails() {
         scene.accepted_by_all();
         assert_eq!(scene.account_after(taken), None, "{network}");
         assert!(scene.account_after(free).is_some(), "{network}");
-        let first = scene.executed().unwrap().receipts[0].cumulative_gas_used();
+        let first = scene.executed().unwrap().receipts.decode().unwrap()[0].cumulative_gas_used();
         assert_eq!(first, 100_000, "{network}: a collision burns all gas");
     }
 }

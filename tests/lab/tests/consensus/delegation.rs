@@ -73,7 +73,8 @@ fn code_that_a_berlin_block_deploys_and_calls_is_ordinary_code() {
     // each byte of code, and 24 for running the init code.
     let init = deploying(&delegation());
     let data: u64 = init.iter().map(|byte| if *byte == 0 { 4 } else { 16 }).sum();
-    let gas = scene.executed().unwrap().receipts.iter().map(|r| r.cumulative_gas_used()).collect::<Vec<_>>();
+    let receipts = scene.executed().unwrap().receipts.decode().unwrap();
+    let gas = receipts.iter().map(|receipt| receipt.cumulative_gas_used()).collect::<Vec<_>>();
     let creation = 53_000 + data + 200 * 23 + 24;
     assert_eq!(gas, [creation, creation + GAS, creation + 2 * GAS]);
 }

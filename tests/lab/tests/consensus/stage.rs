@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
-use alloy_consensus::proofs::{calculate_receipt_root, calculate_transaction_root};
+use alloy_consensus::proofs::calculate_transaction_root;
 use alloy_consensus::transaction::SignerRecoverable;
 use alloy_consensus::{Header, SignableTransaction, TxLegacy};
 use alloy_eips::eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS;
 use alloy_eips::eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS;
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, keccak256};
 use common::account::{Account, AccountRecord, SlotValue};
-use common::block::{Block, Ommers, Transaction};
+use common::block::{Block, CheckedBlock, Ommers, Transaction};
 use common::chain_spec::ChainSpec;
 use common::id::{Epoch, Height, Incarnation, ShardId};
 use coordinator::execute::{BlockExecutor, ExecuteError, ExecuteOptions, Verified};
@@ -225,14 +225,18 @@ impl Scene {
         slots.iter().find(|entry| entry.slot == U256::from(slot)).map_or(U256::ZERO, |entry| entry.value)
     }
 
+    fn checked(&self) -> Result<CheckedBlock, ExecuteError> {
+        Ok(CheckedBlock::new(self.block.clone())?)
+    }
+
     /// With the header fields that execution determines, where it comes that far.
     fn sealed(mut self) -> Self {
         let Ok(finished) = self.executed() else { return self };
         let draft = self.ledger.head().draft(finished.changes, finished.code).unwrap();
         let Block { mut header, transactions, ommers, withdrawals, .. } = self.block;
         header.state_root = draft.state_root().unwrap();
-        header.receipts_root = calculate_receipt_root(&finished.receipts);
-        header.logs_bloom = finished.bloom;
+        header.receipts_root = finished.receipts.root();
+        header.logs_bloom = finished.receipts.bloom();
         header.gas_used = finished.gas_used.0;
         header.blob_gas_used = header.blob_gas_used.map(|_| finished.blob_gas_used.0);
         header.requests_hash = finished.requests.map(|requests| requests.requests_hash());
@@ -250,7 +254,7 @@ impl Scene {
 
     /// What the baseline says.
     pub(crate) fn sequentially(&self) -> Result<Verified, ExecuteError> {
-        execute_and_verify(&self.block, self.ledger.spec(), &self.ledger.head())
+        execute_and_verify(&self.checked()?, self.ledger.spec(), &self.ledger.head())
     }
 
     /// Every plan on shards, and the baseline, must accept the block and give the same.
@@ -312,7 +316,8 @@ impl Scene {
         fleet.wait_ready(1, Duration::from_secs(60)).unwrap();
         let (spec, head) = (self.ledger.spec(), self.ledger.head());
         let options = ExecuteOptions { plan: plan.cut(), ..ExecuteOptions::default() };
-        let verdict = BlockExecutor::new(fleet.clone(), options).execute(&self.block, spec, &head);
+        let mut executor = BlockExecutor::new(fleet.clone(), options);
+        let verdict = self.checked().and_then(|block| executor.execute(&block, spec, &head));
         let drained = runtime.block_on(supervisor.drain(Duration::from_secs(30), std::future::pending()));
         assert!(drained.is_clean(), "{drained:?}");
         verdict

@@ -1,0 +1,74 @@
+//! Recovery of senders for the block that probably comes next, while the shards have time for it.
+//!
+//! Signatures do not depend on the state, so this work can begin before the parent is executed. It is a
+//! round like any other; what was begun for a block that does not come is given up.
+
+use alloy_primitives::B256;
+use common::block::{BlockPayload, CheckedBlock};
+use common::id::StateRef;
+use common::sealed::Sealed;
+use schedule::planner;
+
+use super::rounds::{self, OpenRound, RoundClient, RoundError};
+
+/// A block whose senders are being recovered.
+#[derive(Debug)]
+struct Begun {
+    block: B256,
+    payload: Sealed<BlockPayload>,
+    round: OpenRound,
+}
+
+/// The block that is expected next, and what has been begun for it.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    expected: Option<CheckedBlock>,
+    begun: Option<Begun>,
+}
+
+impl Ahead {
+    /// Notes the block that probably follows the one that is executed next.
+    pub(super) fn expect(&mut self, block: CheckedBlock) {
+        self.expected = Some(block);
+    }
+
+    /// Begins the expected block. The work of the block that is executing must have been sent before: it
+    /// goes first.
+    pub(super) fn begin(
+        &mut self,
+        rounds: &mut RoundClient,
+        base: StateRef,
+        slots: usize,
+    ) -> Result<(), RoundError> {
+        let Some(block) = self.expected.take() else { return Ok(()) };
+        if block.transactions.is_empty() || slots == 0 {
+            return Ok(());
+        }
+        self.give_up(rounds)?;
+        let payload = Sealed::new(BlockPayload::new(&block));
+        let parts = planner::recovery_ahead(block.transactions.len(), slots);
+        let work = rounds::recovery_work(base, block.hash, payload.digest()?, &parts)?;
+        let round = rounds.open(block.header.number, &payload, work, &[].into())?;
+        self.begun = Some(Begun { block: block.hash, payload, round });
+        Ok(())
+    }
+
+    /// What was begun for this block. Gives up what was begun for another.
+    pub(super) fn take(
+        &mut self,
+        block: B256,
+        rounds: &RoundClient,
+    ) -> Result<Option<(Sealed<BlockPayload>, OpenRound)>, RoundError> {
+        match self.begun.take_if(|begun| begun.block == block) {
+            Some(begun) => Ok(Some((begun.payload, begun.round))),
+            None => self.give_up(rounds).map(|()| None),
+        }
+    }
+
+    fn give_up(&mut self, rounds: &RoundClient) -> Result<(), RoundError> {
+        match self.begun.take() {
+            Some(begun) => Ok(rounds.forget(&begun.round)?),
+            None => Ok(()),
+        }
+    }
+}
