@@ -29,6 +29,7 @@ mod tests_faults;
 mod tests_heavy;
 #[cfg(test)]
 mod tests_verify;
+mod turn;
 mod verify;
 
 pub use audit::{StateClass, Transition};

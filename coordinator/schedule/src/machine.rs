@@ -11,6 +11,7 @@ use super::overdue::Medians;
 use super::rounds::{Finished, Round, Work};
 use super::strikes::Standing;
 use super::suspects::Toll;
+use super::turn::Turn;
 use super::{Command, Event, LossCause, ScheduleLimits, StrikeRecord};
 
 /// What the scheduler counts since its start.
@@ -150,10 +151,10 @@ impl Scheduler {
 
     /// Handles an event and returns the commands that follow from it.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
-        let mut commands = Vec::new();
+        let mut turn = Turn::new(now);
         match event {
             Event::Register { shard, incarnation, slots } => {
-                self.register(now, shard, incarnation, slots, &mut commands);
+                self.register(shard, incarnation, slots, &mut turn);
             }
             Event::State { shard, incarnation, state } => {
                 if let Some(known) = self.shards.get_mut(shard, incarnation) {
@@ -166,12 +167,12 @@ impl Scheduler {
                 let returned = known.map(|known| known.beat(now, &slots, queued, usual_gap));
                 for slot in returned.unwrap_or_default() {
                     self.counters.returned_slots += 1;
-                    commands.push(Command::Return { shard, incarnation, slot });
-                    self.forgive(shard, format!("slot {slot} moves again"), &mut commands);
+                    turn.order(Command::Return { shard, incarnation, slot });
+                    self.forgive(shard, format!("slot {slot} moves again"), &mut turn);
                 }
             }
             Event::Lost { shard, incarnation, cause, reason } => {
-                self.lose(now, shard, incarnation, cause, reason, &mut commands);
+                self.lose(shard, incarnation, cause, reason, &mut turn);
             }
             Event::Draining { shard, incarnation } => {
                 if let Some(known) = self.shards.get_mut(shard, incarnation) {
@@ -179,76 +180,68 @@ impl Scheduler {
                 }
             }
             Event::Admit { round, block, work } => {
-                self.admit(round, block, work, &mut commands);
+                self.admit(round, block, work, &mut turn);
             }
-            Event::Recut { round, work, parts } => self.recut(now, round, work, parts, &mut commands),
-            Event::Abandon { round } => self.abandon(round, &mut commands),
+            Event::Recut { round, work, parts } => self.recut(round, work, parts, &mut turn),
+            Event::Abandon { round } => self.abandon(round, &mut turn),
             Event::Accepted(assignment) => self.accepted(&assignment),
             Event::Failed { assignment, fault, reason } => {
-                self.failed(now, assignment, fault, reason, &mut commands);
+                self.failed(assignment, fault, reason, &mut turn);
             }
-            Event::Result { assignment, digest } => self.result(now, assignment, digest, &mut commands),
-            Event::Checked { work, digest } => self.checked(now, &work, digest, &mut commands),
-            Event::Blame { shard, reason } => self.condemn(now, shard, reason, &mut commands),
-            Event::Tick => self.tick(now, &mut commands),
+            Event::Result { assignment, digest } => self.result(assignment, digest, &mut turn),
+            Event::Checked { work, digest } => self.checked(&work, digest, &mut turn),
+            Event::Blame { shard, reason } => self.condemn(shard, reason, &mut turn),
+            Event::Tick => self.tick(&mut turn),
         }
-        self.judge_suspects(now, &mut commands);
-        self.settle_spent(&mut commands);
+        self.judge_suspects(&mut turn);
+        self.settle_spent(&mut turn);
         self.excuse_late(now);
-        self.dispatch(now, &mut commands);
+        self.dispatch(&mut turn);
         self.note_begun(now);
-        commands
+        turn.into_commands()
     }
 
     /// Rejects a newcomer with the id of a living shard once heartbeats have shown that the shard lives.
     /// Until then the newcomer must ask again: the shard may be an earlier incarnation of it whose end is not
     /// known yet. The same incarnation may register again and goes on with what it holds. It has not heard
     /// from the coordinator for a while, which may be the coordinator's own absence.
-    fn register(
-        &mut self,
-        now: Duration,
-        shard: ShardId,
-        incarnation: Incarnation,
-        slots: u16,
-        commands: &mut Vec<Command>,
-    ) {
+    fn register(&mut self, shard: ShardId, incarnation: Incarnation, slots: u16, turn: &mut Turn) {
         if let Some(known) = self.shards.alive.get_mut(&shard) {
             if known.incarnation != incarnation {
-                let alive = known.is_alive_since_challenged(incarnation, now);
-                commands.push(if alive { Command::Turned(shard) } else { Command::Deferred(shard) });
+                let alive = known.is_alive_since_challenged(incarnation, turn.now());
+                turn.order(if alive { Command::Turned(shard) } else { Command::Deferred(shard) });
                 return;
             }
-            known.heard_at = known.heard_at.max(now);
-            commands.push(Command::Admitted(shard));
+            known.heard_at = known.heard_at.max(turn.now());
+            turn.order(Command::Admitted(shard));
             return;
         }
         self.retract(shard, incarnation);
-        self.shards.alive.insert(shard, Shard::new(incarnation, slots, now));
-        commands.push(Command::Admitted(shard));
-        commands.push(Command::Sync(shard));
+        self.shards.alive.insert(shard, Shard::new(incarnation, slots, turn.now()));
+        turn.order(Command::Admitted(shard));
+        turn.order(Command::Sync(shard));
     }
 
     /// The only path on which a shard is lost.
     pub(super) fn lose(
         &mut self,
-        now: Duration,
         shard: ShardId,
         incarnation: Incarnation,
         cause: LossCause,
         reason: String,
-        commands: &mut Vec<Command>,
+        turn: &mut Turn,
     ) {
         if self.shards.get_mut(shard, incarnation).is_none() {
             return;
         }
         let Some(known) = self.shards.alive.remove(&shard) else { return };
-        commands.push(Command::Evict { shard, incarnation, reason });
+        turn.order(Command::Evict { shard, incarnation, reason });
         let alone = known.alone_with.filter(|alone| self.has_accepted(alone));
         for assignment in known.outstanding.keys() {
             self.release(assignment);
-            self.spare(now, assignment, commands);
+            self.spare(assignment, turn);
         }
-        self.blame_for(now, shard, &known, alone, cause, commands);
+        self.blame_for(shard, &known, alone, cause, turn);
     }
 
     /// The only path on which work becomes open again: its assignment brought no result.
@@ -286,26 +279,26 @@ impl Scheduler {
         }
     }
 
-    fn tick(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        let gap = now.saturating_sub(self.ticked_at);
-        self.ticked_at = now;
+    fn tick(&mut self, turn: &mut Turn) {
+        let gap = turn.now().saturating_sub(self.ticked_at);
+        self.ticked_at = turn.now();
         // A gap in the driver's own ticks is the coordinator's absence, not a shard's.
         if gap > self.limits.tick * 3 {
-            self.excuse(now, gap);
+            self.excuse(turn.now(), gap);
         }
-        self.overdue(now, commands);
+        self.overdue(turn);
         let silent: Vec<(ShardId, Incarnation, Duration)> = self
             .shards
             .alive
             .iter()
-            .map(|(id, shard)| (*id, shard.incarnation, now.saturating_sub(shard.heard_at)))
+            .map(|(id, shard)| (*id, shard.incarnation, turn.now().saturating_sub(shard.heard_at)))
             .filter(|(_, _, silence)| *silence > self.limits.lost_after)
             .collect();
         for (shard, incarnation, silence) in silent {
             let reason = format!("no heartbeat for {} ms", silence.as_millis());
-            self.lose(now, shard, incarnation, LossCause::Silent, reason, commands);
+            self.lose(shard, incarnation, LossCause::Silent, reason, turn);
         }
-        self.fail_stranded(now, commands);
+        self.fail_stranded(turn);
     }
 
     /// Extends every deadline by the time that the coordinator was absent.

@@ -18,6 +18,7 @@ use common::id::{AssignmentId, ShardId, SlotIndex};
 use super::fleet::Shard;
 use super::machine::Scheduler;
 use super::rounds::Work;
+use super::turn::Turn;
 use super::{Command, ScheduleLimits, WorkClass, WorkItem};
 
 /// The number of durations that a median is taken of.
@@ -151,11 +152,11 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn overdue(&mut self, now: Duration, commands: &mut Vec<Command>) {
+    pub(super) fn overdue(&mut self, turn: &mut Turn) {
         let due: Vec<_> = self
             .work
             .values()
-            .filter(|work| self.overdue_at(work).is_some_and(|at| at <= now))
+            .filter(|work| self.overdue_at(work).is_some_and(|at| at <= turn.now()))
             .map(|work| work.item.id)
             .collect();
         for id in due {
@@ -164,13 +165,13 @@ impl Scheduler {
             // The late shard gets no new work for a while.
             let holder = work.live.first().map(|live| live.assignment.shard);
             if let Some(shard) = holder.and_then(|holder| self.shards.alive.get_mut(&holder)) {
-                shard.late_until = now + self.limits.lost_after;
+                shard.late_until = turn.now() + self.limits.lost_after;
             }
         }
-        for assignment in self.hopeless(now) {
-            self.give_away(now, &assignment, commands);
+        for assignment in self.hopeless(turn.now()) {
+            self.give_away(&assignment, turn);
         }
-        self.watch_slots(now, commands);
+        self.watch_slots(turn);
     }
 
     /// The assignments, long past their limit, of shards that stand still.
@@ -190,7 +191,7 @@ impl Scheduler {
         found
     }
 
-    fn watch_slots(&mut self, now: Duration, commands: &mut Vec<Command>) {
+    fn watch_slots(&mut self, turn: &mut Turn) {
         let (mut strikes, mut retired) = (Vec::new(), Vec::new());
         for (id, shard) in &mut self.shards.alive {
             // Only heartbeats show where a slot is. Without them it may have moved; the shard's silence will
@@ -216,41 +217,41 @@ impl Scheduler {
         }
         for (shard, slot, still) in strikes {
             let reason = format!("slot {slot} has stood still for {still:?}");
-            self.strike_for_standing(now, shard, reason, commands);
+            self.strike_for_standing(shard, reason, turn);
         }
         for (shard, slot) in retired {
-            self.retire(now, shard, slot, commands);
+            self.retire(shard, slot, turn);
         }
     }
 
     /// Retires a slot until it moves again. If the shard has no slot left, all that it holds goes to other
     /// shards.
-    fn retire(&mut self, now: Duration, shard: ShardId, slot: SlotIndex, commands: &mut Vec<Command>) {
+    fn retire(&mut self, shard: ShardId, slot: SlotIndex, turn: &mut Turn) {
         let Some(known) = self.shards.alive.get_mut(&shard) else { return };
         known.retired.insert(slot);
         self.counters.retired_slots += 1;
         let left = u16::try_from(known.working_slots()).unwrap_or(u16::MAX);
         let incarnation = known.incarnation;
-        commands.push(Command::Retire { shard, incarnation, slot, left });
+        turn.order(Command::Retire { shard, incarnation, slot, left });
         if left > 0 {
             return;
         }
         let held: Vec<AssignmentId> = known.outstanding.keys().copied().collect();
         for assignment in held {
-            self.give_away(now, &assignment, commands);
+            self.give_away(&assignment, turn);
         }
     }
 
     /// Gives up an assignment. A slot that runs it goes on: the scheduler uses its result if the work is
     /// still open.
-    fn give_away(&mut self, now: Duration, assignment: &AssignmentId, commands: &mut Vec<Command>) {
+    fn give_away(&mut self, assignment: &AssignmentId, turn: &mut Turn) {
         let shard = self.shards.get_mut(assignment.shard, assignment.incarnation);
         let is_at = shard.is_some_and(|shard| shard.is_at(assignment));
         self.forget(assignment);
         self.release(assignment);
-        self.spare(now, assignment, commands);
+        self.spare(assignment, turn);
         if !is_at {
-            commands.push(Command::Cancel(*assignment));
+            turn.order(Command::Cancel(*assignment));
         }
     }
 }

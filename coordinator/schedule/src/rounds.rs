@@ -8,6 +8,7 @@ use common::id::{AssignmentId, RoundId, WorkId};
 
 use super::machine::Scheduler;
 use super::suspects::Suspicion;
+use super::turn::Turn;
 use super::verify::First;
 use super::{Command, FailCause, Fault, LossCause, NoShards, WorkClass, WorkItem};
 
@@ -148,22 +149,16 @@ impl Finished {
 }
 
 impl Scheduler {
-    pub(super) fn admit(
-        &mut self,
-        round: RoundId,
-        block: B256,
-        items: Vec<WorkItem>,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn admit(&mut self, round: RoundId, block: B256, items: Vec<WorkItem>, turn: &mut Turn) {
         if items.is_empty() {
-            commands.push(Command::Finish(round));
+            turn.order(Command::Finish(round));
             return;
         }
         // A round that is opened again replaces the one that had its work.
         let former: BTreeSet<RoundId> =
             items.iter().filter_map(|item| self.work.get(&item.id)).map(|work| work.round).collect();
         for former in former {
-            self.abandon(former, commands);
+            self.abandon(former, turn);
         }
         let open = items.iter().map(|item| item.id).collect();
         for item in items {
@@ -190,37 +185,30 @@ impl Scheduler {
         self.work.values().any(|work| work.round == round && (work.may_kill() || work.suspicion.is_some()))
     }
 
-    pub(super) fn abandon(&mut self, round: RoundId, commands: &mut Vec<Command>) {
+    pub(super) fn abandon(&mut self, round: RoundId, turn: &mut Turn) {
         let Some(round) = self.rounds.remove(&round) else { return };
         for id in round.open {
             let Some(work) = self.work.remove(&id) else { continue };
             for assignment in work.holders() {
                 self.forget(&assignment);
-                commands.push(Command::Cancel(assignment));
+                turn.order(Command::Cancel(assignment));
             }
         }
     }
 
-    pub(super) fn failed(
-        &mut self,
-        now: Duration,
-        assignment: AssignmentId,
-        fault: Fault,
-        reason: String,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn failed(&mut self, assignment: AssignmentId, fault: Fault, reason: String, turn: &mut Turn) {
         self.forget(&assignment);
         let AssignmentId { shard, incarnation, work: id, .. } = assignment;
         if let Some(known) = self.shards.get_mut(shard, incarnation) {
-            known.has_answered(now, &assignment);
+            known.has_answered(turn.now(), &assignment);
         }
         if fault == Fault::Corrupt {
-            self.strike(now, shard, format!("delivered damaged bytes: {reason}"), commands);
+            self.strike(shard, format!("delivered damaged bytes: {reason}"), turn);
         }
         if fault == Fault::Superseded {
-            self.lose(now, shard, incarnation, LossCause::Superseded, reason.clone(), commands);
+            self.lose(shard, incarnation, LossCause::Superseded, reason.clone(), turn);
         }
-        self.spare(now, &assignment, commands);
+        self.spare(&assignment, turn);
         if fault == Fault::Panicked
             && let Some(work) = self.work.get_mut(&id).filter(|work| work.holds(&assignment))
         {
@@ -229,12 +217,12 @@ impl Scheduler {
         self.release_failed(&assignment, fault, &reason);
         match fault {
             Fault::Busy | Fault::Failed | Fault::Panicked | Fault::Corrupt => {
-                self.rest(now, &assignment, fault);
+                self.rest(turn.now(), &assignment, fault);
             }
             Fault::WrongState => {
                 if let Some(known) = self.shards.get_mut(shard, incarnation) {
                     known.state = None;
-                    commands.push(Command::Sync(shard));
+                    turn.order(Command::Sync(shard));
                 }
             }
             Fault::Draining => {
@@ -244,7 +232,7 @@ impl Scheduler {
             }
             // If another shard has done the work, the command was valid.
             Fault::Hopeless if self.work.get(&id).is_some_and(|work| work.first.is_none()) => {
-                self.give_up(id, FailCause::Spent, reason, commands);
+                self.give_up(id, FailCause::Spent, reason, turn);
             }
             Fault::Hopeless | Fault::Superseded => {}
         }
@@ -278,13 +266,7 @@ impl Scheduler {
     }
 
     /// Gives up the round of this work: shards cannot do it.
-    pub(super) fn give_up(
-        &mut self,
-        id: WorkId,
-        cause: FailCause,
-        reason: String,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn give_up(&mut self, id: WorkId, cause: FailCause, reason: String, turn: &mut Turn) {
         let Some(round) = self.work.get(&id).map(|work| work.round) else { return };
         // The coordinator executes a spent round in its own process, all of it.
         let mut deadly = self.deadly_work(round);
@@ -306,13 +288,13 @@ impl Scheduler {
             // A client that retries the block wants it judged from the start.
             self.toll.forget(&parked.block);
         }
-        self.abandon(round, commands);
-        commands.push(Command::Fail { round, cause, reason });
+        self.abandon(round, turn);
+        turn.order(Command::Fail { round, cause, reason });
     }
 
     /// Gives up work that shards have tried `max_attempts` times. If the work may kill its process, the
     /// coordinator must not execute it: the block is parked instead.
-    pub(super) fn settle_spent(&mut self, commands: &mut Vec<Command>) {
+    pub(super) fn settle_spent(&mut self, turn: &mut Turn) {
         let limit = self.limits.max_attempts;
         let spent = |work: &&Work| {
             work.live.is_empty() && work.tries >= limit && !work.may_be_checked() && !work.is_checked()
@@ -322,7 +304,7 @@ impl Scheduler {
             let Some(work) = self.work.get(&id) else { continue };
             if work.can_be_searched() {
                 // The deaths came too fast to show their cause: the pieces will show it.
-                self.cut(work.round, id, commands);
+                self.cut(work.round, id, turn);
                 continue;
             }
             let last = work.complaint.clone().unwrap_or_else(|| "its shard was lost".into());
@@ -335,7 +317,7 @@ impl Scheduler {
             } else {
                 (FailCause::Spent, format!("{limit} attempts failed, the last: {last}"))
             };
-            self.give_up(id, cause, reason, commands);
+            self.give_up(id, cause, reason, turn);
         }
     }
 
@@ -344,9 +326,9 @@ impl Scheduler {
         self.limits.no_shard_wait = Duration::ZERO;
     }
 
-    pub(super) fn fail_stranded(&mut self, now: Duration, commands: &mut Vec<Command>) {
+    pub(super) fn fail_stranded(&mut self, turn: &mut Turn) {
         let (policy, limit) = (self.limits.when_no_shards, self.limits.no_shard_wait);
-        let over = |since: Duration| policy == NoShards::Fail || now.saturating_sub(since) > limit;
+        let over = |since: Duration| policy == NoShards::Fail || turn.now().saturating_sub(since) > limit;
         let stranded: Vec<RoundId> = self
             .rounds
             .iter()
@@ -360,13 +342,13 @@ impl Scheduler {
                 self.toll.fear(block);
             }
             let deadly = self.toll.fears(&block);
-            self.abandon(round, commands);
+            self.abandon(round, turn);
             let local = policy == NoShards::Local && !deadly;
             let cause = if local { FailCause::Local } else { FailCause::Stranded };
             let waited = if policy == NoShards::Fail { Duration::ZERO } else { limit };
             let reason =
                 format!("no shard could take its work for {waited:?}; start one, or look why none joins");
-            commands.push(Command::Fail { round, cause, reason });
+            turn.order(Command::Fail { round, cause, reason });
         }
     }
 
@@ -381,37 +363,31 @@ impl Scheduler {
 
     /// Handles a sound result. The first one for a piece of work counts, whichever shard sent it, unless that
     /// shard is in quarantine.
-    pub(super) fn result(
-        &mut self,
-        now: Duration,
-        assignment: AssignmentId,
-        digest: Option<B256>,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn result(&mut self, assignment: AssignmentId, digest: Option<B256>, turn: &mut Turn) {
         self.forget(&assignment);
-        self.answered(now, &assignment);
+        self.answered(turn.now(), &assignment);
         let distrusted = self.distrusts(&assignment);
         // Work of a later epoch does not belong to this coordinator, whatever its id.
         let ours = assignment.epoch <= self.epoch;
         let open = self.work.get(&assignment.work).map(|work| (work.item.verify, work.first.is_some()));
         match open.filter(|_| ours && !distrusted) {
             None => {
-                commands.push(Command::Ignore(assignment));
+                turn.order(Command::Ignore(assignment));
                 if ours {
-                    self.second_result(now, assignment, digest, commands);
+                    self.second_result(assignment, digest, turn);
                 }
             }
             Some((_, true)) => {
-                commands.push(Command::Ignore(assignment));
-                self.second_of_two(now, assignment, digest, commands);
+                turn.order(Command::Ignore(assignment));
+                self.second_of_two(assignment, digest, turn);
             }
             Some((verify, false)) => {
-                commands.push(Command::Use(assignment));
-                self.learn_from(now, &assignment);
+                turn.order(Command::Use(assignment));
+                self.learn_from(turn.now(), &assignment);
                 if verify {
-                    self.first_of_two(now, assignment, digest, commands);
+                    self.first_of_two(assignment, digest, turn);
                 } else {
-                    self.close(now, assignment, digest, false, commands);
+                    self.close(assignment, digest, false, turn);
                 }
             }
         }
@@ -436,24 +412,23 @@ impl Scheduler {
     /// or should have had.
     pub(super) fn close(
         &mut self,
-        now: Duration,
         first: AssignmentId,
         digest: Option<B256>,
         verified: bool,
-        commands: &mut Vec<Command>,
+        turn: &mut Turn,
     ) {
         let Some(work) = self.work.remove(&first.work) else { return };
         for other in work.holders().into_iter().filter(|other| *other != first) {
             self.forget(&other);
-            commands.push(Command::Cancel(other));
+            turn.order(Command::Cancel(other));
         }
         let done = Done { item: work.item, round: work.round, first, digest, verified };
         self.done.remember(first.work, done, self.limits.done_kept);
-        self.judge_probations(now, first, digest, commands);
-        self.finish_if_done(work.round, &first.work, commands);
+        self.judge_probations(first, digest, turn);
+        self.finish_if_done(work.round, &first.work, turn);
     }
 
-    pub(super) fn finish_if_done(&mut self, id: RoundId, work: &WorkId, commands: &mut Vec<Command>) {
+    pub(super) fn finish_if_done(&mut self, id: RoundId, work: &WorkId, turn: &mut Turn) {
         let Some(round) = self.rounds.get_mut(&id) else { return };
         round.open.retain(|open| open != work);
         if round.open.is_empty() && round.cutting.is_empty() {
@@ -462,22 +437,16 @@ impl Scheduler {
             if self.done.by_id.get(work).is_some_and(|done| done.item.class == WorkClass::Execute) {
                 self.toll.forget(&block);
             }
-            commands.push(Command::Finish(id));
+            turn.order(Command::Finish(id));
         }
     }
 
     /// Compares a result that is not used with the one that was.
-    fn second_result(
-        &mut self,
-        now: Duration,
-        assignment: AssignmentId,
-        digest: Option<B256>,
-        commands: &mut Vec<Command>,
-    ) {
+    fn second_result(&mut self, assignment: AssignmentId, digest: Option<B256>, turn: &mut Turn) {
         let done = self.done.by_id.get(&assignment.work).copied();
         let known = done.map(|done| (done.round, done.first, done.digest));
-        let fine = self.compare(assignment, digest, known.or_else(|| self.unverified(&assignment)), commands);
+        let fine = self.compare(assignment, digest, known.or_else(|| self.unverified(&assignment)), turn);
         self.control_done(&assignment, fine);
-        self.probation_result(now, &assignment, digest, done.is_some().then_some(fine), commands);
+        self.probation_result(&assignment, digest, done.is_some().then_some(fine), turn);
     }
 }

@@ -10,6 +10,7 @@ use alloy_primitives::B256;
 use common::id::{AssignmentId, ShardId, WorkId};
 
 use super::machine::Scheduler;
+use super::turn::Turn;
 use super::{Command, ScheduleLimits, StrikeRecord};
 
 /// A shard's probation.
@@ -87,82 +88,57 @@ impl Scheduler {
     }
 
     /// Adds a strike for a result that must not be trusted.
-    pub(super) fn strike(
-        &mut self,
-        now: Duration,
-        shard: ShardId,
-        reason: String,
-        commands: &mut Vec<Command>,
-    ) {
-        self.strike_up_to(u32::MAX, now, shard, reason, commands);
+    pub(super) fn strike(&mut self, shard: ShardId, reason: String, turn: &mut Turn) {
+        self.strike_up_to(u32::MAX, shard, reason, turn);
     }
 
     /// Adds a strike for a slot that stands still. Such strikes alone put no shard into quarantine: its
     /// results are as good as others', and all shards may be stuck in the same transaction.
-    pub(super) fn strike_for_standing(
-        &mut self,
-        now: Duration,
-        shard: ShardId,
-        reason: String,
-        commands: &mut Vec<Command>,
-    ) {
-        self.strike_up_to(self.limits.max_strikes.saturating_sub(1), now, shard, reason, commands);
+    pub(super) fn strike_for_standing(&mut self, shard: ShardId, reason: String, turn: &mut Turn) {
+        self.strike_up_to(self.limits.max_strikes.saturating_sub(1), shard, reason, turn);
     }
 
-    fn strike_up_to(
-        &mut self,
-        most: u32,
-        now: Duration,
-        shard: ShardId,
-        reason: String,
-        commands: &mut Vec<Command>,
-    ) {
+    fn strike_up_to(&mut self, most: u32, shard: ShardId, reason: String, turn: &mut Turn) {
         let limits = self.limits;
         let standing = self
             .standing
             .entry(shard)
-            .or_insert_with(|| Standing::restored(StrikeRecord::default(), &limits, now));
-        standing.fade(now, limits.strike_decay);
+            .or_insert_with(|| Standing::restored(StrikeRecord::default(), &limits, turn.now()));
+        standing.fade(turn.now(), limits.strike_decay);
         if standing.strikes == 0 {
-            standing.counted_at = now;
+            standing.counted_at = turn.now();
         }
         standing.strikes = standing.strikes.saturating_add(1).min(most.max(standing.strikes));
         let caught = standing.quarantined_until.is_none() && standing.strikes >= limits.max_strikes;
         if caught {
             standing.quarantines = standing.quarantines.saturating_add(1);
-            standing.quarantined_until = Some(now + standing.length(&limits));
+            standing.quarantined_until = Some(turn.now() + standing.length(&limits));
         }
         let record = standing.record();
-        commands.push(Command::Strikes { shard, record, reason });
+        turn.order(Command::Strikes { shard, record, reason });
         if caught {
             self.counters.quarantines += 1;
-            self.take_back(now, shard, commands);
+            self.take_back(shard, turn);
         }
     }
 
     /// Takes back the strike for a slot that stood still and moves again.
-    pub(super) fn forgive(&mut self, shard: ShardId, reason: String, commands: &mut Vec<Command>) {
+    pub(super) fn forgive(&mut self, shard: ShardId, reason: String, turn: &mut Turn) {
         let free = |standing: &&mut Standing| standing.strikes > 0 && standing.quarantined_until.is_none();
         let Some(standing) = self.standing.get_mut(&shard).filter(free) else { return };
         standing.strikes -= 1;
         let record = standing.record();
-        commands.push(Command::Strikes { shard, record, reason });
+        turn.order(Command::Strikes { shard, record, reason });
     }
 
     /// Quarantines a shard that trusted execution has found wrong.
-    pub(super) fn condemn(
-        &mut self,
-        now: Duration,
-        shard: ShardId,
-        reason: String,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn condemn(&mut self, shard: ShardId, reason: String, turn: &mut Turn) {
         let limits = self.limits;
-        let fresh = || Standing::restored(StrikeRecord::default(), &limits, now);
+        let fresh = || Standing::restored(StrikeRecord::default(), &limits, turn.now());
         let standing = self.standing.entry(shard).or_insert_with(fresh);
-        standing.fade(now, limits.strike_decay);
+        standing.fade(turn.now(), limits.strike_decay);
         if standing.strikes == 0 {
-            standing.counted_at = now;
+            standing.counted_at = turn.now();
         }
         standing.strikes = standing.strikes.saturating_add(1).max(limits.max_strikes);
         let probation = standing.probation.take();
@@ -170,16 +146,16 @@ impl Scheduler {
         // Of several faults found at once, only the first prolongs the quarantine.
         if caught || probation.is_some() {
             standing.quarantines = standing.quarantines.saturating_add(1);
-            standing.quarantined_until = Some(now + standing.length(&limits));
+            standing.quarantined_until = Some(turn.now() + standing.length(&limits));
         }
         let record = standing.record();
-        commands.push(Command::Strikes { shard, record, reason });
+        turn.order(Command::Strikes { shard, record, reason });
         self.counters.quarantines += u64::from(caught);
         if let Some(probation) = probation {
             self.forget(&probation.assignment);
             self.release(&probation.assignment);
         }
-        self.take_back(now, shard, commands);
+        self.take_back(shard, turn);
     }
 
     /// Whether the shard is in quarantine.
@@ -189,15 +165,15 @@ impl Scheduler {
     }
 
     /// Takes back all assignments of a quarantined shard; other shards get the work.
-    fn take_back(&mut self, now: Duration, shard: ShardId, commands: &mut Vec<Command>) {
+    fn take_back(&mut self, shard: ShardId, turn: &mut Turn) {
         let held = self.shards.alive.get(&shard);
         let held: Vec<AssignmentId> =
             held.map_or_else(Vec::new, |known| known.outstanding.keys().copied().collect());
         for assignment in held {
             self.forget(&assignment);
             self.release(&assignment);
-            self.spare(now, &assignment, commands);
-            commands.push(Command::Cancel(assignment));
+            self.spare(&assignment, turn);
+            turn.order(Command::Cancel(assignment));
         }
     }
 
@@ -208,12 +184,12 @@ impl Scheduler {
     }
 
     /// Handles a control or a probation that brought no result.
-    pub(super) fn spare(&mut self, now: Duration, assignment: &AssignmentId, commands: &mut Vec<Command>) {
+    pub(super) fn spare(&mut self, assignment: &AssignmentId, turn: &mut Turn) {
         self.control_done(assignment, false);
         let on_probation = |probation: &Probation| probation.assignment == *assignment;
         let probation = self.standing.get(&assignment.shard).and_then(|standing| standing.probation);
         if probation.as_ref().is_some_and(on_probation) {
-            self.end_probation(now, assignment.shard, Some(false), commands);
+            self.end_probation(assignment.shard, Some(false), turn);
         }
     }
 
@@ -221,11 +197,10 @@ impl Scheduler {
     /// that is not known yet.
     pub(super) fn probation_result(
         &mut self,
-        now: Duration,
         assignment: &AssignmentId,
         digest: Option<B256>,
         fine: Option<bool>,
-        commands: &mut Vec<Command>,
+        turn: &mut Turn,
     ) {
         let Some(standing) = self.standing.get_mut(&assignment.shard) else { return };
         let Some(probation) = standing.probation.as_mut().filter(|known| known.assignment == *assignment)
@@ -233,23 +208,17 @@ impl Scheduler {
             return;
         };
         if fine.is_some() {
-            self.end_probation(now, assignment.shard, fine, commands);
+            self.end_probation(assignment.shard, fine, turn);
         } else if self.work.contains_key(&assignment.work) {
             probation.delivered = digest;
         } else {
             // The right result is no longer known: another piece of work will decide.
-            self.end_probation(now, assignment.shard, None, commands);
+            self.end_probation(assignment.shard, None, turn);
         }
     }
 
     /// Compares the first sound result with those that shards on probation delivered for the same work.
-    pub(super) fn judge_probations(
-        &mut self,
-        now: Duration,
-        first: AssignmentId,
-        digest: Option<B256>,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn judge_probations(&mut self, first: AssignmentId, digest: Option<B256>, turn: &mut Turn) {
         let verdicts: Vec<(ShardId, bool)> = self
             .standing
             .iter()
@@ -268,12 +237,12 @@ impl Scheduler {
             })
             .collect();
         for (shard, fine) in verdicts {
-            self.end_probation(now, shard, Some(fine), commands);
+            self.end_probation(shard, Some(fine), turn);
         }
     }
 
     /// Ends probations that take too long (failed) and those whose work is no longer known (void).
-    pub(super) fn expire_probations(&mut self, now: Duration, commands: &mut Vec<Command>) {
+    pub(super) fn expire_probations(&mut self, turn: &mut Turn) {
         let ended: Vec<(ShardId, Option<bool>)> = self
             .standing
             .iter()
@@ -285,24 +254,18 @@ impl Scheduler {
                     return Some((*shard, None));
                 };
                 let limit = self.limits.overdue_after + self.limits.longest(item.heaviest);
-                let late = now.saturating_sub(probation.since) > limit;
+                let late = turn.now().saturating_sub(probation.since) > limit;
                 // The shard that should confirm the result may be lost: that is not this shard's fault.
                 let verdict = if probation.delivered.is_some() { None } else { Some(false) };
                 late.then_some((*shard, verdict))
             })
             .collect();
         for (shard, verdict) in ended {
-            self.end_probation(now, shard, verdict, commands);
+            self.end_probation(shard, verdict, turn);
         }
     }
 
-    fn end_probation(
-        &mut self,
-        now: Duration,
-        shard: ShardId,
-        fine: Option<bool>,
-        commands: &mut Vec<Command>,
-    ) {
+    fn end_probation(&mut self, shard: ShardId, fine: Option<bool>, turn: &mut Turn) {
         let limits = self.limits;
         let Some(standing) = self.standing.get_mut(&shard) else { return };
         let Some(probation) = standing.probation.take() else { return };
@@ -316,7 +279,7 @@ impl Scheduler {
             }
             Some(false) => {
                 standing.quarantines = standing.quarantines.saturating_add(1);
-                standing.quarantined_until = Some(now + standing.length(&limits));
+                standing.quarantined_until = Some(turn.now() + standing.length(&limits));
                 "failed its probation"
             }
             None => "",
@@ -325,7 +288,7 @@ impl Scheduler {
         self.forget(&probation.assignment);
         self.release(&probation.assignment);
         if fine.is_some() {
-            commands.push(Command::Strikes { shard, record, reason: reason.to_owned() });
+            turn.order(Command::Strikes { shard, record, reason: reason.to_owned() });
         }
     }
 }

@@ -20,6 +20,7 @@ use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 use super::fleet::Shard;
 use super::machine::Scheduler;
 use super::rounds::Work;
+use super::turn::Turn;
 use super::{Command, FailCause, LossCause, WorkClass, WorkItem};
 
 /// The number of blocks whose count of deaths is remembered.
@@ -128,35 +129,34 @@ impl Scheduler {
     /// Handles the loss of a shard: decides what follows for the work that it may have begun.
     pub(super) fn blame_for(
         &mut self,
-        now: Duration,
         shard: ShardId,
         known: &Shard,
         alone_with: Option<AssignmentId>,
         cause: LossCause,
-        commands: &mut Vec<Command>,
+        turn: &mut Turn,
     ) {
         if !matches!(cause, LossCause::Died | LossCause::Silent) {
             return;
         }
-        let many = self.others_lost_around(now, shard);
-        self.losses.push_back((now, shard));
+        let many = self.others_lost_around(turn.now(), shard);
+        self.losses.push_back((turn.now(), shard));
         if self.losses.len() > LOSSES_KEPT {
             self.losses.pop_front();
         }
         if many {
-            self.acquit_the_unproven(now);
+            self.acquit_the_unproven(turn.now());
         }
         if cause != LossCause::Died {
             return;
         }
         if !many {
-            self.take_toll(known, commands);
+            self.take_toll(known, turn);
         }
         for assignment in known.started() {
             if let Some(work) = self.work.get_mut(&assignment.work) {
                 work.deaths += 1;
                 if many {
-                    work.rests_until = now + self.limits.blame_window + Duration::from_nanos(1);
+                    work.rests_until = turn.now() + self.limits.blame_window + Duration::from_nanos(1);
                 }
             }
             // If another shard has done the work and survived, one death does not make it suspect.
@@ -165,16 +165,16 @@ impl Scheduler {
             }
             // The shard may never have seen an assignment that it had not accepted: its death is no evidence.
             if alone_with == Some(assignment) {
-                self.died_alone(now, &assignment, known.was_idle, commands);
+                self.died_alone(&assignment, known.was_idle, turn);
             } else if !many && let Some(work) = self.work.get_mut(&assignment.work) {
-                work.suspicion.get_or_insert_with(|| Suspicion::new(now, now, false));
+                work.suspicion.get_or_insert_with(|| Suspicion::new(turn.now(), turn.now(), false));
             }
         }
     }
 
     /// Counts a death against the block, and parks the block if it has killed too many shards over all its
     /// rounds.
-    fn take_toll(&mut self, known: &Shard, commands: &mut Vec<Command>) {
+    fn take_toll(&mut self, known: &Shard, turn: &mut Turn) {
         let begun: BTreeSet<(RoundId, WorkId, bool)> = known
             .started()
             .iter()
@@ -199,7 +199,7 @@ impl Scheduler {
                 let reason = format!(
                     "{deaths} shards died while they executed this block; look at their logs, then retry or discard it"
                 );
-                self.give_up(work, cause, reason, commands);
+                self.give_up(work, cause, reason, turn);
             }
         }
     }
@@ -241,17 +241,11 @@ impl Scheduler {
     /// Handles the death of a shard that held only this suspect, as far as this coordinator knows. Only if
     /// the shard `was_idle` before can nothing else have been in flight: no cancelled assignment, none of an
     /// earlier coordinator, and none on a thread that lost its slot.
-    fn died_alone(
-        &mut self,
-        now: Duration,
-        assignment: &AssignmentId,
-        was_idle: bool,
-        commands: &mut Vec<Command>,
-    ) {
-        let held_until = now + self.limits.blame_window + Duration::from_nanos(1);
+    fn died_alone(&mut self, assignment: &AssignmentId, was_idle: bool, turn: &mut Turn) {
+        let held_until = turn.now() + self.limits.blame_window + Duration::from_nanos(1);
         let healthy = self.healthy;
         let Some(work) = self.work.get_mut(&assignment.work) else { return };
-        let suspicion = work.suspicion.get_or_insert_with(|| Suspicion::new(now, now, true));
+        let suspicion = work.suspicion.get_or_insert_with(|| Suspicion::new(turn.now(), turn.now(), true));
         suspicion.killed = true;
         suspicion.held_until = held_until;
         if work.first.is_some() {
@@ -266,39 +260,32 @@ impl Scheduler {
             suspicion.pending.push(Death {
                 shard: assignment.shard,
                 incarnation: assignment.incarnation,
-                at: now,
+                at: turn.now(),
                 healthy,
             });
             return;
         }
         let (round, id) = (work.round, work.item.id);
-        self.cut(round, id, commands);
+        self.cut(round, id, turn);
     }
 
     /// Has the work cut into single transactions.
-    pub(super) fn cut(&mut self, round: RoundId, work: WorkId, commands: &mut Vec<Command>) {
+    pub(super) fn cut(&mut self, round: RoundId, work: WorkId, turn: &mut Turn) {
         if let Some(known) = self.rounds.get_mut(&round).filter(|known| !known.cutting.contains(&work)) {
             known.cutting.insert(work);
-            commands.push(Command::Recut { round, work });
+            turn.order(Command::Recut { round, work });
         }
     }
 
     /// Replaces a suspect by its pieces, each of which is a suspect.
-    pub(super) fn recut(
-        &mut self,
-        now: Duration,
-        round: RoundId,
-        whole: WorkId,
-        parts: Vec<WorkItem>,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn recut(&mut self, round: RoundId, whole: WorkId, parts: Vec<WorkItem>, turn: &mut Turn) {
         let Some(known) = self.rounds.get_mut(&round) else { return };
         if !known.cutting.remove(&whole) {
             return;
         }
         let Some(former) = self.work.get(&whole).cloned() else {
             // The result of the whole has arrived meanwhile.
-            self.finish_if_done(round, &whole, commands);
+            self.finish_if_done(round, &whole, turn);
             return;
         };
         if parts.is_empty() || former.first.is_some() {
@@ -313,19 +300,19 @@ impl Scheduler {
             known.open.splice(place..end, parts.iter().map(|part| part.id));
         }
         self.work.remove(&whole);
-        let held_until = former.suspicion.map_or(now, |suspicion| suspicion.held_until);
+        let held_until = former.suspicion.map_or(turn.now(), |suspicion| suspicion.held_until);
         for part in parts {
             let item = WorkItem { verify: former.item.verify, ..part };
             let mut work = Work::new(item, round);
             // This piece may hold the transaction that kills; tries at the whole do not count against it.
             work.deaths = former.deaths;
-            work.suspicion = Some(Suspicion::new(now, held_until, true));
+            work.suspicion = Some(Suspicion::new(turn.now(), held_until, true));
             self.work.insert(item.id, work);
         }
     }
 
     /// Judges the deaths whose blame window has passed, and convicts transactions.
-    pub(super) fn judge_suspects(&mut self, now: Duration, commands: &mut Vec<Command>) {
+    pub(super) fn judge_suspects(&mut self, turn: &mut Turn) {
         if self.losses.is_empty() {
             return;
         }
@@ -334,7 +321,7 @@ impl Scheduler {
         let losses = &self.losses;
         for work in self.work.values_mut() {
             let Some(suspicion) = &mut work.suspicion else { continue };
-            let due = |death: &Death| now.saturating_sub(death.at) > window;
+            let due = |death: &Death| turn.now().saturating_sub(death.at) > window;
             let judged: Vec<Death> = suspicion.pending.iter().copied().filter(due).collect();
             suspicion.pending.retain(|death| !due(death));
             for death in judged {
@@ -354,10 +341,10 @@ impl Scheduler {
                 continue;
             }
             self.counters.convictions += 1;
-            commands.push(Command::Convict { round, work });
+            turn.order(Command::Convict { round, work });
             let cause = FailCause::Parked { suspects: vec![work], convicted: true };
             let reason = "a transaction has killed two shards that did nothing else; discard the block, or retry it with another build".to_owned();
-            self.give_up(work, cause, reason, commands);
+            self.give_up(work, cause, reason, turn);
         }
     }
 
