@@ -116,11 +116,9 @@ impl Scheduler {
 
     fn of_shard(&self, shard: ShardId, incarnation: Incarnation) -> StateClass {
         let Some(known) = self.shards.alive.get(&shard) else { return StateClass::Unknown };
-        let quarantined =
-            self.standing.get(&shard).is_some_and(|standing| standing.quarantined_until.is_some());
         match known {
             known if known.incarnation != incarnation => StateClass::OtherLife,
-            _ if quarantined => StateClass::Quarantined,
+            _ if self.strikes.is_quarantined(shard) => StateClass::Quarantined,
             known if known.draining => StateClass::Draining,
             known if known.alone_with.is_some() => StateClass::AloneWithSuspect,
             known if known.state.is_none() => StateClass::Unsynced,
@@ -136,14 +134,13 @@ impl Scheduler {
             Some(known) if known.is_checked() => StateClass::Checking,
             Some(known) if known.first.is_some() => StateClass::Unverified,
             Some(_) => StateClass::LateForOpenWork,
-            None if self.done.by_id.contains_key(work) => StateClass::DoneWork,
+            None if self.done.get(work).is_some() => StateClass::DoneWork,
             None => StateClass::Unknown,
         }
     }
 
     fn of_assignment(&self, assignment: &AssignmentId) -> StateClass {
-        let probations = self.standing.values().filter_map(|standing| standing.probation);
-        if probations.into_iter().any(|probation| probation.assignment == *assignment) {
+        if self.strikes.is_probation(assignment) {
             return StateClass::Probation;
         }
         if self.control.is_some_and(|control| control.assignment == *assignment) {
@@ -208,7 +205,7 @@ impl Scheduler {
                 return Err(format!("work {id} is under way although trusted code has it"));
             }
         }
-        if let Some((id, _)) = self.done.by_id.iter().find(|(_, done)| done.item.verify && !done.verified) {
+        if let Some(id) = self.done.unverified() {
             return Err(format!("work {id} was to be verified and is done on one shard's word"));
         }
         for (id, shard) in &self.shards.alive {

@@ -6,11 +6,10 @@ use std::time::Duration;
 use common::id::{AssignmentId, RoundId, ShardId, WorkId};
 
 use super::Command;
+use super::evidence::Suspicion;
 use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
 use super::rounds::{Live, Round, Work};
-use super::strikes::Probation;
-use super::suspects::Suspicion;
 use super::turn::Turn;
 use super::verify::First;
 
@@ -48,7 +47,7 @@ impl Scheduler {
     pub(super) fn dispatch(&mut self, turn: &mut Turn) {
         self.expire_probations(turn);
         self.expire_control(turn.now());
-        let mut barred = self.quarantined();
+        let mut barred = self.strikes.quarantined();
         let mut rounds = std::mem::take(&mut self.rounds);
         for (id, round) in &mut rounds {
             let mut standstill = Standstill::default();
@@ -206,7 +205,7 @@ impl Scheduler {
         }
         // A shard that is kept free for a suspect is only busy, and a shard at another state may be on its
         // way.
-        let mut others = self.quarantined();
+        let mut others = self.strikes.quarantined();
         others.insert(first.assignment.shard);
         others.extend(work.lost_by.map(|lost| lost.shard));
         let wanted = Wanted { base: None, barred: &others, ..wanted };
@@ -227,7 +226,8 @@ impl Scheduler {
         }
     }
 
-    fn assign(&mut self, id: WorkId, shard: ShardId, alone: bool, turn: &mut Turn) {
+    /// Assigns the work to the shard; `alone` if it gets nothing else meanwhile.
+    pub(super) fn assign(&mut self, id: WorkId, shard: ShardId, alone: bool, turn: &mut Turn) {
         let Some(assignment) = self.next_assignment(id, shard) else { return };
         let Some(work) = self.work.get_mut(&id) else { return };
         let holder = work.live.first().map(|live| live.assignment);
@@ -273,8 +273,7 @@ impl Scheduler {
             standstill.waits |= self.control.is_none();
             return true;
         }
-        let finished = self.done.by_id.iter().find(|(_, done)| done.round == id);
-        let Some((work, done)) = finished.map(|(work, done)| (*work, *done)) else { return false };
+        let Some((work, done)) = self.done.any_of(id) else { return false };
         if round.controls >= self.limits.max_attempts {
             return false;
         }
@@ -296,80 +295,16 @@ impl Scheduler {
 
     pub(super) fn control_done(&mut self, assignment: &AssignmentId, fine: bool) {
         if self.control.take_if(|control| control.assignment == *assignment).is_some() && fine {
-            self.healthy += 1;
+            self.evidence.note_health();
         }
     }
 
     fn expire_control(&mut self, now: Duration) {
-        let done = self.control.and_then(|control| self.done.by_id.get(&control.assignment.work));
+        let done = self.control.and_then(|control| self.done.get(&control.assignment.work));
         let limit = self.limits.overdue_after
             + done.map_or(Duration::ZERO, |done| self.limits.longest(done.item.heaviest));
         if let Some(late) = self.control.take_if(|control| now.saturating_sub(control.since) > limit) {
             self.forget(&late.assignment);
-        }
-    }
-
-    /// Gives each shard whose quarantine is over one piece of work that another shard holds too. If no other
-    /// shard can do work, the shard gets a piece that no shard holds.
-    fn dispatch_probations(&mut self, round: &Round, turn: &mut Turn) {
-        let due: Vec<ShardId> = self
-            .standing
-            .iter()
-            .filter(|(_, standing)| {
-                standing.probation.is_none()
-                    && standing.quarantined_until.is_some_and(|until| until <= turn.now())
-            })
-            .map(|(shard, _)| *shard)
-            .collect();
-        if due.is_empty() {
-            return;
-        }
-        let quarantined = self.quarantined();
-        let alone = self.shards.alive.iter().all(|(id, shard)| quarantined.contains(id) || shard.draining);
-        for shard in due {
-            let barred: BTreeSet<ShardId> =
-                self.shards.alive.keys().copied().filter(|other| *other != shard).collect();
-            let found = round.open.iter().filter_map(|id| self.work.get(id)).find(|work| {
-                let holders = work.holders();
-                let held =
-                    work.live.len() == 1 && holders.iter().all(|held| !quarantined.contains(&held.shard));
-                let wanted = Wanted {
-                    depth: 1,
-                    holders: &holders,
-                    lost_by: None,
-                    company: Company::Alone,
-                    ..Wanted::of(work, turn.now(), &self.limits, &barred)
-                };
-                let free = alone && work.live.is_empty() && work.tries < self.limits.max_attempts;
-                let open = work.suspicion.is_none() && work.first.is_none();
-                open && (held || free) && self.shards.choose(&wanted).is_some()
-            });
-            let Some((id, item, trusted)) = found.map(|work| (work.item.id, work.item, work.live.is_empty()))
-            else {
-                continue;
-            };
-            let assignment = if trusted {
-                // The shard's own result is no proof: trusted code will verify it.
-                if let Some(work) = self.work.get_mut(&id) {
-                    work.item.verify = true;
-                }
-                self.assign(id, shard, false, turn);
-                self.work.get(&id).and_then(|work| work.live.first()).map(|live| live.assignment)
-            } else {
-                let assignment = self.next_assignment(id, shard);
-                if let Some(assignment) = assignment {
-                    turn.order(Command::Dispatch(assignment));
-                }
-                assignment
-            };
-            let Some(assignment) = assignment else { continue };
-            if let Some(known) = self.shards.alive.get_mut(&shard) {
-                known.outstanding.insert(assignment, item);
-            }
-            if let Some(standing) = self.standing.get_mut(&shard) {
-                standing.probation =
-                    Some(Probation { assignment, since: turn.now(), delivered: None, trusted });
-            }
         }
     }
 }

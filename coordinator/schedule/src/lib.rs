@@ -5,18 +5,23 @@
 //! only, and work becomes open again on one path only.
 //!
 //! By concern: `machine` (shards, losses), `rounds` (work and results), `dispatch` (assignment of work),
-//! `verify` (work that needs two equal results), `overdue` (slow or stuck), `strikes` (quarantine and
-//! probation), `suspects` (transactions that may kill the process that runs them).
+//! `verify` (work that needs two equal results), `overdue` (slow or stuck), `quarantine` (strikes and
+//! probation), `suspects` (transactions that may kill the process that runs them). `strikes`, `evidence`,
+//! `medians` and `finished` each own a part of the state.
 
 mod audit;
 mod dispatch;
 mod event;
+mod evidence;
+mod finished;
 mod fleet;
 pub mod intake;
 mod limits;
 mod machine;
+mod medians;
 mod overdue;
 pub mod planner;
+mod quarantine;
 pub mod replicas;
 mod rounds;
 mod strikes;

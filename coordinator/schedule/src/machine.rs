@@ -1,16 +1,17 @@
 //! The state machine itself: handles events, admits shards and loses them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::id::{AssignmentId, Epoch, Incarnation, RoundId, ShardId, WorkId};
 
 use super::dispatch::Control;
+use super::evidence::{BlockDeaths, Evidence};
+use super::finished::Finished;
 use super::fleet::{Shard, Shards};
-use super::overdue::Medians;
-use super::rounds::{Finished, Round, Work};
-use super::strikes::Standing;
-use super::suspects::Toll;
+use super::medians::Medians;
+use super::rounds::{Round, Work};
+use super::strikes::Strikes;
 use super::turn::Turn;
 use super::{Command, Event, LossCause, ScheduleLimits, StrikeRecord};
 
@@ -68,15 +69,11 @@ pub struct Scheduler {
     pub(super) work: BTreeMap<WorkId, Work>,
     pub(super) done: Finished,
     pub(super) medians: Medians,
-    pub(super) standing: BTreeMap<ShardId, Standing>,
-    /// Recent losses, to tell a single death from several at once.
-    pub(super) losses: VecDeque<(Duration, ShardId)>,
-    /// The number of results used and controls passed: it shows whether the fleet was healthy between two
-    /// deaths.
-    pub(super) healthy: u64,
+    pub(super) strikes: Strikes,
+    pub(super) evidence: Evidence,
     pub(super) control: Option<Control>,
-    /// The count of deaths: shards that died with work of a block begun, over all rounds of the block.
-    pub(super) toll: Toll,
+    /// The shards that died with work of a block begun, over all rounds of the block.
+    pub(super) block_deaths: BlockDeaths,
     pub(super) ticked_at: Duration,
     /// The number of the newest assignment: no two assignments of this coordinator have the same one.
     pub(super) attempts: u32,
@@ -95,11 +92,10 @@ impl Scheduler {
             work: BTreeMap::new(),
             done: Finished::default(),
             medians: Medians::default(),
-            standing: BTreeMap::new(),
-            losses: VecDeque::new(),
-            healthy: 0,
+            strikes: Strikes::default(),
+            evidence: Evidence::default(),
             control: None,
-            toll: Toll::default(),
+            block_deaths: BlockDeaths::default(),
             ticked_at: now,
             attempts: 0,
             counters: Counters::default(),
@@ -112,9 +108,9 @@ impl Scheduler {
         records: impl IntoIterator<Item = (ShardId, StrikeRecord)>,
         now: Duration,
     ) {
-        let limits = self.limits;
-        let restored = |(shard, record)| (shard, Standing::restored(record, &limits, now));
-        self.standing.extend(records.into_iter().map(restored));
+        for (shard, record) in records {
+            self.strikes.restore(shard, record, &self.limits, now);
+        }
     }
 
     /// The next time at which [`Event::Tick`] has something to do, if no other event comes before.

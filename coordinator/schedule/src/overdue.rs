@@ -10,7 +10,6 @@
 //! that the shard gets a strike, and later the scheduler retires the slot, because a thread cannot be killed.
 //! A slot that moves again returns to service, and the scheduler uses its result if the work is still open.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use common::id::{AssignmentId, ShardId, SlotIndex};
@@ -19,67 +18,10 @@ use super::fleet::Shard;
 use super::machine::Scheduler;
 use super::rounds::Work;
 use super::turn::Turn;
-use super::{Command, ScheduleLimits, WorkClass, WorkItem};
-
-/// The number of durations that a median is taken of.
-const SAMPLES: usize = 64;
-
-/// The fewest durations that give a median.
-const ENOUGH: usize = 5;
+use super::{Command, WorkItem};
 
 /// The scheduler gives up an assignment of a shard that stands still after this many times its limit.
 const GIVEN_UP_AFTER: u32 = 3;
-
-/// The running median of the time per unit of cost, in nanoseconds, for one kind of work.
-#[derive(Debug, Clone, Default)]
-struct Median {
-    samples: VecDeque<u64>,
-    median: Option<u64>,
-}
-
-impl Median {
-    fn add(&mut self, nanos_per_unit: u64) {
-        if self.samples.len() >= SAMPLES {
-            self.samples.pop_front();
-        }
-        self.samples.push_back(nanos_per_unit);
-        if self.samples.len() >= ENOUGH {
-            let mut sorted: Vec<u64> = self.samples.iter().copied().collect();
-            let middle = sorted.len() / 2;
-            self.median = Some(*sorted.select_nth_unstable(middle).1);
-        }
-    }
-}
-
-/// The medians of all kinds of work.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Medians {
-    recover: Median,
-    execute: Median,
-}
-
-impl Medians {
-    pub(super) fn add(&mut self, item: &WorkItem, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let median = match item.class {
-            WorkClass::Recover => &mut self.recover,
-            WorkClass::Execute => &mut self.execute,
-        };
-        median.add((nanos / item.cost.max(1)).max(1));
-    }
-
-    /// How long an assignment of this work may take before it is overdue.
-    pub(super) fn limit(&self, item: &WorkItem, limits: &ScheduleLimits) -> Duration {
-        let median = match item.class {
-            WorkClass::Recover => self.recover.median,
-            WorkClass::Execute => self.execute.median,
-        };
-        let Some(median) = median else { return limits.overdue_after };
-        let usual = median.saturating_mul(item.cost.max(1));
-        let limit = Duration::from_nanos(usual.saturating_mul(u64::from(limits.overdue_factor)));
-        limit.min(limits.overdue_after).max(limits.overdue_floor)
-    }
-}
 
 impl Scheduler {
     /// The time at which another shard must get this work too; `None` if it is not assigned to exactly one
@@ -203,7 +145,7 @@ impl Scheduler {
                     continue;
                 }
                 // Another shard, or an earlier incarnation of this one, may have done it since.
-                let done = self.done.by_id.get(&current.work).map(|done| &done.item);
+                let done = self.done.get(&current.work).map(|done| &done.item);
                 let held = shard.outstanding.get(&current).or(done);
                 let patience = watch.longest(held, &self.limits);
                 let still = seen_at.saturating_sub(watch.since);

@@ -1,13 +1,14 @@
 //! Rounds and their work: the scheduler admits them, tries them, and finishes them or gives them up.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use alloy_primitives::B256;
 use common::id::{AssignmentId, RoundId, WorkId};
 
+use super::evidence::Suspicion;
+use super::finished::Done;
 use super::machine::Scheduler;
-use super::suspects::Suspicion;
 use super::turn::Turn;
 use super::verify::First;
 use super::{Command, FailCause, Fault, LossCause, NoShards, WorkClass, WorkItem};
@@ -90,7 +91,7 @@ impl Work {
     /// The time until which a suspect waits for the judgement of its last death; `None` if it is no suspect
     /// or is assigned.
     pub(super) fn held_until(&self) -> Option<Duration> {
-        self.suspicion.as_ref().filter(|_| self.live.is_empty()).map(|suspicion| suspicion.held_until)
+        self.suspicion.as_ref().filter(|_| self.live.is_empty()).map(Suspicion::held_until)
     }
 }
 
@@ -108,44 +109,6 @@ pub(super) struct Round {
     /// The number of controls made in this round.
     pub(super) controls: u32,
     pub(super) block: B256,
-}
-
-/// A piece of work that is done.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Done {
-    pub(super) item: WorkItem,
-    pub(super) round: RoundId,
-    pub(super) first: AssignmentId,
-    pub(super) digest: Option<B256>,
-    /// Whether another shard or trusted code has confirmed the result.
-    pub(super) verified: bool,
-}
-
-/// The latest finished work; the oldest is dropped first.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Finished {
-    pub(super) by_id: BTreeMap<WorkId, Done>,
-    order: VecDeque<WorkId>,
-}
-
-impl Finished {
-    fn remember(&mut self, work: WorkId, done: Done, kept: usize) {
-        if self.by_id.insert(work, done).is_none() {
-            self.order.push_back(work);
-        }
-        while self.order.len() > kept {
-            if let Some(oldest) = self.order.pop_front() {
-                self.by_id.remove(&oldest);
-            }
-        }
-    }
-
-    /// Forgets that the work is done, because it must be done again.
-    fn reopen(&mut self, work: &WorkId) {
-        if self.by_id.remove(work).is_some() {
-            self.order.retain(|known| known != work);
-        }
-    }
 }
 
 impl Scheduler {
@@ -286,7 +249,7 @@ impl Scheduler {
         };
         if let (FailCause::Parked { .. }, Some(parked)) = (&cause, self.rounds.get(&round)) {
             // A client that retries the block wants it judged from the start.
-            self.toll.forget(&parked.block);
+            self.block_deaths.forget(&parked.block);
         }
         self.abandon(round, turn);
         turn.order(Command::Fail { round, cause, reason });
@@ -339,9 +302,9 @@ impl Scheduler {
             // The coordinator must not execute work that may kill its process.
             let block = self.rounds.get(&round).map(|round| round.block).unwrap_or_default();
             if self.is_suspect(round) {
-                self.toll.fear(block);
+                self.block_deaths.note_suspect(block);
             }
-            let deadly = self.toll.fears(&block);
+            let deadly = self.block_deaths.was_suspect(&block);
             self.abandon(round, turn);
             let local = policy == NoShards::Local && !deadly;
             let cause = if local { FailCause::Local } else { FailCause::Stranded };
@@ -356,9 +319,9 @@ impl Scheduler {
     /// it with.
     #[must_use]
     pub fn wants_digest(&self, work: &WorkId) -> bool {
-        self.is_on_probation_with(work)
+        self.strikes.is_on_probation_with(work)
             || self.work.get(work).is_some_and(|known| known.tries > 1 || known.item.verify)
-            || self.done.by_id.get(work).is_some_and(|done| done.digest.is_some())
+            || self.done.get(work).is_some_and(|done| done.digest.is_some())
     }
 
     /// Handles a sound result. The first one for a piece of work counts, whichever shard sent it, unless that
@@ -366,7 +329,7 @@ impl Scheduler {
     pub(super) fn result(&mut self, assignment: AssignmentId, digest: Option<B256>, turn: &mut Turn) {
         self.forget(&assignment);
         self.answered(turn.now(), &assignment);
-        let distrusted = self.distrusts(&assignment);
+        let distrusted = self.strikes.distrusts(&assignment);
         // Work of a later epoch does not belong to this coordinator, whatever its id.
         let ours = assignment.epoch <= self.epoch;
         let open = self.work.get(&assignment.work).map(|work| (work.item.verify, work.first.is_some()));
@@ -395,7 +358,7 @@ impl Scheduler {
 
     /// Learns from a sound result how long such work takes, and that the fleet and the shard are healthy.
     pub(super) fn learn_from(&mut self, now: Duration, assignment: &AssignmentId) {
-        self.healthy += 1;
+        self.evidence.note_health();
         let took = self.work.get(&assignment.work).and_then(|work| {
             let took = self.time_taken(now, work, assignment)?;
             Some((work.item, took))
@@ -434,8 +397,8 @@ impl Scheduler {
         if round.open.is_empty() && round.cutting.is_empty() {
             let block = round.block;
             self.rounds.remove(&id);
-            if self.done.by_id.get(work).is_some_and(|done| done.item.class == WorkClass::Execute) {
-                self.toll.forget(&block);
+            if self.done.get(work).is_some_and(|done| done.item.class == WorkClass::Execute) {
+                self.block_deaths.forget(&block);
             }
             turn.order(Command::Finish(id));
         }
@@ -443,7 +406,7 @@ impl Scheduler {
 
     /// Compares a result that is not used with the one that was.
     fn second_result(&mut self, assignment: AssignmentId, digest: Option<B256>, turn: &mut Turn) {
-        let done = self.done.by_id.get(&assignment.work).copied();
+        let done = self.done.get(&assignment.work).copied();
         let known = done.map(|done| (done.round, done.first, done.digest));
         let fine = self.compare(assignment, digest, known.or_else(|| self.unverified(&assignment)), turn);
         self.control_done(&assignment, fine);

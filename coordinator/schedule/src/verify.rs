@@ -12,9 +12,9 @@ use alloy_primitives::B256;
 use common::id::{AssignmentId, RoundId, WorkId};
 
 use super::Command;
+use super::evidence::Suspicion;
 use super::machine::Scheduler;
 use super::rounds::Work;
-use super::suspects::Suspicion;
 use super::turn::Turn;
 
 /// The number of deaths with verified work begun from which trusted code must not run it.
@@ -73,7 +73,8 @@ impl Scheduler {
             self.spare(&own.assignment, turn);
             turn.order(Command::Cancel(own.assignment));
         }
-        self.stays_on_probation(&assignment, digest);
+        // A shard on probation is judged when this result is verified.
+        self.strikes.deliver(&assignment, digest);
     }
 
     /// Handles a further result of verified work, from a shard that is not in quarantine.
@@ -149,9 +150,8 @@ impl Scheduler {
         if let Some(first) = first {
             self.counters.checked += 1;
             self.close(first.assignment, Some(digest), true, turn);
-        } else if let Some(done) = self.done.by_id.get_mut(id) {
+        } else if self.done.correct(id, digest) {
             self.counters.checked += 1;
-            done.digest = Some(digest);
         }
     }
 
@@ -163,16 +163,5 @@ impl Scheduler {
             first.deaths += u32::from(!many);
             first.deaths < DEADLY
         })
-    }
-
-    /// Keeps the digest if a shard on probation brought the first result: it is judged when that result is
-    /// verified.
-    fn stays_on_probation(&mut self, assignment: &AssignmentId, digest: Option<B256>) {
-        let standing = self.standing.get_mut(&assignment.shard);
-        if let Some(probation) = standing.and_then(|standing| standing.probation.as_mut())
-            && probation.assignment == *assignment
-        {
-            probation.delivered = digest;
-        }
     }
 }
