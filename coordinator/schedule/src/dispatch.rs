@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::id::{AssignmentId, RoundId, ShardId, WorkId};
 
 use super::Command;
+use super::deadlines::{Kept, Visit};
 use super::evidence::Suspicion;
 use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
@@ -18,6 +19,14 @@ use super::verify::First;
 pub(super) struct Control {
     pub(super) assignment: AssignmentId,
     pub(super) since: Duration,
+}
+
+impl Control {
+    /// Shows `visit` the time that is kept of the control.
+    pub(super) fn for_each_time(&mut self, visit: &mut Visit<'_>) {
+        let Self { since, assignment: _ } = self;
+        visit(Kept::stays(since, None));
+    }
 }
 
 /// The outcome of the search for a shard that can verify work.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, ShardId};
 
+use super::deadlines::{Kept, Visit};
+
 /// The number of blocks whose count of deaths is remembered.
 const BLOCKS_COUNTED: usize = 64;
 
@@ -45,6 +47,18 @@ impl Suspicion {
     /// with the larger piece that it was cut from.
     pub(super) fn new(since: Duration, held_until: Duration, killed: bool) -> Self {
         Self { since, held_until, pending: Vec::new(), deaths: Vec::new(), killed }
+    }
+
+    /// Shows `visit` every time that is kept of the suspicion. `is_assigned` says whether a shard has the
+    /// suspect now.
+    pub(super) fn for_each_time(&mut self, is_assigned: bool, visit: &mut Visit<'_>) {
+        let Self { since, held_until, pending, deaths, killed: _ } = self;
+        visit(Kept::stays(since, None));
+        let due = (!is_assigned).then_some(*held_until);
+        visit(Kept::stays(held_until, due));
+        for Death { at, shard: _, incarnation: _, healthy: _ } in pending.iter_mut().chain(deaths) {
+            visit(Kept::stays(at, None));
+        }
     }
 
     /// No shard gets the work before this time.
@@ -154,6 +168,14 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
+    /// Shows `visit` the times of all losses.
+    pub(super) fn for_each_time(&mut self, visit: &mut Visit<'_>) {
+        let Self { losses, healthy: _ } = self;
+        for (at, _) in losses {
+            visit(Kept::stays(at, None));
+        }
+    }
+
     /// Notes a result that was used or a control that was passed.
     pub(super) fn note_health(&mut self) {
         self.healthy += 1;

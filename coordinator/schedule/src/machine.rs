@@ -113,20 +113,6 @@ impl Scheduler {
         }
     }
 
-    /// The next time at which [`Event::Tick`] has something to do, if no other event comes before.
-    #[must_use]
-    pub fn next_deadline(&self) -> Duration {
-        let tick = self.ticked_at + self.limits.tick;
-        let rests = self.shards.alive.values().map(|shard| shard.rests_until.max(shard.late_until));
-        let held = self.work.values().filter_map(Work::held_until);
-        let overdue = self.work.values().filter_map(|work| self.overdue_at(work));
-        let patience = self.limits.overdue_floor + Duration::from_nanos(1);
-        let unverified = self.rounds.values().filter_map(|round| round.unverified_since);
-        let unverified = unverified.map(|since| since + patience);
-        let later = |at: &Duration| *at > self.ticked_at;
-        rests.chain(held).chain(overdue).chain(unverified).filter(later).fold(tick, Duration::min)
-    }
-
     /// The number of assignments that a shard holds.
     #[must_use]
     pub fn outstanding(&self, shard: ShardId) -> usize {
@@ -280,7 +266,7 @@ impl Scheduler {
         self.ticked_at = turn.now();
         // A gap in the driver's own ticks is the coordinator's absence, not a shard's.
         if gap > self.limits.tick * 3 {
-            self.excuse(turn.now(), gap);
+            self.excuse(gap, turn.now());
         }
         self.overdue(turn);
         let silent: Vec<(ShardId, Incarnation, Duration)> = self
@@ -295,29 +281,6 @@ impl Scheduler {
             self.lose(shard, incarnation, LossCause::Silent, reason, turn);
         }
         self.fail_stranded(turn);
-    }
-
-    /// Extends every deadline by the time that the coordinator was absent.
-    fn excuse(&mut self, now: Duration, gap: Duration) {
-        for shard in self.shards.alive.values_mut() {
-            shard.heard_at = (shard.heard_at + gap.saturating_sub(self.limits.tick)).min(now);
-            for watch in &mut shard.watches {
-                watch.since = (watch.since + gap).min(now);
-            }
-            for begun in shard.begun.values_mut() {
-                *begun = (*begun + gap).min(now);
-            }
-        }
-        for round in self.rounds.values_mut() {
-            for since in [&mut round.stranded_since, &mut round.unverified_since] {
-                *since = since.map(|since| (since + gap).min(now));
-            }
-        }
-        for work in self.work.values_mut() {
-            for live in &mut work.live {
-                live.since = (live.since + gap).min(now);
-            }
-        }
     }
 
     /// Creates a new assignment of the work to the shard.

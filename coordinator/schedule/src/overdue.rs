@@ -14,31 +14,36 @@ use std::time::Duration;
 
 use common::id::{AssignmentId, ShardId, SlotIndex};
 
-use super::fleet::Shard;
+use super::fleet::{Shard, Shards};
 use super::machine::Scheduler;
+use super::medians::Medians;
 use super::rounds::Work;
 use super::turn::Turn;
-use super::{Command, WorkItem};
+use super::{Command, ScheduleLimits, WorkItem};
 
 /// The scheduler gives up an assignment of a shard that stands still after this many times its limit.
 const GIVEN_UP_AFTER: u32 = 3;
 
-impl Scheduler {
+impl Medians {
     /// The time at which another shard must get this work too; `None` if it is not assigned to exactly one
     /// shard.
-    pub(super) fn overdue_at(&self, work: &Work) -> Option<Duration> {
+    pub(super) fn overdue_at(
+        &self,
+        work: &Work,
+        shards: &Shards,
+        limits: &ScheduleLimits,
+    ) -> Option<Duration> {
         let [only] = work.live.as_slice() else { return None };
         if work.duplicate || work.suspicion.is_some() {
             return None;
         }
-        let late = |since: Duration, item: &WorkItem| {
-            since + self.medians.limit(item, &self.limits) + Duration::from_nanos(1)
-        };
-        let Some(shard) = self.shards.alive.get(&only.assignment.shard) else {
+        let late =
+            |since: Duration, item: &WorkItem| since + self.limit(item, limits) + Duration::from_nanos(1);
+        let Some(shard) = shards.alive.get(&only.assignment.shard) else {
             return Some(late(only.since, &work.item));
         };
         if let Some(begun) = shard.begun.get(&only.assignment) {
-            let heavy = *begun + self.limits.heavy(work.item.heaviest);
+            let heavy = *begun + limits.heavy(work.item.heaviest);
             return Some(late(*begun, &work.item).max(heavy));
         }
         // The assignment waits: a slot that is in time will get to it. It need not wait for a heavy
@@ -48,6 +53,12 @@ impl Scheduler {
             None => *since,
         });
         Some(ahead.max().unwrap_or_else(|| late(only.since, &work.item)))
+    }
+}
+
+impl Scheduler {
+    fn overdue_at(&self, work: &Work) -> Option<Duration> {
+        self.medians.overdue_at(work, &self.shards, &self.limits)
     }
 
     /// Notes the time since which slots should run what they hold: a shard starts work in the order it was

@@ -6,12 +6,13 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::id::{AssignmentId, RoundId, WorkId};
 
+use super::deadlines::{Kept, Visit};
 use super::evidence::Suspicion;
 use super::finished::Done;
 use super::machine::Scheduler;
 use super::turn::Turn;
 use super::verify::First;
-use super::{Command, FailCause, Fault, LossCause, NoShards, WorkClass, WorkItem};
+use super::{Command, FailCause, Fault, LossCause, NoShards, ScheduleLimits, WorkClass, WorkItem};
 
 /// One assignment that may still bring a result.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +70,32 @@ impl Work {
         }
     }
 
+    /// Shows `visit` every time that is kept of the work. `overdue` is when another shard must get it too.
+    pub(super) fn for_each_time(&mut self, overdue: Option<Duration>, visit: &mut Visit<'_>) {
+        let Self {
+            live,
+            suspicion,
+            rests_until,
+            item: _,
+            round: _,
+            tries: _,
+            lost_by: _,
+            duplicate: _,
+            first: _,
+            complaint: _,
+            deaths: _,
+            indivisible: _,
+        } = self;
+        let is_assigned = !live.is_empty();
+        for Live { since, assignment: _, accepted: _ } in live {
+            visit(Kept::moves(since, overdue));
+        }
+        if let Some(suspicion) = suspicion {
+            suspicion.for_each_time(is_assigned, visit);
+        }
+        visit(Kept::stays(rests_until, None));
+    }
+
     /// Whether the work is one transaction that runs alone because it may kill.
     pub(super) fn is_isolated(&self) -> bool {
         self.item.transactions <= 1 && self.suspicion.is_some()
@@ -109,6 +136,20 @@ pub(super) struct Round {
     /// The number of controls made in this round.
     pub(super) controls: u32,
     pub(super) block: B256,
+}
+
+impl Round {
+    /// Shows `visit` every time that is kept of the round.
+    pub(super) fn for_each_time(&mut self, limits: &ScheduleLimits, visit: &mut Visit<'_>) {
+        let Self { stranded_since, unverified_since, open: _, cutting: _, controls: _, block: _ } = self;
+        if let Some(since) = stranded_since {
+            visit(Kept::moves(since, None));
+        }
+        if let Some(since) = unverified_since {
+            let due = *since + limits.overdue_floor + Duration::from_nanos(1);
+            visit(Kept::moves(since, Some(due)));
+        }
+    }
 }
 
 impl Scheduler {

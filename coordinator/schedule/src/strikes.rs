@@ -14,6 +14,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::id::{AssignmentId, ShardId, WorkId};
 
+use super::deadlines::{Kept, Visit};
 use super::{ScheduleLimits, StrikeRecord};
 
 /// A shard's probation.
@@ -40,6 +41,17 @@ struct Standing {
 }
 
 impl Standing {
+    fn for_each_time(&mut self, visit: &mut Visit<'_>) {
+        let Self { counted_at, quarantined_until, probation, strikes: _, quarantines: _ } = self;
+        visit(Kept::stays(counted_at, None));
+        if let Some(until) = quarantined_until {
+            visit(Kept::stays(until, None));
+        }
+        if let Some(Probation { since, assignment: _, delivered: _, trusted: _ }) = probation {
+            visit(Kept::stays(since, None));
+        }
+    }
+
     fn restored(record: StrikeRecord, limits: &ScheduleLimits, now: Duration) -> Self {
         let mut standing = Self {
             strikes: record.strikes,
@@ -113,6 +125,13 @@ pub(super) struct Strikes {
 }
 
 impl Strikes {
+    /// Shows `visit` every time that is kept of shards' records.
+    pub(super) fn for_each_time(&mut self, visit: &mut Visit<'_>) {
+        for standing in self.shards.values_mut() {
+            standing.for_each_time(visit);
+        }
+    }
+
     /// Restores a record that an earlier coordinator kept; its times restart.
     pub(super) fn restore(
         &mut self,
