@@ -10,6 +10,7 @@ use super::deadlines::{Kept, Visit};
 use super::evidence::Suspicion;
 use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
+use super::never::never;
 use super::rounds::{Live, Round, Work};
 use super::turn::Turn;
 use super::verify::First;
@@ -86,7 +87,10 @@ impl Scheduler {
         turn: &mut Turn,
     ) {
         for id in &round.open {
-            let Some(work) = self.work.get(id) else { continue };
+            let Some(work) = self.work.get(id) else {
+                never!("open work {id} is not known");
+                continue;
+            };
             let is_wanted = work.live.is_empty() || work.duplicate;
             if !is_wanted || work.suspicion.is_some() || work.first.is_some() {
                 continue;
@@ -168,7 +172,10 @@ impl Scheduler {
         // If no shard has room for this work now, none will have room later in this pass.
         let mut full = BTreeSet::new();
         for id in &round.open {
-            let Some(work) = self.work.get(id) else { continue };
+            let Some(work) = self.work.get(id) else {
+                never!("open work {id} is not known");
+                continue;
+            };
             let Some(first) = work.first else { continue };
             standstill.moves |= first.checking;
             if first.checking || work.suspicion.is_some() || !(work.live.is_empty() || work.duplicate) {
@@ -237,8 +244,12 @@ impl Scheduler {
 
     /// Assigns the work to the shard; `alone` if it gets nothing else meanwhile.
     pub(super) fn assign(&mut self, id: WorkId, shard: ShardId, alone: bool, turn: &mut Turn) {
-        let Some(assignment) = self.next_assignment(id, shard) else { return };
-        let Some(work) = self.work.get_mut(&id) else { return };
+        let Some(assignment) = self.next_assignment(id, shard) else {
+            return never!("work {id} is assigned to shard {shard}, which is not alive");
+        };
+        let Some(work) = self.work.get_mut(&id) else {
+            return never!("work {id} is assigned and not known");
+        };
         let holder = work.live.first().map(|live| live.assignment);
         if holder.is_some() {
             self.counters.duplicated += 1;
@@ -291,7 +302,10 @@ impl Scheduler {
             standstill.waits = true;
             return true;
         };
-        let Some(assignment) = self.next_assignment(work, shard) else { return false };
+        let Some(assignment) = self.next_assignment(work, shard) else {
+            never!("a control is assigned to shard {shard}, which is not alive");
+            return false;
+        };
         round.controls += 1;
         standstill.moves = true;
         self.control = Some(Control { assignment, since: turn.now() });

@@ -351,6 +351,12 @@ impl Shards {
         self.alive.get_mut(&shard).filter(|known| known.incarnation == incarnation)
     }
 
+    /// Removes the shard, if it is alive with this incarnation.
+    pub(super) fn remove(&mut self, shard: ShardId, incarnation: Incarnation) -> Option<Shard> {
+        self.get_mut(shard, incarnation)?;
+        self.alive.remove(&shard)
+    }
+
     /// The shard that could take work now and has the fewest outstanding assignments per slot. Excludes
     /// shards that hold the work; the shard that has just lost it is the last choice.
     pub(super) fn choose(&self, wanted: &Wanted<'_>) -> Option<ShardId> {

@@ -20,6 +20,7 @@ pub mod intake;
 mod limits;
 mod machine;
 mod medians;
+mod never;
 mod overdue;
 pub mod planner;
 mod quarantine;

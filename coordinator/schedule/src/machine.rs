@@ -180,6 +180,7 @@ impl Scheduler {
         self.excuse_late(now);
         self.dispatch(&mut turn);
         self.note_begun(now);
+        debug_assert_eq!(self.audit(), Ok(()), "the books are wrong after {turn:?}");
         turn.into_commands()
     }
 
@@ -213,10 +214,7 @@ impl Scheduler {
         reason: String,
         turn: &mut Turn,
     ) {
-        if self.shards.get_mut(shard, incarnation).is_none() {
-            return;
-        }
-        let Some(known) = self.shards.alive.remove(&shard) else { return };
+        let Some(known) = self.shards.remove(shard, incarnation) else { return };
         turn.order(Command::Evict { shard, incarnation, reason });
         let alone = known.alone_with.filter(|alone| self.has_accepted(alone));
         for assignment in known.outstanding.keys() {

@@ -17,6 +17,7 @@ use common::id::{AssignmentId, ShardId, SlotIndex};
 use super::fleet::{Shard, Shards};
 use super::machine::Scheduler;
 use super::medians::Medians;
+use super::never::never;
 use super::rounds::Work;
 use super::turn::Turn;
 use super::{Command, ScheduleLimits, WorkItem};
@@ -113,7 +114,10 @@ impl Scheduler {
             .map(|work| work.item.id)
             .collect();
         for id in due {
-            let Some(work) = self.work.get_mut(&id) else { continue };
+            let Some(work) = self.work.get_mut(&id) else {
+                never!("overdue work {id} is not known");
+                continue;
+            };
             work.duplicate = true;
             // The late shard gets no new work for a while.
             let holder = work.live.first().map(|live| live.assignment.shard);
@@ -180,7 +184,9 @@ impl Scheduler {
     /// Retires a slot until it moves again. If the shard has no slot left, all that it holds goes to other
     /// shards.
     fn retire(&mut self, shard: ShardId, slot: SlotIndex, turn: &mut Turn) {
-        let Some(known) = self.shards.alive.get_mut(&shard) else { return };
+        let Some(known) = self.shards.alive.get_mut(&shard) else {
+            return never!("a slot of shard {shard} is retired, which is not alive");
+        };
         known.retired.insert(slot);
         self.counters.retired_slots += 1;
         let left = u16::try_from(known.working_slots()).unwrap_or(u16::MAX);

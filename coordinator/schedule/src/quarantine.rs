@@ -8,6 +8,7 @@ use common::id::{AssignmentId, ShardId, WorkId};
 use super::Command;
 use super::fleet::{Company, Wanted};
 use super::machine::Scheduler;
+use super::never::never;
 use super::rounds::Round;
 use super::turn::Turn;
 
@@ -119,7 +120,9 @@ impl Scheduler {
 
     fn end_probation(&mut self, shard: ShardId, passed: Option<bool>, turn: &mut Turn) {
         let ended = self.strikes.end_probation(shard, passed, &self.limits, turn.now());
-        let Some(ended) = ended else { return };
+        let Some(ended) = ended else {
+            return never!("the probation of shard {shard} ends and never began");
+        };
         self.forget(&ended.assignment);
         self.release(&ended.assignment);
         let Some(passed) = passed else { return };
@@ -164,7 +167,9 @@ impl Scheduler {
 
     /// Assigns this work to the shard as its probation. If it is `trusted`, no other shard holds the work.
     fn begin_probation(&mut self, id: WorkId, shard: ShardId, trusted: bool, turn: &mut Turn) {
-        let Some(work) = self.work.get_mut(&id) else { return };
+        let Some(work) = self.work.get_mut(&id) else {
+            return never!("work {id} of a probation is not known");
+        };
         let item = work.item;
         let assignment = if trusted {
             // The shard's own result is no proof: trusted code will verify it.
@@ -174,7 +179,9 @@ impl Scheduler {
         } else {
             self.next_assignment(id, shard)
         };
-        let Some(assignment) = assignment else { return };
+        let Some(assignment) = assignment else {
+            return never!("a probation is assigned to shard {shard}, which is not alive");
+        };
         if !trusted {
             turn.order(Command::Dispatch(assignment));
         }

@@ -10,6 +10,7 @@ use super::deadlines::{Kept, Visit};
 use super::evidence::Suspicion;
 use super::finished::Done;
 use super::machine::Scheduler;
+use super::never::never;
 use super::turn::Turn;
 use super::verify::First;
 use super::{Command, FailCause, Fault, LossCause, NoShards, ScheduleLimits, WorkClass, WorkItem};
@@ -192,7 +193,10 @@ impl Scheduler {
     pub(super) fn abandon(&mut self, round: RoundId, turn: &mut Turn) {
         let Some(round) = self.rounds.remove(&round) else { return };
         for id in round.open {
-            let Some(work) = self.work.remove(&id) else { continue };
+            let Some(work) = self.work.remove(&id) else {
+                never!("open work {id} is not known");
+                continue;
+            };
             for assignment in work.holders() {
                 self.forget(&assignment);
                 turn.order(Command::Cancel(assignment));
@@ -247,7 +251,9 @@ impl Scheduler {
             return;
         }
         self.release(assignment);
-        let Some(work) = self.work.get_mut(&assignment.work) else { return };
+        let Some(work) = self.work.get_mut(&assignment.work) else {
+            return never!("{assignment} is in flight for work that is not known");
+        };
         if fault == Fault::Busy {
             // The shard never began the work, so this is no try.
             work.tries = work.tries.saturating_sub(1);
@@ -271,7 +277,9 @@ impl Scheduler {
 
     /// Gives up the round of this work: shards cannot do it.
     pub(super) fn give_up(&mut self, id: WorkId, cause: FailCause, reason: String, turn: &mut Turn) {
-        let Some(round) = self.work.get(&id).map(|work| work.round) else { return };
+        let Some(round) = self.work.get(&id).map(|work| work.round) else {
+            return never!("work {id} is given up and not known");
+        };
         // The coordinator executes a spent round in its own process, all of it.
         let mut deadly = self.deadly_work(round);
         let (cause, reason) = match cause {
@@ -333,15 +341,14 @@ impl Scheduler {
     pub(super) fn fail_stranded(&mut self, turn: &mut Turn) {
         let (policy, limit) = (self.limits.when_no_shards, self.limits.no_shard_wait);
         let over = |since: Duration| policy == NoShards::Fail || turn.now().saturating_sub(since) > limit;
-        let stranded: Vec<RoundId> = self
+        let stranded: Vec<(RoundId, B256)> = self
             .rounds
             .iter()
             .filter(|(_, round)| round.stranded_since.is_some_and(over))
-            .map(|(id, _)| *id)
+            .map(|(id, round)| (*id, round.block))
             .collect();
-        for round in stranded {
+        for (round, block) in stranded {
             // The coordinator must not execute work that may kill its process.
-            let block = self.rounds.get(&round).map(|round| round.block).unwrap_or_default();
             if self.is_suspect(round) {
                 self.block_deaths.note_suspect(block);
             }
@@ -421,7 +428,9 @@ impl Scheduler {
         verified: bool,
         turn: &mut Turn,
     ) {
-        let Some(work) = self.work.remove(&first.work) else { return };
+        let Some(work) = self.work.remove(&first.work) else {
+            return never!("work {} is done and was not open", first.work);
+        };
         for other in work.holders().into_iter().filter(|other| *other != first) {
             self.forget(&other);
             turn.order(Command::Cancel(other));
@@ -433,7 +442,9 @@ impl Scheduler {
     }
 
     pub(super) fn finish_if_done(&mut self, id: RoundId, work: &WorkId, turn: &mut Turn) {
-        let Some(round) = self.rounds.get_mut(&id) else { return };
+        let Some(round) = self.rounds.get_mut(&id) else {
+            return never!("work {work} is done and its round {id} is not open");
+        };
         round.open.retain(|open| open != work);
         if round.open.is_empty() && round.cutting.is_empty() {
             let block = round.block;

@@ -19,6 +19,7 @@ use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 use super::evidence::Suspicion;
 use super::fleet::Shard;
 use super::machine::Scheduler;
+use super::never::never;
 use super::rounds::Work;
 use super::turn::Turn;
 use super::{Command, FailCause, LossCause, WorkClass, WorkItem};
@@ -158,23 +159,19 @@ impl Scheduler {
         if !known.cutting.remove(&whole) {
             return;
         }
-        let Some(former) = self.work.get(&whole).cloned() else {
+        let Some(former) = self.work.remove(&whole) else {
             // The result of the whole has arrived meanwhile.
             self.finish_if_done(round, &whole, turn);
             return;
         };
         if parts.is_empty() || former.first.is_some() {
-            if let Some(work) = self.work.get_mut(&whole) {
-                work.indivisible = true;
-            }
+            self.work.insert(whole, Work { indivisible: true, ..former });
             return;
         }
-        if let Some(known) = self.rounds.get_mut(&round) {
-            let place = known.open.iter().position(|open| *open == whole).unwrap_or(known.open.len());
-            let end = (place + 1).min(known.open.len());
-            known.open.splice(place..end, parts.iter().map(|part| part.id));
-        }
-        self.work.remove(&whole);
+        let Some(place) = known.open.iter().position(|open| *open == whole) else {
+            return never!("open work {whole} is missing in its round {round}");
+        };
+        known.open.splice(place..=place, parts.iter().map(|part| part.id));
         let held_until = former.suspicion.map_or(turn.now(), |suspicion| suspicion.held_until());
         for part in parts {
             let item = WorkItem { verify: former.item.verify, ..part };

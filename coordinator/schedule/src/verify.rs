@@ -14,6 +14,7 @@ use common::id::{AssignmentId, RoundId, WorkId};
 use super::Command;
 use super::evidence::Suspicion;
 use super::machine::Scheduler;
+use super::never::never;
 use super::rounds::Work;
 use super::turn::Turn;
 
@@ -57,7 +58,9 @@ impl Work {
 impl Scheduler {
     /// Handles the first result of verified work: the scheduler uses it, and the work stays open.
     pub(super) fn first_of_two(&mut self, assignment: AssignmentId, digest: Option<B256>, turn: &mut Turn) {
-        let Some(work) = self.work.get_mut(&assignment.work) else { return };
+        let Some(work) = self.work.get_mut(&assignment.work) else {
+            return never!("{assignment} brought the first result of work that is not open");
+        };
         let killed = work.suspicion.take().is_some_and(|suspicion: Suspicion| suspicion.has_killed());
         let deaths = if killed { DEADLY } else { 0 };
         work.first = Some(First { assignment, digest, checking: false, deaths });
@@ -79,7 +82,9 @@ impl Scheduler {
 
     /// Handles a further result of verified work, from a shard that is not in quarantine.
     pub(super) fn second_of_two(&mut self, assignment: AssignmentId, digest: Option<B256>, turn: &mut Turn) {
-        let Some(known) = self.unverified(&assignment) else { return };
+        let Some(known) = self.unverified(&assignment) else {
+            return never!("{assignment} brought a second result of work that has no first");
+        };
         let (_, first, reference) = known;
         if first == assignment {
             return;
@@ -126,16 +131,20 @@ impl Scheduler {
 
     /// Asks for trusted code, because no second shard can verify the work.
     pub(super) fn check(&mut self, id: WorkId, turn: &mut Turn) {
-        let Some(work) = self.work.get(&id) else { return };
-        let Some(first) = work.first else { return };
+        let Some((work, first)) = self.work.get(&id).and_then(|work| Some((work, work.first?))) else {
+            return never!("work {id} has no result that trusted code could check");
+        };
         turn.order(Command::Check { work: id, round: work.round, first: first.assignment });
         self.settle(&id, turn);
     }
 
     /// Leaves the work to trusted code: cancels the assignments of all shards.
     fn settle(&mut self, id: &WorkId, turn: &mut Turn) {
+        // The work may be done: then its result only turned out to be disputed.
         let Some(work) = self.work.get_mut(id) else { return };
-        let Some(first) = &mut work.first else { return };
+        let Some(first) = &mut work.first else {
+            return never!("work {id} is disputed and has no result");
+        };
         first.checking = true;
         work.duplicate = false;
         for live in std::mem::take(&mut work.live) {
