@@ -7,6 +7,8 @@ use common::message::{Refusal, SlotProgress};
 use common::strikes::StrikeRecord;
 use common::work::WorkFailure;
 
+use super::RoundFailure;
+
 /// A kind of work: pieces of one kind take comparable times for comparable costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkClass {
@@ -207,26 +209,6 @@ pub enum Event {
     Tick,
 }
 
-/// Why a round fails.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FailCause {
-    /// No shard could take its work.
-    Stranded,
-    /// No shard could take its work: the coordinator must execute the block itself.
-    Local,
-    /// Shards tried too often, or cannot do its work at all.
-    Spent,
-    /// It holds a transaction that kills, or seems to kill, every process that runs it. The coordinator parks
-    /// the block and never executes it in its own process.
-    Parked {
-        /// The work that holds the transaction: one piece if that is proven, else every piece that may hold
-        /// it.
-        suspects: Vec<WorkId>,
-        /// Whether the transaction is proven to kill; false if the tries ran out first.
-        convicted: bool,
-    },
-}
-
 /// An output of the scheduler: what its driver must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -337,9 +319,7 @@ pub enum Command {
     Fail {
         /// The round.
         round: RoundId,
-        /// The kind of failure.
-        cause: FailCause,
-        /// An explanation for the client and the log.
-        reason: String,
+        /// Why.
+        failure: RoundFailure,
     },
 }

@@ -14,6 +14,7 @@ mod deadlines;
 mod dispatch;
 mod event;
 mod evidence;
+mod failure;
 mod finished;
 mod fleet;
 pub mod intake;
@@ -43,6 +44,7 @@ mod verify;
 
 pub use audit::{StateClass, Transition};
 pub use common::strikes::StrikeRecord;
-pub use event::{Command, Event, FailCause, Fault, LossCause, WorkClass, WorkItem};
+pub use event::{Command, Event, Fault, LossCause, WorkClass, WorkItem};
+pub use failure::{FailCause, RoundFailure};
 pub use limits::{NoShards, ScheduleLimits};
 pub use machine::{Counters, Scheduler};

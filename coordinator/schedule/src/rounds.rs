@@ -13,7 +13,9 @@ use super::machine::Scheduler;
 use super::never::never;
 use super::turn::Turn;
 use super::verify::First;
-use super::{Command, FailCause, Fault, LossCause, NoShards, ScheduleLimits, WorkClass, WorkItem};
+use super::{
+    Command, FailCause, Fault, LossCause, NoShards, RoundFailure, ScheduleLimits, WorkClass, WorkItem,
+};
 
 /// One assignment that may still bring a result.
 #[derive(Debug, Clone, Copy)]
@@ -240,7 +242,7 @@ impl Scheduler {
             }
             // If another shard has done the work, the command was valid.
             Fault::Hopeless if self.work.get(&id).is_some_and(|work| work.first.is_none()) => {
-                self.give_up(id, FailCause::Spent, reason, turn);
+                self.give_up(id, RoundFailure::spent(reason), turn);
             }
             Fault::Hopeless | Fault::Superseded => {}
         }
@@ -276,32 +278,33 @@ impl Scheduler {
     }
 
     /// Gives up the round of this work: shards cannot do it.
-    pub(super) fn give_up(&mut self, id: WorkId, cause: FailCause, reason: String, turn: &mut Turn) {
+    pub(super) fn give_up(&mut self, id: WorkId, failure: RoundFailure, turn: &mut Turn) {
         let Some(round) = self.work.get(&id).map(|work| work.round) else {
             return never!("work {id} is given up and not known");
         };
         // The coordinator executes a spent round in its own process, all of it.
         let mut deadly = self.deadly_work(round);
-        let (cause, reason) = match cause {
+        let RoundFailure { cause, reason } = failure;
+        let failure = match cause {
             FailCause::Spent if !deadly.is_empty() => {
                 let text = format!(
                     "{reason}; shards died at its block: look at their logs, then retry or discard it"
                 );
-                (FailCause::Parked { suspects: deadly, convicted: false }, text)
+                RoundFailure::parked(deadly, false, text)
             }
             FailCause::Parked { suspects, convicted: false } => {
                 // Without proof, any of these may hold the transaction.
                 deadly.extend(suspects);
-                (FailCause::Parked { suspects: deadly, convicted: false }, reason)
+                RoundFailure::parked(deadly, false, reason)
             }
-            cause => (cause, reason),
+            cause => RoundFailure { cause, reason },
         };
-        if let (FailCause::Parked { .. }, Some(parked)) = (&cause, self.rounds.get(&round)) {
+        if let Some(parked) = self.rounds.get(&round).filter(|_| failure.is_parked()) {
             // A client that retries the block wants it judged from the start.
             self.block_deaths.forget(&parked.block);
         }
         self.abandon(round, turn);
-        turn.order(Command::Fail { round, cause, reason });
+        turn.order(Command::Fail { round, failure });
     }
 
     /// Gives up work that shards have tried `max_attempts` times. If the work may kill its process, the
@@ -320,16 +323,16 @@ impl Scheduler {
                 continue;
             }
             let last = work.complaint.clone().unwrap_or_else(|| "its shard was lost".into());
-            let suspect = work.first.is_some();
-            let (cause, reason) = if suspect {
+            let awaits_verification = work.first.is_some();
+            let failure = if awaits_verification {
                 let text = format!(
                     "{limit} attempts to verify it failed; look at the shards' logs, then retry or discard the block"
                 );
-                (FailCause::Parked { suspects: vec![id], convicted: false }, text)
+                RoundFailure::parked(vec![id], false, text)
             } else {
-                (FailCause::Spent, format!("{limit} attempts failed, the last: {last}"))
+                RoundFailure::spent(format!("{limit} attempts failed, the last: {last}"))
             };
-            self.give_up(id, cause, reason, turn);
+            self.give_up(id, failure, turn);
         }
     }
 
@@ -359,7 +362,7 @@ impl Scheduler {
             let waited = if policy == NoShards::Fail { Duration::ZERO } else { limit };
             let reason =
                 format!("no shard could take its work for {waited:?}; start one, or look why none joins");
-            turn.order(Command::Fail { round, cause, reason });
+            turn.order(Command::Fail { round, failure: RoundFailure { cause, reason } });
         }
     }
 

@@ -22,7 +22,7 @@ use super::machine::Scheduler;
 use super::never::never;
 use super::rounds::Work;
 use super::turn::Turn;
-use super::{Command, FailCause, LossCause, WorkClass, WorkItem};
+use super::{Command, LossCause, RoundFailure, WorkClass, WorkItem};
 
 impl Scheduler {
     /// Handles the loss of a shard: decides what follows for the work that it may have begun.
@@ -89,12 +89,11 @@ impl Scheduler {
             let limit = self.limits.max_attempts;
             if deaths.isolated >= limit || deaths.searching >= limit * 2 {
                 self.block_deaths.forget(&block);
-                let cause = FailCause::Parked { suspects: vec![work], convicted: false };
                 let deaths = deaths.isolated + deaths.searching;
                 let reason = format!(
                     "{deaths} shards died while they executed this block; look at their logs, then retry or discard it"
                 );
-                self.give_up(work, cause, reason, turn);
+                self.give_up(work, RoundFailure::parked(vec![work], false, reason), turn);
             }
         }
     }
@@ -203,9 +202,8 @@ impl Scheduler {
             }
             self.counters.convictions += 1;
             turn.order(Command::Convict { round, work });
-            let cause = FailCause::Parked { suspects: vec![work], convicted: true };
-            let reason = "a transaction has killed two shards that did nothing else; discard the block, or retry it with another build".to_owned();
-            self.give_up(work, cause, reason, turn);
+            let reason = "a transaction has killed two shards that did nothing else; discard the block, or retry it with another build";
+            self.give_up(work, RoundFailure::parked(vec![work], true, reason), turn);
         }
     }
 

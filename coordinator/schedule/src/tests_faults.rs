@@ -7,7 +7,8 @@ use common::message::SlotProgress;
 
 use super::tests::{EPOCH, ROUND, admit, base, dispatched, item, join, ms, result, scheduler};
 use super::{
-    Command, Event, FailCause, Fault, LossCause, NoShards, ScheduleLimits, Scheduler, StrikeRecord, WorkItem,
+    Command, Event, FailCause, Fault, LossCause, NoShards, RoundFailure, ScheduleLimits, Scheduler,
+    StrikeRecord, WorkItem,
 };
 
 fn beat(
@@ -205,7 +206,7 @@ fn two_lone_deaths_with_a_control_between_convict() {
     let (work, convicted) = (sent[0].work, true);
     assert_eq!(commands[0], Command::Convict { round, work });
     assert!(
-        matches!(commands[1], Command::Fail { cause: FailCause::Parked { convicted: known, .. }, .. } if known == convicted)
+        matches!(commands[1], Command::Fail { failure: RoundFailure { cause: FailCause::Parked { convicted: known, .. }, .. }, .. } if known == convicted)
     );
 }
 
@@ -263,7 +264,13 @@ fn work_that_shards_died_at_is_parked_even_if_nobody_can_be_blamed() {
     }
     assert_eq!(fails.len(), 1);
     assert!(
-        matches!(fails[0], Command::Fail { cause: FailCause::Parked { convicted: false, .. }, .. }),
+        matches!(
+            fails[0],
+            Command::Fail {
+                failure: RoundFailure { cause: FailCause::Parked { convicted: false, .. }, .. },
+                ..
+            }
+        ),
         "{fails:?}"
     );
 }
@@ -362,7 +369,13 @@ fn work_at_which_workers_panic_every_time_is_parked() {
         next = dispatched(&last);
     }
     let parked = |command: &Command| {
-        matches!(command, Command::Fail { cause: FailCause::Parked { convicted: false, .. }, .. })
+        matches!(
+            command,
+            Command::Fail {
+                failure: RoundFailure { cause: FailCause::Parked { convicted: false, .. }, .. },
+                ..
+            }
+        )
     };
     assert!(last.iter().any(parked), "{last:?}");
 }
@@ -377,8 +390,8 @@ fn what_was_feared_once_is_not_executed_locally_at_the_next_try() {
     let mut causes = Vec::new();
     for at in (100..70_000).step_by(100) {
         for command in scheduler.handle(ms(at), Event::Tick) {
-            if let Command::Fail { cause, .. } = command {
-                causes.push(cause);
+            if let Command::Fail { failure, .. } = command {
+                causes.push(failure.cause);
                 // A client submits the block again.
                 admit(&mut scheduler, 1);
             }
@@ -398,8 +411,8 @@ fn without_shards_the_policy_decides() {
         let mut failed = None;
         for tick in (100..=40_000).step_by(100) {
             for command in scheduler.handle(ms(tick), Event::Tick) {
-                if let Command::Fail { cause, .. } = command {
-                    failed = failed.or(Some((tick, cause)));
+                if let Command::Fail { failure, .. } = command {
+                    failed = failed.or(Some((tick, failure.cause)));
                 }
             }
         }

@@ -179,7 +179,7 @@ fn what_has_cost_two_shards_while_it_was_verified_is_not_for_trusted_code() {
         commands.extend(scheduler.handle(ms(at), Event::Tick));
     }
     assert!(!commands.contains(&check_of(sent[0])), "{commands:?}");
-    let ended = |command: &Command| matches!(command, Command::Fail { cause: FailCause::Stranded, .. });
+    let ended = |command: &Command| matches!(command, Command::Fail { failure, .. } if failure.cause == FailCause::Stranded);
     assert!(commands.iter().any(ended), "{commands:?}");
 }
 

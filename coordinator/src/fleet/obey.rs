@@ -9,8 +9,8 @@ use super::driver::Driver;
 use super::event::{EventKind, publish};
 use super::link::LinkCommand;
 use super::message::Message;
-use super::round::{RoundEvent, RoundFailure, singles, work_item};
-use schedule::{Command, Event, FailCause, LossCause, StrikeRecord};
+use super::round::{RoundEvent, singles, work_item};
+use schedule::{Command, Event, LossCause, StrikeRecord};
 
 impl Driver {
     pub(super) fn obey(&mut self, command: Command) {
@@ -38,7 +38,7 @@ impl Driver {
                     round.tell(RoundEvent::Finished);
                 }
             }
-            Command::Fail { round, cause, reason } => self.fail(round, cause, reason),
+            Command::Fail { round, failure } => self.fail(round, failure),
             Command::Check { work, round, first } => {
                 if let Some(round) = self.rounds.get(&round) {
                     round.tell(RoundEvent::Check { work, first: first.shard });
@@ -122,18 +122,10 @@ impl Driver {
         TxRange::around(specs.flat_map(|spec| spec.indices.iter().copied()))
     }
 
-    fn fail(&mut self, round: RoundId, cause: FailCause, reason: String) {
-        let cause = match cause {
-            FailCause::Stranded => RoundFailure::NoShard,
-            FailCause::Local => RoundFailure::Local,
-            FailCause::Spent => RoundFailure::Spent,
-            FailCause::Parked { suspects, convicted } => {
-                let among = self.range(round, &suspects).unwrap_or_default();
-                RoundFailure::Parked { among, convicted }
-            }
-        };
+    fn fail(&mut self, round: RoundId, failure: schedule::RoundFailure) {
+        let failure = failure.map_suspects(|works| self.range(round, &works).unwrap_or_default());
         if let Some(round) = self.rounds.remove(&round) {
-            round.tell(RoundEvent::Failed { cause, reason });
+            round.tell(RoundEvent::Failed(failure));
         }
     }
 

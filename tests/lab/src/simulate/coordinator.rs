@@ -501,7 +501,7 @@ impl World {
                 }
             }
             Command::Finish(round) => self.round_done(index, round),
-            Command::Fail { round, cause, .. } => self.round_failed(index, round, cause),
+            Command::Fail { round, failure } => self.round_failed(index, round, failure.cause),
         }
     }
 
