@@ -38,7 +38,7 @@ enum Second {
     /// A shard exists that can verify it, but not now.
     Later,
     /// No shard can verify it.
-    Nobody,
+    NoShard,
 }
 
 /// The standing of a round after its work was assigned.
@@ -205,7 +205,7 @@ impl Scheduler {
     /// The shard that can do the work a second time.
     fn second_shard(&self, now: Duration, work: &Work, first: &First, barred: &BTreeSet<ShardId>) -> Second {
         if work.tries >= self.limits.max_attempts || first.digest.is_none() {
-            return Second::Nobody;
+            return Second::NoShard;
         }
         // Never the same shard, whatever its incarnation. A shard that has just failed at the work gets it
         // only if no other shard is left.
@@ -226,7 +226,7 @@ impl Scheduler {
         others.extend(work.lost_by.map(|lost| lost.shard));
         let wanted = Wanted { base: None, barred: &others, ..wanted };
         let able = self.shards.alive.iter().any(|(id, shard)| wanted.suits(*id, shard));
-        if able { Second::Later } else { Second::Nobody }
+        if able { Second::Later } else { Second::NoShard }
     }
 
     /// Bars the shards that the suspect has already killed, because two deaths convict only on different

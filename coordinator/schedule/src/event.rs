@@ -215,10 +215,10 @@ pub enum Command {
     /// The shard is part of the fleet.
     Admitted(ShardId),
     /// Reject the shard's registration: another process with its id is alive.
-    Turned(ShardId),
+    Rejected(ShardId),
     /// The shard must ask again: another process holds its place, and the scheduler does not know yet whether
     /// that process is alive.
-    Deferred(ShardId),
+    RetryLater(ShardId),
     /// Send the work to the shard.
     Dispatch(AssignmentId),
     /// The shard need not finish it.

@@ -192,7 +192,7 @@ impl Scheduler {
         if let Some(known) = self.shards.alive.get_mut(&shard) {
             if known.incarnation != incarnation {
                 let alive = known.is_alive_since_challenged(incarnation, turn.now());
-                turn.order(if alive { Command::Turned(shard) } else { Command::Deferred(shard) });
+                turn.order(if alive { Command::Rejected(shard) } else { Command::RetryLater(shard) });
                 return;
             }
             known.heard_at = known.heard_at.max(turn.now());

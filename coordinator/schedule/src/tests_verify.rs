@@ -89,7 +89,7 @@ fn shards_that_drain_or_are_elsewhere_verify_nothing() {
 }
 
 #[test]
-fn work_that_nobody_has_goes_before_work_to_be_verified() {
+fn unassigned_work_goes_before_work_to_be_verified() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
     join(&mut scheduler, 2, 1);

@@ -95,7 +95,7 @@ pub(super) struct OpenRound {
 
 impl OpenRound {
     /// Sends an event to the round's owner. If the owner no longer listens, it will abandon the round soon.
-    pub(super) fn tell(&self, event: RoundEvent) {
+    pub(super) fn notify(&self, event: RoundEvent) {
         if self.events.try_send(event).is_err() {
             tracing::debug!("a round's listener is gone or full");
         }
