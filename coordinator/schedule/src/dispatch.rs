@@ -26,7 +26,7 @@ impl Control {
     /// Shows `visit` the time that is kept of the control.
     pub(super) fn for_each_time(&mut self, visit: &mut Visit<'_>) {
         let Self { since, assignment: _ } = self;
-        visit(Kept::stays(since, None));
+        visit(Kept::moves(since, None));
     }
 }
 

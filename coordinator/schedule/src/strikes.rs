@@ -48,7 +48,7 @@ impl Standing {
             visit(Kept::stays(until, None));
         }
         if let Some(Probation { since, assignment: _, delivered: _, trusted: _ }) = probation {
-            visit(Kept::stays(since, None));
+            visit(Kept::moves(since, None));
         }
     }
 

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::deadlines::Pause;
 use super::tests::{EPOCH, base, item, ms};
-use super::{Command, Event, Fault, LossCause, ScheduleLimits, Scheduler, WorkItem};
+use super::{Command, Event, FailCause, Fault, LossCause, RoundFailure, ScheduleLimits, Scheduler, WorkItem};
 
 /// A fleet of three shards that does random things.
 struct Run {
@@ -158,4 +158,42 @@ fn a_pause_moves_every_time_that_a_limit_counts_from() {
         }
     }
     assert!(seen.iter().all(|count| *count > 1_000), "{seen:?}");
+}
+
+/// What a tick may do to a shard or a round because a limit has passed.
+fn is_harm(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Evict { .. }
+            | Command::Cancel(_)
+            | Command::Strikes { .. }
+            | Command::Retire { .. }
+            | Command::Fail {
+                failure: RoundFailure { cause: FailCause::Stranded | FailCause::Local, .. },
+                ..
+            }
+    )
+}
+
+#[test]
+fn a_tick_after_a_pause_does_no_harm_that_a_tick_without_it_would_not_do() {
+    let mut seen = 0;
+    for seed in 0..60 {
+        let mut run = Run::new(seed);
+        for _ in 0..300 {
+            run.step();
+            let mut usual = run.scheduler.clone();
+            let usual = usual.handle(run.scheduler.ticked_at + ms(100), Event::Tick);
+            let mut paused = run.scheduler.clone();
+            let paused = paused.handle(ms(run.now + 60_000), Event::Tick);
+            let harm = |commands: &[Command]| commands.iter().filter(|command| is_harm(command)).count();
+            assert!(
+                harm(&paused) <= harm(&usual),
+                "seed {seed} at {} ms: {paused:?} instead of {usual:?}",
+                run.now
+            );
+            seen += harm(&usual);
+        }
+    }
+    assert!(seen > 100, "{seen}");
 }
