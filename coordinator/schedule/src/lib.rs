@@ -7,7 +7,8 @@
 //! By concern: `machine` (shards, losses), `rounds` (work and results), `dispatch` (assignment of work),
 //! `verify` (work that needs two equal results), `overdue` (slow or stuck), `quarantine` (strikes and
 //! probation), `suspects` (transactions that may kill the process that runs them). `strikes`, `evidence`,
-//! `medians` and `finished` each own a part of the state. Every time that a part keeps is in the list of `deadlines`.
+//! `medians` and `finished` each own a part of the state. Every time that a part keeps is in the list of
+//! `deadlines`.
 
 mod audit;
 mod deadlines;

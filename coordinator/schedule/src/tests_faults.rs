@@ -203,11 +203,10 @@ fn two_lone_deaths_with_a_control_between_convict() {
     die_alone(&mut scheduler, at + 1, alone);
     let processes: Vec<_> = processes.into_iter().filter(|(shard, _)| *shard != alone.shard.0).collect();
     let (_, commands) = next_suspect(&mut scheduler, at + 100, &processes);
-    let (work, convicted) = (sent[0].work, true);
+    let work = sent[0].work;
     assert_eq!(commands[0], Command::Convict { round, work });
-    assert!(
-        matches!(commands[1], Command::Fail { failure: RoundFailure { cause: FailCause::Parked { convicted: known, .. }, .. }, .. } if known == convicted)
-    );
+    let parked = FailCause::Parked { suspects: vec![work], convicted: true };
+    assert!(matches!(&commands[1], Command::Fail { failure, .. } if failure.cause == parked), "{commands:?}");
 }
 
 #[test]

@@ -122,7 +122,7 @@ impl World {
     }
 
     /// Reports to the coordinator that its command has found a dead process.
-    pub(super) fn nobody_there(&mut self, coordinator: usize, index: usize, packet: ToShard) {
+    pub(super) fn no_process_there(&mut self, coordinator: usize, index: usize, packet: ToShard) {
         let shard = self.processes.get(index).map_or(ShardId(0), |process| process.shard);
         match packet {
             ToShard::Execute(assignment) => {

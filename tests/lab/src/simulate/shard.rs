@@ -292,7 +292,7 @@ impl World {
         let Some(process) = self.processes.get(index) else { return };
         if !process.alive || incarnation.is_some_and(|incarnation| incarnation != process.incarnation) {
             if let Happening::ToShard { from, packet, .. } = happening {
-                self.nobody_there(from, index, packet);
+                self.no_process_there(from, index, packet);
             }
             return;
         }
