@@ -17,7 +17,7 @@ fn ledger() -> Ledger {
     }
     let state = base.summary().state;
     let parent = ledger.tip_at(state.height, state.block_hash).unwrap().unwrap();
-    ledger.keep_aside(&next(&parent, 30)).unwrap();
+    ledger.keep_side_block(&next(&parent, 30)).unwrap();
     ledger.accept([(0, &block_after(&ledger.head(), 9))]).unwrap();
     ledger
 }

@@ -243,7 +243,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`]; then nothing has changed.
-    pub fn keep_aside(&self, tip: &Tip) -> Result<(), LedgerError> {
+    pub fn keep_side_block(&self, tip: &Tip) -> Result<(), LedgerError> {
         let Some(step) = tip.steps.last() else { return Ok(()) };
         let Some(added) = &step.block else { return Ok(()) };
         let block = SideBlock {

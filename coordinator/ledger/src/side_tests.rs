@@ -24,7 +24,7 @@ fn a_side_block_and_its_state_are_there_after_a_restart() {
     ledger.commit(&next(&base, 1)).unwrap();
     let parent = ledger.tip_at(base.summary().state.height, hash_of(&base)).unwrap().unwrap();
     let side = next(&parent, 2);
-    ledger.keep_aside(&side).unwrap();
+    ledger.keep_side_block(&side).unwrap();
     drop(ledger);
 
     let again = open(&disk.rebooted());
@@ -52,7 +52,7 @@ fn an_accepted_block_is_in_the_journal_or_a_side_block_whenever_the_power_goes()
         disk.mark();
         ledger.commit(&next(&base, 1))?;
         let parent = ledger.tip_at(base.summary().state.height, hash_of(&base))?.unwrap();
-        ledger.keep_aside(&next(&parent, 2))
+        ledger.keep_side_block(&next(&parent, 2))
     };
     run(&whole).unwrap();
     let (first, last) = (whole.marked(), whole.syncs());
@@ -104,8 +104,8 @@ fn what_an_operator_unwinds_is_not_known_any_more() {
         (0..3).map(|seed| ledger.commit(&next(&ledger.head(), seed)).unwrap()).collect();
     let parent = ledger.tip_at(base.summary().state.height, hash_of(&base)).unwrap().unwrap();
     let aside = next(&next(&parent, 10), 11);
-    ledger.keep_aside(&next(&parent, 10)).unwrap();
-    ledger.keep_aside(&aside).unwrap();
+    ledger.keep_side_block(&next(&parent, 10)).unwrap();
+    ledger.keep_side_block(&aside).unwrap();
     let first = trunk[0].summary().state;
     let to = ledger.tip_at(first.height, first.block_hash).unwrap().unwrap();
     ledger.unwind(&to).unwrap();

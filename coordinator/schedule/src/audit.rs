@@ -13,7 +13,7 @@ pub enum StateClass {
     /// The scheduler does not know the shard, the round or the work.
     Unknown,
     /// The scheduler knows another incarnation of the shard.
-    OtherLife,
+    OtherIncarnation,
     /// The shard holds no known state.
     Unsynced,
     /// The shard is idle and could take work.
@@ -101,8 +101,8 @@ impl Scheduler {
             }
             Event::Result { assignment, .. } => ("result", self.of_assignment(assignment)),
             Event::Blame { shard, .. } => {
-                let life = self.shards.alive.get(shard).map(|known| known.incarnation);
-                ("blame", life.map_or(StateClass::Unknown, |life| self.of_shard(*shard, life)))
+                let incarnation = self.shards.alive.get(shard).map(|known| known.incarnation);
+                ("blame", incarnation.map_or(StateClass::Unknown, |known| self.of_shard(*shard, known)))
             }
             Event::Checked { work, .. } => ("checked", self.of_work(work)),
             Event::Tick => ("tick", self.of_all()),
@@ -116,11 +116,9 @@ impl Scheduler {
 
     fn of_shard(&self, shard: ShardId, incarnation: Incarnation) -> StateClass {
         let Some(known) = self.shards.alive.get(&shard) else { return StateClass::Unknown };
-        let quarantined =
-            self.standing.get(&shard).is_some_and(|standing| standing.quarantined_until.is_some());
         match known {
-            known if known.incarnation != incarnation => StateClass::OtherLife,
-            _ if quarantined => StateClass::Quarantined,
+            known if known.incarnation != incarnation => StateClass::OtherIncarnation,
+            _ if self.strikes.is_quarantined(shard) => StateClass::Quarantined,
             known if known.draining => StateClass::Draining,
             known if known.alone_with.is_some() => StateClass::AloneWithSuspect,
             known if known.state.is_none() => StateClass::Unsynced,
@@ -136,14 +134,13 @@ impl Scheduler {
             Some(known) if known.is_checked() => StateClass::Checking,
             Some(known) if known.first.is_some() => StateClass::Unverified,
             Some(_) => StateClass::LateForOpenWork,
-            None if self.done.by_id.contains_key(work) => StateClass::DoneWork,
+            None if self.done.get(work).is_some() => StateClass::DoneWork,
             None => StateClass::Unknown,
         }
     }
 
     fn of_assignment(&self, assignment: &AssignmentId) -> StateClass {
-        let probations = self.standing.values().filter_map(|standing| standing.probation);
-        if probations.into_iter().any(|probation| probation.assignment == *assignment) {
+        if self.strikes.is_probation(assignment) {
             return StateClass::Probation;
         }
         if self.control.is_some_and(|control| control.assignment == *assignment) {
@@ -176,7 +173,7 @@ impl Scheduler {
     pub fn audit(&self) -> Result<(), String> {
         for (id, round) in &self.rounds {
             if round.open.is_empty() && round.cutting.is_empty() {
-                return Err(format!("round {id} is open and has nothing to do"));
+                return Err(format!("round {id} is open and has no work"));
             }
             if let Some(lost) = round.open.iter().find(|work| !self.work.contains_key(work)) {
                 return Err(format!("work {lost} of round {id} is forgotten"));
@@ -191,7 +188,7 @@ impl Scheduler {
                 let AssignmentId { shard, incarnation, .. } = live.assignment;
                 let holder = self.shards.alive.get(&shard).filter(|known| known.incarnation == incarnation);
                 if holder.is_none_or(|known| !known.outstanding.contains_key(&live.assignment)) {
-                    return Err(format!("{} is under way at a shard that does not hold it", live.assignment));
+                    return Err(format!("{} is in flight at a shard that does not hold it", live.assignment));
                 }
             }
             if work.tries > self.limits.max_attempts {
@@ -202,14 +199,14 @@ impl Scheduler {
                 return Err(format!("work {id} has its result, need not be verified, and is open"));
             }
             if work.live.iter().any(|live| live.assignment.shard == first.assignment.shard) {
-                return Err(format!("work {id} is to be verified by the shard that did it"));
+                return Err(format!("work {id} would be verified by the shard that did it"));
             }
             if first.checking && !work.live.is_empty() {
-                return Err(format!("work {id} is under way although trusted code has it"));
+                return Err(format!("work {id} is in flight although trusted code has it"));
             }
         }
-        if let Some((id, _)) = self.done.by_id.iter().find(|(_, done)| done.item.verify && !done.verified) {
-            return Err(format!("work {id} was to be verified and is done on one shard's word"));
+        if let Some(id) = self.done.unverified() {
+            return Err(format!("work {id} had to be verified and is done with one shard's result only"));
         }
         for (id, shard) in &self.shards.alive {
             for held in shard.outstanding.keys() {

@@ -6,11 +6,13 @@ use std::time::Duration;
 use common::id::{AssignmentId, RoundId, ShardId, WorkId};
 
 use super::Command;
+use super::deadlines::{Kept, Visit};
+use super::evidence::Suspicion;
 use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
+use super::never::never;
 use super::rounds::{Live, Round, Work};
-use super::strikes::Probation;
-use super::suspects::Suspicion;
+use super::turn::Turn;
 use super::verify::First;
 
 /// Finished work that a shard does once more, only to show whether the fleet is healthy.
@@ -18,6 +20,14 @@ use super::verify::First;
 pub(super) struct Control {
     pub(super) assignment: AssignmentId,
     pub(super) since: Duration,
+}
+
+impl Control {
+    /// Shows `visit` the time that is kept of the control.
+    pub(super) fn for_each_time(&mut self, visit: &mut Visit<'_>) {
+        let Self { since, assignment: _ } = self;
+        visit(Kept::moves(since, None));
+    }
 }
 
 /// The outcome of the search for a shard that can verify work.
@@ -28,7 +38,7 @@ enum Second {
     /// A shard exists that can verify it, but not now.
     Later,
     /// No shard can verify it.
-    Nobody,
+    NoShard,
 }
 
 /// The standing of a round after its work was assigned.
@@ -44,24 +54,25 @@ struct Standstill {
 
 impl Scheduler {
     /// Assigns open work to shards that can take it.
-    pub(super) fn dispatch(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        self.expire_probations(now, commands);
-        self.expire_control(now);
-        let mut barred = self.quarantined();
+    pub(super) fn dispatch(&mut self, turn: &mut Turn) {
+        self.expire_probations(turn);
+        self.expire_control(turn.now());
+        let mut barred = self.strikes.quarantined();
         let mut rounds = std::mem::take(&mut self.rounds);
         for (id, round) in &mut rounds {
             let mut standstill = Standstill::default();
-            self.dispatch_suspects(now, *id, round, &mut barred, &mut standstill, commands);
-            self.dispatch_round(now, round, &barred, &mut standstill, commands);
-            self.dispatch_verifications(now, round, &barred, &mut standstill, commands);
-            self.dispatch_probations(now, round, commands);
+            self.dispatch_suspects(*id, round, &mut barred, &mut standstill, turn);
+            self.dispatch_round(round, &barred, &mut standstill, turn);
+            self.dispatch_verifications(round, &barred, &mut standstill, turn);
+            self.dispatch_probations(round, turn);
             let live = |id: &WorkId| self.work.get(id).is_some_and(|work| !work.live.is_empty());
             let moving = standstill.moves || round.open.iter().any(live) || !round.cutting.is_empty();
             // A stuck shard soon moves again or restarts.
             let stuck = |shard: &Shard| !shard.draining && shard.state.is_some() && shard.is_stuck();
             let moving = moving || self.shards.alive.values().any(stuck);
             // A round is stranded if its work waits while none of it is in flight.
-            let since = |is: bool, since: Option<Duration>| if is { since.or(Some(now)) } else { None };
+            let since =
+                |is: bool, since: Option<Duration>| if is { since.or(Some(turn.now())) } else { None };
             round.stranded_since = since(standstill.waits && !moving, round.stranded_since);
             round.unverified_since = since(standstill.unverified && !moving, round.unverified_since);
         }
@@ -70,25 +81,27 @@ impl Scheduler {
 
     fn dispatch_round(
         &mut self,
-        now: Duration,
         round: &Round,
         barred: &BTreeSet<ShardId>,
         standstill: &mut Standstill,
-        commands: &mut Vec<Command>,
+        turn: &mut Turn,
     ) {
         for id in &round.open {
-            let Some(work) = self.work.get(id) else { continue };
+            let Some(work) = self.work.get(id) else {
+                never!("open work {id} is not known");
+                continue;
+            };
             let is_wanted = work.live.is_empty() || work.duplicate;
             if !is_wanted || work.suspicion.is_some() || work.first.is_some() {
                 continue;
             }
-            if work.rests_until > now {
+            if work.rests_until > turn.now() {
                 standstill.moves = true;
                 continue;
             }
             let spent = work.tries >= self.limits.max_attempts;
             let holders = work.holders();
-            let wanted = Wanted { holders: &holders, ..Wanted::of(work, now, &self.limits, barred) };
+            let wanted = Wanted { holders: &holders, ..Wanted::of(work, turn.now(), &self.limits, barred) };
             let Some(shard) = self.shards.choose(&wanted).filter(|_| !spent) else {
                 if work.duplicate {
                     continue;
@@ -97,19 +110,18 @@ impl Scheduler {
                 // All work of a round has one base: if no shard can take this piece, none can take the next.
                 break;
             };
-            self.assign(now, *id, shard, false, commands);
+            self.assign(*id, shard, false, turn);
         }
     }
 
     /// Assigns suspects, which run alone. If no shard is idle, keeps one free of other work.
     fn dispatch_suspects(
         &mut self,
-        now: Duration,
         id: RoundId,
         round: &mut Round,
         barred: &mut BTreeSet<ShardId>,
         standstill: &mut Standstill,
-        commands: &mut Vec<Command>,
+        turn: &mut Turn,
     ) {
         let is_waiting = |work: &&Work| {
             work.live.is_empty() && work.suspicion.is_some() && work.round == id && !work.is_checked()
@@ -123,21 +135,21 @@ impl Scheduler {
             .cloned()
             .collect();
         for work in suspects {
-            if work.held_until().is_some_and(|until| until > now) {
+            if work.held_until().is_some_and(|until| until > turn.now()) {
                 standstill.moves = true;
                 continue;
             }
-            if self.wants_control(&work) && self.make_control(now, id, round, barred, standstill, commands) {
+            if self.wants_control(&work) && self.make_control(id, round, barred, standstill, turn) {
                 continue;
             }
             let has_killed = work.suspicion.as_ref().is_some_and(Suspicion::has_killed);
             let company = if has_killed { Company::Nothing } else { Company::Alone };
             let mut barred_here = barred.clone();
             barred_here.extend(work.first.map(|first| first.assignment.shard));
-            self.bar_victims(now, &work, &mut barred_here);
-            let wanted = Wanted { company, ..Wanted::of(&work, now, &self.limits, &barred_here) };
+            self.bar_victims(turn.now(), &work, &mut barred_here);
+            let wanted = Wanted { company, ..Wanted::of(&work, turn.now(), &self.limits, &barred_here) };
             if let Some(shard) = self.shards.choose(&wanted) {
-                self.assign(now, work.item.id, shard, true, commands);
+                self.assign(work.item.id, shard, true, turn);
             } else {
                 standstill.waits = true;
                 let freed = self.shards.to_be_freed(&wanted);
@@ -150,18 +162,20 @@ impl Scheduler {
     /// open work first: no shard can take now what is still unassigned, or the scheduler holds it back.
     fn dispatch_verifications(
         &mut self,
-        now: Duration,
         round: &Round,
         barred: &BTreeSet<ShardId>,
         standstill: &mut Standstill,
-        commands: &mut Vec<Command>,
+        turn: &mut Turn,
     ) {
         let patience = self.limits.overdue_floor;
-        let tired = round.unverified_since.is_some_and(|since| now.saturating_sub(since) > patience);
+        let tired = round.unverified_since.is_some_and(|since| turn.now().saturating_sub(since) > patience);
         // If no shard has room for this work now, none will have room later in this pass.
         let mut full = BTreeSet::new();
         for id in &round.open {
-            let Some(work) = self.work.get(id) else { continue };
+            let Some(work) = self.work.get(id) else {
+                never!("open work {id} is not known");
+                continue;
+            };
             let Some(first) = work.first else { continue };
             standstill.moves |= first.checking;
             if first.checking || work.suspicion.is_some() || !(work.live.is_empty() || work.duplicate) {
@@ -172,8 +186,8 @@ impl Scheduler {
                 standstill.unverified |= work.live.is_empty();
                 continue;
             }
-            match self.second_shard(now, work, &first, barred) {
-                Second::Shard(shard) => self.assign(now, *id, shard, false, commands),
+            match self.second_shard(turn.now(), work, &first, barred) {
+                Second::Shard(shard) => self.assign(*id, shard, false, turn),
                 _ if !work.live.is_empty() => {}
                 Second::Later if !tired => {
                     full.insert(key);
@@ -181,7 +195,7 @@ impl Scheduler {
                 }
                 _ if work.may_be_checked() => {
                     standstill.moves = true;
-                    self.check(*id, commands);
+                    self.check(*id, turn);
                 }
                 _ => standstill.waits = true,
             }
@@ -191,7 +205,7 @@ impl Scheduler {
     /// The shard that can do the work a second time.
     fn second_shard(&self, now: Duration, work: &Work, first: &First, barred: &BTreeSet<ShardId>) -> Second {
         if work.tries >= self.limits.max_attempts || first.digest.is_none() {
-            return Second::Nobody;
+            return Second::NoShard;
         }
         // Never the same shard, whatever its incarnation. A shard that has just failed at the work gets it
         // only if no other shard is left.
@@ -207,12 +221,12 @@ impl Scheduler {
         }
         // A shard that is kept free for a suspect is only busy, and a shard at another state may be on its
         // way.
-        let mut others = self.quarantined();
+        let mut others = self.strikes.quarantined();
         others.insert(first.assignment.shard);
         others.extend(work.lost_by.map(|lost| lost.shard));
         let wanted = Wanted { base: None, barred: &others, ..wanted };
         let able = self.shards.alive.iter().any(|(id, shard)| wanted.suits(*id, shard));
-        if able { Second::Later } else { Second::Nobody }
+        if able { Second::Later } else { Second::NoShard }
     }
 
     /// Bars the shards that the suspect has already killed, because two deaths convict only on different
@@ -228,28 +242,26 @@ impl Scheduler {
         }
     }
 
-    fn assign(
-        &mut self,
-        now: Duration,
-        id: WorkId,
-        shard: ShardId,
-        alone: bool,
-        commands: &mut Vec<Command>,
-    ) {
-        let Some(assignment) = self.next_assignment(id, shard) else { return };
-        let Some(work) = self.work.get_mut(&id) else { return };
+    /// Assigns the work to the shard; `alone` if it gets nothing else meanwhile.
+    pub(super) fn assign(&mut self, id: WorkId, shard: ShardId, alone: bool, turn: &mut Turn) {
+        let Some(assignment) = self.next_assignment(id, shard) else {
+            return never!("work {id} is assigned to shard {shard}, which is not alive");
+        };
+        let Some(work) = self.work.get_mut(&id) else {
+            return never!("work {id} is assigned and not known");
+        };
         let holder = work.live.first().map(|live| live.assignment);
         if holder.is_some() {
             self.counters.duplicated += 1;
         }
         work.tries += 1;
         work.duplicate = false;
-        work.live.push(Live { assignment, since: now, accepted: false });
+        work.live.push(Live { assignment, since: turn.now(), accepted: false });
         let from = work.lost_by.take().or(holder);
         if let Some(from) =
             from.filter(|from| (from.shard, from.incarnation) != (shard, assignment.incarnation))
         {
-            commands.push(Command::Reassigned { work: id, round: work.round, from: from.shard });
+            turn.order(Command::Reassigned { work: id, round: work.round, from: from.shard });
         }
         let item = work.item;
         if let Some(known) = self.shards.alive.get_mut(&shard) {
@@ -261,18 +273,17 @@ impl Scheduler {
                 known.alone_with = Some(assignment);
             }
         }
-        commands.push(Command::Dispatch(assignment));
+        turn.order(Command::Dispatch(assignment));
     }
 
     /// Has a shard do finished work of the round once more. Returns false if that is not possible.
     fn make_control(
         &mut self,
-        now: Duration,
         id: RoundId,
         round: &mut Round,
         barred: &BTreeSet<ShardId>,
         standstill: &mut Standstill,
-        commands: &mut Vec<Command>,
+        turn: &mut Turn,
     ) -> bool {
         let others = round.open.iter().filter_map(|id| self.work.get(id));
         let other_work = others.into_iter().any(|work| work.suspicion.is_none());
@@ -282,99 +293,41 @@ impl Scheduler {
             standstill.waits |= self.control.is_none();
             return true;
         }
-        let finished = self.done.by_id.iter().find(|(_, done)| done.round == id);
-        let Some((work, done)) = finished.map(|(work, done)| (*work, *done)) else { return false };
+        let Some((work, done)) = self.done.any_of(id) else { return false };
         if round.controls >= self.limits.max_attempts {
             return false;
         }
-        let wanted = Wanted::with_base(done.item.base, now, &self.limits, barred);
+        let wanted = Wanted::with_base(done.item.base, turn.now(), &self.limits, barred);
         let Some(shard) = self.shards.choose(&wanted) else {
             standstill.waits = true;
             return true;
         };
-        let Some(assignment) = self.next_assignment(work, shard) else { return false };
+        let Some(assignment) = self.next_assignment(work, shard) else {
+            never!("a control is assigned to shard {shard}, which is not alive");
+            return false;
+        };
         round.controls += 1;
         standstill.moves = true;
-        self.control = Some(Control { assignment, since: now });
+        self.control = Some(Control { assignment, since: turn.now() });
         if let Some(known) = self.shards.alive.get_mut(&shard) {
             known.outstanding.insert(assignment, done.item);
         }
-        commands.push(Command::Dispatch(assignment));
+        turn.order(Command::Dispatch(assignment));
         true
     }
 
     pub(super) fn control_done(&mut self, assignment: &AssignmentId, fine: bool) {
         if self.control.take_if(|control| control.assignment == *assignment).is_some() && fine {
-            self.healthy += 1;
+            self.evidence.note_health();
         }
     }
 
     fn expire_control(&mut self, now: Duration) {
-        let done = self.control.and_then(|control| self.done.by_id.get(&control.assignment.work));
+        let done = self.control.and_then(|control| self.done.get(&control.assignment.work));
         let limit = self.limits.overdue_after
             + done.map_or(Duration::ZERO, |done| self.limits.longest(done.item.heaviest));
         if let Some(late) = self.control.take_if(|control| now.saturating_sub(control.since) > limit) {
             self.forget(&late.assignment);
-        }
-    }
-
-    /// Gives each shard whose quarantine is over one piece of work that another shard holds too. If no other
-    /// shard can do work, the shard gets a piece that no shard holds.
-    fn dispatch_probations(&mut self, now: Duration, round: &Round, commands: &mut Vec<Command>) {
-        let due: Vec<ShardId> = self
-            .standing
-            .iter()
-            .filter(|(_, standing)| {
-                standing.probation.is_none() && standing.quarantined_until.is_some_and(|until| until <= now)
-            })
-            .map(|(shard, _)| *shard)
-            .collect();
-        if due.is_empty() {
-            return;
-        }
-        let quarantined = self.quarantined();
-        let alone = self.shards.alive.iter().all(|(id, shard)| quarantined.contains(id) || shard.draining);
-        for shard in due {
-            let barred: BTreeSet<ShardId> =
-                self.shards.alive.keys().copied().filter(|other| *other != shard).collect();
-            let found = round.open.iter().filter_map(|id| self.work.get(id)).find(|work| {
-                let holders = work.holders();
-                let held =
-                    work.live.len() == 1 && holders.iter().all(|held| !quarantined.contains(&held.shard));
-                let wanted = Wanted {
-                    depth: 1,
-                    holders: &holders,
-                    lost_by: None,
-                    company: Company::Alone,
-                    ..Wanted::of(work, now, &self.limits, &barred)
-                };
-                let free = alone && work.live.is_empty() && work.tries < self.limits.max_attempts;
-                let open = work.suspicion.is_none() && work.first.is_none();
-                open && (held || free) && self.shards.choose(&wanted).is_some()
-            });
-            let Some((id, item, trusted)) = found.map(|work| (work.item.id, work.item, work.live.is_empty()))
-            else {
-                continue;
-            };
-            let assignment = if trusted {
-                // The shard's own result is no proof: trusted code will verify it.
-                if let Some(work) = self.work.get_mut(&id) {
-                    work.item.verify = true;
-                }
-                self.assign(now, id, shard, false, commands);
-                self.work.get(&id).and_then(|work| work.live.first()).map(|live| live.assignment)
-            } else {
-                let assignment = self.next_assignment(id, shard);
-                commands.extend(assignment.map(Command::Dispatch));
-                assignment
-            };
-            let Some(assignment) = assignment else { continue };
-            if let Some(known) = self.shards.alive.get_mut(&shard) {
-                known.outstanding.insert(assignment, item);
-            }
-            if let Some(standing) = self.standing.get_mut(&shard) {
-                standing.probation = Some(Probation { assignment, since: now, delivered: None, trusted });
-            }
         }
     }
 }

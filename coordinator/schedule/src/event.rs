@@ -7,6 +7,8 @@ use common::message::{Refusal, SlotProgress};
 use common::strikes::StrikeRecord;
 use common::work::WorkFailure;
 
+use super::RoundFailure;
+
 /// A kind of work: pieces of one kind take comparable times for comparable costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkClass {
@@ -207,36 +209,16 @@ pub enum Event {
     Tick,
 }
 
-/// Why a round fails.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FailCause {
-    /// No shard could take its work.
-    Stranded,
-    /// No shard could take its work: the coordinator must execute the block itself.
-    Local,
-    /// Shards tried too often, or cannot do its work at all.
-    Spent,
-    /// It holds a transaction that kills, or seems to kill, every process that runs it. The coordinator parks
-    /// the block and never executes it in its own process.
-    Parked {
-        /// The work that holds the transaction: one piece if that is proven, else every piece that may hold
-        /// it.
-        suspects: Vec<WorkId>,
-        /// Whether the transaction is proven to kill; false if the tries ran out first.
-        convicted: bool,
-    },
-}
-
 /// An output of the scheduler: what its driver must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// The shard is part of the fleet.
     Admitted(ShardId),
     /// Reject the shard's registration: another process with its id is alive.
-    Turned(ShardId),
+    Rejected(ShardId),
     /// The shard must ask again: another process holds its place, and the scheduler does not know yet whether
     /// that process is alive.
-    Deferred(ShardId),
+    RetryLater(ShardId),
     /// Send the work to the shard.
     Dispatch(AssignmentId),
     /// The shard need not finish it.
@@ -337,9 +319,7 @@ pub enum Command {
     Fail {
         /// The round.
         round: RoundId,
-        /// The kind of failure.
-        cause: FailCause,
-        /// An explanation for the client and the log.
-        reason: String,
+        /// Why.
+        failure: RoundFailure,
     },
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::id::{AssignmentId, Incarnation, ShardId, SlotIndex, StateRef};
 use common::message::SlotProgress;
 
+use super::deadlines::{Kept, Pause, Visit};
 use super::rounds::Work;
 use super::{ScheduleLimits, WorkItem};
 
@@ -28,6 +29,11 @@ impl SlotWatch {
     pub(super) fn longest(&self, held: Option<&WorkItem>, limits: &ScheduleLimits) -> Duration {
         let gas = held.map_or(self.gas, |item| item.heaviest.min(self.gas));
         if self.current.is_some() { limits.stuck_floor + limits.longest(gas) } else { Duration::ZERO }
+    }
+
+    fn for_each_time(&mut self, visit: &mut Visit<'_>) {
+        let Self { since, slot: _, transactions: _, current: _, gas: _, struck: _ } = self;
+        visit(Kept::moves(since, None));
     }
 }
 
@@ -86,6 +92,44 @@ impl Shard {
             alone_with: None,
             was_idle: false,
             quiet_beats: 0,
+        }
+    }
+
+    /// Shows `visit` every time that is kept of the shard.
+    pub(super) fn for_each_time(&mut self, visit: &mut Visit<'_>) {
+        let Self {
+            heard_at,
+            beat_at,
+            challenged,
+            watches,
+            rests_until,
+            late_until,
+            begun,
+            incarnation: _,
+            slots: _,
+            state: _,
+            draining: _,
+            retired: _,
+            failures: _,
+            outstanding: _,
+            alone_with: _,
+            was_idle: _,
+            quiet_beats: _,
+        } = self;
+        visit(Kept { time: heard_at, pause: Pause::MovesButOneTick, due: None });
+        // These two are compared with each other only.
+        visit(Kept::stays(beat_at, None));
+        if let Some((_, since)) = challenged {
+            visit(Kept::stays(since, None));
+        }
+        for watch in watches {
+            watch.for_each_time(visit);
+        }
+        let rested = Some((*rests_until).max(*late_until));
+        visit(Kept::stays(rests_until, rested));
+        visit(Kept::stays(late_until, rested));
+        for begun in begun.values_mut() {
+            visit(Kept::moves(begun, None));
         }
     }
 
@@ -305,6 +349,12 @@ impl Shards {
     /// The shard, if it is alive with this incarnation.
     pub(super) fn get_mut(&mut self, shard: ShardId, incarnation: Incarnation) -> Option<&mut Shard> {
         self.alive.get_mut(&shard).filter(|known| known.incarnation == incarnation)
+    }
+
+    /// Removes the shard, if it is alive with this incarnation.
+    pub(super) fn remove(&mut self, shard: ShardId, incarnation: Incarnation) -> Option<Shard> {
+        self.get_mut(shard, incarnation)?;
+        self.alive.remove(&shard)
     }
 
     /// The shard that could take work now and has the fewest outstanding assignments per slot. Excludes

@@ -5,18 +5,27 @@
 //! only, and work becomes open again on one path only.
 //!
 //! By concern: `machine` (shards, losses), `rounds` (work and results), `dispatch` (assignment of work),
-//! `verify` (work that needs two equal results), `overdue` (slow or stuck), `strikes` (quarantine and
-//! probation), `suspects` (transactions that may kill the process that runs them).
+//! `verify` (work that needs two equal results), `overdue` (slow or stuck), `quarantine` (strikes and
+//! probation), `suspects` (transactions that may kill the process that runs them). `strikes`, `evidence`,
+//! `medians` and `finished` each own a part of the state. Every time that a part keeps is in the list of
+//! `deadlines`.
 
 mod audit;
+mod deadlines;
 mod dispatch;
 mod event;
+mod evidence;
+mod failure;
+mod finished;
 mod fleet;
 pub mod intake;
 mod limits;
 mod machine;
+mod medians;
+mod never;
 mod overdue;
 pub mod planner;
+mod quarantine;
 pub mod replicas;
 mod rounds;
 mod strikes;
@@ -28,11 +37,15 @@ mod tests_faults;
 #[cfg(test)]
 mod tests_heavy;
 #[cfg(test)]
+mod tests_pause;
+#[cfg(test)]
 mod tests_verify;
+mod turn;
 mod verify;
 
 pub use audit::{StateClass, Transition};
 pub use common::strikes::StrikeRecord;
-pub use event::{Command, Event, FailCause, Fault, LossCause, WorkClass, WorkItem};
+pub use event::{Command, Event, Fault, LossCause, WorkClass, WorkItem};
+pub use failure::{FailCause, RoundFailure};
 pub use limits::{NoShards, ScheduleLimits};
 pub use machine::{Counters, Scheduler};

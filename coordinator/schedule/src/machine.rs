@@ -1,16 +1,18 @@
 //! The state machine itself: handles events, admits shards and loses them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::id::{AssignmentId, Epoch, Incarnation, RoundId, ShardId, WorkId};
 
 use super::dispatch::Control;
+use super::evidence::{BlockDeaths, Evidence};
+use super::finished::Finished;
 use super::fleet::{Shard, Shards};
-use super::overdue::Medians;
-use super::rounds::{Finished, Round, Work};
-use super::strikes::Standing;
-use super::suspects::Toll;
+use super::medians::Medians;
+use super::rounds::{Round, Work};
+use super::strikes::Strikes;
+use super::turn::Turn;
 use super::{Command, Event, LossCause, ScheduleLimits, StrikeRecord};
 
 /// What the scheduler counts since its start.
@@ -67,15 +69,11 @@ pub struct Scheduler {
     pub(super) work: BTreeMap<WorkId, Work>,
     pub(super) done: Finished,
     pub(super) medians: Medians,
-    pub(super) standing: BTreeMap<ShardId, Standing>,
-    /// Recent losses, to tell a single death from several at once.
-    pub(super) losses: VecDeque<(Duration, ShardId)>,
-    /// The number of results used and controls passed: it shows whether the fleet was healthy between two
-    /// deaths.
-    pub(super) healthy: u64,
+    pub(super) strikes: Strikes,
+    pub(super) evidence: Evidence,
     pub(super) control: Option<Control>,
-    /// The count of deaths: shards that died with work of a block begun, over all rounds of the block.
-    pub(super) toll: Toll,
+    /// The shards that died with work of a block begun, over all rounds of the block.
+    pub(super) block_deaths: BlockDeaths,
     pub(super) ticked_at: Duration,
     /// The number of the newest assignment: no two assignments of this coordinator have the same one.
     pub(super) attempts: u32,
@@ -94,11 +92,10 @@ impl Scheduler {
             work: BTreeMap::new(),
             done: Finished::default(),
             medians: Medians::default(),
-            standing: BTreeMap::new(),
-            losses: VecDeque::new(),
-            healthy: 0,
+            strikes: Strikes::default(),
+            evidence: Evidence::default(),
             control: None,
-            toll: Toll::default(),
+            block_deaths: BlockDeaths::default(),
             ticked_at: now,
             attempts: 0,
             counters: Counters::default(),
@@ -111,23 +108,9 @@ impl Scheduler {
         records: impl IntoIterator<Item = (ShardId, StrikeRecord)>,
         now: Duration,
     ) {
-        let limits = self.limits;
-        let restored = |(shard, record)| (shard, Standing::restored(record, &limits, now));
-        self.standing.extend(records.into_iter().map(restored));
-    }
-
-    /// The next time at which [`Event::Tick`] has something to do, if no other event comes before.
-    #[must_use]
-    pub fn next_deadline(&self) -> Duration {
-        let tick = self.ticked_at + self.limits.tick;
-        let rests = self.shards.alive.values().map(|shard| shard.rests_until.max(shard.late_until));
-        let held = self.work.values().filter_map(Work::held_until);
-        let overdue = self.work.values().filter_map(|work| self.overdue_at(work));
-        let patience = self.limits.overdue_floor + Duration::from_nanos(1);
-        let unverified = self.rounds.values().filter_map(|round| round.unverified_since);
-        let unverified = unverified.map(|since| since + patience);
-        let later = |at: &Duration| *at > self.ticked_at;
-        rests.chain(held).chain(overdue).chain(unverified).filter(later).fold(tick, Duration::min)
+        for (shard, record) in records {
+            self.strikes.restore(shard, record, &self.limits, now);
+        }
     }
 
     /// The number of assignments that a shard holds.
@@ -150,10 +133,10 @@ impl Scheduler {
 
     /// Handles an event and returns the commands that follow from it.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
-        let mut commands = Vec::new();
+        let mut turn = Turn::new(now);
         match event {
             Event::Register { shard, incarnation, slots } => {
-                self.register(now, shard, incarnation, slots, &mut commands);
+                self.register(shard, incarnation, slots, &mut turn);
             }
             Event::State { shard, incarnation, state } => {
                 if let Some(known) = self.shards.get_mut(shard, incarnation) {
@@ -166,12 +149,12 @@ impl Scheduler {
                 let returned = known.map(|known| known.beat(now, &slots, queued, usual_gap));
                 for slot in returned.unwrap_or_default() {
                     self.counters.returned_slots += 1;
-                    commands.push(Command::Return { shard, incarnation, slot });
-                    self.forgive(shard, format!("slot {slot} moves again"), &mut commands);
+                    turn.order(Command::Return { shard, incarnation, slot });
+                    self.forgive(shard, format!("slot {slot} moves again"), &mut turn);
                 }
             }
             Event::Lost { shard, incarnation, cause, reason } => {
-                self.lose(now, shard, incarnation, cause, reason, &mut commands);
+                self.lose(shard, incarnation, cause, reason, &mut turn);
             }
             Event::Draining { shard, incarnation } => {
                 if let Some(known) = self.shards.get_mut(shard, incarnation) {
@@ -179,76 +162,66 @@ impl Scheduler {
                 }
             }
             Event::Admit { round, block, work } => {
-                self.admit(round, block, work, &mut commands);
+                self.admit(round, block, work, &mut turn);
             }
-            Event::Recut { round, work, parts } => self.recut(now, round, work, parts, &mut commands),
-            Event::Abandon { round } => self.abandon(round, &mut commands),
+            Event::Recut { round, work, parts } => self.recut(round, work, parts, &mut turn),
+            Event::Abandon { round } => self.abandon(round, &mut turn),
             Event::Accepted(assignment) => self.accepted(&assignment),
             Event::Failed { assignment, fault, reason } => {
-                self.failed(now, assignment, fault, reason, &mut commands);
+                self.failed(assignment, fault, reason, &mut turn);
             }
-            Event::Result { assignment, digest } => self.result(now, assignment, digest, &mut commands),
-            Event::Checked { work, digest } => self.checked(now, &work, digest, &mut commands),
-            Event::Blame { shard, reason } => self.condemn(now, shard, reason, &mut commands),
-            Event::Tick => self.tick(now, &mut commands),
+            Event::Result { assignment, digest } => self.result(assignment, digest, &mut turn),
+            Event::Checked { work, digest } => self.checked(&work, digest, &mut turn),
+            Event::Blame { shard, reason } => self.condemn(shard, reason, &mut turn),
+            Event::Tick => self.tick(&mut turn),
         }
-        self.judge_suspects(now, &mut commands);
-        self.settle_spent(&mut commands);
+        self.judge_suspects(&mut turn);
+        self.settle_spent(&mut turn);
         self.excuse_late(now);
-        self.dispatch(now, &mut commands);
+        self.dispatch(&mut turn);
         self.note_begun(now);
-        commands
+        debug_assert_eq!(self.audit(), Ok(()), "the books are wrong after {turn:?}");
+        turn.into_commands()
     }
 
     /// Rejects a newcomer with the id of a living shard once heartbeats have shown that the shard lives.
     /// Until then the newcomer must ask again: the shard may be an earlier incarnation of it whose end is not
     /// known yet. The same incarnation may register again and goes on with what it holds. It has not heard
     /// from the coordinator for a while, which may be the coordinator's own absence.
-    fn register(
-        &mut self,
-        now: Duration,
-        shard: ShardId,
-        incarnation: Incarnation,
-        slots: u16,
-        commands: &mut Vec<Command>,
-    ) {
+    fn register(&mut self, shard: ShardId, incarnation: Incarnation, slots: u16, turn: &mut Turn) {
         if let Some(known) = self.shards.alive.get_mut(&shard) {
             if known.incarnation != incarnation {
-                let alive = known.is_alive_since_challenged(incarnation, now);
-                commands.push(if alive { Command::Turned(shard) } else { Command::Deferred(shard) });
+                let alive = known.is_alive_since_challenged(incarnation, turn.now());
+                turn.order(if alive { Command::Rejected(shard) } else { Command::RetryLater(shard) });
                 return;
             }
-            known.heard_at = known.heard_at.max(now);
-            commands.push(Command::Admitted(shard));
+            known.heard_at = known.heard_at.max(turn.now());
+            turn.order(Command::Admitted(shard));
             return;
         }
         self.retract(shard, incarnation);
-        self.shards.alive.insert(shard, Shard::new(incarnation, slots, now));
-        commands.push(Command::Admitted(shard));
-        commands.push(Command::Sync(shard));
+        self.shards.alive.insert(shard, Shard::new(incarnation, slots, turn.now()));
+        turn.order(Command::Admitted(shard));
+        turn.order(Command::Sync(shard));
     }
 
     /// The only path on which a shard is lost.
     pub(super) fn lose(
         &mut self,
-        now: Duration,
         shard: ShardId,
         incarnation: Incarnation,
         cause: LossCause,
         reason: String,
-        commands: &mut Vec<Command>,
+        turn: &mut Turn,
     ) {
-        if self.shards.get_mut(shard, incarnation).is_none() {
-            return;
-        }
-        let Some(known) = self.shards.alive.remove(&shard) else { return };
-        commands.push(Command::Evict { shard, incarnation, reason });
+        let Some(known) = self.shards.remove(shard, incarnation) else { return };
+        turn.order(Command::Evict { shard, incarnation, reason });
         let alone = known.alone_with.filter(|alone| self.has_accepted(alone));
         for assignment in known.outstanding.keys() {
             self.release(assignment);
-            self.spare(now, assignment, commands);
+            self.spare(assignment, turn);
         }
-        self.blame_for(now, shard, &known, alone, cause, commands);
+        self.blame_for(shard, &known, alone, cause, turn);
     }
 
     /// The only path on which work becomes open again: its assignment brought no result.
@@ -286,49 +259,26 @@ impl Scheduler {
         }
     }
 
-    fn tick(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        let gap = now.saturating_sub(self.ticked_at);
-        self.ticked_at = now;
+    fn tick(&mut self, turn: &mut Turn) {
+        let gap = turn.now().saturating_sub(self.ticked_at);
+        self.ticked_at = turn.now();
         // A gap in the driver's own ticks is the coordinator's absence, not a shard's.
         if gap > self.limits.tick * 3 {
-            self.excuse(now, gap);
+            self.excuse(gap, turn.now());
         }
-        self.overdue(now, commands);
+        self.overdue(turn);
         let silent: Vec<(ShardId, Incarnation, Duration)> = self
             .shards
             .alive
             .iter()
-            .map(|(id, shard)| (*id, shard.incarnation, now.saturating_sub(shard.heard_at)))
+            .map(|(id, shard)| (*id, shard.incarnation, turn.now().saturating_sub(shard.heard_at)))
             .filter(|(_, _, silence)| *silence > self.limits.lost_after)
             .collect();
         for (shard, incarnation, silence) in silent {
             let reason = format!("no heartbeat for {} ms", silence.as_millis());
-            self.lose(now, shard, incarnation, LossCause::Silent, reason, commands);
+            self.lose(shard, incarnation, LossCause::Silent, reason, turn);
         }
-        self.fail_stranded(now, commands);
-    }
-
-    /// Extends every deadline by the time that the coordinator was absent.
-    fn excuse(&mut self, now: Duration, gap: Duration) {
-        for shard in self.shards.alive.values_mut() {
-            shard.heard_at = (shard.heard_at + gap.saturating_sub(self.limits.tick)).min(now);
-            for watch in &mut shard.watches {
-                watch.since = (watch.since + gap).min(now);
-            }
-            for begun in shard.begun.values_mut() {
-                *begun = (*begun + gap).min(now);
-            }
-        }
-        for round in self.rounds.values_mut() {
-            for since in [&mut round.stranded_since, &mut round.unverified_since] {
-                *since = since.map(|since| (since + gap).min(now));
-            }
-        }
-        for work in self.work.values_mut() {
-            for live in &mut work.live {
-                live.since = (live.since + gap).min(now);
-            }
-        }
+        self.fail_stranded(turn);
     }
 
     /// Creates a new assignment of the work to the shard.

@@ -10,92 +10,41 @@
 //! that the shard gets a strike, and later the scheduler retires the slot, because a thread cannot be killed.
 //! A slot that moves again returns to service, and the scheduler uses its result if the work is still open.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use common::id::{AssignmentId, ShardId, SlotIndex};
 
-use super::fleet::Shard;
+use super::fleet::{Shard, Shards};
 use super::machine::Scheduler;
+use super::medians::Medians;
+use super::never::never;
 use super::rounds::Work;
-use super::{Command, ScheduleLimits, WorkClass, WorkItem};
-
-/// The number of durations that a median is taken of.
-const SAMPLES: usize = 64;
-
-/// The fewest durations that give a median.
-const ENOUGH: usize = 5;
+use super::turn::Turn;
+use super::{Command, ScheduleLimits, WorkItem};
 
 /// The scheduler gives up an assignment of a shard that stands still after this many times its limit.
 const GIVEN_UP_AFTER: u32 = 3;
 
-/// The running median of the time per unit of cost, in nanoseconds, for one kind of work.
-#[derive(Debug, Clone, Default)]
-struct Median {
-    samples: VecDeque<u64>,
-    median: Option<u64>,
-}
-
-impl Median {
-    fn add(&mut self, nanos_per_unit: u64) {
-        if self.samples.len() >= SAMPLES {
-            self.samples.pop_front();
-        }
-        self.samples.push_back(nanos_per_unit);
-        if self.samples.len() >= ENOUGH {
-            let mut sorted: Vec<u64> = self.samples.iter().copied().collect();
-            let middle = sorted.len() / 2;
-            self.median = Some(*sorted.select_nth_unstable(middle).1);
-        }
-    }
-}
-
-/// The medians of all kinds of work.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Medians {
-    recover: Median,
-    execute: Median,
-}
-
 impl Medians {
-    pub(super) fn add(&mut self, item: &WorkItem, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let median = match item.class {
-            WorkClass::Recover => &mut self.recover,
-            WorkClass::Execute => &mut self.execute,
-        };
-        median.add((nanos / item.cost.max(1)).max(1));
-    }
-
-    /// How long an assignment of this work may take before it is overdue.
-    pub(super) fn limit(&self, item: &WorkItem, limits: &ScheduleLimits) -> Duration {
-        let median = match item.class {
-            WorkClass::Recover => self.recover.median,
-            WorkClass::Execute => self.execute.median,
-        };
-        let Some(median) = median else { return limits.overdue_after };
-        let usual = median.saturating_mul(item.cost.max(1));
-        let limit = Duration::from_nanos(usual.saturating_mul(u64::from(limits.overdue_factor)));
-        limit.min(limits.overdue_after).max(limits.overdue_floor)
-    }
-}
-
-impl Scheduler {
     /// The time at which another shard must get this work too; `None` if it is not assigned to exactly one
     /// shard.
-    pub(super) fn overdue_at(&self, work: &Work) -> Option<Duration> {
+    pub(super) fn overdue_at(
+        &self,
+        work: &Work,
+        shards: &Shards,
+        limits: &ScheduleLimits,
+    ) -> Option<Duration> {
         let [only] = work.live.as_slice() else { return None };
         if work.duplicate || work.suspicion.is_some() {
             return None;
         }
-        let late = |since: Duration, item: &WorkItem| {
-            since + self.medians.limit(item, &self.limits) + Duration::from_nanos(1)
-        };
-        let Some(shard) = self.shards.alive.get(&only.assignment.shard) else {
+        let late =
+            |since: Duration, item: &WorkItem| since + self.limit(item, limits) + Duration::from_nanos(1);
+        let Some(shard) = shards.alive.get(&only.assignment.shard) else {
             return Some(late(only.since, &work.item));
         };
         if let Some(begun) = shard.begun.get(&only.assignment) {
-            let heavy = *begun + self.limits.heavy(work.item.heaviest);
+            let heavy = *begun + limits.heavy(work.item.heaviest);
             return Some(late(*begun, &work.item).max(heavy));
         }
         // The assignment waits: a slot that is in time will get to it. It need not wait for a heavy
@@ -105,6 +54,12 @@ impl Scheduler {
             None => *since,
         });
         Some(ahead.max().unwrap_or_else(|| late(only.since, &work.item)))
+    }
+}
+
+impl Scheduler {
+    fn overdue_at(&self, work: &Work) -> Option<Duration> {
+        self.medians.overdue_at(work, &self.shards, &self.limits)
     }
 
     /// Notes the time since which slots should run what they hold: a shard starts work in the order it was
@@ -151,26 +106,29 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn overdue(&mut self, now: Duration, commands: &mut Vec<Command>) {
+    pub(super) fn overdue(&mut self, turn: &mut Turn) {
         let due: Vec<_> = self
             .work
             .values()
-            .filter(|work| self.overdue_at(work).is_some_and(|at| at <= now))
+            .filter(|work| self.overdue_at(work).is_some_and(|at| at <= turn.now()))
             .map(|work| work.item.id)
             .collect();
         for id in due {
-            let Some(work) = self.work.get_mut(&id) else { continue };
+            let Some(work) = self.work.get_mut(&id) else {
+                never!("overdue work {id} is not known");
+                continue;
+            };
             work.duplicate = true;
             // The late shard gets no new work for a while.
             let holder = work.live.first().map(|live| live.assignment.shard);
             if let Some(shard) = holder.and_then(|holder| self.shards.alive.get_mut(&holder)) {
-                shard.late_until = now + self.limits.lost_after;
+                shard.late_until = turn.now() + self.limits.lost_after;
             }
         }
-        for assignment in self.hopeless(now) {
-            self.give_away(now, &assignment, commands);
+        for assignment in self.hopeless(turn.now()) {
+            self.give_away(&assignment, turn);
         }
-        self.watch_slots(now, commands);
+        self.watch_slots(turn);
     }
 
     /// The assignments, long past their limit, of shards that stand still.
@@ -190,7 +148,7 @@ impl Scheduler {
         found
     }
 
-    fn watch_slots(&mut self, now: Duration, commands: &mut Vec<Command>) {
+    fn watch_slots(&mut self, turn: &mut Turn) {
         let (mut strikes, mut retired) = (Vec::new(), Vec::new());
         for (id, shard) in &mut self.shards.alive {
             // Only heartbeats show where a slot is. Without them it may have moved; the shard's silence will
@@ -202,7 +160,7 @@ impl Scheduler {
                     continue;
                 }
                 // Another shard, or an earlier incarnation of this one, may have done it since.
-                let done = self.done.by_id.get(&current.work).map(|done| &done.item);
+                let done = self.done.get(&current.work).map(|done| &done.item);
                 let held = shard.outstanding.get(&current).or(done);
                 let patience = watch.longest(held, &self.limits);
                 let still = seen_at.saturating_sub(watch.since);
@@ -216,41 +174,43 @@ impl Scheduler {
         }
         for (shard, slot, still) in strikes {
             let reason = format!("slot {slot} has stood still for {still:?}");
-            self.strike_for_standing(now, shard, reason, commands);
+            self.strike_for_standing(shard, reason, turn);
         }
         for (shard, slot) in retired {
-            self.retire(now, shard, slot, commands);
+            self.retire(shard, slot, turn);
         }
     }
 
     /// Retires a slot until it moves again. If the shard has no slot left, all that it holds goes to other
     /// shards.
-    fn retire(&mut self, now: Duration, shard: ShardId, slot: SlotIndex, commands: &mut Vec<Command>) {
-        let Some(known) = self.shards.alive.get_mut(&shard) else { return };
+    fn retire(&mut self, shard: ShardId, slot: SlotIndex, turn: &mut Turn) {
+        let Some(known) = self.shards.alive.get_mut(&shard) else {
+            return never!("a slot of shard {shard} is retired, which is not alive");
+        };
         known.retired.insert(slot);
         self.counters.retired_slots += 1;
         let left = u16::try_from(known.working_slots()).unwrap_or(u16::MAX);
         let incarnation = known.incarnation;
-        commands.push(Command::Retire { shard, incarnation, slot, left });
+        turn.order(Command::Retire { shard, incarnation, slot, left });
         if left > 0 {
             return;
         }
         let held: Vec<AssignmentId> = known.outstanding.keys().copied().collect();
         for assignment in held {
-            self.give_away(now, &assignment, commands);
+            self.give_away(&assignment, turn);
         }
     }
 
     /// Gives up an assignment. A slot that runs it goes on: the scheduler uses its result if the work is
     /// still open.
-    fn give_away(&mut self, now: Duration, assignment: &AssignmentId, commands: &mut Vec<Command>) {
+    fn give_away(&mut self, assignment: &AssignmentId, turn: &mut Turn) {
         let shard = self.shards.get_mut(assignment.shard, assignment.incarnation);
         let is_at = shard.is_some_and(|shard| shard.is_at(assignment));
         self.forget(assignment);
         self.release(assignment);
-        self.spare(now, assignment, commands);
+        self.spare(assignment, turn);
         if !is_at {
-            commands.push(Command::Cancel(*assignment));
+            turn.order(Command::Cancel(*assignment));
         }
     }
 }

@@ -1,15 +1,21 @@
 //! Rounds and their work: the scheduler admits them, tries them, and finishes them or gives them up.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use alloy_primitives::B256;
 use common::id::{AssignmentId, RoundId, WorkId};
 
+use super::deadlines::{Kept, Visit};
+use super::evidence::Suspicion;
+use super::finished::Done;
 use super::machine::Scheduler;
-use super::suspects::Suspicion;
+use super::never::never;
+use super::turn::Turn;
 use super::verify::First;
-use super::{Command, FailCause, Fault, LossCause, NoShards, WorkClass, WorkItem};
+use super::{
+    Command, FailCause, Fault, LossCause, NoShards, RoundFailure, ScheduleLimits, WorkClass, WorkItem,
+};
 
 /// One assignment that may still bring a result.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +73,32 @@ impl Work {
         }
     }
 
+    /// Shows `visit` every time that is kept of the work. `overdue` is when another shard must get it too.
+    pub(super) fn for_each_time(&mut self, overdue: Option<Duration>, visit: &mut Visit<'_>) {
+        let Self {
+            live,
+            suspicion,
+            rests_until,
+            item: _,
+            round: _,
+            tries: _,
+            lost_by: _,
+            duplicate: _,
+            first: _,
+            complaint: _,
+            deaths: _,
+            indivisible: _,
+        } = self;
+        let is_assigned = !live.is_empty();
+        for Live { since, assignment: _, accepted: _ } in live {
+            visit(Kept::moves(since, overdue));
+        }
+        if let Some(suspicion) = suspicion {
+            suspicion.for_each_time(is_assigned, visit);
+        }
+        visit(Kept::stays(rests_until, None));
+    }
+
     /// Whether the work is one transaction that runs alone because it may kill.
     pub(super) fn is_isolated(&self) -> bool {
         self.item.transactions <= 1 && self.suspicion.is_some()
@@ -89,7 +121,7 @@ impl Work {
     /// The time until which a suspect waits for the judgement of its last death; `None` if it is no suspect
     /// or is assigned.
     pub(super) fn held_until(&self) -> Option<Duration> {
-        self.suspicion.as_ref().filter(|_| self.live.is_empty()).map(|suspicion| suspicion.held_until)
+        self.suspicion.as_ref().filter(|_| self.live.is_empty()).map(Suspicion::held_until)
     }
 }
 
@@ -109,61 +141,31 @@ pub(super) struct Round {
     pub(super) block: B256,
 }
 
-/// A piece of work that is done.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Done {
-    pub(super) item: WorkItem,
-    pub(super) round: RoundId,
-    pub(super) first: AssignmentId,
-    pub(super) digest: Option<B256>,
-    /// Whether another shard or trusted code has confirmed the result.
-    pub(super) verified: bool,
-}
-
-/// The latest finished work; the oldest is dropped first.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Finished {
-    pub(super) by_id: BTreeMap<WorkId, Done>,
-    order: VecDeque<WorkId>,
-}
-
-impl Finished {
-    fn remember(&mut self, work: WorkId, done: Done, kept: usize) {
-        if self.by_id.insert(work, done).is_none() {
-            self.order.push_back(work);
+impl Round {
+    /// Shows `visit` every time that is kept of the round.
+    pub(super) fn for_each_time(&mut self, limits: &ScheduleLimits, visit: &mut Visit<'_>) {
+        let Self { stranded_since, unverified_since, open: _, cutting: _, controls: _, block: _ } = self;
+        if let Some(since) = stranded_since {
+            visit(Kept::moves(since, None));
         }
-        while self.order.len() > kept {
-            if let Some(oldest) = self.order.pop_front() {
-                self.by_id.remove(&oldest);
-            }
-        }
-    }
-
-    /// Forgets that the work is done, because it must be done again.
-    fn reopen(&mut self, work: &WorkId) {
-        if self.by_id.remove(work).is_some() {
-            self.order.retain(|known| known != work);
+        if let Some(since) = unverified_since {
+            let due = *since + limits.overdue_floor + Duration::from_nanos(1);
+            visit(Kept::moves(since, Some(due)));
         }
     }
 }
 
 impl Scheduler {
-    pub(super) fn admit(
-        &mut self,
-        round: RoundId,
-        block: B256,
-        items: Vec<WorkItem>,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn admit(&mut self, round: RoundId, block: B256, items: Vec<WorkItem>, turn: &mut Turn) {
         if items.is_empty() {
-            commands.push(Command::Finish(round));
+            turn.order(Command::Finish(round));
             return;
         }
         // A round that is opened again replaces the one that had its work.
         let former: BTreeSet<RoundId> =
             items.iter().filter_map(|item| self.work.get(&item.id)).map(|work| work.round).collect();
         for former in former {
-            self.abandon(former, commands);
+            self.abandon(former, turn);
         }
         let open = items.iter().map(|item| item.id).collect();
         for item in items {
@@ -190,37 +192,33 @@ impl Scheduler {
         self.work.values().any(|work| work.round == round && (work.may_kill() || work.suspicion.is_some()))
     }
 
-    pub(super) fn abandon(&mut self, round: RoundId, commands: &mut Vec<Command>) {
+    pub(super) fn abandon(&mut self, round: RoundId, turn: &mut Turn) {
         let Some(round) = self.rounds.remove(&round) else { return };
         for id in round.open {
-            let Some(work) = self.work.remove(&id) else { continue };
+            let Some(work) = self.work.remove(&id) else {
+                never!("open work {id} is not known");
+                continue;
+            };
             for assignment in work.holders() {
                 self.forget(&assignment);
-                commands.push(Command::Cancel(assignment));
+                turn.order(Command::Cancel(assignment));
             }
         }
     }
 
-    pub(super) fn failed(
-        &mut self,
-        now: Duration,
-        assignment: AssignmentId,
-        fault: Fault,
-        reason: String,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn failed(&mut self, assignment: AssignmentId, fault: Fault, reason: String, turn: &mut Turn) {
         self.forget(&assignment);
         let AssignmentId { shard, incarnation, work: id, .. } = assignment;
         if let Some(known) = self.shards.get_mut(shard, incarnation) {
-            known.has_answered(now, &assignment);
+            known.has_answered(turn.now(), &assignment);
         }
         if fault == Fault::Corrupt {
-            self.strike(now, shard, format!("delivered damaged bytes: {reason}"), commands);
+            self.strike(shard, format!("delivered damaged bytes: {reason}"), turn);
         }
         if fault == Fault::Superseded {
-            self.lose(now, shard, incarnation, LossCause::Superseded, reason.clone(), commands);
+            self.lose(shard, incarnation, LossCause::Superseded, reason.clone(), turn);
         }
-        self.spare(now, &assignment, commands);
+        self.spare(&assignment, turn);
         if fault == Fault::Panicked
             && let Some(work) = self.work.get_mut(&id).filter(|work| work.holds(&assignment))
         {
@@ -229,12 +227,12 @@ impl Scheduler {
         self.release_failed(&assignment, fault, &reason);
         match fault {
             Fault::Busy | Fault::Failed | Fault::Panicked | Fault::Corrupt => {
-                self.rest(now, &assignment, fault);
+                self.rest(turn.now(), &assignment, fault);
             }
             Fault::WrongState => {
                 if let Some(known) = self.shards.get_mut(shard, incarnation) {
                     known.state = None;
-                    commands.push(Command::Sync(shard));
+                    turn.order(Command::Sync(shard));
                 }
             }
             Fault::Draining => {
@@ -244,7 +242,7 @@ impl Scheduler {
             }
             // If another shard has done the work, the command was valid.
             Fault::Hopeless if self.work.get(&id).is_some_and(|work| work.first.is_none()) => {
-                self.give_up(id, FailCause::Spent, reason, commands);
+                self.give_up(id, RoundFailure::spent(reason), turn);
             }
             Fault::Hopeless | Fault::Superseded => {}
         }
@@ -255,7 +253,9 @@ impl Scheduler {
             return;
         }
         self.release(assignment);
-        let Some(work) = self.work.get_mut(&assignment.work) else { return };
+        let Some(work) = self.work.get_mut(&assignment.work) else {
+            return never!("{assignment} is in flight for work that is not known");
+        };
         if fault == Fault::Busy {
             // The shard never began the work, so this is no try.
             work.tries = work.tries.saturating_sub(1);
@@ -278,41 +278,38 @@ impl Scheduler {
     }
 
     /// Gives up the round of this work: shards cannot do it.
-    pub(super) fn give_up(
-        &mut self,
-        id: WorkId,
-        cause: FailCause,
-        reason: String,
-        commands: &mut Vec<Command>,
-    ) {
-        let Some(round) = self.work.get(&id).map(|work| work.round) else { return };
+    pub(super) fn give_up(&mut self, id: WorkId, failure: RoundFailure, turn: &mut Turn) {
+        let Some(round) = self.work.get(&id).map(|work| work.round) else {
+            return never!("work {id} is given up and not known");
+        };
         // The coordinator executes a spent round in its own process, all of it.
         let mut deadly = self.deadly_work(round);
-        let (cause, reason) = match cause {
+        let RoundFailure { cause, reason } = failure;
+        let failure = match cause {
             FailCause::Spent if !deadly.is_empty() => {
                 let text = format!(
                     "{reason}; shards died at its block: look at their logs, then retry or discard it"
                 );
-                (FailCause::Parked { suspects: deadly, convicted: false }, text)
+                RoundFailure::parked(deadly, false, text)
             }
             FailCause::Parked { suspects, convicted: false } => {
                 // Without proof, any of these may hold the transaction.
                 deadly.extend(suspects);
-                (FailCause::Parked { suspects: deadly, convicted: false }, reason)
+                RoundFailure::parked(deadly, false, reason)
             }
-            cause => (cause, reason),
+            cause => RoundFailure { cause, reason },
         };
-        if let (FailCause::Parked { .. }, Some(parked)) = (&cause, self.rounds.get(&round)) {
+        if let Some(parked) = self.rounds.get(&round).filter(|_| failure.is_parked()) {
             // A client that retries the block wants it judged from the start.
-            self.toll.forget(&parked.block);
+            self.block_deaths.forget(&parked.block);
         }
-        self.abandon(round, commands);
-        commands.push(Command::Fail { round, cause, reason });
+        self.abandon(round, turn);
+        turn.order(Command::Fail { round, failure });
     }
 
     /// Gives up work that shards have tried `max_attempts` times. If the work may kill its process, the
     /// coordinator must not execute it: the block is parked instead.
-    pub(super) fn settle_spent(&mut self, commands: &mut Vec<Command>) {
+    pub(super) fn settle_spent(&mut self, turn: &mut Turn) {
         let limit = self.limits.max_attempts;
         let spent = |work: &&Work| {
             work.live.is_empty() && work.tries >= limit && !work.may_be_checked() && !work.is_checked()
@@ -322,20 +319,20 @@ impl Scheduler {
             let Some(work) = self.work.get(&id) else { continue };
             if work.can_be_searched() {
                 // The deaths came too fast to show their cause: the pieces will show it.
-                self.cut(work.round, id, commands);
+                self.cut(work.round, id, turn);
                 continue;
             }
             let last = work.complaint.clone().unwrap_or_else(|| "its shard was lost".into());
-            let suspect = work.first.is_some();
-            let (cause, reason) = if suspect {
+            let awaits_verification = work.first.is_some();
+            let failure = if awaits_verification {
                 let text = format!(
                     "{limit} attempts to verify it failed; look at the shards' logs, then retry or discard the block"
                 );
-                (FailCause::Parked { suspects: vec![id], convicted: false }, text)
+                RoundFailure::parked(vec![id], false, text)
             } else {
-                (FailCause::Spent, format!("{limit} attempts failed, the last: {last}"))
+                RoundFailure::spent(format!("{limit} attempts failed, the last: {last}"))
             };
-            self.give_up(id, cause, reason, commands);
+            self.give_up(id, failure, turn);
         }
     }
 
@@ -344,29 +341,28 @@ impl Scheduler {
         self.limits.no_shard_wait = Duration::ZERO;
     }
 
-    pub(super) fn fail_stranded(&mut self, now: Duration, commands: &mut Vec<Command>) {
+    pub(super) fn fail_stranded(&mut self, turn: &mut Turn) {
         let (policy, limit) = (self.limits.when_no_shards, self.limits.no_shard_wait);
-        let over = |since: Duration| policy == NoShards::Fail || now.saturating_sub(since) > limit;
-        let stranded: Vec<RoundId> = self
+        let over = |since: Duration| policy == NoShards::Fail || turn.now().saturating_sub(since) > limit;
+        let stranded: Vec<(RoundId, B256)> = self
             .rounds
             .iter()
             .filter(|(_, round)| round.stranded_since.is_some_and(over))
-            .map(|(id, _)| *id)
+            .map(|(id, round)| (*id, round.block))
             .collect();
-        for round in stranded {
+        for (round, block) in stranded {
             // The coordinator must not execute work that may kill its process.
-            let block = self.rounds.get(&round).map(|round| round.block).unwrap_or_default();
             if self.is_suspect(round) {
-                self.toll.fear(block);
+                self.block_deaths.note_suspect(block);
             }
-            let deadly = self.toll.fears(&block);
-            self.abandon(round, commands);
+            let deadly = self.block_deaths.was_suspect(&block);
+            self.abandon(round, turn);
             let local = policy == NoShards::Local && !deadly;
             let cause = if local { FailCause::Local } else { FailCause::Stranded };
             let waited = if policy == NoShards::Fail { Duration::ZERO } else { limit };
             let reason =
                 format!("no shard could take its work for {waited:?}; start one, or look why none joins");
-            commands.push(Command::Fail { round, cause, reason });
+            turn.order(Command::Fail { round, failure: RoundFailure { cause, reason } });
         }
     }
 
@@ -374,44 +370,38 @@ impl Scheduler {
     /// it with.
     #[must_use]
     pub fn wants_digest(&self, work: &WorkId) -> bool {
-        self.is_on_probation_with(work)
+        self.strikes.is_on_probation_with(work)
             || self.work.get(work).is_some_and(|known| known.tries > 1 || known.item.verify)
-            || self.done.by_id.get(work).is_some_and(|done| done.digest.is_some())
+            || self.done.get(work).is_some_and(|done| done.digest.is_some())
     }
 
     /// Handles a sound result. The first one for a piece of work counts, whichever shard sent it, unless that
     /// shard is in quarantine.
-    pub(super) fn result(
-        &mut self,
-        now: Duration,
-        assignment: AssignmentId,
-        digest: Option<B256>,
-        commands: &mut Vec<Command>,
-    ) {
+    pub(super) fn result(&mut self, assignment: AssignmentId, digest: Option<B256>, turn: &mut Turn) {
         self.forget(&assignment);
-        self.answered(now, &assignment);
-        let distrusted = self.distrusts(&assignment);
+        self.answered(turn.now(), &assignment);
+        let distrusted = self.strikes.distrusts(&assignment);
         // Work of a later epoch does not belong to this coordinator, whatever its id.
         let ours = assignment.epoch <= self.epoch;
         let open = self.work.get(&assignment.work).map(|work| (work.item.verify, work.first.is_some()));
         match open.filter(|_| ours && !distrusted) {
             None => {
-                commands.push(Command::Ignore(assignment));
+                turn.order(Command::Ignore(assignment));
                 if ours {
-                    self.second_result(now, assignment, digest, commands);
+                    self.second_result(assignment, digest, turn);
                 }
             }
             Some((_, true)) => {
-                commands.push(Command::Ignore(assignment));
-                self.second_of_two(now, assignment, digest, commands);
+                turn.order(Command::Ignore(assignment));
+                self.second_of_two(assignment, digest, turn);
             }
             Some((verify, false)) => {
-                commands.push(Command::Use(assignment));
-                self.learn_from(now, &assignment);
+                turn.order(Command::Use(assignment));
+                self.learn_from(turn.now(), &assignment);
                 if verify {
-                    self.first_of_two(now, assignment, digest, commands);
+                    self.first_of_two(assignment, digest, turn);
                 } else {
-                    self.close(now, assignment, digest, false, commands);
+                    self.close(assignment, digest, false, turn);
                 }
             }
         }
@@ -419,7 +409,7 @@ impl Scheduler {
 
     /// Learns from a sound result how long such work takes, and that the fleet and the shard are healthy.
     pub(super) fn learn_from(&mut self, now: Duration, assignment: &AssignmentId) {
-        self.healthy += 1;
+        self.evidence.note_health();
         let took = self.work.get(&assignment.work).and_then(|work| {
             let took = self.time_taken(now, work, assignment)?;
             Some((work.item, took))
@@ -436,48 +426,45 @@ impl Scheduler {
     /// or should have had.
     pub(super) fn close(
         &mut self,
-        now: Duration,
         first: AssignmentId,
         digest: Option<B256>,
         verified: bool,
-        commands: &mut Vec<Command>,
+        turn: &mut Turn,
     ) {
-        let Some(work) = self.work.remove(&first.work) else { return };
+        let Some(work) = self.work.remove(&first.work) else {
+            return never!("work {} is done and was not open", first.work);
+        };
         for other in work.holders().into_iter().filter(|other| *other != first) {
             self.forget(&other);
-            commands.push(Command::Cancel(other));
+            turn.order(Command::Cancel(other));
         }
         let done = Done { item: work.item, round: work.round, first, digest, verified };
         self.done.remember(first.work, done, self.limits.done_kept);
-        self.judge_probations(now, first, digest, commands);
-        self.finish_if_done(work.round, &first.work, commands);
+        self.judge_probations(first, digest, turn);
+        self.finish_if_done(work.round, &first.work, turn);
     }
 
-    pub(super) fn finish_if_done(&mut self, id: RoundId, work: &WorkId, commands: &mut Vec<Command>) {
-        let Some(round) = self.rounds.get_mut(&id) else { return };
+    pub(super) fn finish_if_done(&mut self, id: RoundId, work: &WorkId, turn: &mut Turn) {
+        let Some(round) = self.rounds.get_mut(&id) else {
+            return never!("work {work} is done and its round {id} is not open");
+        };
         round.open.retain(|open| open != work);
         if round.open.is_empty() && round.cutting.is_empty() {
             let block = round.block;
             self.rounds.remove(&id);
-            if self.done.by_id.get(work).is_some_and(|done| done.item.class == WorkClass::Execute) {
-                self.toll.forget(&block);
+            if self.done.get(work).is_some_and(|done| done.item.class == WorkClass::Execute) {
+                self.block_deaths.forget(&block);
             }
-            commands.push(Command::Finish(id));
+            turn.order(Command::Finish(id));
         }
     }
 
     /// Compares a result that is not used with the one that was.
-    fn second_result(
-        &mut self,
-        now: Duration,
-        assignment: AssignmentId,
-        digest: Option<B256>,
-        commands: &mut Vec<Command>,
-    ) {
-        let done = self.done.by_id.get(&assignment.work).copied();
+    fn second_result(&mut self, assignment: AssignmentId, digest: Option<B256>, turn: &mut Turn) {
+        let done = self.done.get(&assignment.work).copied();
         let known = done.map(|done| (done.round, done.first, done.digest));
-        let fine = self.compare(assignment, digest, known.or_else(|| self.unverified(&assignment)), commands);
+        let fine = self.compare(assignment, digest, known.or_else(|| self.unverified(&assignment)), turn);
         self.control_done(&assignment, fine);
-        self.probation_result(now, &assignment, digest, done.is_some().then_some(fine), commands);
+        self.probation_result(&assignment, digest, done.is_some().then_some(fine), turn);
     }
 }

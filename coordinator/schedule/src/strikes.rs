@@ -1,42 +1,58 @@
-//! Strikes: the record against a shard, over all its incarnations. Strikes fade with time. Enough of them put
-//! the shard into quarantine: it stays in the fleet and synced, gets no work, and its results do not count.
-//! When the quarantine is over the shard is on probation: it does one piece of work that another shard does
-//! too. If the results agree the scheduler releases it, else it prolongs the quarantine.
+//! Strikes: the record against each shard, over all its incarnations.
+//!
+//! Strikes fade with time. Enough of them put the shard into quarantine: it stays in the fleet and synced,
+//! gets no work, and its results do not count. When the quarantine is over the shard is on probation: it
+//! does one piece of work that another shard does too. If the results agree the quarantine ends, else it is
+//! prolonged.
+//!
+//! This module keeps the records and decides. It knows neither work nor rounds; `quarantine` acts on what it
+//! decides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use alloy_primitives::B256;
 use common::id::{AssignmentId, ShardId, WorkId};
 
-use super::machine::Scheduler;
-use super::{Command, ScheduleLimits, StrikeRecord};
+use super::deadlines::{Kept, Visit};
+use super::{ScheduleLimits, StrikeRecord};
 
 /// A shard's probation.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Probation {
-    pub(super) assignment: AssignmentId,
-    pub(super) since: Duration,
+struct Probation {
+    assignment: AssignmentId,
+    since: Duration,
     /// The digest that the shard delivered, while the result to compare it with is still missing.
-    pub(super) delivered: Option<B256>,
+    delivered: Option<B256>,
     /// No other shard can do the work: the scheduler uses this shard's result, and trusted code verifies it.
-    pub(super) trusted: bool,
+    trusted: bool,
 }
 
 /// The record against one shard.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Standing {
+struct Standing {
     strikes: u32,
     /// The time from which the next strike fades.
     counted_at: Duration,
     quarantines: u32,
     /// The time when the quarantine ends and a probation may begin; `None` outside of quarantine.
-    pub(super) quarantined_until: Option<Duration>,
-    pub(super) probation: Option<Probation>,
+    quarantined_until: Option<Duration>,
+    probation: Option<Probation>,
 }
 
 impl Standing {
-    pub(super) fn restored(record: StrikeRecord, limits: &ScheduleLimits, now: Duration) -> Self {
+    fn for_each_time(&mut self, visit: &mut Visit<'_>) {
+        let Self { counted_at, quarantined_until, probation, strikes: _, quarantines: _ } = self;
+        visit(Kept::stays(counted_at, None));
+        if let Some(until) = quarantined_until {
+            visit(Kept::stays(until, None));
+        }
+        if let Some(Probation { since, assignment: _, delivered: _, trusted: _ }) = probation {
+            visit(Kept::moves(since, None));
+        }
+    }
+
+    fn restored(record: StrikeRecord, limits: &ScheduleLimits, now: Duration) -> Self {
         let mut standing = Self {
             strikes: record.strikes,
             counted_at: now,
@@ -58,274 +74,233 @@ impl Standing {
         }
     }
 
+    /// The length of a quarantine that begins now.
     fn length(&self, limits: &ScheduleLimits) -> Duration {
         let doublings = self.quarantines.saturating_sub(1).min(16);
         (limits.quarantine * (1 << doublings)).min(limits.longest_quarantine)
     }
 
-    fn fade(&mut self, now: Duration, decay: Duration) {
+    /// Forgets the strikes that have faded. Without strikes, the next one fades from now on.
+    fn fade(&mut self, decay: Duration, now: Duration) {
         while self.strikes > 0 && now.saturating_sub(self.counted_at) >= decay {
             self.strikes -= 1;
             self.counted_at += decay;
         }
+        if self.strikes == 0 {
+            self.counted_at = now;
+        }
+    }
+
+    /// Begins a quarantine, or prolongs it.
+    fn quarantine(&mut self, limits: &ScheduleLimits, now: Duration) {
+        self.quarantines = self.quarantines.saturating_add(1);
+        self.quarantined_until = Some(now + self.length(limits));
     }
 }
 
-impl Scheduler {
+/// The consequence of a strike.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Struck {
+    /// The shard's record now.
+    pub(super) record: StrikeRecord,
+    /// Whether the shard's quarantine begins with this strike.
+    pub(super) caught: bool,
+    /// The assignment of the probation that the strike has ended, if any.
+    pub(super) probation: Option<AssignmentId>,
+}
+
+/// The end of a probation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ProbationEnd {
+    /// The assignment that the shard had to prove itself with.
+    pub(super) assignment: AssignmentId,
+    /// The shard's record now.
+    pub(super) record: StrikeRecord,
+}
+
+/// The records against all shards.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Strikes {
+    shards: BTreeMap<ShardId, Standing>,
+}
+
+impl Strikes {
+    /// Shows `visit` every time that is kept of shards' records.
+    pub(super) fn for_each_time(&mut self, visit: &mut Visit<'_>) {
+        for standing in self.shards.values_mut() {
+            standing.for_each_time(visit);
+        }
+    }
+
+    /// Restores a record that an earlier coordinator kept; its times restart.
+    pub(super) fn restore(
+        &mut self,
+        shard: ShardId,
+        record: StrikeRecord,
+        limits: &ScheduleLimits,
+        now: Duration,
+    ) {
+        self.shards.insert(shard, Standing::restored(record, limits, now));
+    }
+
     /// The shards in quarantine, which get no ordinary work.
     pub(super) fn quarantined(&self) -> BTreeSet<ShardId> {
-        let quarantined = self.standing.iter().filter(|(_, standing)| standing.quarantined_until.is_some());
+        let quarantined = self.shards.iter().filter(|(_, standing)| standing.quarantined_until.is_some());
         quarantined.map(|(shard, _)| *shard).collect()
+    }
+
+    /// Whether the shard is in quarantine.
+    pub(super) fn is_quarantined(&self, shard: ShardId) -> bool {
+        self.shards.get(&shard).is_some_and(|standing| standing.quarantined_until.is_some())
     }
 
     /// Whether the result of this assignment does not count.
     pub(super) fn distrusts(&self, assignment: &AssignmentId) -> bool {
-        self.standing.get(&assignment.shard).is_some_and(|standing| {
+        self.shards.get(&assignment.shard).is_some_and(|standing| {
             let trusted = |probation: &Probation| probation.trusted && probation.assignment == *assignment;
             standing.quarantined_until.is_some() && !standing.probation.as_ref().is_some_and(trusted)
         })
     }
 
-    /// Adds a strike for a result that must not be trusted.
-    pub(super) fn strike(
+    /// Adds a strike, up to `most` strikes in all.
+    pub(super) fn add(
         &mut self,
-        now: Duration,
         shard: ShardId,
-        reason: String,
-        commands: &mut Vec<Command>,
-    ) {
-        self.strike_up_to(u32::MAX, now, shard, reason, commands);
-    }
-
-    /// Adds a strike for a slot that stands still. Such strikes alone put no shard into quarantine: its
-    /// results are as good as others', and all shards may be stuck in the same transaction.
-    pub(super) fn strike_for_standing(
-        &mut self,
-        now: Duration,
-        shard: ShardId,
-        reason: String,
-        commands: &mut Vec<Command>,
-    ) {
-        self.strike_up_to(self.limits.max_strikes.saturating_sub(1), now, shard, reason, commands);
-    }
-
-    fn strike_up_to(
-        &mut self,
         most: u32,
+        limits: &ScheduleLimits,
         now: Duration,
-        shard: ShardId,
-        reason: String,
-        commands: &mut Vec<Command>,
-    ) {
-        let limits = self.limits;
-        let standing = self
-            .standing
-            .entry(shard)
-            .or_insert_with(|| Standing::restored(StrikeRecord::default(), &limits, now));
-        standing.fade(now, limits.strike_decay);
-        if standing.strikes == 0 {
-            standing.counted_at = now;
-        }
+    ) -> Struck {
+        let standing = self.faded(shard, limits, now);
         standing.strikes = standing.strikes.saturating_add(1).min(most.max(standing.strikes));
         let caught = standing.quarantined_until.is_none() && standing.strikes >= limits.max_strikes;
         if caught {
-            standing.quarantines = standing.quarantines.saturating_add(1);
-            standing.quarantined_until = Some(now + standing.length(&limits));
+            standing.quarantine(limits, now);
         }
-        let record = standing.record();
-        commands.push(Command::Strikes { shard, record, reason });
-        if caught {
-            self.counters.quarantines += 1;
-            self.take_back(now, shard, commands);
-        }
+        Struck { record: standing.record(), caught, probation: None }
     }
 
-    /// Takes back the strike for a slot that stood still and moves again.
-    pub(super) fn forgive(&mut self, shard: ShardId, reason: String, commands: &mut Vec<Command>) {
-        let free = |standing: &&mut Standing| standing.strikes > 0 && standing.quarantined_until.is_none();
-        let Some(standing) = self.standing.get_mut(&shard).filter(free) else { return };
-        standing.strikes -= 1;
-        let record = standing.record();
-        commands.push(Command::Strikes { shard, record, reason });
-    }
-
-    /// Quarantines a shard that trusted execution has found wrong.
-    pub(super) fn condemn(
-        &mut self,
-        now: Duration,
-        shard: ShardId,
-        reason: String,
-        commands: &mut Vec<Command>,
-    ) {
-        let limits = self.limits;
-        let fresh = || Standing::restored(StrikeRecord::default(), &limits, now);
-        let standing = self.standing.entry(shard).or_insert_with(fresh);
-        standing.fade(now, limits.strike_decay);
-        if standing.strikes == 0 {
-            standing.counted_at = now;
-        }
+    /// Quarantines a shard that trusted execution has found wrong, and ends its probation.
+    pub(super) fn condemn(&mut self, shard: ShardId, limits: &ScheduleLimits, now: Duration) -> Struck {
+        let standing = self.faded(shard, limits, now);
         standing.strikes = standing.strikes.saturating_add(1).max(limits.max_strikes);
-        let probation = standing.probation.take();
+        let probation = standing.probation.take().map(|probation| probation.assignment);
         let caught = standing.quarantined_until.is_none();
         // Of several faults found at once, only the first prolongs the quarantine.
         if caught || probation.is_some() {
-            standing.quarantines = standing.quarantines.saturating_add(1);
-            standing.quarantined_until = Some(now + standing.length(&limits));
+            standing.quarantine(limits, now);
         }
-        let record = standing.record();
-        commands.push(Command::Strikes { shard, record, reason });
-        self.counters.quarantines += u64::from(caught);
-        if let Some(probation) = probation {
-            self.forget(&probation.assignment);
-            self.release(&probation.assignment);
-        }
-        self.take_back(now, shard, commands);
+        Struck { record: standing.record(), caught, probation }
     }
 
-    /// Whether the shard is in quarantine.
-    #[must_use]
-    pub fn is_quarantined(&self, shard: ShardId) -> bool {
-        self.standing.get(&shard).is_some_and(|standing| standing.quarantined_until.is_some())
+    /// The shard's record, without the strikes that have faded.
+    fn faded(&mut self, shard: ShardId, limits: &ScheduleLimits, now: Duration) -> &mut Standing {
+        let fresh = || Standing::restored(StrikeRecord::default(), limits, now);
+        let standing = self.shards.entry(shard).or_insert_with(fresh);
+        standing.fade(limits.strike_decay, now);
+        standing
     }
 
-    /// Takes back all assignments of a quarantined shard; other shards get the work.
-    fn take_back(&mut self, now: Duration, shard: ShardId, commands: &mut Vec<Command>) {
-        let held = self.shards.alive.get(&shard);
-        let held: Vec<AssignmentId> =
-            held.map_or_else(Vec::new, |known| known.outstanding.keys().copied().collect());
-        for assignment in held {
-            self.forget(&assignment);
-            self.release(&assignment);
-            self.spare(now, &assignment, commands);
-            commands.push(Command::Cancel(assignment));
+    /// Takes back one strike of a shard that is not in quarantine; returns its record if it had one.
+    pub(super) fn forgive(&mut self, shard: ShardId) -> Option<StrikeRecord> {
+        let free = |standing: &&mut Standing| standing.strikes > 0 && standing.quarantined_until.is_none();
+        let standing = self.shards.get_mut(&shard).filter(free)?;
+        standing.strikes -= 1;
+        Some(standing.record())
+    }
+
+    /// The shards whose quarantine is over and that are not on probation yet.
+    pub(super) fn due(&self, now: Duration) -> Vec<ShardId> {
+        let is_due = |standing: &Standing| {
+            standing.probation.is_none() && standing.quarantined_until.is_some_and(|until| until <= now)
+        };
+        self.shards.iter().filter(|(_, standing)| is_due(standing)).map(|(shard, _)| *shard).collect()
+    }
+
+    /// Puts the shard of the assignment on probation. `trusted` says that no other shard can do the work.
+    pub(super) fn begin_probation(&mut self, assignment: AssignmentId, trusted: bool, now: Duration) {
+        if let Some(standing) = self.shards.get_mut(&assignment.shard) {
+            standing.probation = Some(Probation { assignment, since: now, delivered: None, trusted });
         }
+    }
+
+    /// Whether the assignment is its shard's probation.
+    pub(super) fn is_probation(&self, assignment: &AssignmentId) -> bool {
+        let probation = self.shards.get(&assignment.shard).and_then(|standing| standing.probation);
+        probation.is_some_and(|probation| probation.assignment == *assignment)
     }
 
     /// Whether a shard on probation has this work, so that its result must be compared.
     pub(super) fn is_on_probation_with(&self, work: &WorkId) -> bool {
-        let probations = self.standing.values().filter_map(|standing| standing.probation);
-        probations.into_iter().any(|probation| probation.assignment.work == *work)
+        let mut probations = self.shards.values().filter_map(|standing| standing.probation);
+        probations.any(|probation| probation.assignment.work == *work)
     }
 
-    /// Handles a control or a probation that brought no result.
-    pub(super) fn spare(&mut self, now: Duration, assignment: &AssignmentId, commands: &mut Vec<Command>) {
-        self.control_done(assignment, false);
-        let on_probation = |probation: &Probation| probation.assignment == *assignment;
-        let probation = self.standing.get(&assignment.shard).and_then(|standing| standing.probation);
-        if probation.as_ref().is_some_and(on_probation) {
-            self.end_probation(now, assignment.shard, Some(false), commands);
-        }
-    }
-
-    /// Handles the result of a shard on probation. `fine` says whether it equals the other result; `None` if
-    /// that is not known yet.
-    pub(super) fn probation_result(
-        &mut self,
-        now: Duration,
-        assignment: &AssignmentId,
-        digest: Option<B256>,
-        fine: Option<bool>,
-        commands: &mut Vec<Command>,
-    ) {
-        let Some(standing) = self.standing.get_mut(&assignment.shard) else { return };
-        let Some(probation) = standing.probation.as_mut().filter(|known| known.assignment == *assignment)
-        else {
-            return;
-        };
-        if fine.is_some() {
-            self.end_probation(now, assignment.shard, fine, commands);
-        } else if self.work.contains_key(&assignment.work) {
+    /// Keeps the digest that a shard delivered for its probation, until it can be compared.
+    pub(super) fn deliver(&mut self, assignment: &AssignmentId, digest: Option<B256>) {
+        let standing = self.shards.get_mut(&assignment.shard);
+        if let Some(probation) = standing.and_then(|standing| standing.probation.as_mut())
+            && probation.assignment == *assignment
+        {
             probation.delivered = digest;
-        } else {
-            // The right result is no longer known: another piece of work will decide.
-            self.end_probation(now, assignment.shard, None, commands);
         }
     }
 
-    /// Compares the first sound result with those that shards on probation delivered for the same work.
-    pub(super) fn judge_probations(
-        &mut self,
+    /// Judges the probations with the work of `first`, whose right result has this digest.
+    pub(super) fn verdicts(&self, first: AssignmentId, digest: Option<B256>) -> Vec<(ShardId, bool)> {
+        let verdict = |(shard, standing): (&ShardId, &Standing)| {
+            let probation = standing.probation?;
+            if probation.assignment == first {
+                // The shard's own result was the first: compare what it delivered with the verified
+                // digest.
+                let delivered = probation.delivered.unwrap_or_default();
+                let right = digest.is_none_or(|digest| digest == delivered);
+                return Some((*shard, probation.delivered.is_none() || right));
+            }
+            let same_work = probation.assignment.work == first.work;
+            let delivered = probation.delivered.filter(|_| same_work)?;
+            Some((*shard, digest.is_none_or(|digest| digest == delivered)))
+        };
+        self.shards.iter().filter_map(verdict).collect()
+    }
+
+    /// The probations that end now without a result: those that take too long (failed) and those whose work
+    /// is no longer known (void, `None`). `longest` is how long a probation with this work may take.
+    pub(super) fn expired(
+        &self,
         now: Duration,
-        first: AssignmentId,
-        digest: Option<B256>,
-        commands: &mut Vec<Command>,
-    ) {
-        let verdicts: Vec<(ShardId, bool)> = self
-            .standing
-            .iter()
-            .filter_map(|(shard, standing)| {
-                let probation = standing.probation?;
-                if probation.assignment == first {
-                    // The shard's own result was the first: compare what it delivered with the verified
-                    // digest.
-                    let delivered = probation.delivered.unwrap_or_default();
-                    let right = digest.is_none_or(|digest| digest == delivered);
-                    return Some((*shard, probation.delivered.is_none() || right));
-                }
-                let same_work = probation.assignment.work == first.work;
-                let delivered = probation.delivered.filter(|_| same_work)?;
-                Some((*shard, digest.is_none_or(|digest| digest == delivered)))
-            })
-            .collect();
-        for (shard, fine) in verdicts {
-            self.end_probation(now, shard, Some(fine), commands);
-        }
+        longest: impl Fn(&WorkId) -> Option<Duration>,
+    ) -> Vec<(ShardId, Option<bool>)> {
+        let verdict = |(shard, standing): (&ShardId, &Standing)| {
+            let probation = standing.probation?;
+            let Some(limit) = longest(&probation.assignment.work) else { return Some((*shard, None)) };
+            let late = now.saturating_sub(probation.since) > limit;
+            // The shard that should confirm the result may be lost: that is not this shard's fault.
+            let verdict = if probation.delivered.is_some() { None } else { Some(false) };
+            late.then_some((*shard, verdict))
+        };
+        self.shards.iter().filter_map(verdict).collect()
     }
 
-    /// Ends probations that take too long (failed) and those whose work is no longer known (void).
-    pub(super) fn expire_probations(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        let ended: Vec<(ShardId, Option<bool>)> = self
-            .standing
-            .iter()
-            .filter_map(|(shard, standing)| {
-                let probation = standing.probation?;
-                let work = probation.assignment.work;
-                let open = self.work.get(&work).map(|work| &work.item);
-                let Some(item) = open.or_else(|| self.done.by_id.get(&work).map(|done| &done.item)) else {
-                    return Some((*shard, None));
-                };
-                let limit = self.limits.overdue_after + self.limits.longest(item.heaviest);
-                let late = now.saturating_sub(probation.since) > limit;
-                // The shard that should confirm the result may be lost: that is not this shard's fault.
-                let verdict = if probation.delivered.is_some() { None } else { Some(false) };
-                late.then_some((*shard, verdict))
-            })
-            .collect();
-        for (shard, verdict) in ended {
-            self.end_probation(now, shard, verdict, commands);
-        }
-    }
-
-    fn end_probation(
+    /// Ends a probation: `passed` releases the shard, or prolongs its quarantine; `None` leaves its record as
+    /// it is. Returns `None` if the shard is not on probation.
+    pub(super) fn end_probation(
         &mut self,
-        now: Duration,
         shard: ShardId,
-        fine: Option<bool>,
-        commands: &mut Vec<Command>,
-    ) {
-        let limits = self.limits;
-        let Some(standing) = self.standing.get_mut(&shard) else { return };
-        let Some(probation) = standing.probation.take() else { return };
-        let reason = match fine {
+        passed: Option<bool>,
+        limits: &ScheduleLimits,
+        now: Duration,
+    ) -> Option<ProbationEnd> {
+        let standing = self.shards.get_mut(&shard)?;
+        let probation = standing.probation.take()?;
+        match passed {
             Some(true) => {
                 standing.strikes = 0;
                 standing.quarantines = 0;
                 standing.quarantined_until = None;
-                self.counters.released += 1;
-                "passed its probation"
             }
-            Some(false) => {
-                standing.quarantines = standing.quarantines.saturating_add(1);
-                standing.quarantined_until = Some(now + standing.length(&limits));
-                "failed its probation"
-            }
-            None => "",
-        };
-        let record = standing.record();
-        self.forget(&probation.assignment);
-        self.release(&probation.assignment);
-        if fine.is_some() {
-            commands.push(Command::Strikes { shard, record, reason: reason.to_owned() });
+            Some(false) => standing.quarantine(limits, now),
+            None => {}
         }
+        Some(ProbationEnd { assignment: probation.assignment, record: standing.record() })
     }
 }

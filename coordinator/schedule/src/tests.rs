@@ -127,7 +127,7 @@ fn a_silent_shard_is_lost_after_the_limit() {
 }
 
 #[test]
-fn nobody_is_lost_for_the_coordinators_own_absence() {
+fn no_shard_is_lost_for_the_coordinators_own_absence() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
     assert_eq!(scheduler.handle(ms(60_000), Event::Tick), []);
@@ -141,19 +141,19 @@ fn beat(scheduler: &mut Scheduler, at: u64) {
 }
 
 #[test]
-fn a_newcomer_with_a_living_shards_id_is_turned_away() {
+fn a_newcomer_with_a_living_shards_id_is_rejected() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
     let newcomer = Event::Register { shard: ShardId(1), incarnation: Incarnation(99), slots: 1 };
-    assert_eq!(scheduler.handle(ms(1), newcomer.clone()), [Command::Deferred(ShardId(1))]);
+    assert_eq!(scheduler.handle(ms(1), newcomer.clone()), [Command::RetryLater(ShardId(1))]);
     beat(&mut scheduler, 2);
-    assert_eq!(scheduler.handle(ms(3), newcomer.clone()), [Command::Turned(ShardId(1))]);
+    assert_eq!(scheduler.handle(ms(3), newcomer.clone()), [Command::Rejected(ShardId(1))]);
     scheduler.handle(ms(4), lost(1));
     assert!(scheduler.handle(ms(5), newcomer).contains(&Command::Admitted(ShardId(1))));
 }
 
 #[test]
-fn a_newcomer_whose_former_life_is_not_known_to_be_over_is_to_ask_again() {
+fn a_newcomer_must_ask_again_while_its_former_incarnation_may_be_alive() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
     beat(&mut scheduler, 1);
@@ -161,7 +161,7 @@ fn a_newcomer_whose_former_life_is_not_known_to_be_over_is_to_ask_again() {
     // A heartbeat that had arrived before shows nothing.
     for at in [2, 20, 60] {
         beat(&mut scheduler, 1);
-        assert_eq!(scheduler.handle(ms(at), newcomer.clone()), [Command::Deferred(ShardId(1))]);
+        assert_eq!(scheduler.handle(ms(at), newcomer.clone()), [Command::RetryLater(ShardId(1))]);
     }
     scheduler.handle(ms(70), lost(1));
     assert!(scheduler.handle(ms(80), newcomer).contains(&Command::Admitted(ShardId(1))));

@@ -7,7 +7,8 @@ use common::message::SlotProgress;
 
 use super::tests::{EPOCH, ROUND, admit, base, dispatched, item, join, ms, result, scheduler};
 use super::{
-    Command, Event, FailCause, Fault, LossCause, NoShards, ScheduleLimits, Scheduler, StrikeRecord, WorkItem,
+    Command, Event, FailCause, Fault, LossCause, NoShards, RoundFailure, ScheduleLimits, Scheduler,
+    StrikeRecord, WorkItem,
 };
 
 fn beat(
@@ -160,11 +161,11 @@ fn seen_idle(scheduler: &mut Scheduler, at: u64, shard: u32, incarnation: u64) -
 }
 
 /// The assignment that follows once the deaths have been judged.
-fn next_suspect(scheduler: &mut Scheduler, from: u64, lives: &[(u32, u64)]) -> (u64, Vec<Command>) {
+fn next_suspect(scheduler: &mut Scheduler, from: u64, processes: &[(u32, u64)]) -> (u64, Vec<Command>) {
     for at in (from..from + 3_000).step_by(100) {
         let mut commands = Vec::new();
-        for (shard, life) in lives {
-            commands.extend(beat(scheduler, at, *shard, *life, vec![]));
+        for (shard, incarnation) in processes {
+            commands.extend(beat(scheduler, at, *shard, *incarnation, vec![]));
         }
         commands.extend(scheduler.handle(ms(at), Event::Tick));
         if !commands.is_empty() {
@@ -192,38 +193,37 @@ fn two_lone_deaths_with_a_control_between_convict() {
     // Shards 1 and 2 come back.
     come_back(&mut scheduler, 410, 1, 11);
     come_back(&mut scheduler, 420, 2, 12);
-    let lives = [(1, 11), (2, 12), (3, 3)];
-    let (at, commands) = next_suspect(&mut scheduler, 500, &lives);
+    let processes = [(1, 11), (2, 12), (3, 3)];
+    let (at, commands) = next_suspect(&mut scheduler, 500, &processes);
     let control = dispatched(&commands)[0];
     assert_eq!(control.work, sent[1].work, "a control comes first");
     let commands = scheduler.handle(ms(at + 1), result(control));
     let alone = dispatched(&commands)[0];
     assert_eq!(alone.work, sent[0].work);
     die_alone(&mut scheduler, at + 1, alone);
-    let lives: Vec<_> = lives.into_iter().filter(|(shard, _)| *shard != alone.shard.0).collect();
-    let (_, commands) = next_suspect(&mut scheduler, at + 100, &lives);
-    let (work, convicted) = (sent[0].work, true);
+    let processes: Vec<_> = processes.into_iter().filter(|(shard, _)| *shard != alone.shard.0).collect();
+    let (_, commands) = next_suspect(&mut scheduler, at + 100, &processes);
+    let work = sent[0].work;
     assert_eq!(commands[0], Command::Convict { round, work });
-    assert!(
-        matches!(commands[1], Command::Fail { cause: FailCause::Parked { convicted: known, .. }, .. } if known == convicted)
-    );
+    let parked = FailCause::Parked { suspects: vec![work], convicted: true };
+    assert!(matches!(&commands[1], Command::Fail { failure, .. } if failure.cause == parked), "{commands:?}");
 }
 
 #[test]
-fn a_fleet_that_dies_at_once_convicts_nobody() {
+fn a_fleet_that_dies_at_once_convicts_no_transaction() {
     let mut scheduler = scheduler();
     for shard in 1..=3 {
         join(&mut scheduler, shard, 1);
     }
     admit(&mut scheduler, 3);
-    for life in 0..6u64 {
+    for run in 0..6u64 {
         for shard in 1..=3u32 {
-            let incarnation = if life == 0 { u64::from(shard) } else { 100 * life + u64::from(shard) };
-            let commands = died(&mut scheduler, life * 1_000 + 10 + u64::from(shard), shard, incarnation);
+            let incarnation = if run == 0 { u64::from(shard) } else { 100 * run + u64::from(shard) };
+            let commands = died(&mut scheduler, run * 1_000 + 10 + u64::from(shard), shard, incarnation);
             assert!(!commands.iter().any(|command| matches!(command, Command::Convict { .. })));
         }
         for shard in 1..=3u32 {
-            come_back(&mut scheduler, life * 1_000 + 500, shard, 100 * (life + 1) + u64::from(shard));
+            come_back(&mut scheduler, run * 1_000 + 500, shard, 100 * (run + 1) + u64::from(shard));
         }
     }
     assert_eq!(scheduler.counters().convictions, 0);
@@ -241,29 +241,39 @@ fn cannot_be_cut(scheduler: &mut Scheduler, at: u64, commands: &[Command]) -> Ve
 }
 
 #[test]
-fn work_that_shards_died_at_is_parked_even_if_nobody_can_be_blamed() {
+fn work_that_shards_died_at_is_parked_even_if_no_transaction_can_be_blamed() {
     let mut scheduler = scheduler();
     for shard in 1..=3 {
         join(&mut scheduler, shard, 1);
     }
     admit(&mut scheduler, 3);
     let mut fails = Vec::new();
-    for life in 0..10u64 {
-        assert_eq!(!scheduler.deadly_work(ROUND).is_empty(), fails.is_empty() && life >= 2, "in life {life}");
+    for run in 0..10u64 {
+        assert_eq!(
+            !scheduler.deadly_work(ROUND).is_empty(),
+            fails.is_empty() && run >= 2,
+            "in incarnation {run}"
+        );
         for shard in 1..=3u32 {
-            let incarnation = if life == 0 { u64::from(shard) } else { 100 * life + u64::from(shard) };
-            let at = life * 1_000 + 10 + u64::from(shard);
+            let incarnation = if run == 0 { u64::from(shard) } else { 100 * run + u64::from(shard) };
+            let at = run * 1_000 + 10 + u64::from(shard);
             fails.extend(died(&mut scheduler, at, shard, incarnation));
             fails.extend(cannot_be_cut(&mut scheduler, at, &fails));
         }
         fails.retain(|command| matches!(command, Command::Fail { .. }));
         for shard in 1..=3u32 {
-            come_back(&mut scheduler, life * 1_000 + 500, shard, 100 * (life + 1) + u64::from(shard));
+            come_back(&mut scheduler, run * 1_000 + 500, shard, 100 * (run + 1) + u64::from(shard));
         }
     }
     assert_eq!(fails.len(), 1);
     assert!(
-        matches!(fails[0], Command::Fail { cause: FailCause::Parked { convicted: false, .. }, .. }),
+        matches!(
+            fails[0],
+            Command::Fail {
+                failure: RoundFailure { cause: FailCause::Parked { convicted: false, .. }, .. },
+                ..
+            }
+        ),
         "{fails:?}"
     );
 }
@@ -286,8 +296,8 @@ fn a_death_beside_what_an_earlier_coordinator_left_is_no_evidence() {
     let next = dispatched(&commands)[0];
     assert_eq!(next.work, sent[0].work, "no control: there is no death to compare it with");
     die_alone(&mut scheduler, at + 1, next);
-    let lives = [(1, 11), (first.shard.0, 13)];
-    let (_, commands) = next_suspect(&mut scheduler, at + 100, &lives);
+    let processes = [(1, 11), (first.shard.0, 13)];
+    let (_, commands) = next_suspect(&mut scheduler, at + 100, &processes);
     let convicted = |command: &Command| matches!(command, Command::Convict { .. });
     assert!(!commands.iter().any(convicted), "{commands:?}");
 }
@@ -362,13 +372,19 @@ fn work_at_which_workers_panic_every_time_is_parked() {
         next = dispatched(&last);
     }
     let parked = |command: &Command| {
-        matches!(command, Command::Fail { cause: FailCause::Parked { convicted: false, .. }, .. })
+        matches!(
+            command,
+            Command::Fail {
+                failure: RoundFailure { cause: FailCause::Parked { convicted: false, .. }, .. },
+                ..
+            }
+        )
     };
     assert!(last.iter().any(parked), "{last:?}");
 }
 
 #[test]
-fn what_was_feared_once_is_not_executed_locally_at_the_next_try() {
+fn a_block_that_was_suspect_once_is_not_executed_locally_at_the_next_try() {
     let limits = ScheduleLimits { when_no_shards: NoShards::Local, ..ScheduleLimits::default() };
     let mut scheduler = Scheduler::new(EPOCH, limits, ms(0));
     join(&mut scheduler, 1, 1);
@@ -377,8 +393,8 @@ fn what_was_feared_once_is_not_executed_locally_at_the_next_try() {
     let mut causes = Vec::new();
     for at in (100..70_000).step_by(100) {
         for command in scheduler.handle(ms(at), Event::Tick) {
-            if let Command::Fail { cause, .. } = command {
-                causes.push(cause);
+            if let Command::Fail { failure, .. } = command {
+                causes.push(failure.cause);
                 // A client submits the block again.
                 admit(&mut scheduler, 1);
             }
@@ -398,8 +414,8 @@ fn without_shards_the_policy_decides() {
         let mut failed = None;
         for tick in (100..=40_000).step_by(100) {
             for command in scheduler.handle(ms(tick), Event::Tick) {
-                if let Command::Fail { cause, .. } = command {
-                    failed = failed.or(Some((tick, cause)));
+                if let Command::Fail { failure, .. } = command {
+                    failed = failed.or(Some((tick, failure.cause)));
                 }
             }
         }

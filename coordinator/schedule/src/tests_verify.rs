@@ -89,7 +89,7 @@ fn shards_that_drain_or_are_elsewhere_verify_nothing() {
 }
 
 #[test]
-fn work_that_nobody_has_goes_before_work_to_be_verified() {
+fn unassigned_work_goes_before_work_to_be_verified() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
     join(&mut scheduler, 2, 1);
@@ -179,7 +179,7 @@ fn what_has_cost_two_shards_while_it_was_verified_is_not_for_trusted_code() {
         commands.extend(scheduler.handle(ms(at), Event::Tick));
     }
     assert!(!commands.contains(&check_of(sent[0])), "{commands:?}");
-    let ended = |command: &Command| matches!(command, Command::Fail { cause: FailCause::Stranded, .. });
+    let ended = |command: &Command| matches!(command, Command::Fail { failure, .. } if failure.cause == FailCause::Stranded);
     assert!(commands.iter().any(ended), "{commands:?}");
 }
 

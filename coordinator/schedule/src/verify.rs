@@ -8,15 +8,15 @@
 //! From here, work that may kill its process never comes to trusted code. One death is excused, because a
 //! shard did the work and survived; a second one is not.
 
-use std::time::Duration;
-
 use alloy_primitives::B256;
 use common::id::{AssignmentId, RoundId, WorkId};
 
 use super::Command;
+use super::evidence::Suspicion;
 use super::machine::Scheduler;
+use super::never::never;
 use super::rounds::Work;
-use super::suspects::Suspicion;
+use super::turn::Turn;
 
 /// The number of deaths with verified work begun from which trusted code must not run it.
 const DEADLY: u32 = 2;
@@ -57,14 +57,10 @@ impl Work {
 
 impl Scheduler {
     /// Handles the first result of verified work: the scheduler uses it, and the work stays open.
-    pub(super) fn first_of_two(
-        &mut self,
-        now: Duration,
-        assignment: AssignmentId,
-        digest: Option<B256>,
-        commands: &mut Vec<Command>,
-    ) {
-        let Some(work) = self.work.get_mut(&assignment.work) else { return };
+    pub(super) fn first_of_two(&mut self, assignment: AssignmentId, digest: Option<B256>, turn: &mut Turn) {
+        let Some(work) = self.work.get_mut(&assignment.work) else {
+            return never!("{assignment} brought the first result of work that is not open");
+        };
         let killed = work.suspicion.take().is_some_and(|suspicion: Suspicion| suspicion.has_killed());
         let deaths = if killed { DEADLY } else { 0 };
         work.first = Some(First { assignment, digest, checking: false, deaths });
@@ -77,35 +73,32 @@ impl Scheduler {
         work.live = others;
         for own in own.into_iter().filter(|own| own.assignment != assignment) {
             self.forget(&own.assignment);
-            self.spare(now, &own.assignment, commands);
-            commands.push(Command::Cancel(own.assignment));
+            self.spare(&own.assignment, turn);
+            turn.order(Command::Cancel(own.assignment));
         }
-        self.stays_on_probation(&assignment, digest);
+        // A shard on probation is judged when this result is verified.
+        self.strikes.deliver(&assignment, digest);
     }
 
     /// Handles a further result of verified work, from a shard that is not in quarantine.
-    pub(super) fn second_of_two(
-        &mut self,
-        now: Duration,
-        assignment: AssignmentId,
-        digest: Option<B256>,
-        commands: &mut Vec<Command>,
-    ) {
-        let Some(known) = self.unverified(&assignment) else { return };
+    pub(super) fn second_of_two(&mut self, assignment: AssignmentId, digest: Option<B256>, turn: &mut Turn) {
+        let Some(known) = self.unverified(&assignment) else {
+            return never!("{assignment} brought a second result of work that has no first");
+        };
         let (_, first, reference) = known;
         if first == assignment {
             return;
         }
-        self.learn_from(now, &assignment);
+        self.learn_from(turn.now(), &assignment);
         if let Some(work) = self.work.get_mut(&assignment.work) {
             work.live.retain(|live| live.assignment != assignment);
         }
-        let equal = self.compare(assignment, digest, Some(known), commands);
+        let equal = self.compare(assignment, digest, Some(known), turn);
         let known = reference.is_some() && digest.is_some();
         let checked = self.work.get(&assignment.work).is_some_and(Work::is_checked);
         if equal && known && !checked && first.shard != assignment.shard {
             self.counters.verified += 1;
-            self.close(now, first, reference, true, commands);
+            self.close(first, reference, true, turn);
         }
     }
 
@@ -121,7 +114,7 @@ impl Scheduler {
         second: AssignmentId,
         digest: Option<B256>,
         known: Option<Reference>,
-        commands: &mut Vec<Command>,
+        turn: &mut Turn,
     ) -> bool {
         let Some((round, first, Some(one))) = known else { return true };
         let Some(other) = digest.filter(|_| first != second) else { return true };
@@ -131,40 +124,43 @@ impl Scheduler {
         }
         self.counters.disagreements += 1;
         let work = second.work;
-        commands.push(Command::Disagreement { work, round, first, second, digests: [one, other] });
-        self.settle(&work, commands);
+        turn.order(Command::Disagreement { work, round, first, second, digests: [one, other] });
+        self.settle(&work, turn);
         false
     }
 
     /// Asks for trusted code, because no second shard can verify the work.
-    pub(super) fn check(&mut self, id: WorkId, commands: &mut Vec<Command>) {
-        let Some(work) = self.work.get(&id) else { return };
-        let Some(first) = work.first else { return };
-        commands.push(Command::Check { work: id, round: work.round, first: first.assignment });
-        self.settle(&id, commands);
+    pub(super) fn check(&mut self, id: WorkId, turn: &mut Turn) {
+        let Some((work, first)) = self.work.get(&id).and_then(|work| Some((work, work.first?))) else {
+            return never!("work {id} has no result that trusted code could check");
+        };
+        turn.order(Command::Check { work: id, round: work.round, first: first.assignment });
+        self.settle(&id, turn);
     }
 
     /// Leaves the work to trusted code: cancels the assignments of all shards.
-    fn settle(&mut self, id: &WorkId, commands: &mut Vec<Command>) {
+    fn settle(&mut self, id: &WorkId, turn: &mut Turn) {
+        // The work may be done: then its result only turned out to be disputed.
         let Some(work) = self.work.get_mut(id) else { return };
-        let Some(first) = &mut work.first else { return };
+        let Some(first) = &mut work.first else {
+            return never!("work {id} is disputed and has no result");
+        };
         first.checking = true;
         work.duplicate = false;
         for live in std::mem::take(&mut work.live) {
             self.forget(&live.assignment);
-            commands.push(Command::Cancel(live.assignment));
+            turn.order(Command::Cancel(live.assignment));
         }
     }
 
     /// Handles the result of trusted code: later results are compared with it.
-    pub(super) fn checked(&mut self, now: Duration, id: &WorkId, digest: B256, commands: &mut Vec<Command>) {
+    pub(super) fn checked(&mut self, id: &WorkId, digest: B256, turn: &mut Turn) {
         let first = self.work.get(id).and_then(|work| work.first).filter(|first| first.checking);
         if let Some(first) = first {
             self.counters.checked += 1;
-            self.close(now, first.assignment, Some(digest), true, commands);
-        } else if let Some(done) = self.done.by_id.get_mut(id) {
+            self.close(first.assignment, Some(digest), true, turn);
+        } else if self.done.correct(id, digest) {
             self.counters.checked += 1;
-            done.digest = Some(digest);
         }
     }
 
@@ -176,16 +172,5 @@ impl Scheduler {
             first.deaths += u32::from(!many);
             first.deaths < DEADLY
         })
-    }
-
-    /// Keeps the digest if a shard on probation brought the first result: it is judged when that result is
-    /// verified.
-    fn stays_on_probation(&mut self, assignment: &AssignmentId, digest: Option<B256>) {
-        let standing = self.standing.get_mut(&assignment.shard);
-        if let Some(probation) = standing.and_then(|standing| standing.probation.as_mut())
-            && probation.assignment == *assignment
-        {
-            probation.delivered = digest;
-        }
     }
 }

@@ -275,7 +275,7 @@ impl Chain {
         let (kind, how) = match imported.place {
             Place::Head | Place::Executed => (EventKind::BlockCommitted, String::new()),
             Place::Reorganised(back) => (EventKind::BlockCommitted, format!(", {back} blocks taken back")),
-            Place::Aside => (EventKind::BlockAside, String::new()),
+            Place::SideBlock => (EventKind::SideBlockKept, String::new()),
         };
         let text = format!("{} transactions, {} gas{how}", outcome.transactions, outcome.gas_used);
         self.importer.fleet().announce(kind, Some(outcome.number), text);

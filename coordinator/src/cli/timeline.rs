@@ -57,7 +57,7 @@ fn line(event: &FleetEvent) -> String {
         EventKind::PlannedKill => "is sent SIGKILL:",
         EventKind::Reassigned => "had work that is reassigned:",
         EventKind::BlockCommitted => "verified:",
-        EventKind::BlockAside => "side block:",
+        EventKind::SideBlockKept => "side block:",
         EventKind::BlockRefused => "refused:",
         EventKind::BlockParked => "PARKED:",
         EventKind::Waiting => "WAITING:",

@@ -9,7 +9,8 @@ use common::id::StateRef;
 use common::sealed::Sealed;
 use schedule::planner;
 
-use super::rounds::{self, OpenRound, RoundClient, RoundError};
+use super::ExecuteError;
+use super::rounds::{self, OpenRound, RoundClient};
 
 /// A block whose senders are being recovered.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Ahead {
         rounds: &mut RoundClient,
         base: StateRef,
         slots: usize,
-    ) -> Result<(), RoundError> {
+    ) -> Result<(), ExecuteError> {
         let Some(block) = self.expected.take() else { return Ok(()) };
         if block.transactions.is_empty() || slots == 0 {
             return Ok(());
@@ -58,14 +59,14 @@ impl Ahead {
         &mut self,
         block: B256,
         rounds: &RoundClient,
-    ) -> Result<Option<(Sealed<BlockPayload>, OpenRound)>, RoundError> {
+    ) -> Result<Option<(Sealed<BlockPayload>, OpenRound)>, ExecuteError> {
         match self.begun.take_if(|begun| begun.block == block) {
             Some(begun) => Ok(Some((begun.payload, begun.round))),
             None => self.give_up(rounds).map(|()| None),
         }
     }
 
-    fn give_up(&mut self, rounds: &RoundClient) -> Result<(), RoundError> {
+    fn give_up(&mut self, rounds: &RoundClient) -> Result<(), ExecuteError> {
         match self.begun.take() {
             Some(begun) => Ok(rounds.forget(&begun.round)?),
             None => Ok(()),

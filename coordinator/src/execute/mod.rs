@@ -25,14 +25,15 @@ use common::work::{TxOutcome, WorkOutput};
 use engine::replica_view::ReplicaView;
 use engine::{StateError, recover_sender};
 
-use crate::fleet::{EventKind, Fleet, FleetError};
+use crate::fleet::{EventKind, Fleet, FleetError, RoundFailure};
 use crate::rules::Rejection;
 use crate::rules::{Parentage, check_block};
 use crate::validate::{Finished, ValidateError, Validator, execute_trusted, verify_header};
 use ahead::Ahead;
 use ledger::{LedgerError, Tip};
 use referee::Referee;
-use rounds::{OpenRound, RoundClient, RoundError};
+use rounds::{OpenRound, RoundClient};
+use schedule::FailCause;
 use schedule::planner::{self, Plan};
 
 pub use digests::Digests;
@@ -169,15 +170,13 @@ impl From<ValidateError> for ExecuteError {
     }
 }
 
-impl From<RoundError> for ExecuteError {
-    fn from(error: RoundError) -> Self {
-        match error {
-            RoundError::Fleet(error) => Self::Fleet(error),
-            RoundError::NoShard(reason) => Self::NoShard(reason),
-            RoundError::Local(reason) => Self::Local(reason),
-            RoundError::Parked { among, convicted, reason } => Self::Parked { among, convicted, reason },
-            RoundError::Failed(reason) => Self::Round(reason),
-            RoundError::Size(error) => Self::Size(error),
+impl From<RoundFailure> for ExecuteError {
+    fn from(RoundFailure { cause, reason }: RoundFailure) -> Self {
+        match cause {
+            FailCause::Stranded => Self::NoShard(reason),
+            FailCause::Local => Self::Local(reason),
+            FailCause::Spent => Self::Round(reason),
+            FailCause::Parked { suspects, convicted } => Self::Parked { among: suspects, convicted, reason },
         }
     }
 }
@@ -367,7 +366,7 @@ impl BlockExecutor {
         };
         run.stats.reassigned += end.reassigned;
         match end.disputed {
-            Some(dispute) if end.nobody_left => return Err(ExecuteError::Round(dispute)),
+            Some(dispute) if end.no_shard_left => return Err(ExecuteError::Round(dispute)),
             Some(_) => senders.fill(None),
             None => {}
         }

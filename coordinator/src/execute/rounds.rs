@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::{Address, B256};
 use common::block::{BlockPayload, Prelude};
 use common::codec::CodecError;
-use common::id::{AssignmentId, RoundId, StateRef, TxIndex, TxRange, WorkId};
+use common::id::{AssignmentId, RoundId, StateRef, TxIndex, WorkId};
 use common::sealed::Sealed;
 use common::work::{WorkKind, WorkOutput, WorkSpec};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -18,37 +18,6 @@ use super::fraction::{Lottery, VerifyFraction};
 use super::referee::Referee;
 use crate::fleet::{Abandoned, Fleet, FleetError, RoundEvent, RoundFailure, RoundRequest};
 use schedule::planner::SubBlock;
-
-/// Why a round failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum RoundError {
-    #[error(transparent)]
-    Fleet(#[from] FleetError),
-    /// No shard could take the work.
-    #[error("{0}")]
-    NoShard(String),
-    /// No shard could take the work, and the options tell the coordinator to do it.
-    #[error("{0}")]
-    Local(String),
-    #[error("{0}")]
-    Failed(String),
-    /// A transaction kills, or seems to kill, every shard that runs it.
-    #[error("{among}: {reason}")]
-    Parked { among: TxRange, convicted: bool, reason: String },
-    #[error(transparent)]
-    Size(#[from] CodecError),
-}
-
-impl RoundError {
-    fn of(cause: RoundFailure, reason: String) -> Self {
-        match cause {
-            RoundFailure::NoShard => Self::NoShard(reason),
-            RoundFailure::Local => Self::Local(reason),
-            RoundFailure::Spent => Self::Failed(reason),
-            RoundFailure::Parked { among, convicted } => Self::Parked { among, convicted, reason },
-        }
-    }
-}
 
 pub(super) type Work = Vec<(WorkId, Sealed<WorkSpec>)>;
 
@@ -75,7 +44,7 @@ pub(super) struct RoundEnd {
     /// The reason if a used result turned out wrong. Then no result of this round counts.
     pub(super) disputed: Option<String>,
     /// Whether the round was given up because no trusted shard was left.
-    pub(super) nobody_left: bool,
+    pub(super) no_shard_left: bool,
 }
 
 /// Builds the work of recovering senders.
@@ -138,7 +107,7 @@ impl RoundClient {
         payload: &Sealed<BlockPayload>,
         work: Work,
         gas: &Arc<[u64]>,
-    ) -> Result<OpenRound, RoundError> {
+    ) -> Result<OpenRound, ExecuteError> {
         let round = RoundId(self.next);
         self.next += 1;
         let open: HashMap<WorkId, Sealed<WorkSpec>> = work.iter().cloned().collect();
@@ -177,7 +146,7 @@ impl RoundClient {
             let after = match event {
                 Ok(event) => on_event(event, &mut open, &mut end, referee, &mut take),
                 Err(RecvTimeoutError::Timeout) => {
-                    Err(RoundError::Failed(format!("the round took longer than {limit:?}")).into())
+                    Err(RoundFailure::spent(format!("the round took longer than {limit:?}")).into())
                 }
                 // The driver drops rounds only when it ends.
                 Err(RecvTimeoutError::Disconnected) => return Err(FleetError::Ended.into()),
@@ -188,9 +157,9 @@ impl RoundClient {
                 Ok(After::NoShardLeft) => {
                     if self.abandon(round, &events)?.suspect {
                         let reason = "none is left that is trusted, and some of the block is suspect";
-                        return Err(RoundError::NoShard(reason.into()).into());
+                        return Err(RoundFailure::stranded(reason).into());
                     }
-                    end.nobody_left = true;
+                    end.no_shard_left = true;
                     return Ok(end);
                 }
                 Err(error) => {
@@ -202,7 +171,7 @@ impl RoundClient {
         if !open.is_empty() {
             let missing = open.len();
             return Err(
-                RoundError::Failed(format!("the round ended without {missing} of its results")).into()
+                RoundFailure::spent(format!("the round ended without {missing} of its results")).into()
             );
         }
         end.verified = verified;
@@ -218,17 +187,19 @@ impl RoundClient {
 
     /// Gives a round up. If shards have died at the block, parks it: otherwise this process would execute
     /// the block next.
-    fn abandon(&self, round: RoundId, events: &Receiver<RoundEvent>) -> Result<Abandoned, RoundError> {
+    fn abandon(&self, round: RoundId, events: &Receiver<RoundEvent>) -> Result<Abandoned, ExecuteError> {
         let abandoned = self.fleet.abandon_round(round)?;
         // The round may already have been parked, with that event still unread.
         for event in events.try_iter() {
-            if let RoundEvent::Failed { cause: cause @ RoundFailure::Parked { .. }, reason } = event {
-                return Err(RoundError::of(cause, reason));
+            if let RoundEvent::Failed(failure) = event
+                && failure.is_parked()
+            {
+                return Err(failure.into());
             }
         }
         let Some(among) = abandoned.deadly else { return Ok(abandoned) };
-        let reason = "shards died at it before its round was given up; look at their logs, then retry or discard the block".to_owned();
-        Err(RoundError::Parked { among, convicted: false, reason })
+        let reason = "shards died at it before its round was given up; look at their logs, then retry or discard the block";
+        Err(RoundFailure::parked(among, false, reason).into())
     }
 }
 
@@ -251,7 +222,7 @@ fn on_event(
 ) -> Result<After, ExecuteError> {
     let wrong = match event {
         RoundEvent::Finished => return Ok(After::Done),
-        RoundEvent::Failed { cause, reason } => return Err(RoundError::of(cause, reason).into()),
+        RoundEvent::Failed(failure) => return Err(failure.into()),
         RoundEvent::Reassigned => {
             end.reassigned += 1;
             None

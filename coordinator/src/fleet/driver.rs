@@ -169,7 +169,7 @@ impl Driver {
         self.waiting.retain(|waiter| waiter.until > now);
         let commands = self.replicas.tick(now);
         self.follow(commands, None);
-        self.say_what_is_waited_for(now);
+        self.report_wait(now);
     }
 
     fn by_id(&mut self, id: LinkId) -> Option<&mut Link> {
@@ -228,8 +228,10 @@ impl Driver {
                 let PeerLimits { beat, lost_after, .. } = self.shared.options.peer;
                 answer = Ok(Registered { epoch: self.shared.epoch, heartbeat_every: beat, lost_after });
             } else {
-                if command == Command::Deferred(shard) {
-                    let text = format!("another process is shard {shard}; it is found out whether it lives");
+                if command == Command::RetryLater(shard) {
+                    let text = format!(
+                        "another process is shard {shard}; the coordinator is finding out whether that process is alive"
+                    );
                     answer = Err(PeerError::Overloaded(text));
                 }
                 self.obey(command);
@@ -309,7 +311,7 @@ impl Driver {
                     }
                     let round = self.rounds.values().find(|round| round.work.contains_key(&assignment.work));
                     if let Some(round) = round {
-                        round.tell(RoundEvent::Output { result: Arc::clone(&result), digest });
+                        round.notify(RoundEvent::Output { result: Arc::clone(&result), digest });
                     }
                 }
                 for command in commands {

@@ -29,7 +29,7 @@ pub enum EventKind {
     /// The coordinator verified a block and committed it.
     BlockCommitted,
     /// The coordinator keeps a valid block as a side block.
-    BlockAside,
+    SideBlockKept,
     /// The coordinator rejected a block.
     BlockRefused,
     /// A block waits for an operator: it kills, or seems to kill, the process that executes it.
@@ -52,7 +52,7 @@ impl fmt::Display for EventKind {
             Self::PlannedKill => "planned_kill",
             Self::Reassigned => "reassigned",
             Self::BlockCommitted => "block_committed",
-            Self::BlockAside => "block_aside",
+            Self::SideBlockKept => "block_aside",
             Self::BlockRefused => "block_refused",
             Self::BlockParked => "block_parked",
             Self::Waiting => "waiting",

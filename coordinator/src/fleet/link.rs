@@ -137,7 +137,7 @@ async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEn
     let info = client.node_info().await?;
     if info.shard != register.shard.0 || info.incarnation != register.incarnation.0 {
         return Err(PeerError::Refused(format!(
-            "at {} answers shard {} in another life; check --advertise",
+            "at {} answers another process, shard {}; check --advertise",
             register.advertise, info.shard
         )));
     }

@@ -191,7 +191,7 @@ impl Shared {
     /// Why this incarnation of a shard was lost, if that is still remembered.
     fn loss(&self, shard: ShardId, incarnation: Incarnation) -> Option<String> {
         let losses = self.losses.lock();
-        let found = losses.iter().find(|(known, life, _)| (*known, *life) == (shard, incarnation));
+        let found = losses.iter().find(|(known, of, _)| (*known, *of) == (shard, incarnation));
         found.map(|(_, _, reason)| reason.clone())
     }
 

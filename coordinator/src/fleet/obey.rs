@@ -9,13 +9,13 @@ use super::driver::Driver;
 use super::event::{EventKind, publish};
 use super::link::LinkCommand;
 use super::message::Message;
-use super::round::{RoundEvent, RoundFailure, singles, work_item};
-use schedule::{Command, Event, FailCause, LossCause, StrikeRecord};
+use super::round::{RoundEvent, singles, work_item};
+use schedule::{Command, Event, LossCause, StrikeRecord};
 
 impl Driver {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
-            Command::Admitted(_) | Command::Turned(_) | Command::Deferred(_) | Command::Use(_) => {}
+            Command::Admitted(_) | Command::Rejected(_) | Command::RetryLater(_) | Command::Use(_) => {}
             Command::Ignore(assignment) => tracing::debug!(%assignment, "a result was not needed"),
             Command::Dispatch(assignment) => self.dispatch(assignment),
             Command::Cancel(assignment) => {
@@ -29,19 +29,19 @@ impl Driver {
                 if let Some(round) = self.rounds.get(&round) {
                     let text = format!("work {work} goes to another shard");
                     publish(&self.shared, EventKind::Reassigned, Some(from), Some(round.height), text);
-                    round.tell(RoundEvent::Reassigned);
+                    round.notify(RoundEvent::Reassigned);
                 }
             }
             Command::Evict { shard, incarnation, reason } => self.evict(shard, incarnation, reason),
             Command::Finish(round) => {
                 if let Some(round) = self.rounds.remove(&round) {
-                    round.tell(RoundEvent::Finished);
+                    round.notify(RoundEvent::Finished);
                 }
             }
-            Command::Fail { round, cause, reason } => self.fail(round, cause, reason),
+            Command::Fail { round, failure } => self.fail(round, failure),
             Command::Check { work, round, first } => {
                 if let Some(round) = self.rounds.get(&round) {
-                    round.tell(RoundEvent::Check { work, first: first.shard });
+                    round.notify(RoundEvent::Check { work, first: first.shard });
                 }
             }
             Command::Disagreement { work, round, first, second, digests: [one, other] } => {
@@ -59,7 +59,7 @@ impl Driver {
                     format!("its slot {slot} is stuck and gets no more work; {left} left"),
                 );
                 if left == 0 {
-                    self.begin_anew(shard, incarnation);
+                    self.restart(shard, incarnation);
                 }
             }
             Command::Return { shard, slot, .. } => {
@@ -72,7 +72,7 @@ impl Driver {
 
     /// Restarts a shard whose slots are all stuck. A process is asked to leave, and its supervisor restarts
     /// it; a shard within this process gets new threads.
-    fn begin_anew(&mut self, shard: ShardId, incarnation: Incarnation) {
+    fn restart(&mut self, shard: ShardId, incarnation: Incarnation) {
         let local = self.shared.local.lock().get(&shard).cloned();
         match local {
             Some(node) => node.renew_slots(),
@@ -112,7 +112,7 @@ impl Driver {
         let text = format!("shards {first} and {second} returned different results for work {work}");
         let Some(round) = self.rounds.get(&round) else { return self.alarm(None, text) };
         publish(&self.shared, EventKind::Alarm, None, Some(round.height), text);
-        round.tell(RoundEvent::Disputed { work, answers });
+        round.notify(RoundEvent::Disputed { work, answers });
     }
 
     /// The range of transactions of these pieces of work.
@@ -122,18 +122,10 @@ impl Driver {
         TxRange::around(specs.flat_map(|spec| spec.indices.iter().copied()))
     }
 
-    fn fail(&mut self, round: RoundId, cause: FailCause, reason: String) {
-        let cause = match cause {
-            FailCause::Stranded => RoundFailure::NoShard,
-            FailCause::Local => RoundFailure::Local,
-            FailCause::Spent => RoundFailure::Spent,
-            FailCause::Parked { suspects, convicted } => {
-                let among = self.range(round, &suspects).unwrap_or_default();
-                RoundFailure::Parked { among, convicted }
-            }
-        };
+    fn fail(&mut self, round: RoundId, failure: schedule::RoundFailure) {
+        let failure = failure.map_suspects(|works| self.range(round, &works).unwrap_or_default());
         if let Some(round) = self.rounds.remove(&round) {
-            round.tell(RoundEvent::Failed { cause, reason });
+            round.notify(RoundEvent::Failed(failure));
         }
     }
 
@@ -149,7 +141,7 @@ impl Driver {
             let item = |(id, spec): &(WorkId, Sealed<WorkSpec>)| work_item(*id, spec, &round.gas, false);
             items = parts.iter().map(item).collect();
             round.work.extend(parts.iter().cloned());
-            round.tell(RoundEvent::Recut { work, parts });
+            round.notify(RoundEvent::Recut { work, parts });
         }
         self.handle(now, Event::Recut { round: id, work, parts: items });
     }
@@ -178,7 +170,7 @@ impl Driver {
             let lost = Event::Lost { shard, incarnation, cause: LossCause::Unfit, reason };
             let lost = Message::Event(self.shared.now(), lost);
             if let Err(error) = self.shared.send(lost) {
-                tracing::error!(%error, "the driver cannot tell itself of a lost shard");
+                tracing::error!(%error, "the driver cannot report a lost shard to itself");
             }
         }
     }

@@ -29,23 +29,9 @@ pub struct RoundRequest {
     pub gas: Arc<[u64]>,
 }
 
-/// Why shards could not do a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoundFailure {
-    /// No shard could take its work.
-    NoShard,
-    /// No shard could take its work, and the coordinator must execute the block itself.
-    Local,
-    /// Shards tried too often, or cannot do the work.
-    Spent,
-    /// A transaction kills, or seems to kill, the process that runs it: the block must be parked.
-    Parked {
-        /// The transaction that does, or the range that holds it.
-        among: TxRange,
-        /// Whether the transaction is proven to kill.
-        convicted: bool,
-    },
-}
+/// Why shards could not do a round. The suspects of a parked block are the range of its transactions that
+/// holds the one that kills.
+pub type RoundFailure = schedule::RoundFailure<TxRange>;
 
 /// An event of a round, for its owner.
 #[derive(Debug)]
@@ -84,12 +70,7 @@ pub enum RoundEvent {
     /// All work is done, and all work that must be verified is verified.
     Finished,
     /// Shards cannot do the round.
-    Failed {
-        /// The kind of failure.
-        cause: RoundFailure,
-        /// An explanation for the client and the log.
-        reason: String,
-    },
+    Failed(RoundFailure),
 }
 
 /// The evidence against the block of an abandoned round.
@@ -114,7 +95,7 @@ pub(super) struct OpenRound {
 
 impl OpenRound {
     /// Sends an event to the round's owner. If the owner no longer listens, it will abandon the round soon.
-    pub(super) fn tell(&self, event: RoundEvent) {
+    pub(super) fn notify(&self, event: RoundEvent) {
         if self.events.try_send(event).is_err() {
             tracing::debug!("a round's listener is gone or full");
         }

@@ -47,7 +47,7 @@ impl Waiting {
 
 impl Driver {
     /// Reports to watchers that the fleet waits for shards, once for each reason.
-    pub(super) fn say_what_is_waited_for(&mut self, now: Duration) {
+    pub(super) fn report_wait(&mut self, now: Duration) {
         let wanted = self.waiting_for.wanted(now, !self.rounds.is_empty());
         let ready = self.ready_shards();
         if !self.waiting_for.is_long(now, ready, wanted) {

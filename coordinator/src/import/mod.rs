@@ -57,7 +57,7 @@ pub enum Place {
     /// It is the new head, and this many blocks of another branch were taken back for it.
     Reorganised(u64),
     /// It is a side block: valid, and on a branch other than the chain.
-    Aside,
+    SideBlock,
 }
 
 /// An imported block.
@@ -234,12 +234,12 @@ impl Importer {
         let Verified { tip, finished, stats, .. } = verified;
         let forward = parent.summary() == head.summary();
         if !forward && !self.prefers(&tip, head) {
-            if let Err(error) = self.ledger.keep_aside(&tip) {
+            if let Err(error) = self.ledger.keep_side_block(&tip) {
                 self.lead(parent.way_back())?;
                 return Err(error.into());
             }
             self.lead(parent.way_back())?;
-            return Ok(Imported { place: Place::Aside, tip, finished, stats });
+            return Ok(Imported { place: Place::SideBlock, tip, finished, stats });
         }
         if let Err(error) = self.ledger.commit(&tip) {
             self.lead(parent.way_back())?;

@@ -53,7 +53,7 @@ fn a_block_waits_for_its_parent_even_if_that_came_later() {
 }
 
 #[test]
-fn a_parked_block_holds_up_its_descendants_and_nobody_else() {
+fn a_parked_block_holds_up_its_descendants_and_no_other_block() {
     let mut intake = Intake::default();
     for (number, parent) in [(1, 0), (2, 1), (3, 2), (4, 0)] {
         accept(&mut intake, number, parent);

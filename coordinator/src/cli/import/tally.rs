@@ -137,7 +137,7 @@ impl Tally {
             verified_sub_blocks: stats.verified_sub_blocks,
             reexecuted: stats.reexecuted,
             reassigned: stats.reassigned,
-            aside: durable.place == Place::Aside,
+            aside: durable.place == Place::SideBlock,
             taken_back: if let Place::Reorganised(back) = durable.place { back } else { 0 },
         };
         if let Err(error) = print_json(&row) {

@@ -200,7 +200,7 @@ impl World {
         let (before, parent) = (self.disk.ending(block), self.parent_state(block));
         let height = parent.map_or(0, |(height, _)| height) + 1;
         let heavier = self.weight(Some(block)) > self.weight(self.disk.head);
-        let ending = if heavier { Ending::Committed } else { Ending::Aside };
+        let ending = if heavier { Ending::Committed } else { Ending::SideBlock };
         match self.disk.end(epoch, block, ending, Some((height, digest))) {
             Err(Fenced) => return self.stop_fenced(index),
             Ok(()) => self.trace(|| format!("block {block} is at height {height}: {ending:?}")),

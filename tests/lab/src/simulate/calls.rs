@@ -21,7 +21,7 @@ impl World {
         let Some(session) = &mut process.session else { return };
         let actions = session.poll(now);
         let wake = session.next_wake();
-        let life = process.life;
+        let incarnation = process.incarnation;
         for action in actions {
             self.act(index, action);
         }
@@ -30,7 +30,7 @@ impl World {
             && process.wake_at.is_none_or(|at| at > wake)
         {
             process.wake_at = Some(wake);
-            self.at(wake, Happening::ShardWake { process: index, life });
+            self.at(wake, Happening::ShardWake { process: index, incarnation });
         }
     }
 
@@ -85,7 +85,7 @@ impl World {
     fn call(&mut self, index: usize, kind: Call, packet: impl FnOnce(CallId) -> ToCoordinator) {
         let Some(process) = self.processes.get_mut(index) else { return };
         process.next_call += 1;
-        let call = CallId { process: index, life: process.life, call: process.next_call };
+        let call = CallId { process: index, incarnation: process.incarnation, call: process.next_call };
         process.calls.insert(call.call, kind);
         if !self.say(index, packet(call)) {
             self.after(CALL_LIMIT, call.lost());
@@ -122,7 +122,7 @@ impl World {
     }
 
     /// Reports to the coordinator that its command has found a dead process.
-    pub(super) fn nobody_there(&mut self, coordinator: usize, index: usize, packet: ToShard) {
+    pub(super) fn no_process_there(&mut self, coordinator: usize, index: usize, packet: ToShard) {
         let shard = self.processes.get(index).map_or(ShardId(0), |process| process.shard);
         match packet {
             ToShard::Execute(assignment) => {
@@ -141,18 +141,18 @@ impl World {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CallId {
     pub(super) process: usize,
-    pub(super) life: u64,
+    pub(super) incarnation: u64,
     pub(super) call: u64,
 }
 
 impl CallId {
     pub(super) fn lost(self) -> Happening {
-        Happening::CallLost { process: self.process, life: self.life, call: self.call }
+        Happening::CallLost { process: self.process, incarnation: self.incarnation, call: self.call }
     }
 
     pub(super) fn answered(self, answer: Answer) -> Happening {
-        let Self { process, life, call } = self;
-        Happening::Answered { process, life, call, answer: Box::new(answer) }
+        let Self { process, incarnation, call } = self;
+        Happening::Answered { process, incarnation, call, answer: Box::new(answer) }
     }
 }
 

@@ -101,11 +101,11 @@ pub(super) struct Coordinator {
     pub(super) scheduler: Scheduler,
     pub(super) links: BTreeMap<ShardId, Link>,
     pub(super) replicas: Replicas,
-    pub(super) under_way: BTreeSet<AssignmentId>,
+    pub(super) in_flight: BTreeSet<AssignmentId>,
     /// The registration call that the coordinator is deciding.
     pub(super) admitting: Option<CallId>,
     /// Whether the shard must ask again.
-    pub(super) deferred: bool,
+    pub(super) retry_later: bool,
     pub(super) intake: Intake,
     pub(super) run: Option<Run>,
     pub(super) committing: bool,
@@ -164,9 +164,9 @@ impl World {
             scheduler,
             links: BTreeMap::new(),
             replicas,
-            under_way: BTreeSet::new(),
+            in_flight: BTreeSet::new(),
             admitting: None,
-            deferred: false,
+            retry_later: false,
             intake,
             run: None,
             committing: false,
@@ -341,9 +341,9 @@ impl World {
             Happening::ToCoordinator { packet } => self.called(index, *packet),
             Happening::Obeyed { packet, .. } => self.answered_command(index, *packet),
             Happening::CommandLost { assignment, .. } => {
-                let under_way =
-                    self.coordinator(index).is_some_and(|known| known.under_way.remove(&assignment));
-                if under_way {
+                let in_flight =
+                    self.coordinator(index).is_some_and(|known| known.in_flight.remove(&assignment));
+                if in_flight {
                     let reason = "no answer to the command".to_owned();
                     self.tell(index, Event::Failed { assignment, fault: Fault::Failed, reason });
                 }
@@ -379,17 +379,17 @@ impl World {
     }
 
     /// Reports a shard whose pings have gone unanswered for too long, if it or its line still stands still.
-    pub(super) fn pings_unanswered(&mut self, process: usize, life: u64) {
+    pub(super) fn pings_unanswered(&mut self, process: usize, incarnation: u64) {
         let now = self.now;
         let Some(known) = self.processes.get(process) else { return };
-        if known.is_impostor && life == 0 {
+        if known.is_impostor && incarnation == 0 {
             self.kill_shard(process, None);
             return;
         }
         let line = self.lines.get(known.line).copied().unwrap_or_default();
         let silent =
             known.frozen_until > now || line.is_cut(Way::FromShard, now) || line.is_cut(Way::ToShard, now);
-        if !known.alive || known.life != life || !silent {
+        if !known.alive || known.incarnation != incarnation || !silent {
             return;
         }
         let (shard, incarnation) = (known.shard, known.incarnation());
@@ -422,7 +422,7 @@ impl World {
         let Some(coordinator) = self.coordinators.get_mut(index).filter(|known| known.alive) else { return };
         let transition = coordinator.scheduler.transition(&event);
         *self.transitions.entry(transition).or_default() += 1;
-        let told = match &event {
+        let cause = match &event {
             Event::Lost { cause, .. } => Some(*cause),
             _ => None,
         };
@@ -431,9 +431,9 @@ impl World {
         let epoch = coordinator.epoch;
         for command in &commands {
             if let Command::Evict { shard, incarnation, .. } = command
-                && (matches!(told, Some(LossCause::Died | LossCause::Silent)) || is_tick)
+                && (matches!(cause, Some(LossCause::Died | LossCause::Silent)) || is_tick)
             {
-                let (shard, incarnation, died) = (*shard, *incarnation, told == Some(LossCause::Died));
+                let (shard, incarnation, died) = (*shard, *incarnation, cause == Some(LossCause::Died));
                 self.check.losses.push(Loss { at: now, epoch, shard, incarnation, died });
             }
         }
@@ -455,10 +455,10 @@ impl World {
             self.trace(|| format!("  scheduler -> {}", command_line(&command)));
         }
         match command {
-            Command::Turned(_) | Command::Ignore(_) | Command::Reassigned { .. } => {}
-            Command::Deferred(_) => {
+            Command::Rejected(_) | Command::Ignore(_) | Command::Reassigned { .. } => {}
+            Command::RetryLater(_) => {
                 if let Some(known) = self.coordinator(index) {
-                    known.deferred = true;
+                    known.retry_later = true;
                 }
             }
             Command::Admitted(shard) => self.connect(index, shard),
@@ -501,14 +501,14 @@ impl World {
                 }
             }
             Command::Finish(round) => self.round_done(index, round),
-            Command::Fail { round, cause, .. } => self.round_failed(index, round, cause),
+            Command::Fail { round, failure } => self.round_failed(index, round, failure.cause),
         }
     }
 
     fn dispatch(&mut self, index: usize, assignment: AssignmentId) {
         let now = self.now;
         let Some(known) = self.coordinator(index) else { return };
-        known.under_way.insert(assignment);
+        known.in_flight.insert(assignment);
         let epoch = known.epoch;
         self.check.sent(now, epoch, assignment.work);
         let sent = self.send(index, assignment.shard, assignment.incarnation, ToShard::Execute(assignment));

@@ -13,7 +13,7 @@ pub(super) enum Ending {
     /// It became the head of the chain.
     Committed,
     /// It is valid, but its branch was not the heaviest.
-    Aside,
+    SideBlock,
     Refused,
     Parked,
 }

@@ -87,7 +87,7 @@ impl World {
     }
 
     fn caller(&self, call: CallId) -> Option<(ShardId, Incarnation)> {
-        self.processes.get(call.process).map(|process| (process.shard, Incarnation(call.life)))
+        self.processes.get(call.process).map(|process| (process.shard, Incarnation(call.incarnation)))
     }
 
     fn check_known(
@@ -108,7 +108,7 @@ impl World {
         let Some((shard, incarnation)) = self.caller(call) else { return };
         if let Some(known) = self.coordinator(index) {
             known.admitting = Some(call);
-            known.deferred = false;
+            known.retry_later = false;
         }
         self.tell(index, Event::Register { shard, incarnation, slots });
         let Some(known) = self.coordinator(index) else {
@@ -116,11 +116,11 @@ impl World {
             return;
         };
         known.admitting = None;
-        let (epoch, deferred) = (known.epoch, known.deferred);
+        let (epoch, retry_later) = (known.epoch, known.retry_later);
         let taken = known.links.get(&shard).is_some_and(|link| link.incarnation == incarnation);
         let answer = if taken {
             Ok(Registered { epoch, heartbeat_every: BEAT, lost_after: self.limits.lost_after })
-        } else if deferred {
+        } else if retry_later {
             Err(PeerError::Overloaded("perhaps alive in another process".into()))
         } else {
             Err(PeerError::Refused("alive in another process".into()))
@@ -132,7 +132,7 @@ impl World {
     pub(super) fn connect(&mut self, index: usize, shard: ShardId) {
         let Some(known) = self.coordinator(index) else { return };
         let Some(call) = known.admitting else { return };
-        let incarnation = Incarnation(call.life);
+        let incarnation = Incarnation(call.incarnation);
         if known.links.get(&shard).is_none_or(|link| link.incarnation != incarnation) {
             let link = Link::new(call.process, incarnation);
             known.links.insert(shard, link);
@@ -221,8 +221,8 @@ impl World {
         match packet {
             ToCoordinator::Executed { assignment, answer } => {
                 let Some(known) = self.coordinator(index) else { return };
-                let (was_under_way, epoch) = (known.under_way.remove(&assignment), known.epoch);
-                if !was_under_way {
+                let (was_in_flight, epoch) = (known.in_flight.remove(&assignment), known.epoch);
+                if !was_in_flight {
                     return;
                 }
                 let event = match answer {

@@ -72,9 +72,9 @@ impl World {
             return;
         };
         process.frozen_until = process.frozen_until.max(until);
-        let life = process.life;
+        let incarnation = process.incarnation;
         let limit = self.limits.lost_after;
-        self.after(limit, Happening::PingsUnanswered { process: fault.shard, life });
+        self.after(limit, Happening::PingsUnanswered { process: fault.shard, incarnation });
     }
 
     fn cut(&mut self, fault: &Fault) {
@@ -91,10 +91,10 @@ impl World {
         let on_line: Vec<(usize, u64)> = (0..)
             .zip(&self.processes)
             .filter(|(index, process)| process.line == fault.shard && *index < lines && process.alive)
-            .map(|(index, process)| (index, process.life))
+            .map(|(index, process)| (index, process.incarnation))
             .collect();
-        for (process, life) in on_line {
-            self.after(limit, Happening::PingsUnanswered { process, life });
+        for (process, incarnation) in on_line {
+            self.after(limit, Happening::PingsUnanswered { process, incarnation });
         }
     }
 
@@ -116,6 +116,6 @@ impl World {
         let index = self.processes.len() - 1;
         self.start_shard(index);
         // An operator notices the mistake if the coordinator does not.
-        self.after(Duration::from_millis(800), Happening::PingsUnanswered { process: index, life: 0 });
+        self.after(Duration::from_millis(800), Happening::PingsUnanswered { process: index, incarnation: 0 });
     }
 }

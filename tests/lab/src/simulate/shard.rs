@@ -84,7 +84,7 @@ pub(super) struct Process {
     /// The index of its network line.
     pub(super) line: usize,
     pub(super) alive: bool,
-    pub(super) life: u64,
+    pub(super) incarnation: u64,
     pub(super) frozen_until: Duration,
     pub(super) slow_until: Duration,
     pub(super) slowness: u64,
@@ -120,7 +120,7 @@ impl Process {
             slots,
             line,
             alive: false,
-            life: 0,
+            incarnation: 0,
             frozen_until: Duration::ZERO,
             slow_until: Duration::ZERO,
             slowness: 1,
@@ -145,7 +145,7 @@ impl Process {
     }
 
     pub(super) fn incarnation(&self) -> Incarnation {
-        Incarnation(self.life)
+        Incarnation(self.incarnation)
     }
 
     pub(super) fn drain(&mut self) {
@@ -215,13 +215,13 @@ pub(super) fn gas_of(blocks: &[Block], piece: &Piece, at: u8) -> u64 {
 
 impl World {
     pub(super) fn start_shard(&mut self, index: usize) {
-        self.lives += 1;
-        let (life, now) = (self.lives, self.now);
+        self.incarnations += 1;
+        let (incarnation, now) = (self.incarnations, self.now);
         let Some(process) = self.processes.get_mut(index).filter(|process| !process.alive) else { return };
         let slots = usize::from(process.slots);
         *process = Process {
             alive: true,
-            life,
+            incarnation,
             is_impostor: process.is_impostor,
             running: vec![None; slots],
             done: vec![0; slots],
@@ -230,7 +230,7 @@ impl World {
         process.session = Some(Session::new(
             SessionConfig {
                 shard: process.shard,
-                incarnation: Incarnation(life),
+                incarnation: Incarnation(incarnation),
                 queue_limit: 4 * slots + 2,
                 parallel_sends: slots + 1,
                 lost_after: Duration::from_millis(300),
@@ -239,7 +239,7 @@ impl World {
             now,
         ));
         let shard = process.shard;
-        self.trace(|| format!("shard {shard} starts, incarnation {life}"));
+        self.trace(|| format!("shard {shard} starts, incarnation {incarnation}"));
         self.drive(index);
     }
 
@@ -280,19 +280,19 @@ impl World {
     }
 
     pub(super) fn at_shard(&mut self, happening: Happening) {
-        let (index, life) = match &happening {
-            Happening::ShardWake { process, life }
-            | Happening::SlotDone { process, life, .. }
-            | Happening::CallLost { process, life, .. }
-            | Happening::Answered { process, life, .. } => (*process, Some(*life)),
+        let (index, incarnation) = match &happening {
+            Happening::ShardWake { process, incarnation }
+            | Happening::SlotDone { process, incarnation, .. }
+            | Happening::CallLost { process, incarnation, .. }
+            | Happening::Answered { process, incarnation, .. } => (*process, Some(*incarnation)),
             Happening::ToShard { process, .. } => (*process, None),
             _ => return,
         };
         let now = self.now;
         let Some(process) = self.processes.get(index) else { return };
-        if !process.alive || life.is_some_and(|life| life != process.life) {
+        if !process.alive || incarnation.is_some_and(|incarnation| incarnation != process.incarnation) {
             if let Happening::ToShard { from, packet, .. } = happening {
-                self.nobody_there(from, index, packet);
+                self.no_process_there(from, index, packet);
             }
             return;
         }
@@ -355,7 +355,7 @@ impl World {
     fn command(&mut self, index: usize, from_coordinator: usize, packet: ToShard) {
         let Some(process) = self.processes.get_mut(index) else { return };
         let Some(session) = &mut process.session else { return };
-        let (shard, incarnation, at) = (process.shard, Incarnation(process.life), process.replica);
+        let (shard, incarnation, at) = (process.shard, Incarnation(process.incarnation), process.replica);
         match packet {
             ToShard::Execute(assignment) => {
                 let answer = self.accept(index, assignment);
@@ -422,8 +422,8 @@ impl World {
             self.check
                 .fail(now, format!("a command of epoch {} was obeyed under a newer one", assignment.epoch));
         }
-        if (assignment.shard, assignment.incarnation) != (process.shard, Incarnation(process.life)) {
-            self.check.fail(now, "a command for another life was obeyed");
+        if (assignment.shard, assignment.incarnation) != (process.shard, Incarnation(process.incarnation)) {
+            self.check.fail(now, "a command for another incarnation was obeyed");
         }
         self.begin_work(index);
         Ok(())
@@ -441,7 +441,7 @@ impl World {
             process.hangs = process.hangs.saturating_sub(1);
             let token = self.random.next();
             let stall = if hangs { None } else { process.stalls.pop() };
-            let life = process.life;
+            let incarnation = process.incarnation;
             let killer = self.blocks.get(piece.block).and_then(|block| block.killer);
             let heavy = self.blocks.get(piece.block).and_then(|block| block.heavy);
             let each = if piece.execute { 1_200 } else { 300 };
@@ -467,11 +467,11 @@ impl World {
             if piece.execute && killer.is_some_and(|killer| piece.contains(killer)) {
                 // The process dies on the way; the end of this slot matches no running assignment.
                 let when = Duration::from_micros(self.random.between(1, micros.max(2)));
-                self.after(when, Happening::SlotDone { process: index, life, slot, token: 0 });
+                self.after(when, Happening::SlotDone { process: index, incarnation, slot, token: 0 });
                 continue;
             }
             let lasts = still.1 + Duration::from_micros(micros);
-            self.after(lasts, Happening::SlotDone { process: index, life, slot, token });
+            self.after(lasts, Happening::SlotDone { process: index, incarnation, slot, token });
         }
     }
 

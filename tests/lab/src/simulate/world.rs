@@ -44,23 +44,23 @@ pub(super) enum Happening {
     ShardStart(usize),
     ShardWake {
         process: usize,
-        life: u64,
+        incarnation: u64,
     },
     SlotDone {
         process: usize,
-        life: u64,
+        incarnation: u64,
         slot: usize,
         token: u64,
     },
     /// A shard's call stays without an answer.
     CallLost {
         process: usize,
-        life: u64,
+        incarnation: u64,
         call: u64,
     },
     Answered {
         process: usize,
-        life: u64,
+        incarnation: u64,
         call: u64,
         answer: Box<Answer>,
     },
@@ -95,7 +95,7 @@ pub(super) enum Happening {
     },
     PingsUnanswered {
         process: usize,
-        life: u64,
+        incarnation: u64,
     },
     CoordinatorWake {
         coordinator: usize,
@@ -190,7 +190,7 @@ pub(super) struct World {
     pub(super) processes: Vec<Process>,
     pub(super) lines: Vec<Line>,
     pub(super) weather: Weather,
-    pub(super) lives: u64,
+    pub(super) incarnations: u64,
     pub(super) faults: Vec<Fault>,
     pub(super) injected: Vec<FaultKind>,
     /// After this many more steps the coordinator's process ends.
@@ -260,7 +260,7 @@ impl World {
             processes: Vec::new(),
             lines: vec![Line::default(); shards],
             weather: Weather::default(),
-            lives: 0,
+            incarnations: 0,
             faults,
             injected: Vec::new(),
             crash_in: None,
@@ -363,7 +363,7 @@ impl World {
         while let Some(number) = at {
             match ending(number) {
                 Some(Ending::Parked | Ending::Refused) => return true,
-                Some(Ending::Committed | Ending::Aside) => return number == block,
+                Some(Ending::Committed | Ending::SideBlock) => return number == block,
                 None => at = self.blocks.get(number).and_then(|block| block.parent),
             }
         }
@@ -391,7 +391,9 @@ impl World {
             | Happening::CallLost { .. }
             | Happening::Answered { .. }
             | Happening::ToShard { .. } => self.at_shard(happening),
-            Happening::PingsUnanswered { process, life } => self.pings_unanswered(process, life),
+            Happening::PingsUnanswered { process, incarnation } => {
+                self.pings_unanswered(process, incarnation)
+            }
             Happening::CoordinatorStart => self.start_coordinator(),
             other => self.at_coordinator(other),
         }
@@ -409,7 +411,7 @@ impl World {
             violation: self.check.violation.clone(),
             blocks: self.blocks.len(),
             shards: self.lines.len(),
-            endings: [Ending::Committed, Ending::Aside, Ending::Refused, Ending::Parked].map(count),
+            endings: [Ending::Committed, Ending::SideBlock, Ending::Refused, Ending::Parked].map(count),
             faults: self.injected,
             steps,
             lasted: self.now,
@@ -422,7 +424,7 @@ impl World {
     /// Checks that the chain is the heaviest branch of valid blocks, that its state is that of sequential
     /// execution, and that only invalid blocks and their descendants were rejected.
     fn check_result(&mut self) {
-        let valid = |entry: &&Journaled| matches!(entry.ending, Some(Ending::Committed | Ending::Aside));
+        let valid = |entry: &&Journaled| matches!(entry.ending, Some(Ending::Committed | Ending::SideBlock));
         let weights = self.disk.journal.iter().filter(valid).map(|entry| self.weight(Some(entry.block)));
         let heaviest = weights.max().unwrap_or_default();
         let mut chain: Vec<&Block> = self.branch(self.disk.head).collect();

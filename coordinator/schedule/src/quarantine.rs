@@ -1,0 +1,193 @@
+//! Quarantine: the scheduler strikes shards, takes their work back, and puts them on probation.
+
+use std::collections::BTreeSet;
+
+use alloy_primitives::B256;
+use common::id::{AssignmentId, ShardId, WorkId};
+
+use super::Command;
+use super::fleet::{Company, Wanted};
+use super::machine::Scheduler;
+use super::never::never;
+use super::rounds::Round;
+use super::turn::Turn;
+
+impl Scheduler {
+    /// Adds a strike for a result that must not be trusted.
+    pub(super) fn strike(&mut self, shard: ShardId, reason: String, turn: &mut Turn) {
+        self.strike_up_to(u32::MAX, shard, reason, turn);
+    }
+
+    /// Adds a strike for a slot that stands still. Such strikes alone put no shard into quarantine: its
+    /// results are as good as others', and all shards may be stuck in the same transaction.
+    pub(super) fn strike_for_standing(&mut self, shard: ShardId, reason: String, turn: &mut Turn) {
+        self.strike_up_to(self.limits.max_strikes.saturating_sub(1), shard, reason, turn);
+    }
+
+    fn strike_up_to(&mut self, most: u32, shard: ShardId, reason: String, turn: &mut Turn) {
+        let struck = self.strikes.add(shard, most, &self.limits, turn.now());
+        turn.order(Command::Strikes { shard, record: struck.record, reason });
+        if struck.caught {
+            self.counters.quarantines += 1;
+            self.take_back(shard, turn);
+        }
+    }
+
+    /// Takes back the strike for a slot that stood still and moves again.
+    pub(super) fn forgive(&mut self, shard: ShardId, reason: String, turn: &mut Turn) {
+        if let Some(record) = self.strikes.forgive(shard) {
+            turn.order(Command::Strikes { shard, record, reason });
+        }
+    }
+
+    /// Quarantines a shard that trusted execution has found wrong.
+    pub(super) fn condemn(&mut self, shard: ShardId, reason: String, turn: &mut Turn) {
+        let struck = self.strikes.condemn(shard, &self.limits, turn.now());
+        turn.order(Command::Strikes { shard, record: struck.record, reason });
+        self.counters.quarantines += u64::from(struck.caught);
+        if let Some(probation) = struck.probation {
+            self.forget(&probation);
+            self.release(&probation);
+        }
+        self.take_back(shard, turn);
+    }
+
+    /// Whether the shard is in quarantine.
+    #[must_use]
+    pub fn is_quarantined(&self, shard: ShardId) -> bool {
+        self.strikes.is_quarantined(shard)
+    }
+
+    /// Takes back all assignments of a quarantined shard; other shards get the work.
+    fn take_back(&mut self, shard: ShardId, turn: &mut Turn) {
+        let held = self.shards.alive.get(&shard);
+        let held: Vec<AssignmentId> =
+            held.map_or_else(Vec::new, |known| known.outstanding.keys().copied().collect());
+        for assignment in held {
+            self.forget(&assignment);
+            self.release(&assignment);
+            self.spare(&assignment, turn);
+            turn.order(Command::Cancel(assignment));
+        }
+    }
+
+    /// Handles a control or a probation that brought no result.
+    pub(super) fn spare(&mut self, assignment: &AssignmentId, turn: &mut Turn) {
+        self.control_done(assignment, false);
+        if self.strikes.is_probation(assignment) {
+            self.end_probation(assignment.shard, Some(false), turn);
+        }
+    }
+
+    /// Handles the result of a shard on probation. `fine` says whether it equals the other result; `None` if
+    /// that is not known yet.
+    pub(super) fn probation_result(
+        &mut self,
+        assignment: &AssignmentId,
+        digest: Option<B256>,
+        fine: Option<bool>,
+        turn: &mut Turn,
+    ) {
+        if !self.strikes.is_probation(assignment) {
+            return;
+        }
+        if fine.is_none() && self.work.contains_key(&assignment.work) {
+            self.strikes.deliver(assignment, digest);
+            return;
+        }
+        // If the right result is not known and never will be, another piece of work decides.
+        self.end_probation(assignment.shard, fine, turn);
+    }
+
+    /// Compares the first sound result with those that shards on probation delivered for the same work.
+    pub(super) fn judge_probations(&mut self, first: AssignmentId, digest: Option<B256>, turn: &mut Turn) {
+        for (shard, fine) in self.strikes.verdicts(first, digest) {
+            self.end_probation(shard, Some(fine), turn);
+        }
+    }
+
+    /// Ends probations that take too long (failed) and those whose work is no longer known (void).
+    pub(super) fn expire_probations(&mut self, turn: &mut Turn) {
+        let longest = |id: &WorkId| {
+            let open = self.work.get(id).map(|work| &work.item);
+            let item = open.or_else(|| self.done.get(id).map(|done| &done.item))?;
+            Some(self.limits.overdue_after + self.limits.longest(item.heaviest))
+        };
+        for (shard, verdict) in self.strikes.expired(turn.now(), longest) {
+            self.end_probation(shard, verdict, turn);
+        }
+    }
+
+    fn end_probation(&mut self, shard: ShardId, passed: Option<bool>, turn: &mut Turn) {
+        let ended = self.strikes.end_probation(shard, passed, &self.limits, turn.now());
+        let Some(ended) = ended else {
+            return never!("the probation of shard {shard} ends and never began");
+        };
+        self.forget(&ended.assignment);
+        self.release(&ended.assignment);
+        let Some(passed) = passed else { return };
+        self.counters.released += u64::from(passed);
+        let reason = if passed { "passed its probation" } else { "failed its probation" };
+        turn.order(Command::Strikes { shard, record: ended.record, reason: reason.to_owned() });
+    }
+
+    /// Gives each shard whose quarantine is over one piece of work that another shard holds too. If no other
+    /// shard can do work, the shard gets a piece that no shard holds.
+    pub(super) fn dispatch_probations(&mut self, round: &Round, turn: &mut Turn) {
+        let due = self.strikes.due(turn.now());
+        if due.is_empty() {
+            return;
+        }
+        let quarantined = self.strikes.quarantined();
+        let alone = self.shards.alive.iter().all(|(id, shard)| quarantined.contains(id) || shard.draining);
+        for shard in due {
+            let barred: BTreeSet<ShardId> =
+                self.shards.alive.keys().copied().filter(|other| *other != shard).collect();
+            let found = round.open.iter().filter_map(|id| self.work.get(id)).find(|work| {
+                let holders = work.holders();
+                let held =
+                    work.live.len() == 1 && holders.iter().all(|held| !quarantined.contains(&held.shard));
+                let wanted = Wanted {
+                    depth: 1,
+                    holders: &holders,
+                    lost_by: None,
+                    company: Company::Alone,
+                    ..Wanted::of(work, turn.now(), &self.limits, &barred)
+                };
+                let free = alone && work.live.is_empty() && work.tries < self.limits.max_attempts;
+                let open = work.suspicion.is_none() && work.first.is_none();
+                open && (held || free) && self.shards.choose(&wanted).is_some()
+            });
+            let Some((id, trusted)) = found.map(|work| (work.item.id, work.live.is_empty())) else {
+                continue;
+            };
+            self.begin_probation(id, shard, trusted, turn);
+        }
+    }
+
+    /// Assigns this work to the shard as its probation. If it is `trusted`, no other shard holds the work.
+    fn begin_probation(&mut self, id: WorkId, shard: ShardId, trusted: bool, turn: &mut Turn) {
+        let Some(work) = self.work.get_mut(&id) else {
+            return never!("work {id} of a probation is not known");
+        };
+        let item = work.item;
+        let assignment = if trusted {
+            // The shard's own result is no proof: trusted code will verify it.
+            work.item.verify = true;
+            self.assign(id, shard, false, turn);
+            self.work.get(&id).and_then(|work| work.live.first()).map(|live| live.assignment)
+        } else {
+            self.next_assignment(id, shard)
+        };
+        let Some(assignment) = assignment else {
+            return never!("a probation is assigned to shard {shard}, which is not alive");
+        };
+        if !trusted {
+            turn.order(Command::Dispatch(assignment));
+        }
+        if let Some(known) = self.shards.alive.get_mut(&shard) {
+            known.outstanding.insert(assignment, item);
+        }
+        self.strikes.begin_probation(assignment, trusted, turn.now());
+    }
+}
