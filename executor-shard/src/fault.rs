@@ -2,6 +2,8 @@
 //!
 //! A process has them only with `--allow-faults`.
 
+mod transit;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +17,8 @@ use common::work::{Effects, Executed, TxOutcome, WorkKind, WorkOutput, WorkSpec}
 use parking_lot::Mutex;
 
 use engine::sub_block::Progress;
+
+pub use transit::DamagingLine;
 
 /// The exit code of a process that a planned fault ends.
 pub const EXIT_CODE: i32 = 70;
@@ -35,7 +39,7 @@ const LEAST_SLEEP: Duration = Duration::from_millis(1);
 pub enum FaultKind {
     /// The result is plausible but wrong.
     Wrong,
-    /// The result's bytes are damaged in transit.
+    /// The result is damaged in transit: see [`DamagingLine`].
     Corrupt,
     /// The work takes longer by this time.
     Slow(Duration),
@@ -216,7 +220,7 @@ impl Faults {
     }
 
     /// Whether this assignment's result must be damaged.
-    pub fn is_damaged(&self, assignment: &AssignmentId) -> bool {
+    pub(crate) fn is_damaged(&self, assignment: &AssignmentId) -> bool {
         self.damaged.lock().contains(assignment)
     }
 }

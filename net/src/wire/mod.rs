@@ -10,7 +10,7 @@ mod shard_service;
 mod status;
 
 pub use convert::{Malformed, epoch_message, summary_message};
-pub use fleet_client::{Damage, FleetClient};
+pub use fleet_client::FleetClient;
 pub use fleet_service::fleet_service;
 pub use payload::{Payload, PayloadError, chunks, receive};
 pub use shard_client::ShardClient;
