@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::registry::{Consequence, Registry};
 pub use self::registry::{End, Failure, Policy, TaskKind, TaskState, TaskStatus};
-pub use self::restart::{Backoff, MAX_RESTART_LIMIT, Restart, RestartError, RestartWindow, Verdict};
+pub use self::restart::{MAX_RESTART_LIMIT, Restart, RestartError, RestartWindow, Verdict};
 pub use self::signals::{Signals, StopReason};
 pub use self::task::SupervisorHandle;
 

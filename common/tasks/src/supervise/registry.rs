@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::restart::Restart;
 
 /// The consequence that a task's end has for the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Policy {
     /// Any end before shutdown ends the process, with or without an error.
     Critical,
@@ -127,7 +127,7 @@ pub enum End {
     #[error("used up its {limit} restarts, then {last}")]
     RestartsExhausted {
         /// The restarts its policy allows within the window.
-        limit: u32,
+        limit: usize,
         /// How it ended the last time.
         last: Box<End>,
     },

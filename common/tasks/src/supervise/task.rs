@@ -69,7 +69,9 @@ impl SupervisorHandle {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let Some(watch) = self.admit(name.into(), TaskKind::Task, Policy::Restart(restart)) else { return };
+        let Some(watch) = self.admit(name.into(), TaskKind::Task, Policy::Restart(restart.clone())) else {
+            return;
+        };
         let make_run = move || run_of(factory());
         self.start(watch, |watch| run_restarting(watch, restart, make_run));
     }
@@ -102,7 +104,9 @@ impl SupervisorHandle {
         B: FnOnce() -> Result<(), E> + Send + 'static,
         E: Into<BoxError>,
     {
-        let Some(watch) = self.admit(name.into(), TaskKind::Thread, Policy::Restart(restart)) else { return };
+        let Some(watch) = self.admit(name.into(), TaskKind::Thread, Policy::Restart(restart.clone())) else {
+            return;
+        };
         let thread_name = watch.name.clone();
         let make_run =
             move || -> Run { Box::pin(end_of_thread(WatchedThread::start(&thread_name, factory()))) };
@@ -244,7 +248,7 @@ async fn watched(mut run: Run) -> End {
 
 /// Runs a task again and again, until shutdown or until its restarts are used up.
 async fn run_restarting(watch: Watch, restart: Restart, mut make_run: impl FnMut() -> Run) {
-    let begun = Instant::now();
+    let (begun, limit) = (Instant::now(), restart.limit());
     let mut window = RestartWindow::new(restart);
     loop {
         let end = match catch_unwind(AssertUnwindSafe(&mut make_run)) {
@@ -255,7 +259,7 @@ async fn run_restarting(watch: Watch, restart: Restart, mut make_run: impl FnMut
             return watch.settle(end);
         }
         let Verdict::RestartAfter(delay) = window.ended(begun.elapsed()) else {
-            return watch.settle(End::RestartsExhausted { limit: restart.limit(), last: Box::new(end) });
+            return watch.settle(End::RestartsExhausted { limit, last: Box::new(end) });
         };
         let (supervisor, task) = (&*watch.shared.name, &*watch.name);
         tracing::warn!(supervisor, task, ?delay, "starting again, as it {end}");

@@ -22,8 +22,7 @@ fn broken() -> Result<(), io::Error> {
 
 /// A policy of three restarts, after 100, 200 and 400 ms.
 fn thrice() -> Restart {
-    let backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(400)).unwrap();
-    Restart::new(3, Duration::from_secs(10), backoff).unwrap()
+    Restart::new([100, 200, 400].map(Duration::from_millis), Duration::from_secs(10)).unwrap()
 }
 
 async fn failure_of(supervisor: &Supervisor) -> Failure {
@@ -244,8 +243,7 @@ async fn a_thread_that_cannot_start_is_a_failure() {
 async fn a_restarting_thread_gets_a_new_thread_each_time_until_its_limit() {
     let supervisor = Supervisor::new("test");
     let (tell, told) = mpsc::channel();
-    let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1)).unwrap();
-    let restart = Restart::new(2, Duration::from_secs(3600), backoff).unwrap();
+    let restart = Restart::new([Duration::from_millis(1); 2], Duration::from_secs(3600)).unwrap();
     supervisor.handle().spawn_restarting_thread("slot-1", restart, move || {
         let tell = tell.clone();
         move || -> Result<(), io::Error> {
