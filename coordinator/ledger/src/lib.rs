@@ -20,6 +20,7 @@ mod nodes;
 mod open;
 mod pieces;
 mod records;
+mod replacement;
 mod root;
 mod side;
 #[cfg(test)]
@@ -55,6 +56,7 @@ pub use audit::AuditedView;
 pub use fence::{Fence, MemoryFence};
 pub use holder::Holder;
 pub use open::{FILE, LedgerOptions};
+pub use replacement::Replacement;
 pub use root::state_root;
 pub use tip::{Draft, IntermediateRoots, Tip};
 pub use verify::{Counts, Finding, VerifyReport};
