@@ -2,7 +2,6 @@
 
 mod tally;
 
-use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use tasks::telemetry::TelemetryArgs;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use walkdir::WalkDir;
 
 use crate::blocktest::{
     CaseOutcome, CompareReasons, Entry, FileError, Reasons, Verdict, idle_importer, read_file, run_case,
@@ -153,20 +153,13 @@ fn find_files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
             found.push(path.clone());
             continue;
         }
-        let mut folders = VecDeque::from([path.clone()]);
         let mut inside = Vec::new();
-        while let Some(folder) = folders.pop_front() {
-            let entries =
-                fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))?;
-            for entry in entries {
-                let entry = entry.with_context(|| format!("{} cannot be read", folder.display()))?;
-                // Links to folders are not followed, so that the walk ends.
-                let (kind, path) = (entry.file_type()?, entry.path());
-                if kind.is_dir() {
-                    folders.push_back(path);
-                } else if path.extension().is_some_and(|extension| extension == "json") {
-                    inside.push(path);
-                }
+        // Links to folders are not followed, so that the walk ends.
+        for entry in WalkDir::new(path) {
+            let entry = entry.with_context(|| format!("{} cannot be searched", path.display()))?;
+            let is_json = entry.path().extension().is_some_and(|extension| extension == "json");
+            if is_json && !entry.file_type().is_dir() {
+                inside.push(entry.into_path());
             }
         }
         if inside.is_empty() {
