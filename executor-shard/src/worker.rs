@@ -337,9 +337,17 @@ impl SlotSupervisor {
         let Some(worker) = workers.running.remove(&number) else { return Ok(()) };
         let Err(panic) = worker.handle.join() else { return Ok(()) };
         let message = panic_message(panic.as_ref());
-        self.report_panic(worker.slot, &worker.state, &message);
         workers.restarts += 1;
-        if workers.restarts > MAX_RESTARTS {
+        let last = workers.restarts > MAX_RESTARTS;
+        let next = if last {
+            "the shard ends, because this was one panic too many"
+        } else if worker.superseded {
+            "nothing: another thread has its slot already"
+        } else {
+            "a new thread takes its slot"
+        };
+        self.report_panic(worker.slot, &worker.state, &message, next);
+        if last {
             return Err(SlotsError::TooManyPanics { restarts: workers.restarts, last: message });
         }
         if worker.superseded { Ok(()) } else { self.start(workers, worker.slot) }
@@ -366,12 +374,13 @@ impl SlotSupervisor {
         Ok(())
     }
 
-    fn report_panic(&self, slot: usize, state: &SlotState, message: &str) {
+    /// Logs the panic and what follows from it for the slot, and reports the work that the thread held.
+    fn report_panic(&self, slot: usize, state: &SlotState, message: &str, next: &str) {
         let at = TxIndex(state.index.load(Ordering::Relaxed));
         let held = state.current();
         state.end();
-        tracing::error!(slot, message, transaction = at.0, held = ?held.map(|id| id.to_string()),
-            "a worker thread panicked and is started again");
+        tracing::error!(slot, message, transaction = at.0, held = ?held.map(|id| id.to_string()), next,
+            "a worker thread panicked");
         if let Some(assignment) = held {
             let failure = WorkFailure::WorkerPanicked { message: message.to_owned(), at: Some(at) };
             (self.report)(SlotEvent::Finished(SubmitResult {

@@ -355,7 +355,8 @@ impl Scheduler {
             .collect();
         for round in stranded {
             // The coordinator must not execute work that may kill its process.
-            let block = self.rounds.get(&round).map(|round| round.block).unwrap_or_default();
+            let (block, since) =
+                self.rounds.get(&round).map(|round| (round.block, round.stranded_since)).unwrap_or_default();
             if self.is_suspect(round) {
                 self.toll.fear(block);
             }
@@ -363,9 +364,10 @@ impl Scheduler {
             self.abandon(round, commands);
             let local = policy == NoShards::Local && !deadly;
             let cause = if local { FailCause::Local } else { FailCause::Stranded };
-            let waited = if policy == NoShards::Fail { Duration::ZERO } else { limit };
-            let reason =
-                format!("no shard could take its work for {waited:?}; start one, or look why none joins");
+            let waited = since.map_or(0.0, |since| now.saturating_sub(since).as_secs_f64());
+            // A round that does not wait, or waits no longer, has no time to state.
+            let waited = if waited < 0.1 { String::new() } else { format!(" for {waited:.1} s") };
+            let reason = format!("no shard could take its work{waited}; start one, or look why none joins");
             commands.push(Command::Fail { round, cause, reason });
         }
     }

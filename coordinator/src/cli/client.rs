@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use crate::api::{RETRY, RETRY_STOPPING};
-use tasks::console::tell;
+use tasks::console::tell_as_program;
 
 /// The first and the longest pause before a call is repeated; the pause doubles in between.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -71,7 +71,7 @@ impl Client {
                 Err(error) if began.elapsed() >= limit => return Err(error),
                 Err(error) if !told => {
                     told = true;
-                    tell!("coordinator: {error}; trying again for {} s", limit.as_secs());
+                    tell_as_program!("{error}; trying again for {} s", limit.as_secs());
                 }
                 Err(_) => {}
             }
@@ -91,7 +91,7 @@ impl Client {
                 Ok(reply) => {
                     if let Some(since) = trouble.filter(|_| told) {
                         let seconds = since.elapsed().as_secs_f64();
-                        tell!("coordinator: the coordinator answers again, after {seconds:.1} s");
+                        tell_as_program!("the coordinator answers again, after {seconds:.1} s");
                     }
                     return Ok(reply.into_inner());
                 }
@@ -107,7 +107,7 @@ impl Client {
             if !told && (!passing.busy || waited >= BUSY_QUIETLY) {
                 told = true;
                 let (reason, limit) = (&passing.reason, self.patience.as_secs());
-                tell!("coordinator: waiting for the coordinator, {limit} s at most: {reason}");
+                tell_as_program!("waiting for the coordinator, {limit} s at most: {reason}");
             }
             let pause = pauses.next(0).min(self.patience.saturating_sub(waited));
             tokio::time::sleep(pause).await;

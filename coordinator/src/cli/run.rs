@@ -25,7 +25,7 @@ use crate::execute::{BlockEngine, BlockExecutor, Digests, Verified};
 use crate::fleet::{EventKind, Fleet, Probe};
 use ledger::Ledger;
 use tasks::console::millis;
-use tasks::console::tell;
+use tasks::console::tell_as_program;
 
 /// The number of shards of a run if the command line gives none.
 const SHARDS: u32 = 3;
@@ -129,7 +129,7 @@ pub async fn run(
                 Outcome::Failed(failure) => bail!("{failure}"),
                 Outcome::Stopped(reason) => {
                     done?;
-                    tell!("coordinator: {reason}: stopped before every block was executed");
+                    tell_as_program!("{reason}: stopped before every block was executed");
                     Exit::DrainedLate
                 }
             }
@@ -234,7 +234,7 @@ impl Job {
                 Err(unreadable) => unreadable_row(unreadable.file.display().to_string(), &unreadable.error),
             };
             if let Some(error) = &row.error {
-                self.bar.suspend(|| tell!("coordinator: {}", complaint(&row.file, row.number, error)));
+                self.bar.suspend(|| tell_as_program!("{}", complaint(&row.file, row.number, error)));
             }
             report.add(&row)?;
             self.bar.inc(1);

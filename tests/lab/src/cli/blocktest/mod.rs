@@ -29,7 +29,7 @@ use coordinator::execute::BlockExecutor;
 use coordinator::fleet::Fleet;
 use coordinator::import::Importer;
 use tally::Tally;
-use tasks::console::{OutputError, tell};
+use tasks::console::{OutputError, tell_as_program};
 
 /// The number of shards if the command line gives none.
 const SHARDS: u32 = 2;
@@ -117,7 +117,7 @@ pub(super) async fn run(args: BlocktestArgs, telemetry: TelemetryArgs) -> anyhow
         Some(Outcome::Failed(failure)) => bail!("{failure}"),
         _ if counts.any_failed() => Ok(Exit::Failed),
         Some(Outcome::Stopped(reason)) => {
-            tell!("lab: {reason}: stopped before every case was run");
+            tell_as_program!("{reason}: stopped before every case was run");
             Ok(Exit::DrainedLate)
         }
         None if counts.is_empty() => bail!("no case was chosen; look at --fork and --filter"),
