@@ -72,7 +72,7 @@ enum When {
 /// A fault and its moment: `KIND@N` at the Nth assignment, `KIND@N+` from the Nth on,
 /// `KIND@HEIGHT/INDEX` at every execution of one transaction of one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fault {
+pub struct PlannedFault {
     kind: FaultKind,
     when: When,
 }
@@ -84,7 +84,7 @@ pub struct Fault {
 )]
 pub struct FaultError(String);
 
-impl Fault {
+impl PlannedFault {
     /// Every sub-block is executed on a base state that is wrong in places, which `seed` chooses.
     #[must_use]
     pub const fn always_poison(seed: u64) -> Self {
@@ -93,7 +93,7 @@ impl Fault {
 }
 
 /// The text that [`FromStr`] reads.
-impl fmt::Display for Fault {
+impl fmt::Display for PlannedFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             FaultKind::Wrong => f.write_str("wrong"),
@@ -114,7 +114,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl FromStr for Fault {
+impl FromStr for PlannedFault {
     type Err = FaultError;
 
     fn from_str(text: &str) -> Result<Self, FaultError> {
@@ -170,7 +170,7 @@ fn slowness(text: &str) -> Option<FaultKind> {
 /// The planned faults of one process.
 #[derive(Debug, Default)]
 pub struct Faults {
-    planned: Vec<Fault>,
+    planned: Vec<PlannedFault>,
     begun: AtomicU64,
     damaged: Mutex<Vec<AssignmentId>>,
     diverged: AtomicBool,
@@ -179,7 +179,7 @@ pub struct Faults {
 impl Faults {
     /// Creates the plan with these faults.
     #[must_use]
-    pub fn new(planned: Vec<Fault>) -> Self {
+    pub fn new(planned: Vec<PlannedFault>) -> Self {
         Self { planned, ..Self::default() }
     }
 
@@ -358,8 +358,11 @@ mod tests {
 
     #[test]
     fn a_factor_is_told_from_milliseconds() {
-        assert_eq!("slow:10x@1+".parse::<Fault>().unwrap().kind, FaultKind::SlowTimes(10));
-        assert_eq!("slow:10@1+".parse::<Fault>().unwrap().kind, FaultKind::Slow(Duration::from_millis(10)));
+        assert_eq!("slow:10x@1+".parse::<PlannedFault>().unwrap().kind, FaultKind::SlowTimes(10));
+        assert_eq!(
+            "slow:10@1+".parse::<PlannedFault>().unwrap().kind,
+            FaultKind::Slow(Duration::from_millis(10))
+        );
     }
 
     struct Nothing;
@@ -404,7 +407,10 @@ mod tests {
             "exit@1/",
             "exit@/1",
         ] {
-            assert!(text.parse::<Fault>().unwrap_err().to_string().contains("is not a fault"), "{text}");
+            assert!(
+                text.parse::<PlannedFault>().unwrap_err().to_string().contains("is not a fault"),
+                "{text}"
+            );
         }
     }
 }

@@ -17,7 +17,7 @@ use tasks::supervise::{Drained, Outcome, Signals, StopReason, Supervisor, Superv
 use tasks::telemetry::TelemetryArgs;
 use tonic::service::Routes;
 
-use crate::fault::{DamagingLine, Fault, Faults};
+use crate::fault::{DamagingLine, Faults, PlannedFault};
 use crate::node::{NodeConfig, ShardNode};
 use crate::replica::Replica;
 use engine::ENGINE_VERSION;
@@ -68,7 +68,7 @@ pub struct ShardArgs {
     /// Go wrong on purpose, for tests: wrong, corrupt, slow:MILLISECONDS, slow:TIMESx, hang, panic, exit,
     /// diverge or poison:SEED, then @N for the Nth assignment, @N+ from it on, or @HEIGHT/INDEX for a transaction
     #[arg(long, value_name = "FAULT", hide = true, requires = "allow_faults")]
-    pub fault: Vec<Fault>,
+    pub fault: Vec<PlannedFault>,
 
     /// Allow --fault.
     #[arg(long, hide = true)]

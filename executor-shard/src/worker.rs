@@ -39,7 +39,7 @@ const STACK_BYTES: usize = 16 << 20;
 
 /// One assignment with everything that its execution needs.
 #[derive(Debug)]
-pub struct Job {
+pub struct PreparedWork {
     /// The assignment's id.
     pub assignment: AssignmentId,
     /// The work.
@@ -168,14 +168,14 @@ enum Notice {
 #[derive(Debug, Clone)]
 pub struct Slots {
     /// `None` once the slots are closed.
-    jobs: Arc<Mutex<Option<Sender<Job>>>>,
+    jobs: Arc<Mutex<Option<Sender<PreparedWork>>>>,
     states: SlotStates,
     former: FormerStates,
     notices: Sender<Notice>,
 }
 
 impl Slots {
-    /// Creates slots with a queue of `queue` jobs. They run once [`SlotSupervisor::run`] runs.
+    /// Creates slots with a queue of `queue` assignments. They run once [`SlotSupervisor::run`] runs.
     #[must_use]
     pub fn new(
         name: &str,
@@ -202,12 +202,12 @@ impl Slots {
         (Self { jobs: Arc::new(Mutex::new(Some(jobs))), states, former, notices }, supervisor)
     }
 
-    /// Puts a job into the queue if there is room.
+    /// Puts work into the queue if there is room.
     ///
     /// # Errors
-    /// Returns the job if the queue is full or the slots have ended.
+    /// Returns the work if the queue is full or the slots have ended.
     #[allow(clippy::result_large_err)]
-    pub fn offer(&self, job: Job) -> Result<(), Job> {
+    pub fn offer(&self, job: PreparedWork) -> Result<(), PreparedWork> {
         match self.jobs.lock().as_ref() {
             Some(jobs) => jobs.try_send(job).map_err(crossbeam_channel::TrySendError::into_inner),
             None => Err(job),
@@ -262,7 +262,7 @@ fn present(state: &Mutex<Arc<SlotState>>) -> Arc<SlotState> {
 /// Owns the worker threads and replaces those that end or get stuck.
 pub struct SlotSupervisor {
     name: String,
-    queue: Receiver<Job>,
+    queue: Receiver<PreparedWork>,
     states: SlotStates,
     former: FormerStates,
     faults: Arc<Faults>,
@@ -417,9 +417,9 @@ impl SlotSupervisor {
     }
 }
 
-/// Runs a job. Returns whether the thread goes on with another.
-fn work_on(job: Job, state: &SlotState, faults: &Faults, report: &Reporter) -> bool {
-    let Job { assignment, spec, block, chain, view, cancelled } = job;
+/// Runs the work of an assignment. Returns whether the thread goes on with another.
+fn work_on(job: PreparedWork, state: &SlotState, faults: &Faults, report: &Reporter) -> bool {
+    let PreparedWork { assignment, spec, block, chain, view, cancelled } = job;
     state.begin(assignment);
     // A panic ends this thread and leaves `current` set: the supervisor reads which work the thread held.
     let planned = faults.begin(&spec);
@@ -467,7 +467,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(30);
 
-    fn job(number: u8) -> Job {
+    fn job(number: u8) -> PreparedWork {
         let (world, block_hash) = (WorldId::default(), B256::ZERO);
         let base = StateRef { world, height: Height(0), block_hash };
         let (block, inputs) = (B256::ZERO, B256::ZERO);
@@ -487,7 +487,7 @@ mod tests {
             epoch: Epoch { number: 1, instance: 1 },
         };
         let chain = Arc::new(ChainSpec::mainnet());
-        Job {
+        PreparedWork {
             assignment,
             spec: Sealed::new(spec),
             block: Arc::new(empty),

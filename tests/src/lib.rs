@@ -32,7 +32,7 @@ pub use fleet::{Coordinator, Shard, ShardState, Status, first_fault, submit_to, 
 pub use input::{Fields, Forged, edit_json, number_plus};
 pub use measure::{MEASURED, Measured, median};
 pub use moment::Moment;
-pub use process::{Process, Signal};
+pub use process::{Ended, Process, Signal};
 pub use process_table::{Descendant, children_of};
 pub use proxy::{Direction, Proxy, Shape};
 pub use report::Report;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use common::id::ShardId;
-use executor_shard::fault::Fault;
+use executor_shard::fault::PlannedFault;
 use net::backoff::{BackoffPolicy, Delays};
 use tasks::launch::PARENT_PIPE_FLAG;
 use tasks::supervise::SupervisorHandle;
@@ -53,7 +53,7 @@ pub struct ChildOptions {
     /// The path of the `executor-shard` binary.
     pub binary: PathBuf,
     /// The faults that every shard has.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<PlannedFault>,
 }
 
 /// The running shard processes.

@@ -25,7 +25,7 @@ use common::endpoint::CoordinatorEndpoint;
 use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
 use common::sealed::Sealed;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use executor_shard::fault::{Fault, Faults};
+use executor_shard::fault::{Faults, PlannedFault};
 use executor_shard::node::{NodeConfig, ShardNode};
 use net::limits::{LimitsError, PeerLimits};
 use parking_lot::{Mutex, RwLock};
@@ -294,7 +294,7 @@ impl Fleet {
     }
 
     /// Starts a shard within this process that misbehaves on purpose, for tests and measurements.
-    pub fn start_local_with(&self, config: NodeConfig, faults: Vec<Fault>) {
+    pub fn start_local_with(&self, config: NodeConfig, faults: Vec<PlannedFault>) {
         // Held while the shard starts, so that the shard is known when its registration arrives.
         let mut local = self.shared.local.lock();
         let shard = config.shard;

@@ -36,8 +36,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::registry::{Consequence, Registry};
-pub use self::registry::{End, Failure, Policy, TaskKind, TaskState, TaskStatus};
-pub use self::restart::{MAX_RESTART_LIMIT, Restart, RestartError, RestartWindow, Verdict};
+pub use self::registry::{Failure, Policy, TaskEnd, TaskKind, TaskState, TaskStatus};
+pub use self::restart::{MAX_RESTART_LIMIT, Restart, RestartError, RestartVerdict, RestartWindow};
 pub use self::signals::{Signals, StopReason};
 pub use self::task::SupervisorHandle;
 
@@ -242,7 +242,7 @@ impl Shared {
     }
 
     /// Records the end of a task and applies its consequence.
-    fn settle(&self, id: u64, task: &str, end: End) {
+    fn settle(&self, id: u64, task: &str, end: TaskEnd) {
         let supervisor = &*self.name;
         let (consequence, stopping) = {
             let mut registry = self.registry.lock();

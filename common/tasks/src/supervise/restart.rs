@@ -71,7 +71,7 @@ pub enum RestartError {
 
 /// The decision about an ended task with the restart policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RestartVerdict {
     /// Start it again after this delay.
     RestartAfter(Duration),
     /// The window's restarts are used up.
@@ -94,14 +94,14 @@ impl RestartWindow {
 
     /// Decides about a task that ended at time `at`. A restart granted exactly `within` ago no longer
     /// counts.
-    pub fn ended(&mut self, at: Duration) -> Verdict {
+    pub fn ended(&mut self, at: Duration) -> RestartVerdict {
         let within = self.restart.within;
         while self.granted.front().is_some_and(|granted| at.saturating_sub(*granted) >= within) {
             self.granted.pop_front();
         }
-        let Some(delay) = self.restart.delays.get(self.granted.len()) else { return Verdict::GiveUp };
+        let Some(delay) = self.restart.delays.get(self.granted.len()) else { return RestartVerdict::GiveUp };
         self.granted.push_back(at);
-        Verdict::RestartAfter(*delay)
+        RestartVerdict::RestartAfter(*delay)
     }
 }
 
@@ -125,35 +125,35 @@ mod tests {
     #[test]
     fn the_limit_is_granted_and_one_more_is_not() {
         let mut window = window(3);
-        assert_eq!(window.ended(ms(0)), Verdict::RestartAfter(ms(100)));
-        assert_eq!(window.ended(ms(1)), Verdict::RestartAfter(ms(200)));
-        assert_eq!(window.ended(ms(2)), Verdict::RestartAfter(ms(400)));
-        assert_eq!(window.ended(ms(3)), Verdict::GiveUp);
+        assert_eq!(window.ended(ms(0)), RestartVerdict::RestartAfter(ms(100)));
+        assert_eq!(window.ended(ms(1)), RestartVerdict::RestartAfter(ms(200)));
+        assert_eq!(window.ended(ms(2)), RestartVerdict::RestartAfter(ms(400)));
+        assert_eq!(window.ended(ms(3)), RestartVerdict::GiveUp);
     }
 
     #[test]
     fn a_restart_leaves_the_window_exactly_at_its_length() {
         let mut early = window(1);
-        assert_eq!(early.ended(ms(5)), Verdict::RestartAfter(ms(100)));
+        assert_eq!(early.ended(ms(5)), RestartVerdict::RestartAfter(ms(100)));
         let mut late = early.clone();
-        assert_eq!(early.ended(ms(10_004)), Verdict::GiveUp);
-        assert_eq!(late.ended(ms(10_005)), Verdict::RestartAfter(ms(100)));
+        assert_eq!(early.ended(ms(10_004)), RestartVerdict::GiveUp);
+        assert_eq!(late.ended(ms(10_005)), RestartVerdict::RestartAfter(ms(100)));
     }
 
     #[test]
     fn the_window_slides_rather_than_resets() {
         let mut window = window(2);
-        assert_eq!(window.ended(ms(0)), Verdict::RestartAfter(ms(100)));
-        assert_eq!(window.ended(ms(6_000)), Verdict::RestartAfter(ms(200)));
-        assert_eq!(window.ended(ms(11_000)), Verdict::RestartAfter(ms(200)));
-        assert_eq!(window.ended(ms(12_000)), Verdict::GiveUp);
+        assert_eq!(window.ended(ms(0)), RestartVerdict::RestartAfter(ms(100)));
+        assert_eq!(window.ended(ms(6_000)), RestartVerdict::RestartAfter(ms(200)));
+        assert_eq!(window.ended(ms(11_000)), RestartVerdict::RestartAfter(ms(200)));
+        assert_eq!(window.ended(ms(12_000)), RestartVerdict::GiveUp);
     }
 
     #[test]
     fn a_time_that_goes_backwards_is_not_an_error() {
         let mut window = window(1);
-        assert_eq!(window.ended(ms(9)), Verdict::RestartAfter(ms(100)));
-        assert_eq!(window.ended(ms(3)), Verdict::GiveUp);
+        assert_eq!(window.ended(ms(9)), RestartVerdict::RestartAfter(ms(100)));
+        assert_eq!(window.ended(ms(3)), RestartVerdict::GiveUp);
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
         // The task ends at once every time: the next end comes one delay after the last.
         let mut at = Duration::ZERO;
         let mut restarts = 0;
-        while let Verdict::RestartAfter(delay) = window.ended(at) {
+        while let RestartVerdict::RestartAfter(delay) = window.ended(at) {
             at += delay;
             restarts += 1;
         }

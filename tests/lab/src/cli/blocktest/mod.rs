@@ -91,7 +91,7 @@ pub(super) async fn run(args: BlocktestArgs, telemetry: TelemetryArgs) -> anyhow
     let tally = Tally::new(files.len(), progress(files.len()), args.json, args.verbose);
     // A critical failure cancels this token too, before the failure shows in a case.
     let stop = supervisor.handle().shutdown_token().child_token();
-    let job = Job { args, importer, _children: children, tally: tally.clone(), stop: stop.clone() };
+    let job = SuiteRun { args, importer, _children: children, tally: tally.clone(), stop: stop.clone() };
     let mut worker = tokio::task::spawn_blocking(move || job.run(files));
     let outcome = tokio::select! {
         done = &mut worker => {
@@ -183,7 +183,7 @@ fn progress(files: usize) -> ProgressBar {
 type ReadFile = (PathBuf, Result<Vec<(String, Entry)>, FileError>);
 
 /// The run itself, which runs on its own thread.
-struct Job {
+struct SuiteRun {
     args: BlocktestArgs,
     importer: Importer,
     /// Held as long as the run lasts.
@@ -192,7 +192,7 @@ struct Job {
     stop: CancellationToken,
 }
 
-impl Job {
+impl SuiteRun {
     /// Runs the files until all are done, it is asked to stop, or its output has no reader any more.
     fn run(mut self, files: Vec<PathBuf>) -> anyhow::Result<()> {
         let (read, ready) = bounded::<ReadFile>(FILES_AHEAD);
