@@ -241,6 +241,28 @@ impl From<BlockError> for LedgerError {
 }
 
 /// The ledger of one chain.
+///
+/// ```
+/// use alloy_primitives::B256;
+/// use common::chain_spec::ChainSpec;
+/// use common::id::Height;
+/// use ledger::{Ledger, LedgerError, Origin};
+///
+/// let origin = Origin {
+///     spec: ChainSpec::mainnet(),
+///     height: Height(0),
+///     block_hash: B256::ZERO,
+///     header: None,
+///     accounts: vec![],
+///     code: vec![],
+///     ancestors: vec![],
+///     complete: true,
+/// };
+/// // In memory; `Ledger::open` keeps a ledger in a folder.
+/// let ledger = Ledger::begin(origin)?;
+/// assert_eq!(ledger.head().summary().state.height, Height(0));
+/// # Ok::<(), LedgerError>(())
+/// ```
 #[derive(Debug)]
 pub struct Ledger {
     database: Database,

@@ -201,6 +201,27 @@ impl Shared {
 }
 
 /// A handle to the fleet, for any thread.
+///
+/// ```no_run
+/// use common::id::{Epoch, Incarnation, ShardId};
+/// use coordinator::fleet::{Fleet, FleetError, FleetOptions};
+/// use executor_shard::node::NodeConfig;
+/// use std::time::Duration;
+///
+/// # async fn example() -> Result<(), FleetError> {
+/// let supervisor = tasks::supervise::Supervisor::new("example");
+/// let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), &supervisor.handle())?;
+/// fleet.start_local(NodeConfig {
+///     shard: ShardId(1),
+///     incarnation: Incarnation::fresh(),
+///     slots: 2,
+///     advertise: String::new(), // empty: within this process
+///     lost_after: Duration::from_secs(1),
+///     chain_id: None,
+/// });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Fleet {
     shared: Arc<Shared>,

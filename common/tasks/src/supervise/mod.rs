@@ -121,6 +121,26 @@ impl From<Exit> for ExitCode {
 
 /// Owns the tasks and threads of one process. If it is dropped without a drain, it cancels the token
 /// and aborts every task.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tasks::supervise::{Exit, Supervisor};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let supervisor = Supervisor::new("example");
+/// let tasks = supervisor.handle();
+/// let stop = tasks.shutdown_token();
+/// tasks.spawn_critical("clock", async move {
+///     stop.cancelled().await;
+///     Ok::<(), std::io::Error>(())
+/// });
+/// // A process waits in `run_until_stopped` before it drains, and gives `drain` its signals.
+/// let drained = supervisor.drain(Duration::from_secs(5), std::future::pending()).await;
+/// assert_eq!(drained.exit(), Exit::Clean);
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping the supervisor aborts its tasks"]
 pub struct Supervisor {
