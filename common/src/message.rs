@@ -104,8 +104,8 @@ pub struct SubmitResult {
     pub assignment: AssignmentId,
     /// The result, or the reason why there is none.
     pub outcome: Result<WorkOutput, WorkFailure>,
-    /// The digest of the outcome's encoding, if the transport checked it. It compares results without
-    /// encoding them again.
+    /// The digest of the outcome's encoding, if it is known. A sender announces it, or computes it if it
+    /// is missing. A receiver has checked it. It compares results without encoding them again.
     pub digest: Option<B256>,
 }
 

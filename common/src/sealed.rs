@@ -24,6 +24,27 @@ pub trait Payload: Serialize + DeserializeOwned {
 }
 
 /// A value with its encoding and the encoding's digest.
+///
+/// ```
+/// use common::codec::{CodecError, payload_digest};
+/// use common::sealed::{Payload, Sealed};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Greeting(String);
+///
+/// impl Payload for Greeting {
+///     const WHAT: &'static str = "greeting";
+///     const LIMIT: usize = 1024;
+/// }
+///
+/// let sent = Sealed::new(Greeting("hello".into()));
+/// let (bytes, digest) = (sent.bytes()?, sent.digest()?);
+/// // The receiver checks the digest before it decodes the bytes.
+/// assert_eq!(payload_digest(&bytes), digest);
+/// let received = Sealed::<Greeting>::received(bytes, digest)?;
+/// assert_eq!(received.value().0, "hello");
+/// # Ok::<(), CodecError>(())
+/// ```
 pub struct Sealed<T> {
     value: Arc<T>,
     seal: Arc<OnceLock<Seal>>,

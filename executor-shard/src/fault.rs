@@ -2,6 +2,8 @@
 //!
 //! A process has them only with `--allow-faults`.
 
+mod transit;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +17,8 @@ use common::work::{Effects, Executed, TxOutcome, WorkKind, WorkOutput, WorkSpec}
 use parking_lot::Mutex;
 
 use engine::sub_block::Progress;
+
+pub use transit::DamagingLine;
 
 /// The exit code of a process that a planned fault ends.
 pub const EXIT_CODE: i32 = 70;
@@ -35,7 +39,7 @@ const LEAST_SLEEP: Duration = Duration::from_millis(1);
 pub enum FaultKind {
     /// The result is plausible but wrong.
     Wrong,
-    /// The result's bytes are damaged in transit.
+    /// The result is damaged in transit: see [`DamagingLine`].
     Corrupt,
     /// The work takes longer by this time.
     Slow(Duration),
@@ -68,7 +72,7 @@ enum When {
 /// A fault and its moment: `KIND@N` at the Nth assignment, `KIND@N+` from the Nth on,
 /// `KIND@HEIGHT/INDEX` at every execution of one transaction of one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fault {
+pub struct PlannedFault {
     kind: FaultKind,
     when: When,
 }
@@ -80,7 +84,7 @@ pub struct Fault {
 )]
 pub struct FaultError(String);
 
-impl Fault {
+impl PlannedFault {
     /// Every sub-block is executed on a base state that is wrong in places, which `seed` chooses.
     #[must_use]
     pub const fn always_poison(seed: u64) -> Self {
@@ -89,7 +93,7 @@ impl Fault {
 }
 
 /// The text that [`FromStr`] reads.
-impl fmt::Display for Fault {
+impl fmt::Display for PlannedFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             FaultKind::Wrong => f.write_str("wrong"),
@@ -110,7 +114,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl FromStr for Fault {
+impl FromStr for PlannedFault {
     type Err = FaultError;
 
     fn from_str(text: &str) -> Result<Self, FaultError> {
@@ -166,7 +170,7 @@ fn slowness(text: &str) -> Option<FaultKind> {
 /// The planned faults of one process.
 #[derive(Debug, Default)]
 pub struct Faults {
-    planned: Vec<Fault>,
+    planned: Vec<PlannedFault>,
     begun: AtomicU64,
     damaged: Mutex<Vec<AssignmentId>>,
     diverged: AtomicBool,
@@ -175,7 +179,7 @@ pub struct Faults {
 impl Faults {
     /// Creates the plan with these faults.
     #[must_use]
-    pub fn new(planned: Vec<Fault>) -> Self {
+    pub fn new(planned: Vec<PlannedFault>) -> Self {
         Self { planned, ..Self::default() }
     }
 
@@ -216,7 +220,7 @@ impl Faults {
     }
 
     /// Whether this assignment's result must be damaged.
-    pub fn is_damaged(&self, assignment: &AssignmentId) -> bool {
+    pub(crate) fn is_damaged(&self, assignment: &AssignmentId) -> bool {
         self.damaged.lock().contains(assignment)
     }
 }
@@ -359,8 +363,11 @@ mod tests {
 
     #[test]
     fn a_factor_is_told_from_milliseconds() {
-        assert_eq!("slow:10x@1+".parse::<Fault>().unwrap().kind, FaultKind::SlowTimes(10));
-        assert_eq!("slow:10@1+".parse::<Fault>().unwrap().kind, FaultKind::Slow(Duration::from_millis(10)));
+        assert_eq!("slow:10x@1+".parse::<PlannedFault>().unwrap().kind, FaultKind::SlowTimes(10));
+        assert_eq!(
+            "slow:10@1+".parse::<PlannedFault>().unwrap().kind,
+            FaultKind::Slow(Duration::from_millis(10))
+        );
     }
 
     struct Nothing;
@@ -405,7 +412,10 @@ mod tests {
             "exit@1/",
             "exit@/1",
         ] {
-            assert!(text.parse::<Fault>().unwrap_err().to_string().contains("is not a fault"), "{text}");
+            assert!(
+                text.parse::<PlannedFault>().unwrap_err().to_string().contains("is not a fault"),
+                "{text}"
+            );
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::fault::Faults;
 use crate::fetch::fetch_state;
 use crate::replica::{Replica, ReplicaError};
 use crate::session::{Accepted, SessionConfig, SessionHandle, SessionOptions, run_session};
-use crate::worker::{Job, SlotEvent, Slots};
+use crate::worker::{PreparedWork, SlotEvent, Slots};
 use engine::ENGINE_VERSION;
 
 /// The most assignments per slot that a shard has accepted and not delivered.
@@ -223,7 +223,7 @@ impl ShardNode {
     }
 
     /// Collects all that the work needs, or says why the shard cannot do it.
-    fn prepare(&self, command: ExecuteBlock) -> Result<Job, Refusal> {
+    fn prepare(&self, command: ExecuteBlock) -> Result<PreparedWork, Refusal> {
         let ExecuteBlock { assignment, spec, .. } = command;
         match spec.id() {
             Ok(id) if id == assignment.work => {}
@@ -242,7 +242,7 @@ impl ShardNode {
             WorkKind::Execute { .. } => Some(self.replica.view(spec.base).ok_or_else(not_at_base)?),
         };
         let cancelled = Arc::new(AtomicBool::new(false));
-        Ok(Job { assignment, spec, block, chain, view, cancelled })
+        Ok(PreparedWork { assignment, spec, block, chain, view, cancelled })
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use common::endpoint::CoordinatorEndpoint;
 use common::id::{Incarnation, ShardId};
 use net::channel;
 use net::limits::PeerLimits;
@@ -16,7 +17,7 @@ use tasks::supervise::{Drained, Outcome, Signals, StopReason, Supervisor, Superv
 use tasks::telemetry::TelemetryArgs;
 use tonic::service::Routes;
 
-use crate::fault::{Fault, Faults};
+use crate::fault::{DamagingLine, Faults, PlannedFault};
 use crate::node::{NodeConfig, ShardNode};
 use crate::replica::Replica;
 use engine::ENGINE_VERSION;
@@ -67,7 +68,7 @@ pub struct ShardArgs {
     /// Go wrong on purpose, for tests: wrong, corrupt, slow:MILLISECONDS, slow:TIMESx, hang, panic, exit,
     /// diverge or poison:SEED, then @N for the Nth assignment, @N+ from it on, or @HEIGHT/INDEX for a transaction
     #[arg(long, value_name = "FAULT", hide = true, requires = "allow_faults")]
-    pub fault: Vec<Fault>,
+    pub fault: Vec<PlannedFault>,
 
     /// Allow --fault.
     #[arg(long, hide = true)]
@@ -146,12 +147,12 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
         chain_id: args.chain_id,
     };
     let faults = Arc::new(Faults::new(args.fault.clone()));
+    let client = FleetClient::new(channel::lazy(&args.coordinator, &limits)?, limits);
+    let mut coordinator: Arc<dyn CoordinatorEndpoint> = Arc::new(client);
     if !args.fault.is_empty() {
         tracing::warn!(faults = ?args.fault, "this shard goes wrong on purpose");
+        coordinator = Arc::new(DamagingLine::new(coordinator, Arc::clone(&faults)));
     }
-    let damaged = Arc::clone(&faults);
-    let coordinator = FleetClient::new(channel::lazy(&args.coordinator, &limits)?, limits)
-        .with_damage(Arc::new(move |assignment| damaged.is_damaged(assignment)));
     let identity = NodeIdentity {
         shard: config.shard,
         incarnation: config.incarnation,
@@ -163,7 +164,7 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
         Some(folder) => tokio::task::spawn_blocking(move || Replica::open(&folder)).await??,
         None => Replica::default(),
     };
-    let node = ShardNode::start(config.clone(), Arc::new(coordinator), Arc::new(replica), faults, supervisor);
+    let node = ShardNode::start(config.clone(), coordinator, Arc::new(replica), faults, supervisor);
     let (health, _reporter) = Health::new();
     let routes = Routes::new(shard_service(Arc::clone(&node) as _, identity));
     supervisor.spawn_critical("server", bound.serve(routes, health, supervisor.shutdown_token()));

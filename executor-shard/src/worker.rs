@@ -39,7 +39,7 @@ const STACK_BYTES: usize = 16 << 20;
 
 /// One assignment with everything that its execution needs.
 #[derive(Debug)]
-pub struct Job {
+pub struct PreparedWork {
     /// The assignment's id.
     pub assignment: AssignmentId,
     /// The work.
@@ -168,14 +168,14 @@ enum Notice {
 #[derive(Debug, Clone)]
 pub struct Slots {
     /// `None` once the slots are closed.
-    jobs: Arc<Mutex<Option<Sender<Job>>>>,
+    jobs: Arc<Mutex<Option<Sender<PreparedWork>>>>,
     states: SlotStates,
     former: FormerStates,
     notices: Sender<Notice>,
 }
 
 impl Slots {
-    /// Creates slots with a queue of `queue` jobs. They run once [`SlotSupervisor::run`] runs.
+    /// Creates slots with a queue of `queue` assignments. They run once [`SlotSupervisor::run`] runs.
     #[must_use]
     pub fn new(
         name: &str,
@@ -202,12 +202,12 @@ impl Slots {
         (Self { jobs: Arc::new(Mutex::new(Some(jobs))), states, former, notices }, supervisor)
     }
 
-    /// Puts a job into the queue if there is room.
+    /// Puts work into the queue if there is room.
     ///
     /// # Errors
-    /// Returns the job if the queue is full or the slots have ended.
+    /// Returns the work if the queue is full or the slots have ended.
     #[allow(clippy::result_large_err)]
-    pub fn offer(&self, job: Job) -> Result<(), Job> {
+    pub fn offer(&self, job: PreparedWork) -> Result<(), PreparedWork> {
         match self.jobs.lock().as_ref() {
             Some(jobs) => jobs.try_send(job).map_err(crossbeam_channel::TrySendError::into_inner),
             None => Err(job),
@@ -262,7 +262,7 @@ fn present(state: &Mutex<Arc<SlotState>>) -> Arc<SlotState> {
 /// Owns the worker threads and replaces those that end or get stuck.
 pub struct SlotSupervisor {
     name: String,
-    queue: Receiver<Job>,
+    queue: Receiver<PreparedWork>,
     states: SlotStates,
     former: FormerStates,
     faults: Arc<Faults>,
@@ -337,9 +337,17 @@ impl SlotSupervisor {
         let Some(worker) = workers.running.remove(&number) else { return Ok(()) };
         let Err(panic) = worker.handle.join() else { return Ok(()) };
         let message = panic_message(panic.as_ref());
-        self.report_panic(worker.slot, &worker.state, &message);
         workers.restarts += 1;
-        if workers.restarts > MAX_RESTARTS {
+        let last = workers.restarts > MAX_RESTARTS;
+        let next = if last {
+            "the shard ends, because this was one panic too many"
+        } else if worker.superseded {
+            "nothing: another thread has its slot already"
+        } else {
+            "a new thread takes its slot"
+        };
+        self.report_panic(worker.slot, &worker.state, &message, next);
+        if last {
             return Err(SlotsError::TooManyPanics { restarts: workers.restarts, last: message });
         }
         if worker.superseded { Ok(()) } else { self.start(workers, worker.slot) }
@@ -366,12 +374,13 @@ impl SlotSupervisor {
         Ok(())
     }
 
-    fn report_panic(&self, slot: usize, state: &SlotState, message: &str) {
+    /// Logs the panic and what follows from it for the slot, and reports the work that the thread held.
+    fn report_panic(&self, slot: usize, state: &SlotState, message: &str, next: &str) {
         let at = TxIndex(state.index.load(Ordering::Relaxed));
         let held = state.current();
         state.end();
-        tracing::error!(slot, message, transaction = at.0, held = ?held.map(|id| id.to_string()),
-            "a worker thread panicked and is started again");
+        tracing::error!(slot, message, transaction = at.0, held = ?held.map(|id| id.to_string()), next,
+            "a worker thread panicked");
         if let Some(assignment) = held {
             let failure = WorkFailure::WorkerPanicked { message: message.to_owned(), at: Some(at) };
             (self.report)(SlotEvent::Finished(SubmitResult {
@@ -408,9 +417,9 @@ impl SlotSupervisor {
     }
 }
 
-/// Runs a job. Returns whether the thread goes on with another.
-fn work_on(job: Job, state: &SlotState, faults: &Faults, report: &Reporter) -> bool {
-    let Job { assignment, spec, block, chain, view, cancelled } = job;
+/// Runs the work of an assignment. Returns whether the thread goes on with another.
+fn work_on(job: PreparedWork, state: &SlotState, faults: &Faults, report: &Reporter) -> bool {
+    let PreparedWork { assignment, spec, block, chain, view, cancelled } = job;
     state.begin(assignment);
     // A panic ends this thread and leaves `current` set: the supervisor reads which work the thread held.
     let planned = faults.begin(&spec);
@@ -457,7 +466,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(30);
 
-    fn job(number: u8) -> Job {
+    fn job(number: u8) -> PreparedWork {
         let (world, block_hash) = (WorldId::default(), B256::ZERO);
         let base = StateRef { world, height: Height(0), block_hash };
         let (block, inputs) = (B256::ZERO, B256::ZERO);
@@ -471,7 +480,7 @@ mod tests {
             epoch: Epoch { number: 1, instance: 1 },
         };
         let chain = Arc::new(ChainSpec::mainnet());
-        Job {
+        PreparedWork {
             assignment,
             spec: Sealed::new(spec),
             block: Arc::new(empty),

@@ -43,6 +43,26 @@ pub struct OutboxFull {
 }
 
 /// The entries that wait for delivery, in order of arrival, and their delays.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use net::backoff::BackoffPolicy;
+/// use net::retry::{Outbox, OutboxFull, SendOutcome};
+///
+/// let mut now = Duration::ZERO;
+/// let mut outbox = Outbox::new(64, 2, BackoffPolicy::default());
+/// outbox.push("a result", now)?;
+/// // The first try finds no peer, the second does.
+/// for outcome in [SendOutcome::TryAgain, SendOutcome::Taken] {
+///     for (id, _result) in outbox.due(now) {
+///         outbox.finished(id, outcome, now, 0);
+///     }
+///     now = outbox.next_due().unwrap_or(now);
+/// }
+/// assert!(outbox.is_empty());
+/// # Ok::<(), OutboxFull>(())
+/// ```
 #[derive(Debug)]
 pub struct Outbox<T> {
     entries: BTreeMap<EntryId, Entry<T>>,

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::artefacts::Binary;
 use crate::chain::Chain;
+use crate::moment::Moment;
 use crate::process::Process;
 use crate::report::Report;
 use crate::scene::Scene;
@@ -21,6 +22,9 @@ const SOON: Duration = within(20);
 
 /// The longest time for a client's command that does not wait for blocks.
 const ANSWERED_WITHIN: Duration = within(60);
+
+/// The words in the log line of a shard whose planned fault occurs. Only `poison` logs none.
+const PLANNED_FAULT: &str = "a planned fault";
 
 /// A running `coordinator serve`.
 #[derive(Debug)]
@@ -317,6 +321,32 @@ impl Shard {
         Ok(shard)
     }
 
+    /// The time of its first planned fault; `None` if none has occurred yet.
+    ///
+    /// # Errors
+    /// An error if the log cannot be read.
+    pub fn faulted(&self) -> Result<Option<Moment>> {
+        Ok(first_fault(&self.process.stderr()?))
+    }
+
+    /// Checks that a planned fault has occurred: without it a test of the fault proves nothing.
+    ///
+    /// # Errors
+    /// An error if none has occurred, or if the log cannot be read.
+    pub fn check_faulted(&self) -> Result<Moment> {
+        self.faulted()?.with_context(|| format!("the planned fault of shard {} has not occurred", self.id))
+    }
+
+    /// Waits until a planned fault occurs.
+    ///
+    /// # Errors
+    /// An error if none occurs before the deadline.
+    pub fn wait_faulted(&self, deadline: Duration) -> Result<Moment> {
+        let what = format!("the planned fault of shard {} occurs", self.id);
+        wait_until(deadline, &what, || Ok(self.faulted()?.is_some()))?;
+        self.check_faulted()
+    }
+
     /// Starts shards 1 to `count`.
     ///
     /// # Errors
@@ -324,6 +354,12 @@ impl Shard {
     pub fn start_all(scene: &Scene, count: u32, url: &str) -> Result<Vec<Self>> {
         (1..=count).map(|id| Self::start(scene, id, url, &[])).collect()
     }
+}
+
+/// The time of the first planned fault that a shard's log tells of.
+#[must_use]
+pub fn first_fault(log: &str) -> Option<Moment> {
+    log.lines().filter(|line| line.contains(PLANNED_FAULT)).find_map(Moment::of_line)
 }
 
 /// Waits for the address that a process has bound.

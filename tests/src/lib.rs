@@ -28,11 +28,11 @@ pub use artefacts::{Binary, block_files, blockchain_tests, execution_spec_tests,
 pub use chain::{Chain, Size};
 pub use chain_file::{ChainFile, HeaderField};
 pub use chaos::{ChainEnd, ChaosOptions, Summary, chaos};
-pub use fleet::{Coordinator, Shard, ShardState, Status, submit_to, submit_with};
+pub use fleet::{Coordinator, Shard, ShardState, Status, first_fault, submit_to, submit_with};
 pub use input::{Fields, Forged, edit_json, number_plus};
 pub use measure::{MEASURED, Measured, median};
 pub use moment::Moment;
-pub use process::{Process, Signal};
+pub use process::{Ended, Process, Signal};
 pub use process_table::{Descendant, children_of};
 pub use proxy::{Direction, Proxy, Shape};
 pub use report::Report;

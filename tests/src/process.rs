@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::artefacts::Binary;
 use crate::moment::Moment;
+use crate::report::Report;
 use crate::scene::Scene;
 use crate::wait::wait_until;
 
@@ -41,6 +43,59 @@ impl Signal {
     }
 }
 
+/// The result of a command that has ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// The exit code.
+    pub code: i32,
+    /// The standard output.
+    pub out: String,
+    /// The standard error.
+    pub said: String,
+}
+
+impl Ended {
+    /// The report on its standard output.
+    ///
+    /// # Errors
+    /// An error if that is no report.
+    pub fn report(&self) -> Result<Report> {
+        Report::parse(&self.out)
+    }
+
+    /// The summary of that report.
+    ///
+    /// # Errors
+    /// An error if there is none.
+    pub fn summary(&self) -> Result<Value> {
+        self.report()?
+            .summary
+            .with_context(|| format!("no summary; it ended with {}: {}", self.code, self.said))
+    }
+
+    /// Checks that the command succeeded. `what` names it.
+    ///
+    /// # Errors
+    /// An error with its output if it did not.
+    pub fn succeeded(self, what: &str) -> Result<Self> {
+        ensure!(self.code == 0, "{what} ended with {}: {}", self.code, self.said);
+        Ok(self)
+    }
+
+    /// Checks that the command failed with a message that contains all of `words`.
+    ///
+    /// # Errors
+    /// An error if it did not, or if it panicked.
+    pub fn refused(&self, words: &[&str]) -> Result<()> {
+        ensure!(self.code == 1, "it ended with {}: {}", self.code, self.said);
+        ensure!(!self.said.contains("panicked"), "{}", self.said);
+        for word in words {
+            ensure!(self.said.contains(word), "{word:?} is not in the message: {}", self.said);
+        }
+        Ok(())
+    }
+}
+
 /// A running or ended process. Dropping it kills and reaps it.
 #[derive(Debug)]
 pub struct Process {
@@ -50,7 +105,7 @@ pub struct Process {
     pipe: Option<ChildStdin>,
     stdout: PathBuf,
     stderr: PathBuf,
-    ended: Option<ExitStatus>,
+    status: Option<ExitStatus>,
 }
 
 impl Process {
@@ -148,7 +203,7 @@ impl Process {
             .with_context(|| format!("{name} cannot be started"))?;
         scene.register_log(&stderr);
         let pipe = child.stdin.take();
-        Ok(Self { name, child, pipe, stdout, stderr, ended: None })
+        Ok(Self { name, child, pipe, stdout, stderr, status: None })
     }
 
     /// The name of its logs.
@@ -240,10 +295,10 @@ impl Process {
     /// # Errors
     /// An error if the system does not report it.
     pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
-        if self.ended.is_none() {
-            self.ended = self.child.try_wait()?;
+        if self.status.is_none() {
+            self.status = self.child.try_wait()?;
         }
-        Ok(self.ended)
+        Ok(self.status)
     }
 
     /// Waits for the process's end.
@@ -253,7 +308,7 @@ impl Process {
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let what = format!("{} ends", self.name);
         wait_until(deadline, &what, || Ok(self.exited()?.is_some()))?;
-        self.ended.context("it has ended")
+        self.status.context("it has ended")
     }
 
     /// Waits for the process's end and returns its exit code. A killed process has none.
@@ -263,6 +318,15 @@ impl Process {
     pub fn exit_code(&mut self, deadline: Duration) -> Result<i32> {
         let status = self.wait(deadline)?;
         status.code().with_context(|| format!("{} ended with {status}", self.name))
+    }
+
+    /// Waits for the process's end and returns its exit code and its output.
+    ///
+    /// # Errors
+    /// As [`Process::exit_code`], or an error if its output cannot be read.
+    pub fn ended(&mut self, deadline: Duration) -> Result<Ended> {
+        let code = self.exit_code(deadline)?;
+        Ok(Ended { code, out: self.stdout()?, said: self.stderr()? })
     }
 
     /// Its standard output so far.
@@ -304,7 +368,7 @@ fn read(path: &PathBuf) -> Result<String> {
 impl Drop for Process {
     fn drop(&mut self) {
         // Both fail only if the process has already ended.
-        if self.ended.is_none() {
+        if self.status.is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

@@ -25,26 +25,26 @@ use shard_tests::{
 const BLOCKS: [(u64, usize); 2] = [(930_196, 9), (15_537_394, 40)];
 
 /// The result of a run.
-struct End {
+struct RunEnd {
     code: i32,
     report: Report,
     said: String,
 }
 
-fn run(scene: &Scene, inputs: &[&Path], flags: &[&str]) -> Result<End> {
+fn run(scene: &Scene, inputs: &[&Path], flags: &[&str]) -> Result<RunEnd> {
     run_with(scene, inputs, flags, &[])
 }
 
-fn run_with(scene: &Scene, inputs: &[&Path], flags: &[&str], environment: &[(&str, &str)]) -> Result<End> {
+fn run_with(scene: &Scene, inputs: &[&Path], flags: &[&str], environment: &[(&str, &str)]) -> Result<RunEnd> {
     let mut line = vec!["run".into(), "--json".into()];
     line.extend(inputs.iter().map(|input| input.as_os_str().to_owned()));
     line.extend(flags.iter().map(std::ffi::OsString::from));
     let mut process = Process::start_with(scene, "run", Binary::of(&line), line, environment)?;
     let code = process.exit_code(within(30))?;
-    Ok(End { code, report: Report::parse(&process.stdout()?)?, said: process.stderr()? })
+    Ok(RunEnd { code, report: Report::parse(&process.stdout()?)?, said: process.stderr()? })
 }
 
-impl End {
+impl RunEnd {
     /// Checks that this many blocks were verified and the next was not, or that none was executed; and that
     /// the message contains all of `words`.
     fn check(&self, verified: usize, words: &[&str]) -> Result<()> {

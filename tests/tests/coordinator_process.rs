@@ -88,7 +88,7 @@ fn with_endless_work(scene: &Scene) -> Result<(Coordinator, Shard, Process)> {
     let shard = Shard::start(scene, 1, &coordinator.url(), &more)?;
     coordinator.wait_ready(&[1])?;
     let client = coordinator.begin_submit(scene, &chain)?;
-    wait_until(within(20), "the shard has work", || Ok(shard.process.stderr()?.contains("a planned fault")))?;
+    shard.wait_faulted(within(20))?;
     Ok((coordinator, shard, client))
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use shard_tests::{
-    Binary, Chain, ChainFile, Coordinator, Process, Scene, Shard, scenario, wait_until, within,
+    Binary, Chain, ChainFile, Coordinator, Ended, Process, Scene, Shard, scenario, wait_until, within,
 };
 
 /// The number of blocks of the chain, and the number that are imported before the damage.
@@ -29,31 +29,23 @@ const CODE_HASH: usize = BALANCE + 32;
 /// The hash of empty code.
 const NO_CODE: &str = "c5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470";
 
-/// The result of a coordinator's command.
-struct End {
-    code: i32,
-    out: String,
-    said: String,
-}
-
 fn text(path: &Path) -> Result<&str> {
     path.to_str().context("the path is not UTF-8")
 }
 
-fn command(scene: &Scene, line: &[&str]) -> Result<End> {
+fn command(scene: &Scene, line: &[&str]) -> Result<Ended> {
     let name = line.first().copied().unwrap_or_default();
     let mut process = Process::start(scene, name, Binary::of(line), line)?;
-    let code = process.exit_code(within(60))?;
-    Ok(End { code, out: process.stdout()?, said: process.stderr()? })
+    process.ended(within(60))
 }
 
-fn import(scene: &Scene, chain: &Chain, file: &Path, data: &Path, flags: &[&str]) -> Result<End> {
+fn import(scene: &Scene, chain: &Chain, file: &Path, data: &Path, flags: &[&str]) -> Result<Ended> {
     let (genesis, file) = (chain.genesis(), text(file)?.to_owned());
     let line = ["import", "--json", "--genesis", text(&genesis)?, "--data-dir", text(data)?, &file];
     command(scene, &[&line, flags].concat())
 }
 
-fn verify(scene: &Scene, data: &Path) -> Result<(End, Value)> {
+fn verify(scene: &Scene, data: &Path) -> Result<(Ended, Value)> {
     let end = command(scene, &["verify", "--json", "--data-dir", text(data)?])?;
     let report = serde_json::from_str(&end.out).with_context(|| format!("{}: {}", end.code, end.said))?;
     Ok((end, report))

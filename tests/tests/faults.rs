@@ -18,7 +18,8 @@ use shard_tests::{Chain, Coordinator, Scene, Shard, Signal, scenario, within};
 /// The number of blocks of a chain.
 const BLOCKS: usize = 10;
 
-/// Executes a chain on one sound shard and one with a fault. Every block must be verified.
+/// Executes a chain on one sound shard and one with a fault. The fault must occur, and every block must
+/// be verified.
 fn chain_with(scene: &Scene, fault: &str) -> Result<(Coordinator, Shard, Shard)> {
     let chain = Chain::of(BLOCKS)?;
     let coordinator = Coordinator::start(scene, &chain, &[])?;
@@ -26,6 +27,7 @@ fn chain_with(scene: &Scene, fault: &str) -> Result<(Coordinator, Shard, Shard)>
     let faulty = Shard::start(scene, 2, &coordinator.url(), &["--allow-faults", "--fault", fault])?;
     coordinator.wait_ready(&[1, 2])?;
     coordinator.submit_all(scene, &chain)?;
+    faulty.check_faulted()?;
     Ok((coordinator, sound, faulty))
 }
 
@@ -63,6 +65,7 @@ fn a_shard_whose_last_slot_is_stuck_is_asked_to_leave_and_ends() -> Result<()> {
         let mut stuck = Shard::start(scene, 2, &coordinator.url(), &more)?;
         coordinator.wait_ready(&[1, 2])?;
         coordinator.submit_all(scene, &chain)?;
+        stuck.check_faulted()?;
         // Its heartbeats continue; only its slot's counter stands still.
         let code = stuck.process.exit_code(within(40))?;
         ensure!(code == 3, "it ended with {code}");

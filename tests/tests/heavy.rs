@@ -89,10 +89,11 @@ fn a_slot_that_finishes_after_all_returns_to_service() -> Result<()> {
         let limits = ["--stuck-after-ms", "1000"];
         let coordinator = Coordinator::start_telling(scene, &chain, "127.0.0.1:0", &limits)?;
         let line = ["--threads", "2", "--allow-faults", "--fault", "slow:6000@4"];
-        let _shard = Shard::start(scene, 1, &coordinator.url(), &line)?;
+        let shard = Shard::start(scene, 1, &coordinator.url(), &line)?;
         coordinator.wait_ready(&[1])?;
         let began = Moment::now()?;
         coordinator.submit_all(scene, &chain)?;
+        shard.check_faulted()?;
         let told = |words: &[&str]| coordinator.process.wait_told(within(30), began, words);
         told(&["is stuck and gets no more work; 1 left", "event=alarm shard=1"])?;
         told(&["moves again, and gets work again", "event=slot_returned shard=1"])?;

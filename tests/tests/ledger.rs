@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use shard_tests::{
-    Binary, Chain, ChainFile, Coordinator, HeaderField, Process, Report, Scene, Shard, Signal, scenario,
-    submit_to, wait_until, within,
+    Binary, Chain, ChainFile, Coordinator, Ended, HeaderField, Process, Report, Scene, Shard, Signal,
+    scenario, submit_to, wait_until, within,
 };
 
 /// The number of blocks of the chain. Tests that run at the same time share it.
@@ -26,13 +26,6 @@ const BLOCKS: usize = 160;
 
 /// Runs the shards inside the process, which starts fastest.
 const IN_PROCESS: &[&str] = &["--in-process"];
-
-/// The result of a command.
-struct End {
-    code: i32,
-    out: String,
-    said: String,
-}
 
 /// The head of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,42 +43,14 @@ impl Head {
     }
 }
 
-impl End {
-    fn report(&self) -> Result<Report> {
-        Report::parse(&self.out)
-    }
-
-    fn summary(&self) -> Result<Value> {
-        self.report()?
-            .summary
-            .with_context(|| format!("no summary; it ended with {}: {}", self.code, self.said))
-    }
-
-    fn succeeded(self, what: &str) -> Result<Self> {
-        ensure!(self.code == 0, "{what} ended with {}: {}", self.code, self.said);
-        Ok(self)
-    }
-
-    /// Checks that the command failed with a message that contains all of `words`.
-    fn refused(&self, words: &[&str]) -> Result<()> {
-        ensure!(self.code == 1, "it ended with {}: {}", self.code, self.said);
-        ensure!(!self.said.contains("panicked"), "{}", self.said);
-        for word in words {
-            ensure!(self.said.contains(word), "{word:?} is not in the message: {}", self.said);
-        }
-        Ok(())
-    }
-}
-
 fn text(path: &Path) -> Result<&str> {
     path.to_str().context("the path is not UTF-8")
 }
 
-fn command(scene: &Scene, line: &[&str]) -> Result<End> {
+fn command(scene: &Scene, line: &[&str]) -> Result<Ended> {
     let name = line.first().copied().unwrap_or_default();
     let mut process = Process::start(scene, name, Binary::of(line), line)?;
-    let code = process.exit_code(within(120))?;
-    Ok(End { code, out: process.stdout()?, said: process.stderr()? })
+    process.ended(within(120))
 }
 
 /// Starts `coordinator import --json`.
@@ -96,10 +61,9 @@ fn begin(scene: &Scene, genesis: &Path, file: &Path, data: &Path, flags: &[&str]
     Process::start(scene, "import", Binary::of(&line), line)
 }
 
-fn import(scene: &Scene, chain: &Chain, file: &Path, data: &Path, flags: &[&str]) -> Result<End> {
+fn import(scene: &Scene, chain: &Chain, file: &Path, data: &Path, flags: &[&str]) -> Result<Ended> {
     let mut process = begin(scene, &chain.genesis(), file, data, flags)?;
-    let code = process.exit_code(within(120))?;
-    Ok(End { code, out: process.stdout()?, said: process.stderr()? })
+    process.ended(within(120))
 }
 
 fn export(scene: &Scene, data: &Path, flags: &[&str]) -> Result<Vec<u8>> {
@@ -329,8 +293,7 @@ fn another_chain_is_kept_out_of_a_directory() -> Result<()> {
             .succeeded("generate")?;
         let (genesis, file) = (other.join("genesis.json"), other.join("chain.rlp"));
         let mut process = begin(scene, &genesis, &file, &data, IN_PROCESS)?;
-        let code = process.exit_code(within(30))?;
-        let end = End { code, out: process.stdout()?, said: process.stderr()? };
+        let end = process.ended(within(30))?;
         end.refused(&["holds another chain", text(&data)?])?;
         ensure!(std::fs::read(data.join("ledger.redb"))? == before, "the directory has changed");
         // The blocks of another chain, with the right genesis.

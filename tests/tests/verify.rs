@@ -81,7 +81,9 @@ fn run(
     Ok((Report::parse(&process.stdout()?)?, process.stderr()?))
 }
 
-/// Writes a program that acts as `executor-shard`, with a fault for the shard with id `liar`.
+/// Writes a program that acts as `executor-shard`, with a fault for the shard with id `liar`. The shards
+/// of `run` log only errors, so the coordinator's alarm about the shard is the evidence of the fault
+/// ([`check_named`]).
 fn with_a_liar(scene: &Scene, liar: u32, fault: &str) -> Result<PathBuf> {
     let real = Binary::ExecutorShard.path()?.display().to_string();
     let text = format!(
@@ -93,7 +95,7 @@ fn with_a_liar(scene: &Scene, liar: u32, fault: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Executes a chain on two shards, the second with a fault.
+/// Executes a chain on two shards, the second with a fault, which must occur.
 fn chain_with(scene: &Scene, options: &[&str], fault: &str) -> Result<(Coordinator, [Shard; 2])> {
     let chain = Chain::of(BLOCKS)?;
     let coordinator = Coordinator::start(scene, &chain, options)?;
@@ -101,6 +103,7 @@ fn chain_with(scene: &Scene, options: &[&str], fault: &str) -> Result<(Coordinat
     let faulty = Shard::start(scene, 2, &coordinator.url(), &["--allow-faults", "--fault", fault])?;
     coordinator.wait_ready(&[1, 2])?;
     let report = coordinator.submit_all(scene, &chain)?;
+    faulty.check_faulted()?;
     let alone = sequential(scene, &chain)?;
     ensure!(report.column("hash")? == alone.column("hash")?, "the chains differ");
     let roots = alone.column("state_root")?;
@@ -130,9 +133,10 @@ fn the_only_shard_is_checked_by_trusted_code() -> Result<()> {
         let options = [&ALL[..], &["--when-no-shards", "local", "--no-shard-wait", "0"]].concat();
         let coordinator = Coordinator::start(scene, &chain, &options)?;
         let fault = ["--allow-faults", "--fault", "wrong@3+"];
-        let _shard = Shard::start(scene, 1, &coordinator.url(), &fault)?;
+        let shard = Shard::start(scene, 1, &coordinator.url(), &fault)?;
         coordinator.wait_ready(&[1])?;
         coordinator.submit_all(scene, &chain)?;
+        shard.check_faulted()?;
         check_named(&coordinator.process.stderr()?, 1)?;
         let status = coordinator.status()?;
         ensure!(status.shard(1).is_some_and(|shard| shard.quarantined), "{status:?}");

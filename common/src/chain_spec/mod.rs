@@ -88,6 +88,16 @@ impl BlobStep {
 }
 
 /// A chain's id and hardfork schedule.
+///
+/// ```
+/// use alloy_consensus::Header;
+/// use common::chain_spec::ChainSpec;
+///
+/// let mainnet = ChainSpec::mainnet();
+/// let header = Header { number: 19_426_587, timestamp: 1_710_338_135, ..Header::default() };
+/// assert_eq!(mainnet.fork_name(&header), "Cancun");
+/// assert!(mainnet.blob_params(header.timestamp).is_some());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainSpec {
     /// The chain id (EIP-155).

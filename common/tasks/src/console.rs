@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -55,6 +56,22 @@ pub fn print_json(value: &impl Serialize) -> Result<(), OutputError> {
     print_line(serde_json::to_string(value)?)
 }
 
+static PROGRAM: OnceLock<&str> = OnceLock::new();
+
+/// Sets the name of this program for its messages. Only the first call has an effect.
+pub(crate) fn set_program(name: &'static str) {
+    let _ = PROGRAM.set(name);
+}
+
+/// Writes a message to standard error that begins with the program's name, and ignores a failure.
+/// [`crate::telemetry::init`] sets the name.
+pub fn write_as_program(message: fmt::Arguments<'_>) {
+    match PROGRAM.get() {
+        Some(program) => write_message(format_args!("{program}: {message}")),
+        None => write_message(message),
+    }
+}
+
 /// Writes a message to standard error and ignores a failure.
 pub fn write_message(message: fmt::Arguments<'_>) {
     // One write, so that the messages of two threads do not mix. A failure cannot be reported anywhere.
@@ -69,7 +86,16 @@ macro_rules! tell {
     };
 }
 
-pub use crate::tell;
+/// Writes a message to standard error that begins with the program's name, as `coordinator: ` or `lab: `.
+/// The arguments are those of `format!`.
+#[macro_export]
+macro_rules! tell_as_program {
+    ($($argument:tt)*) => {
+        $crate::console::write_as_program(format_args!($($argument)*))
+    };
+}
+
+pub use crate::{tell, tell_as_program};
 
 #[cfg(test)]
 mod tests {

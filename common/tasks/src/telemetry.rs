@@ -7,7 +7,6 @@
 //! Invariant: logging never panics and never fails its caller, even if stderr is closed or its reader
 //! has ended (a launcher that was killed).
 
-use common::panic::panic_message;
 use std::backtrace::Backtrace;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -15,6 +14,7 @@ use std::panic::PanicHookInfo;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use common::panic::panic_message;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::{Compact, Format, Json, JsonFields, Writer};
@@ -23,6 +23,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::console;
 
 const DEFAULT_FILTER: &str = "info";
 
@@ -127,12 +129,14 @@ impl TelemetryArgs {
     }
 }
 
-/// Sets up logging to stderr for the process called `process`, and the panic hook.
+/// Sets up logging to stderr for the process called `process`, the name in its messages, and the panic
+/// hook.
 ///
 /// # Errors
 /// [`TelemetryError`] if it is called a second time, or other code has set up logging (then nothing
 /// changes), or if the filter is rejected.
 pub fn init(args: &TelemetryArgs, process: &'static str) -> Result<(), TelemetryError> {
+    console::set_program(process);
     let filter = args.log.clone().unwrap_or_default().compile()?;
     // With internal errors logged, `eprintln!` would report a failed write to stderr, and it panics.
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);

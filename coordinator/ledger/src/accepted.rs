@@ -6,6 +6,7 @@
 //! in the same transaction ([`Ledger::commit`]).
 
 use std::collections::BTreeMap;
+use std::sync::Once;
 
 use alloy_primitives::B256;
 use common::block::{Block, CheckedBlock};
@@ -188,12 +189,24 @@ impl Ledger {
         Ok(())
     }
 
-    /// Stores the strikes of shards, so that they survive the coordinator.
+    /// Stores the strikes of shards, so that they survive the coordinator. Of more than 4,096
+    /// shards, those with the lowest ids are stored.
     ///
     /// # Errors
     /// [`LedgerError`]; then nothing has changed.
     pub fn keep_strikes(&self, strikes: &BTreeMap<ShardId, StrikeRecord>) -> Result<(), LedgerError> {
+        static TOO_MANY: Once = Once::new();
         self.check_term()?;
+        if strikes.len() > STRIKES_KEPT {
+            TOO_MANY.call_once(|| {
+                tracing::warn!(
+                    shards = strikes.len(),
+                    stored = STRIKES_KEPT,
+                    "too many shards have strikes: those of the highest ids are not stored, and the next \
+                     coordinator does not know them; give shards that come back the same id"
+                );
+            });
+        }
         let kept: Vec<(ShardId, StrikeRecord)> =
             strikes.iter().take(STRIKES_KEPT).map(|(shard, record)| (*shard, *record)).collect();
         let transaction = self.database.begin_write()?;

@@ -102,3 +102,13 @@ fn strikes_are_kept() {
     let again = Ledger::on_backend(disk.rebooted(), origin(), LedgerOptions::small()).unwrap();
     assert_eq!(again.strikes().unwrap(), strikes);
 }
+
+#[test]
+fn of_too_many_strikes_those_of_the_lowest_ids_are_kept() {
+    let ledger = Ledger::on_backend(Disk::default(), origin(), LedgerOptions::small()).unwrap();
+    let record = StrikeRecord { strikes: 1, quarantines: 0, quarantined: false };
+    let strikes = (0..=4096).map(|shard| (ShardId(shard), record)).collect();
+    ledger.keep_strikes(&strikes).unwrap();
+    let kept = ledger.strikes().unwrap();
+    assert_eq!((kept.len(), kept.contains_key(&ShardId(4096))), (4096, false));
+}

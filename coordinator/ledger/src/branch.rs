@@ -11,7 +11,7 @@ use common::id::Height;
 use redb::{ReadTransaction, ReadableDatabase};
 
 use super::records::{Records, damaged};
-use super::tip::{Place, Step};
+use super::tip::{Step, TipPosition};
 use super::{Ledger, LedgerError, Tip};
 use common::block::{Ancestor, MAX_ANCESTORS};
 
@@ -86,7 +86,7 @@ impl Ledger {
         transaction: &ReadTransaction,
         height: Height,
         hash: B256,
-    ) -> Result<Place, LedgerError> {
+    ) -> Result<TipPosition, LedgerError> {
         let records = Records(transaction);
         let ancestors = load_ancestors(&records, height, hash)?;
         let header = ancestors.first().map(|ancestor| ancestor.header.clone());
@@ -95,7 +95,7 @@ impl Ledger {
             None => (header.as_ref().map_or(U256::ZERO, |header| header.difficulty), 0),
         };
         let state_root = header.as_ref().filter(|_| self.complete).map(|header| header.state_root);
-        Ok(Place { header, state_root, total_difficulty, blocks, ancestors })
+        Ok(TipPosition { header, state_root, total_difficulty, blocks, ancestors })
     }
 }
 

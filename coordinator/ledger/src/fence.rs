@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::LedgerError;
+use super::{LedgerError, Replacement};
 
 /// The place that stores the newest epoch.
 pub trait Fence: Debug + Send + Sync {
@@ -67,13 +67,10 @@ impl Fence for FileFence {
     }
 
     fn raise(&self, term: u64) -> Result<(), LedgerError> {
-        let new = self.path.with_extension("new");
         let write = || {
-            let mut file = fs::File::create(&new)?;
+            let mut file = Replacement::create(&self.path)?;
             writeln!(file, "{term}")?;
-            file.sync_all()?;
-            fs::rename(&new, &self.path)?;
-            fs::File::open(self.path.parent().unwrap_or(&self.path))?.sync_all()
+            file.commit()
         };
         write().map_err(|error| self.failed(error))
     }

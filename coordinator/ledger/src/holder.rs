@@ -1,14 +1,13 @@
 //! The holder of a data directory: a note beside the database for another coordinator that wants to
 //! take over. The note only helps to find the holder; the database's lock is authoritative.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::LedgerError;
+use super::{LedgerError, Replacement};
 
 /// The name of the note's file in the data directory.
 const FILE: &str = "holder.json";
@@ -43,11 +42,9 @@ impl Holder {
         let path = path_in(folder);
         let write = || {
             let text = serde_json::to_string(self)?;
-            let new = path.with_extension("new");
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600);
-            options.open(&new)?.write_all(text.as_bytes())?;
-            fs::rename(&new, &path)
+            let mut file = Replacement::create_private(&path)?;
+            file.write_all(text.as_bytes())?;
+            file.commit()
         };
         write().map_err(|source| LedgerError::Io { path: path.clone(), source })
     }

@@ -20,6 +20,7 @@ mod nodes;
 mod open;
 mod pieces;
 mod records;
+mod replacement;
 mod root;
 mod side;
 #[cfg(test)]
@@ -57,6 +58,7 @@ pub use audit::AuditedView;
 pub use fence::{Fence, MemoryFence};
 pub use holder::Holder;
 pub use open::{FILE, LedgerOptions};
+pub use replacement::Replacement;
 pub use root::state_root;
 pub use tip::{Draft, IntermediateRoots, Tip};
 pub use verify::{Counts, Finding, VerifyReport};
@@ -241,6 +243,28 @@ impl From<BlockError> for LedgerError {
 }
 
 /// The ledger of one chain.
+///
+/// ```
+/// use alloy_primitives::B256;
+/// use common::chain_spec::ChainSpec;
+/// use common::id::Height;
+/// use ledger::{Ledger, LedgerError, Origin};
+///
+/// let origin = Origin {
+///     spec: ChainSpec::mainnet(),
+///     height: Height(0),
+///     block_hash: B256::ZERO,
+///     header: None,
+///     accounts: vec![],
+///     code: vec![],
+///     ancestors: vec![],
+///     complete: true,
+/// };
+/// // In memory; `Ledger::open` keeps a ledger in a folder.
+/// let ledger = Ledger::begin(origin)?;
+/// assert_eq!(ledger.head().summary().state.height, Height(0));
+/// # Ok::<(), LedgerError>(())
+/// ```
 #[derive(Debug)]
 pub struct Ledger {
     database: Database,

@@ -24,6 +24,7 @@ use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageErr
 use super::fence::{Fence, FileFence, MemoryFence};
 use super::nodes::{NodeWriter, Nodes, StoredNodes};
 use super::records::{FORMAT, HeadRecord, Identity, RecordWriter, Records, word};
+use super::replacement::rename_durably;
 use super::side::SideIndex;
 use super::verified::VerifiedNodes;
 use super::{Ledger, LedgerError, Origin, Tip};
@@ -274,9 +275,7 @@ fn create(
         .create(new)
         .map_err(|error| unusable(new, error))?;
     drop(begin(database, beginning, options)?);
-    fs::rename(new, path).map_err(io)?;
-    let folder = path.parent().unwrap_or(path);
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
+    rename_durably(new, path).map_err(io)
 }
 
 /// Writes the origin in one transaction.

@@ -192,13 +192,13 @@ impl Tip {
         let mut ancestors = vec![Arc::new(block)];
         ancestors.extend(self.ancestors.iter().take(MAX_ANCESTORS - 1).cloned());
         let step = Step { delta, inverse: Arc::new(undo), nodes, block: Some(added) };
-        let place = Place { header: Some(header), state_root, total_difficulty, blocks, ancestors };
+        let place = TipPosition { header: Some(header), state_root, total_difficulty, blocks, ancestors };
         self.step(step, place)
     }
 
     /// The tip to which a step leads.
-    pub(super) fn step(&self, step: Step, place: Place) -> Arc<Self> {
-        let Place { header, state_root, total_difficulty, blocks, ancestors } = place;
+    pub(super) fn step(&self, step: Step, place: TipPosition) -> Arc<Self> {
+        let TipPosition { header, state_root, total_difficulty, blocks, ancestors } = place;
         let nodes = match (&self.nodes, &step.nodes) {
             (Some(nodes), Some(changes)) => Some(nodes.after(Arc::clone(changes))),
             _ => None,
@@ -267,7 +267,7 @@ impl IntermediateRoots {
 
 /// A tip's position in its chain.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct TipPosition {
     pub(super) header: Option<Header>,
     pub(super) state_root: Option<B256>,
     pub(super) total_difficulty: U256,

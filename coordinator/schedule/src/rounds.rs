@@ -344,13 +344,13 @@ impl Scheduler {
     pub(super) fn fail_stranded(&mut self, turn: &mut Turn) {
         let (policy, limit) = (self.limits.when_no_shards, self.limits.no_shard_wait);
         let over = |since: Duration| policy == NoShards::Fail || turn.now().saturating_sub(since) > limit;
-        let stranded: Vec<(RoundId, B256)> = self
+        let stranded: Vec<(RoundId, B256, Option<Duration>)> = self
             .rounds
             .iter()
             .filter(|(_, round)| round.stranded_since.is_some_and(over))
-            .map(|(id, round)| (*id, round.block))
+            .map(|(id, round)| (*id, round.block, round.stranded_since))
             .collect();
-        for (round, block) in stranded {
+        for (round, block, since) in stranded {
             // The coordinator must not execute work that may kill its process.
             if self.is_suspect(round) {
                 self.block_deaths.note_suspect(block);
@@ -359,9 +359,10 @@ impl Scheduler {
             self.abandon(round, turn);
             let local = policy == NoShards::Local && !deadly;
             let cause = if local { FailCause::Local } else { FailCause::Stranded };
-            let waited = if policy == NoShards::Fail { Duration::ZERO } else { limit };
-            let reason =
-                format!("no shard could take its work for {waited:?}; start one, or look why none joins");
+            let waited = since.map_or(0.0, |since| turn.now().saturating_sub(since).as_secs_f64());
+            // A round that does not wait, or waits no longer, has no time to state.
+            let waited = if waited < 0.1 { String::new() } else { format!(" for {waited:.1} s") };
+            let reason = format!("no shard could take its work{waited}; start one, or look why none joins");
             turn.order(Command::Fail { round, failure: RoundFailure { cause, reason } });
         }
     }

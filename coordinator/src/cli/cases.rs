@@ -11,6 +11,7 @@ use common::id::Height;
 
 use crate::input::{ChainReader, InputKind, PrestateCase, detect, read_genesis, read_prestate};
 use ledger::{Ledger, Origin};
+use tasks::console::tell_as_program;
 
 /// A block to execute.
 #[derive(Debug)]
@@ -68,6 +69,9 @@ impl Cases {
                 bail!("{} is a chain file: name its genesis with --genesis FILE", input.display());
             }
             kinds.push((input.clone(), kind));
+        }
+        if let Some(genesis) = genesis {
+            tell_if_unused(genesis, &kinds);
         }
         let genesis = genesis.map(genesis_ledger).transpose()?;
         Ok(Self { inputs: kinds.into_iter(), chain: None, genesis })
@@ -134,6 +138,21 @@ impl Cases {
             }
         }
     }
+}
+
+/// Tells the user that the genesis file has no effect on JSON pre-states.
+fn tell_if_unused(genesis: &Path, inputs: &[(PathBuf, InputKind)]) {
+    let mut unaffected = inputs.iter().filter(|(_, kind)| *kind == InputKind::Prestate);
+    let Some((first, _)) = unaffected.next() else { return };
+    let more = match unaffected.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    tell_as_program!(
+        "--genesis {} has no effect on {}{more}: a JSON pre-state is executed under mainnet's rules, on the state that it contains",
+        genesis.display(),
+        first.display()
+    );
 }
 
 /// Creates the ledger of a genesis file.

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use common::id::ShardId;
-use executor_shard::fault::Fault;
+use executor_shard::fault::PlannedFault;
+use net::backoff::{BackoffPolicy, Delays};
 use tasks::launch::PARENT_PIPE_FLAG;
-use tasks::supervise::{Backoff, SupervisorHandle};
+use tasks::supervise::SupervisorHandle;
 use tasks::telemetry::TelemetryArgs;
 use tokio::process::{Child, Command};
 use tokio::sync::Notify;
@@ -52,7 +53,7 @@ pub struct ChildOptions {
     /// The path of the `executor-shard` binary.
     pub binary: PathBuf,
     /// The faults that every shard has.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<PlannedFault>,
 }
 
 /// The running shard processes.
@@ -160,7 +161,7 @@ impl Keeper {
     /// Restarts the process whenever it ends, until the command is over. `joined` is how often the shard
     /// had joined the fleet before the first process started.
     async fn keep(self, mut child: Child, mut joined: u64) -> anyhow::Result<()> {
-        let backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE)?;
+        let mut pauses = Delays::new(BackoffPolicy::new(FIRST_PAUSE, LONGEST_PAUSE, 0.0)?);
         let mut ends = Ends::default();
         loop {
             let began = Instant::now();
@@ -191,7 +192,10 @@ impl Keeper {
                         self.shard
                     );
                 }
-                let pause = tokio::time::sleep(backoff.delay(ends.in_a_row.saturating_sub(1)));
+                if ends.in_a_row == 1 {
+                    pauses.reset();
+                }
+                let pause = tokio::time::sleep(pauses.next(0));
                 tokio::select! {
                     () = pause => {}
                     () = self.stop.cancelled() => {}

@@ -5,15 +5,15 @@
 use std::error::Error as _;
 use std::time::{Duration, Instant};
 
+use net::backoff::{BackoffPolicy, Delays};
 use net::channel;
 use net::limits::{MAX_MESSAGE_BYTES, PeerLimits};
 use proto::v1::blocks_client::BlocksClient;
-use tasks::supervise::Backoff;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use crate::api::{RETRY, RETRY_STOPPING};
-use tasks::console::tell;
+use tasks::console::tell_as_program;
 
 /// The first and the longest pause before a call is repeated; the pause doubles in between.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -56,26 +56,26 @@ pub(super) enum CallError {
 pub(super) struct Client {
     blocks: BlocksClient<Channel>,
     patience: Duration,
-    backoff: Backoff,
+    pauses: BackoffPolicy,
 }
 
 impl Client {
     /// Connects. `patience` limits how long later calls wait for a coordinator that is away.
     pub(super) async fn connect(url: &str, patience: Duration) -> anyhow::Result<Self> {
-        let backoff = Backoff::new(PAUSE.0, PAUSE.1)?;
+        let policy = BackoffPolicy::new(PAUSE.0, PAUSE.1, 0.0)?;
+        let (mut pauses, mut told) = (Delays::new(policy), false);
         let (began, limit) = (Instant::now(), patience.min(FIRST_CONTACT));
-        let mut tries = 0;
         loop {
             match connect(url).await {
-                Ok(blocks) => return Ok(Self { blocks, patience, backoff }),
+                Ok(blocks) => return Ok(Self { blocks, patience, pauses: policy }),
                 Err(error) if began.elapsed() >= limit => return Err(error),
-                Err(error) if tries == 0 => {
-                    tell!("coordinator: {error}; trying again for {} s", limit.as_secs());
+                Err(error) if !told => {
+                    told = true;
+                    tell_as_program!("{error}; trying again for {} s", limit.as_secs());
                 }
                 Err(_) => {}
             }
-            tokio::time::sleep(backoff.delay(tries)).await;
-            tries += 1;
+            tokio::time::sleep(pauses.next(0)).await;
         }
     }
 
@@ -85,13 +85,13 @@ impl Client {
         call: impl AsyncFn(&mut BlocksClient<Channel>) -> Result<Response<T>, Status>,
     ) -> Result<T, CallError> {
         let mut trouble: Option<Instant> = None;
-        let (mut tries, mut told) = (0, false);
+        let (mut pauses, mut told) = (Delays::new(self.pauses), false);
         loop {
             let status = match call(&mut self.blocks).await {
                 Ok(reply) => {
                     if let Some(since) = trouble.filter(|_| told) {
                         let seconds = since.elapsed().as_secs_f64();
-                        tell!("coordinator: the coordinator answers again, after {seconds:.1} s");
+                        tell_as_program!("the coordinator answers again, after {seconds:.1} s");
                     }
                     return Ok(reply.into_inner());
                 }
@@ -107,11 +107,10 @@ impl Client {
             if !told && (!passing.busy || waited >= BUSY_QUIETLY) {
                 told = true;
                 let (reason, limit) = (&passing.reason, self.patience.as_secs());
-                tell!("coordinator: waiting for the coordinator, {limit} s at most: {reason}");
+                tell_as_program!("waiting for the coordinator, {limit} s at most: {reason}");
             }
-            let pause = self.backoff.delay(tries).min(self.patience.saturating_sub(waited));
+            let pause = pauses.next(0).min(self.patience.saturating_sub(waited));
             tokio::time::sleep(pause).await;
-            tries += 1;
         }
     }
 }

@@ -3,7 +3,6 @@
 //!
 //! Both open the existing ledger, without its genesis file and without shards.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +16,7 @@ use tasks::supervise::Exit;
 
 use super::import::head_of;
 use crate::input::write_block;
-use ledger::{Ledger, LedgerError, LedgerOptions};
+use ledger::{Ledger, LedgerError, LedgerOptions, Replacement};
 use tasks::console::{OutputError, print_line, tell};
 
 /// The value of `--out` that means standard output.
@@ -114,25 +113,10 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
 
 /// Writes the file. It gets its name only when it is complete and durable.
 fn to_file(ledger: &Ledger, range: &Range, path: &Path, bar: &ProgressBar) -> anyhow::Result<u64> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let written = write_file(ledger, range, &part, bar).and_then(|bytes| {
-        fs::rename(&part, path).with_context(|| format!("{} cannot be written", path.display()))?;
-        Ok(bytes)
-    });
-    if written.is_err() {
-        // The partial file may not exist.
-        let _ = fs::remove_file(&part);
-    }
-    written
-}
-
-fn write_file(ledger: &Ledger, range: &Range, part: &Path, bar: &ProgressBar) -> anyhow::Result<u64> {
-    let named = || format!("{} cannot be written", part.display());
-    let mut out = BufWriter::new(File::create(part).with_context(named)?);
+    let named = || format!("{} cannot be written", path.display());
+    let mut out = Replacement::create(path).with_context(named)?;
     let bytes = write_all(ledger, range, &mut out, bar)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error).with_context(named)?.sync_all()?;
+    out.commit().with_context(named)?;
     Ok(bytes)
 }
 

@@ -20,7 +20,7 @@ pub use super::children::Children;
 use super::children::{ChildOptions, find_binary};
 use crate::execute::{ExecuteOptions, VerifyFraction};
 use crate::fleet::{Fleet, FleetOptions};
-use executor_shard::fault::Fault;
+use executor_shard::fault::PlannedFault;
 use ledger::Ledger;
 use schedule::planner::{Plan, PlanError};
 
@@ -55,7 +55,7 @@ pub struct FleetArgs {
 
     /// Faults that every shard has. No option of the command line sets them; the lab does.
     #[arg(skip)]
-    pub faults: Vec<Fault>,
+    pub faults: Vec<PlannedFault>,
 }
 
 /// Options of a command that executes blocks.
@@ -121,9 +121,9 @@ impl FleetArgs {
     /// The shards to start, `default` of them if the command line gives no number. Nothing is started yet.
     pub fn crew(&self, default: u32, telemetry: &TelemetryArgs) -> anyhow::Result<Crew> {
         let place = if self.in_process {
-            Place::InProcess
+            ShardHost::InProcess
         } else {
-            Place::Processes { binary: find_binary()?, telemetry: telemetry.clone() }
+            ShardHost::Processes { binary: find_binary()?, telemetry: telemetry.clone() }
         };
         let count = self.shards.unwrap_or(default);
         Ok(Crew { count, threads: self.threads, faults: self.faults.clone(), place })
@@ -135,12 +135,12 @@ impl FleetArgs {
 pub struct Crew {
     count: u32,
     threads: u16,
-    faults: Vec<Fault>,
-    place: Place,
+    faults: Vec<PlannedFault>,
+    place: ShardHost,
 }
 
 #[derive(Debug)]
-enum Place {
+enum ShardHost {
     InProcess,
     Processes { binary: PathBuf, telemetry: TelemetryArgs },
 }
@@ -148,7 +148,7 @@ enum Place {
 impl Crew {
     /// A crew without shards.
     pub fn empty() -> Self {
-        Self { count: 0, threads: 1, faults: Vec::new(), place: Place::InProcess }
+        Self { count: 0, threads: 1, faults: Vec::new(), place: ShardHost::InProcess }
     }
 
     /// The number of shards.
@@ -161,8 +161,8 @@ impl Crew {
     pub async fn bind(&self, listen: Option<SocketAddr>) -> anyhow::Result<Option<Bound>> {
         let address = match (&self.place, listen) {
             (_, Some(listen)) => listen,
-            (Place::Processes { .. }, None) => LOOPBACK,
-            (Place::InProcess, None) => return Ok(None),
+            (ShardHost::Processes { .. }, None) => LOOPBACK,
+            (ShardHost::InProcess, None) => return Ok(None),
         };
         Ok(Some(Bound::bind(address).await?))
     }
@@ -181,7 +181,7 @@ impl Crew {
             supervisor.spawn_critical("server", bound.serve(routes, health, supervisor.shutdown_token()));
         }
         match (self.place, address) {
-            (Place::Processes { binary, telemetry }, Some(address)) => {
+            (ShardHost::Processes { binary, telemetry }, Some(address)) => {
                 let coordinator = format!("http://{}", reachable(address));
                 let (threads, faults) = (self.threads, self.faults);
                 let options = ChildOptions { coordinator, threads, telemetry, binary, faults };

@@ -9,7 +9,7 @@ use serde_json::json;
 use tasks::supervise::Exit;
 
 use super::client::connect;
-use tasks::console::{print_json, print_line, tell};
+use tasks::console::{print_json, print_line, tell_as_program};
 
 /// Options of `coordinator parked`.
 #[derive(Debug, Clone, Args)]
@@ -56,12 +56,12 @@ pub(super) async fn parked(args: ParkedArgs) -> anyhow::Result<Exit> {
         ParkedCommand::Retry(OneBlock { coordinator, hash }) => {
             let request = v1::ParkedRequest { hash: hash.to_vec().into() };
             connect(&coordinator).await?.retry_parked(request).await.map_err(told)?;
-            tell!("coordinator: block {hash} is tried again");
+            tell_as_program!("block {hash} is tried again");
         }
         ParkedCommand::Discard(OneBlock { coordinator, hash }) => {
             let request = v1::ParkedRequest { hash: hash.to_vec().into() };
             connect(&coordinator).await?.discard_parked(request).await.map_err(told)?;
-            tell!("coordinator: block {hash} is given up");
+            tell_as_program!("block {hash} is given up");
         }
     }
     Ok(Exit::Clean)
@@ -87,7 +87,7 @@ async fn list(coordinator: &str, as_json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     if blocks.is_empty() {
-        tell!("coordinator: no block is parked");
+        tell_as_program!("no block is parked");
         return Ok(());
     }
     let mut table = Table::new();

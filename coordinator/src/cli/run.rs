@@ -25,7 +25,7 @@ use crate::execute::{BlockEngine, BlockExecutor, Digests, ExecuteError, Verified
 use crate::fleet::{EventKind, Fleet, Probe};
 use ledger::Ledger;
 use tasks::console::millis;
-use tasks::console::tell;
+use tasks::console::tell_as_program;
 
 /// The number of shards of a run if the command line gives none.
 const SHARDS: u32 = 3;
@@ -101,16 +101,16 @@ pub async fn run(
     let supervisor = Supervisor::new("coordinator");
     let bar = progress(&args);
     let engine = match baseline {
-        Some(baseline) => Engine::Baseline(baseline),
+        Some(baseline) => RunEngine::Baseline(baseline),
         None => fleet_engine(&args, &telemetry, &supervisor.handle(), &bar).await?,
     };
     let fleet = match &engine {
-        Engine::Fleet { fleet, .. } => Some(fleet.clone()),
-        Engine::Baseline(_) => None,
+        RunEngine::Fleet { fleet, .. } => Some(fleet.clone()),
+        RunEngine::Baseline(_) => None,
     };
     // A critical failure cancels this token too, before the failure shows in a block.
     let stop = supervisor.handle().shutdown_token().child_token();
-    let task = Job { args, engine, cases, bar, ordinal: 0, world: None, stop: stop.clone() };
+    let task = FileRun { args, engine, cases, bar, ordinal: 0, world: None, stop: stop.clone() };
     let mut job = tokio::task::spawn_blocking(move || task.run());
     let exit = tokio::select! {
         done = &mut job => done.context("the run panicked")??,
@@ -129,7 +129,7 @@ pub async fn run(
                 Outcome::Failed(failure) => bail!("{failure}"),
                 Outcome::Stopped(reason) => {
                     done?;
-                    tell!("coordinator: {reason}: stopped before every block was executed");
+                    tell_as_program!("{reason}: stopped before every block was executed");
                     Exit::DrainedLate
                 }
             }
@@ -161,7 +161,7 @@ async fn fleet_engine(
     telemetry: &TelemetryArgs,
     supervisor: &SupervisorHandle,
     bar: &ProgressBar,
-) -> anyhow::Result<Engine> {
+) -> anyhow::Result<RunEngine> {
     let crew = args.fleet.crew(SHARDS, telemetry)?;
     let kills = Arc::new(PlannedKills::default());
     let probe = Arc::clone(&kills) as Arc<dyn Probe>;
@@ -173,19 +173,19 @@ async fn fleet_engine(
     let routes = Routes::new(fleet_service(fleet.endpoint()));
     let children = crew.start(&fleet, bound, routes, supervisor)?;
     let executor = BlockExecutor::new(fleet.clone(), args.fleet.execute.options());
-    Ok(Engine::Fleet { fleet, executor: Box::new(executor), children, kills })
+    Ok(RunEngine::Fleet { fleet, executor: Box::new(executor), children, kills })
 }
 
 /// The engine that executes the blocks.
-enum Engine {
+enum RunEngine {
     Baseline(Box<dyn BlockEngine>),
     Fleet { fleet: Fleet, executor: Box<BlockExecutor>, children: Option<Children>, kills: Arc<PlannedKills> },
 }
 
 /// The run itself, which runs on its own thread.
-struct Job {
+struct FileRun {
     args: RunArgs,
-    engine: Engine,
+    engine: RunEngine,
     cases: Cases,
     bar: ProgressBar,
     ordinal: u64,
@@ -195,7 +195,7 @@ struct Job {
     stop: CancellationToken,
 }
 
-impl Job {
+impl FileRun {
     /// Executes every block. The results so far are printed, however the run ends.
     fn run(mut self) -> anyhow::Result<Exit> {
         let mut report = Report::new(self.args.json);
@@ -239,7 +239,7 @@ impl Job {
                 Err(unreadable) => unreadable_row(unreadable.file.display().to_string(), &unreadable.error),
             };
             if let Some(error) = &row.error {
-                self.bar.suspend(|| tell!("coordinator: {}", complaint(&row.file, row.number, error)));
+                self.bar.suspend(|| tell_as_program!("{}", complaint(&row.file, row.number, error)));
             }
             report.add(&row)?;
             self.bar.inc(1);
@@ -252,7 +252,7 @@ impl Job {
 
     /// Announces the next block of the chain to the engine.
     fn expect(&mut self, next: &Option<Result<Case, Unreadable>>) {
-        if let (Engine::Fleet { executor, .. }, Some(Ok(case))) = (&mut self.engine, next)
+        if let (RunEngine::Fleet { executor, .. }, Some(Ok(case))) = (&mut self.engine, next)
             && let Ok(block) = &case.checked
         {
             executor.expect(block);
@@ -267,11 +267,11 @@ impl Job {
             self.args.kill.iter().filter(|kill| kill.block == ordinal).copied().collect();
         let loading = Instant::now();
         let done = match &mut self.engine {
-            Engine::Baseline(baseline) => {
+            RunEngine::Baseline(baseline) => {
                 row.load_ms = millis(case.load);
                 without_fleet(case, baseline.as_mut())
             }
-            Engine::Fleet { fleet, executor, children, kills } => {
+            RunEngine::Fleet { fleet, executor, children, kills } => {
                 let new_world = self.world.as_ref().is_none_or(|world| !Arc::ptr_eq(world, &case.ledger));
                 if new_world {
                     fleet.set_world(Arc::clone(&case.ledger))?;

@@ -19,7 +19,7 @@ use super::report::{Report, Row, Status};
 use super::run::complaint;
 use crate::input::{ChainReader, InputError};
 use tasks::console::millis;
-use tasks::console::{print_json, tell};
+use tasks::console::{print_json, tell_as_program};
 
 /// Options of `coordinator submit`.
 #[derive(Debug, Clone, Args)]
@@ -91,7 +91,7 @@ pub(super) async fn submit(args: SubmitArgs) -> anyhow::Result<Exit> {
     let verified = report.finish()?;
     match end? {
         Some(reason) => {
-            tell!("coordinator: {reason}: stopped before every block was submitted");
+            tell_as_program!("{reason}: stopped before every block was submitted");
             Ok(Exit::DrainedLate)
         }
         None => Ok(if verified { Exit::Clean } else { Exit::Failed }),
@@ -110,7 +110,7 @@ async fn submit_all(
             Ok(input) => input,
             Err(Unreadable { file, error }) => {
                 let (file, error) = (file.display().to_string(), error.to_string());
-                tell!("coordinator: {}", complaint(&file, None, &error));
+                tell_as_program!("{}", complaint(&file, None, &error));
                 report.add(&Row { file, error: Some(error), ..Row::default() })?;
                 break;
             }
@@ -123,7 +123,7 @@ async fn submit_all(
             reason = signals.next() => {
                 let (file, number) = (input.file.display().to_string(), Some(input.block.header.number));
                 let what = "unknown: submitted, and not waited for";
-                tell!("coordinator: {}", complaint(&file, number, what));
+                tell_as_program!("{}", complaint(&file, number, what));
                 return Ok(Some(reason));
             }
         };
@@ -132,7 +132,7 @@ async fn submit_all(
             Err(error) => unanswered(&input, &error),
         };
         if let Some(error) = &row.error {
-            tell!("coordinator: {}", complaint(&row.file, row.number, error));
+            tell_as_program!("{}", complaint(&row.file, row.number, error));
         }
         report.add(&row)?;
         if row.error.is_some() {
@@ -181,7 +181,7 @@ async fn accept(client: &mut Client, args: &SubmitArgs) -> anyhow::Result<Exit> 
         let error = end.as_ref().err().map(|error| format!("{error:#}"));
         print_json(&json!({ "summary": true, "accepted": accepted, "known": known, "error": error }))?;
     }
-    tell!("coordinator: {accepted} blocks are accepted, {known} of them were committed before");
+    tell_as_program!("{accepted} blocks are accepted, {known} of them were committed before");
     if let Err(error) = end {
         bail!(error);
     }

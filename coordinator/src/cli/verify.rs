@@ -10,7 +10,7 @@ use serde_json::json;
 use tasks::supervise::Exit;
 
 use ledger::{Finding, Ledger, LedgerError, LedgerOptions, VerifyReport};
-use tasks::console::{OutputError, print_json, print_line, tell};
+use tasks::console::{OutputError, print_json, print_line, tell_as_program};
 
 /// Options of `coordinator verify`.
 #[derive(Debug, Clone, Args)]
@@ -71,8 +71,8 @@ fn print(
     }
     let places = report.findings.len() as u64 + report.omitted;
     let plural = if places == 1 { "place" } else { "places" };
-    tell!(
-        "coordinator: {} is damaged in {places} {plural}; move it away and import the chain again",
+    tell_as_program!(
+        "{} is damaged in {places} {plural}; move it away and import the chain again",
         args.data_dir.display()
     );
     Ok(Exit::Failed)

@@ -182,6 +182,20 @@ impl From<RoundFailure> for ExecuteError {
 }
 
 /// Executes blocks on a fleet.
+///
+/// ```no_run
+/// # use common::block::Block;
+/// # use coordinator::execute::{BlockExecutor, ExecuteError, ExecuteOptions};
+/// # use coordinator::fleet::Fleet;
+/// # use ledger::Ledger;
+/// # fn example(fleet: Fleet, ledger: &Ledger, block: &Block) -> Result<(), ExecuteError> {
+/// let mut executor = BlockExecutor::new(fleet, ExecuteOptions::default());
+/// let verified = executor.execute(block, ledger.spec(), &ledger.head())?;
+/// // The block is valid, and nothing has moved yet. The caller decides whether to commit.
+/// ledger.commit(&verified.tip)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct BlockExecutor {
     fleet: Fleet,

@@ -25,7 +25,7 @@ use common::endpoint::CoordinatorEndpoint;
 use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
 use common::sealed::Sealed;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use executor_shard::fault::{Fault, Faults};
+use executor_shard::fault::{Faults, PlannedFault};
 use executor_shard::node::{NodeConfig, ShardNode};
 use net::limits::{LimitsError, PeerLimits};
 use parking_lot::{Mutex, RwLock};
@@ -201,6 +201,27 @@ impl Shared {
 }
 
 /// A handle to the fleet, for any thread.
+///
+/// ```no_run
+/// use common::id::{Epoch, Incarnation, ShardId};
+/// use coordinator::fleet::{Fleet, FleetError, FleetOptions};
+/// use executor_shard::node::NodeConfig;
+/// use std::time::Duration;
+///
+/// # async fn example() -> Result<(), FleetError> {
+/// let supervisor = tasks::supervise::Supervisor::new("example");
+/// let fleet = Fleet::start(Epoch::first(), FleetOptions::default(), &supervisor.handle())?;
+/// fleet.start_local(NodeConfig {
+///     shard: ShardId(1),
+///     incarnation: Incarnation::fresh(),
+///     slots: 2,
+///     advertise: String::new(), // empty: within this process
+///     lost_after: Duration::from_secs(1),
+///     chain_id: None,
+/// });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Fleet {
     shared: Arc<Shared>,
@@ -294,7 +315,7 @@ impl Fleet {
     }
 
     /// Starts a shard within this process that misbehaves on purpose, for tests and measurements.
-    pub fn start_local_with(&self, config: NodeConfig, faults: Vec<Fault>) {
+    pub fn start_local_with(&self, config: NodeConfig, faults: Vec<PlannedFault>) {
         // Held while the shard starts, so that the shard is known when its registration arrives.
         let mut local = self.shared.local.lock();
         let shard = config.shard;

@@ -74,6 +74,25 @@ pub struct Imported {
 }
 
 /// Imports blocks into a ledger through a fleet.
+///
+/// ```no_run
+/// # use coordinator::execute::{BlockExecutor, ExecuteOptions};
+/// # use coordinator::fleet::Fleet;
+/// use coordinator::import::{ForkChoice, Importer};
+/// use coordinator::input::{ChainReader, read_genesis};
+/// use ledger::Ledger;
+/// # use std::{path::Path, sync::Arc};
+///
+/// # fn example(fleet: Fleet, genesis: &Path, chain: &Path) -> anyhow::Result<()> {
+/// let ledger = Arc::new(Ledger::begin(read_genesis(genesis)?.into())?);
+/// let executor = BlockExecutor::new(fleet.clone(), ExecuteOptions::default());
+/// let mut importer = Importer::new(fleet, executor, ledger, ForkChoice::default())?;
+/// for block in ChainReader::open(chain)? {
+///     importer.import(&block?)?; // checked, executed, verified, committed
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Importer {
     fleet: Fleet,

@@ -12,7 +12,7 @@ use alloy_rlp::Decodable;
 use common::block::{Block, MAX_BLOCK_BYTES, Ommers, Transaction};
 
 use super::source::Source;
-use super::{InputError, Place};
+use super::{InputError, InputPosition};
 
 /// Reads blocks from a file, plain or packed with gzip, in the order of the file.
 ///
@@ -64,11 +64,12 @@ impl ChainReader {
         if total > MAX_BLOCK_BYTES {
             let reason =
                 format!("a block of {total} bytes is announced, more than the {MAX_BLOCK_BYTES} it can have");
-            return Err(self.undecodable(Place::default(), reason));
+            return Err(self.undecodable(InputPosition::default(), reason));
         }
         self.fill(rest, &mut bytes)?;
         let block = Block::decode_exact(&bytes).map_err(|error| {
-            let (place, reason) = diagnose(&bytes).unwrap_or_else(|| (Place::default(), error.to_string()));
+            let (place, reason) =
+                diagnose(&bytes).unwrap_or_else(|| (InputPosition::default(), error.to_string()));
             self.undecodable(place, reason)
         })?;
         self.offset += bytes.len() as u64;
@@ -87,7 +88,7 @@ impl ChainReader {
             }
             first => {
                 let reason = format!("found byte 0x{first:02x} where the RLP list of a block should begin");
-                Err(self.undecodable(Place::default(), reason))
+                Err(self.undecodable(InputPosition::default(), reason))
             }
         }
     }
@@ -107,7 +108,7 @@ impl ChainReader {
         })
     }
 
-    fn undecodable(&self, place: Place, reason: String) -> InputError {
+    fn undecodable(&self, place: InputPosition, reason: String) -> InputError {
         let file = self.source.file().into();
         InputError::Block { file, offset: self.offset, ordinal: self.ordinal, place, reason }
     }
@@ -144,8 +145,8 @@ pub fn write_block(out: &mut impl Write, block: &Block) -> io::Result<()> {
 }
 
 /// Decodes a block part by part to find the wrong part; `None` if every part is right by itself.
-fn diagnose(mut bytes: &[u8]) -> Option<(Place, String)> {
-    let mut place = Place::default();
+fn diagnose(mut bytes: &[u8]) -> Option<(InputPosition, String)> {
+    let mut place = InputPosition::default();
     let mut content = match list(&mut bytes) {
         Ok(content) => content,
         Err(error) => return Some((place, format!("not an RLP list: {error}"))),
@@ -161,7 +162,7 @@ fn diagnose(mut bytes: &[u8]) -> Option<(Place, String)> {
     let mut index = 0;
     while !transactions.is_empty() {
         if let Err(error) = Transaction::decode(&mut transactions) {
-            let place = Place { transaction: Some(index), ..place };
+            let place = InputPosition { transaction: Some(index), ..place };
             return Some((place, format!("the transaction cannot be decoded: {error}")));
         }
         index += 1;

@@ -11,14 +11,14 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::error::Category;
 
-use super::{InputError, Place};
+use super::{InputError, InputPosition};
 
 /// The remedy for a field that is wrong by itself.
 pub(super) const CORRECT_IT: &str = "correct the file or fetch it again";
 
 /// An error in a field.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct FieldError {
     /// The field's path; empty if the error concerns the whole value.
     pub(super) field: String,
     /// The error.
@@ -27,12 +27,12 @@ pub(super) struct Fault {
     pub(super) remedy: &'static str,
 }
 
-impl Fault {
+impl FieldError {
     pub(super) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: field.into(), reason: reason.into(), remedy: CORRECT_IT }
     }
 
-    pub(super) fn at(self, file: &Path, place: Place) -> InputError {
+    pub(super) fn at(self, file: &Path, place: InputPosition) -> InputError {
         let Self { field, reason, remedy } = self;
         InputError::Field { file: file.into(), place, field, reason, remedy }
     }
@@ -64,7 +64,9 @@ pub(super) fn from_bytes<T: DeserializeOwned>(file: &Path, bytes: &[u8]) -> Resu
         let path = error.path().clone();
         let source = error.into_inner();
         match source.classify() {
-            Category::Data => Fault::from_error(&path, &source.to_string()).at(file, Place::default()),
+            Category::Data => {
+                FieldError::from_error(&path, &source.to_string()).at(file, InputPosition::default())
+            }
             Category::Io | Category::Syntax | Category::Eof => InputError::Json { file: file.into(), source },
         }
     })?;
@@ -73,10 +75,10 @@ pub(super) fn from_bytes<T: DeserializeOwned>(file: &Path, bytes: &[u8]) -> Resu
 }
 
 /// Decodes one part of a file.
-pub(super) fn from_value<'de, T: Deserialize<'de>>(value: &'de Value) -> Result<T, Fault> {
+pub(super) fn from_value<'de, T: Deserialize<'de>>(value: &'de Value) -> Result<T, FieldError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().clone();
-        Fault::from_error(&path, &error.into_inner().to_string())
+        FieldError::from_error(&path, &error.into_inner().to_string())
     })
 }
 
@@ -206,7 +208,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn word(text: &str) -> Result<Word, Fault> {
+    fn word(text: &str) -> Result<Word, FieldError> {
         from_value(&json!(text))
     }
 

@@ -47,14 +47,14 @@ pub enum InputKind {
 
 /// The block and the transaction of a file to which an error refers, as far as they are known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct InputPosition {
     /// The block's number.
     pub block: Option<u64>,
     /// The transaction's index in the block, from 0.
     pub transaction: Option<u32>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for InputPosition {
     /// Writes nothing, or for example `block 5, transaction 3: `.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.block, self.transaction) {
@@ -135,7 +135,7 @@ pub enum InputError {
         /// The file.
         file: PathBuf,
         /// The block and the transaction.
-        place: Place,
+        place: InputPosition,
         /// The field's path; empty if the error concerns the whole content.
         field: String,
         /// The error.
@@ -157,7 +157,7 @@ pub enum InputError {
         /// The block's position in the file, counted from 1.
         ordinal: u64,
         /// The block and the transaction.
-        place: Place,
+        place: InputPosition,
         /// The error.
         reason: String,
     },

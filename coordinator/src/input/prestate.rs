@@ -16,10 +16,10 @@ use common::block::{Block, MAX_BLOCK_BYTES, MAX_TRANSACTIONS, Ommers, Transactio
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::json::{Entries, Fault, Number, Word, from_bytes, from_value};
+use super::json::{Entries, FieldError, Number, Word, from_bytes, from_value};
 use super::source::Source;
 use super::transaction::transaction;
-use super::{InputError, MAX_INPUT_BYTES, Place, StateBuilder};
+use super::{InputError, InputPosition, MAX_INPUT_BYTES, StateBuilder};
 
 /// A block and all state that its execution reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +82,7 @@ fn parse(file: &Path, content: &[u8]) -> Result<PrestateCase, InputError> {
     let JsonFile { block, prestate, block_hashes } = from_bytes(file, content)?;
     let absent = |field| {
         let remedy = "the file must be an object {block, prestate, blockHashes}: collect it again";
-        Fault { field, reason: "missing".into(), remedy }.at(file, Place::default())
+        FieldError { field, reason: "missing".into(), remedy }.at(file, InputPosition::default())
     };
     let block = block.filter(|block| !block.is_null()).ok_or_else(|| absent("block".into()))?;
     let prestate = prestate.ok_or_else(|| absent("prestate".into()))?;
@@ -101,8 +101,8 @@ fn parse(file: &Path, content: &[u8]) -> Result<PrestateCase, InputError> {
 
 fn read_block(file: &Path, mut value: Value) -> Result<Block, InputError> {
     let number = value.get("number").and_then(|number| from_value::<U64>(number).ok());
-    let place = Place { block: number.map(|number| number.to()), transaction: None };
-    let in_block = |mut fault: Fault| {
+    let place = InputPosition { block: number.map(|number| number.to()), transaction: None };
+    let in_block = |mut fault: FieldError| {
         fault.field = if fault.field.is_empty() { "block".into() } else { format!("block.{}", fault.field) };
         fault.at(file, place)
     };
@@ -113,7 +113,7 @@ fn read_block(file: &Path, mut value: Value) -> Result<Block, InputError> {
     let transactions = (0..)
         .zip(&transactions)
         .map(|(index, json)| {
-            let place = Place { transaction: Some(index), ..place };
+            let place = InputPosition { transaction: Some(index), ..place };
             transaction(json).map_err(|fault| fault.at(file, place))
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -124,25 +124,25 @@ fn read_block(file: &Path, mut value: Value) -> Result<Block, InputError> {
 }
 
 /// Takes the list out of the block, so that each transaction can be decoded separately.
-fn take_transactions(block: &mut Value) -> Result<Vec<Value>, Fault> {
+fn take_transactions(block: &mut Value) -> Result<Vec<Value>, FieldError> {
     match block.get_mut("transactions").map(Value::take) {
         Some(Value::Array(transactions)) if transactions.len() <= MAX_TRANSACTIONS => Ok(transactions),
         Some(Value::Array(transactions)) => {
             let reason = format!("{} are more than a block can have", transactions.len());
-            Err(Fault::new("transactions", reason))
+            Err(FieldError::new("transactions", reason))
         }
-        Some(_) => Err(Fault::new("transactions", "not a list")),
-        None if block.is_object() => Err(Fault::new("transactions", "missing")),
-        None => Err(Fault::new("", "not an object")),
+        Some(_) => Err(FieldError::new("transactions", "not a list")),
+        None if block.is_object() => Err(FieldError::new("transactions", "missing")),
+        None => Err(FieldError::new("", "not an object")),
     }
 }
 
-fn check_hash(header: &Header, stated: B256) -> Result<(), Fault> {
+fn check_hash(header: &Header, stated: B256) -> Result<(), FieldError> {
     let computed = header.hash_slow();
     if computed == stated {
         return Ok(());
     }
-    Err(Fault {
+    Err(FieldError {
         field: "hash".into(),
         reason: format!("is {stated}, but the header's other fields hash to {computed}"),
         remedy: "a field was changed, or is of a fork that this build does not know: \
@@ -150,13 +150,13 @@ fn check_hash(header: &Header, stated: B256) -> Result<(), Fault> {
     })
 }
 
-fn check_size(transactions: &[Transaction]) -> Result<(), Fault> {
+fn check_size(transactions: &[Transaction]) -> Result<(), FieldError> {
     let bytes: usize = transactions.iter().map(Encodable2718::encode_2718_len).sum();
     if bytes <= MAX_BLOCK_BYTES {
         return Ok(());
     }
     let reason = format!("{bytes} bytes are more than the {MAX_BLOCK_BYTES} that a block can have");
-    Err(Fault::new("transactions", reason))
+    Err(FieldError::new("transactions", reason))
 }
 
 #[cfg(test)]
@@ -220,7 +220,7 @@ mod tests {
     }
 
     /// The field and the place that the error names.
-    fn fault(case: &Value) -> (String, Place) {
+    fn fault(case: &Value) -> (String, InputPosition) {
         match read(case).unwrap_err() {
             InputError::Field { field, place, .. } => (field, place),
             other => panic!("{other}"),
@@ -275,9 +275,9 @@ mod tests {
         for field in ["block", "prestate"] {
             let mut case = case();
             case.as_object_mut().unwrap().remove(field);
-            assert_eq!(fault(&case), (field.into(), Place::default()));
+            assert_eq!(fault(&case), (field.into(), InputPosition::default()));
             case[field] = Value::Null;
-            assert_eq!(fault(&case), (field.into(), Place::default()));
+            assert_eq!(fault(&case), (field.into(), InputPosition::default()));
         }
         let mut case = case();
         case.as_object_mut().unwrap().remove("blockHashes");
@@ -289,7 +289,7 @@ mod tests {
         for (field, value) in [("gasUsed", "0x1"), ("slotNumber", "0xc"), ("nonce", "0x0000000000000001")] {
             let mut case = case();
             case["block"][field] = json!(value);
-            let block = Place { block: Some(17), transaction: None };
+            let block = InputPosition { block: Some(17), transaction: None };
             assert_eq!(fault(&case), ("block.hash".into(), block), "{field}");
         }
     }
@@ -302,7 +302,7 @@ mod tests {
         assert!(error.starts_with("case.json: block 17, transaction 1: field value: "), "{error}");
         assert!(error.ends_with("; correct the file or fetch it again"), "{error}");
 
-        let block = Place { block: Some(17), transaction: None };
+        let block = InputPosition { block: Some(17), transaction: None };
         for (field, value) in [("gasLimit", json!("x")), ("hash", json!(null)), ("withdrawals", json!(1))] {
             let mut broken = case();
             broken["block"][field] = value;
@@ -319,7 +319,7 @@ mod tests {
     fn a_changed_transaction_is_a_mismatch_of_its_hash() {
         let mut case = case();
         case["block"]["transactions"][1]["gas"] = json!("0x5209");
-        let place = Place { block: Some(17), transaction: Some(1) };
+        let place = InputPosition { block: Some(17), transaction: Some(1) };
         assert_eq!(fault(&case), ("hash".into(), place));
     }
 

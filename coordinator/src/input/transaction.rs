@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::json::{Fault, from_value};
+use super::json::{FieldError, from_value};
 
 /// The fields that all types have.
 #[derive(Debug, Deserialize)]
@@ -33,25 +33,25 @@ impl Envelope {
     }
 
     /// The parity of the signature, which typed transactions sign with. Older answers call it `v`.
-    fn parity(&self) -> Result<bool, Fault> {
+    fn parity(&self) -> Result<bool, FieldError> {
         let (field, value) = match (self.y_parity, self.v) {
             (Some(parity), _) => ("yParity", parity),
             (None, Some(v)) => ("v", v),
-            (None, None) => return Err(Fault::new("yParity", "missing")),
+            (None, None) => return Err(FieldError::new("yParity", "missing")),
         };
         if value > U256::ONE {
-            return Err(Fault::new(field, format!("must be 0 or 1, not {value}")));
+            return Err(FieldError::new(field, format!("must be 0 or 1, not {value}")));
         }
         Ok(value == U256::ONE)
     }
 }
 
 /// Decodes one transaction and checks its hash.
-pub(super) fn transaction(value: &Value) -> Result<Transaction, Fault> {
+pub(super) fn transaction(value: &Value) -> Result<Transaction, FieldError> {
     if value.is_string() {
         let reason = "the block lists only the transaction's hash";
         let remedy = "ask for the block with eth_getBlockByNumber(number, true)";
-        return Err(Fault { field: String::new(), reason: reason.into(), remedy });
+        return Err(FieldError { field: String::new(), reason: reason.into(), remedy });
     }
     let envelope: Envelope = from_value(value)?;
     let transaction = match envelope.r#type.unwrap_or_default().to::<u64>() {
@@ -62,14 +62,14 @@ pub(super) fn transaction(value: &Value) -> Result<Transaction, Fault> {
         4 => typed::<TxEip7702>(value, &envelope)?.into(),
         other => {
             let reason = format!("this build knows no transactions of type {other}");
-            return Err(Fault { field: "type".into(), reason, remedy: "use a newer build" });
+            return Err(FieldError { field: "type".into(), reason, remedy: "use a newer build" });
         }
     };
     check_hash(&transaction, envelope.hash)?;
     Ok(transaction)
 }
 
-fn typed<T>(value: &Value, envelope: &Envelope) -> Result<Signed<T>, Fault>
+fn typed<T>(value: &Value, envelope: &Envelope) -> Result<Signed<T>, FieldError>
 where
     T: DeserializeOwned + RlpEcdsaDecodableTx,
 {
@@ -78,32 +78,35 @@ where
 }
 
 /// Decodes a legacy transaction. Before EIP-155 `v` is 27 or 28; afterwards it contains the chain id.
-fn legacy(value: &Value, envelope: &Envelope) -> Result<Signed<TxLegacy>, Fault> {
+fn legacy(value: &Value, envelope: &Envelope) -> Result<Signed<TxLegacy>, FieldError> {
     let mut tx: TxLegacy = from_value(value)?;
     if tx.gas_price == u128::MAX {
         // The library would saturate here instead of failing.
-        return Err(Fault::new("gasPrice", "too large"));
+        return Err(FieldError::new("gasPrice", "too large"));
     }
-    let v = envelope.v.ok_or_else(|| Fault::new("v", "missing"))?;
+    let v = envelope.v.ok_or_else(|| FieldError::new("v", "missing"))?;
     let (parity, chain_id) = u128::try_from(v).ok().and_then(from_eip155_value).ok_or_else(|| {
-        Fault::new("v", format!("must be 27, 28, or at least 35 (EIP-155) for a legacy transaction, not {v}"))
+        FieldError::new(
+            "v",
+            format!("must be 27, 28, or at least 35 (EIP-155) for a legacy transaction, not {v}"),
+        )
     })?;
     if let (Some(stated), Some(signed)) = (tx.chain_id, chain_id)
         && stated != signed
     {
-        return Err(Fault::new("chainId", format!("is {stated}, but v ({v}) means chain {signed}")));
+        return Err(FieldError::new("chainId", format!("is {stated}, but v ({v}) means chain {signed}")));
     }
     // Some nodes state the chain id even if the signature does not cover it.
     tx.chain_id = chain_id;
     Ok(Signed::new_unhashed(tx, envelope.signature(parity)))
 }
 
-fn check_hash(transaction: &Transaction, stated: B256) -> Result<(), Fault> {
+fn check_hash(transaction: &Transaction, stated: B256) -> Result<(), FieldError> {
     let computed = *transaction.hash();
     if computed == stated {
         return Ok(());
     }
-    Err(Fault {
+    Err(FieldError {
         field: "hash".into(),
         reason: format!("is {stated}, but the transaction's other fields hash to {computed}"),
         remedy: "one of them was changed: fetch the block again",

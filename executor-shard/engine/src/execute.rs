@@ -44,6 +44,35 @@ impl CommitRules {
 }
 
 /// Executes transactions one after another over a base state and its own earlier writes.
+///
+/// ```
+/// use alloy_consensus::Header;
+/// use alloy_primitives::Address;
+/// use common::block::Transaction;
+/// use common::chain_spec::ChainSpec;
+/// use common::work::TxOutcome;
+/// use engine::{Executor, MemoryState, Overlay, StateError, evm_env};
+///
+/// /// Returns the number of transactions that can be part of the block.
+/// fn count_valid(
+///     header: &Header,
+///     transactions: &[(Transaction, Address)],
+///     state: &MemoryState,
+/// ) -> Result<usize, StateError> {
+///     let mut executor = Executor::new(evm_env(&ChainSpec::mainnet(), header), state, Overlay::default());
+///     let mut valid = 0;
+///     for (transaction, sender) in transactions {
+///         if let TxOutcome::Executed(executed) = executor.execute(transaction, *sender)? {
+///             // Later transactions see its writes; `state` does not change.
+///             executor.commit(&executed)?;
+///             valid += 1;
+///         }
+///     }
+///     Ok(valid)
+/// }
+///
+/// assert_eq!(count_valid(&Header::default(), &[], &MemoryState::default()), Ok(0));
+/// ```
 pub struct Executor<V: StateView> {
     evm: ShardEvm<Layered<V>>,
     rules: CommitRules,

@@ -22,6 +22,9 @@ use super::machine::{Accepted, Action, Session, SessionConfig};
 /// The longest time for the call that announces the shard's leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
+/// The shortest and the longest time between two warnings that the shard is not registered.
+const WARN_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
 /// The messages that a session sends about the shard.
 pub trait SessionOptions: Send + Sync {
     /// The request to join the fleet.
@@ -121,6 +124,27 @@ enum Done {
     Left,
 }
 
+/// Counts how long the shard has tried to register, and decides when to warn: at the first failure,
+/// then each time after as long again, within [`WARN_EVERY`].
+#[derive(Debug, Default)]
+struct Absence {
+    /// The time of the first failure, and of the next warning; `None` before the first failure.
+    since: Option<(Duration, Duration)>,
+}
+
+impl Absence {
+    /// Records a failure. If a warning is due, returns for how long the shard has tried.
+    fn failed(&mut self, now: Duration) -> Option<Duration> {
+        let (first, warn_at) = self.since.unwrap_or((now, now));
+        if now < warn_at {
+            return None;
+        }
+        let tried = now.saturating_sub(first);
+        self.since = Some((first, now + tried.clamp(WARN_EVERY.0, WARN_EVERY.1)));
+        Some(tried)
+    }
+}
+
 /// The session ended because the coordinator rejected this shard for good.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -139,6 +163,7 @@ pub async fn run_session(
     let _left = handle.left().drop_guard();
     let mut calls: JoinSet<Done> = JoinSet::new();
     let mut away = true;
+    let mut absence = Absence::default();
     loop {
         let now = handle.now();
         let (actions, wake, joined) = {
@@ -171,7 +196,7 @@ pub async fn run_session(
             () = pause => {}
             Some(done) = calls.join_next() => match done {
                 Ok(Done::Left) => return Ok(()),
-                Ok(done) => take_up(&handle, done),
+                Ok(done) => take_up(&handle, done, &mut absence),
                 // The call's outcome is lost, and the machine would wait for it for ever.
                 Err(error) => return Err(GaveUp(format!("a call of the session failed: {error}"))),
             },
@@ -219,15 +244,24 @@ fn start(
     }
 }
 
-fn take_up(handle: &SessionHandle, done: Done) {
+fn take_up(handle: &SessionHandle, done: Done, absence: &mut Absence) {
     let now = handle.now();
     // The source of the jitter: the clock's last digits differ between shards.
     let random = (now.subsec_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut machine = handle.machine();
     match done {
         Done::Registered(answer) => {
-            if let Err(error) = &answer {
-                tracing::debug!(%error, "not registered");
+            match &answer {
+                Ok(_) => *absence = Absence::default(),
+                // The reason of a final refusal is the error with which the session ends.
+                Err(error) if !error.is_retryable() => {}
+                Err(error) => match absence.failed(now) {
+                    Some(tried) => {
+                        let tried_s = tried.as_secs();
+                        tracing::warn!(%error, tried_s, "not registered with the coordinator; trying again");
+                    }
+                    None => tracing::debug!(%error, "not registered"),
+                },
             }
             machine.registered(answer, now, random);
         }
@@ -249,5 +283,18 @@ fn take_up(handle: &SessionHandle, done: Done) {
             }
         }
         Done::Left => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absence_is_told_at_once_and_then_ever_more_rarely() {
+        let mut absence = Absence::default();
+        let told: Vec<u64> =
+            (7..2_000).filter(|now| absence.failed(Duration::from_secs(*now)).is_some()).collect();
+        assert_eq!(told, [7, 12, 17, 27, 47, 87, 167, 327, 627, 927, 1_227, 1_527, 1_827]);
     }
 }

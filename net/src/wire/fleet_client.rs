@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use common::codec;
 use common::endpoint::{CoordinatorEndpoint, PeerError, SnapshotStream};
-use common::id::AssignmentId;
 use common::message::{
     Draining, Heartbeat, Leave, Register, Registered, ResultReceipt, SnapshotRequest, SubmitResult,
 };
@@ -20,15 +19,11 @@ use super::shard_client::{encode, within};
 use super::status::from_status;
 use crate::limits::{MAX_MESSAGE_BYTES, PeerLimits};
 
-/// Selects the assignments whose results will arrive damaged, for fault tests.
-pub type Damage = Arc<dyn Fn(&AssignmentId) -> bool + Send + Sync>;
-
 /// A coordinator behind a channel.
 #[derive(Clone)]
 pub struct FleetClient {
     client: Client<Channel>,
     limits: PeerLimits,
-    damage: Option<Damage>,
 }
 
 impl std::fmt::Debug for FleetClient {
@@ -44,13 +39,7 @@ impl FleetClient {
         let client = Client::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, limits, damage: None }
-    }
-
-    /// For fault tests: damages selected results after their digest was computed.
-    #[must_use]
-    pub fn with_damage(self, damage: Damage) -> Self {
-        Self { damage: Some(damage), ..self }
+        Self { client, limits }
     }
 }
 
@@ -69,16 +58,8 @@ impl CoordinatorEndpoint for FleetClient {
 
     async fn submit_result(&self, result: Arc<SubmitResult>) -> Result<ResultReceipt, PeerError> {
         let bytes = encode("result", &result.outcome)?;
-        let damaged = self.damage.as_ref().is_some_and(|damage| damage(&result.assignment));
-        let digest = codec::payload_digest(&bytes);
-        let chunks =
-            chunks(bytes, digest, None, Some(assignment_to(result.assignment))).map(move |mut chunk| {
-                if damaged && let Some(first) = chunk.data.first() {
-                    let flipped = [&[first ^ 0xff], chunk.data.get(1..).unwrap_or_default()].concat();
-                    chunk.data = flipped.into();
-                }
-                chunk
-            });
+        let digest = result.digest.unwrap_or_else(|| codec::payload_digest(&bytes));
+        let chunks = chunks(bytes, digest, None, Some(assignment_to(result.assignment)));
         let stream = tokio_stream::iter(chunks);
         let mut client = self.client.clone();
         let reply = within(self.limits.transfer, client.submit_result(stream)).await?;

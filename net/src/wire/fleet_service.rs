@@ -16,7 +16,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{assignment_from, heartbeat_from, register_from, registered_to, snapshot_from};
-use super::payload::{self, Payload, PayloadError, decode};
+use super::payload::{self, PayloadError, ReceivedPayload, decode};
 use super::status::to_status;
 use crate::bounded::BoundedExecutor;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_RESULT_BYTES};
@@ -85,11 +85,11 @@ impl Fleet for Service {
             // one.
             Err(PayloadError::Damaged { assignment: Some(assignment) }) => {
                 let digest = B256::ZERO;
-                Payload { bytes: Bytes::new(), digest, epoch: None, assignment: Some(assignment) }
+                ReceivedPayload { bytes: Bytes::new(), digest, epoch: None, assignment: Some(assignment) }
             }
             other => other?,
         };
-        let Payload { bytes, digest, assignment, .. } = payload;
+        let ReceivedPayload { bytes, digest, assignment, .. } = payload;
         let assignment = assignment_from(assignment)?;
         let decoded: Result<Result<WorkOutput, WorkFailure>, Status> = if bytes.len() <= DECODE_INLINE_BYTES {
             decode("result", &bytes)

@@ -10,9 +10,9 @@ mod shard_service;
 mod status;
 
 pub use convert::{Malformed, epoch_message, summary_message};
-pub use fleet_client::{Damage, FleetClient};
+pub use fleet_client::FleetClient;
 pub use fleet_service::fleet_service;
-pub use payload::{Payload, PayloadError, chunks, receive};
+pub use payload::{PayloadError, ReceivedPayload, chunks, receive};
 pub use shard_client::ShardClient;
 pub use shard_service::{NodeIdentity, shard_service};
 pub use status::{from_status, to_status};

@@ -14,7 +14,7 @@ use crate::limits::CHUNK_BYTES;
 
 /// A complete received payload whose digest is right.
 #[derive(Debug, Clone)]
-pub struct Payload {
+pub struct ReceivedPayload {
     /// The bytes.
     pub bytes: Bytes,
     /// Their digest.
@@ -99,7 +99,7 @@ const RECEIVE_WITHIN: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// [`PayloadError`] with the reason for the rejection.
-pub async fn receive<S>(stream: &mut S, limit: usize) -> Result<Payload, PayloadError>
+pub async fn receive<S>(stream: &mut S, limit: usize) -> Result<ReceivedPayload, PayloadError>
 where
     S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
 {
@@ -107,7 +107,7 @@ where
     whole.unwrap_or(Err(PayloadError::TooSlow(RECEIVE_WITHIN)))
 }
 
-async fn reassemble<S>(stream: &mut S, limit: usize) -> Result<Payload, PayloadError>
+async fn reassemble<S>(stream: &mut S, limit: usize) -> Result<ReceivedPayload, PayloadError>
 where
     S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
 {
@@ -142,7 +142,7 @@ where
     if digest.as_slice() != header.digest.as_ref() {
         return Err(PayloadError::Damaged { assignment: header.assignment });
     }
-    Ok(Payload { bytes, digest, epoch: header.epoch, assignment: header.assignment })
+    Ok(ReceivedPayload { bytes, digest, epoch: header.epoch, assignment: header.assignment })
 }
 
 /// Decodes a payload whose digest was checked when it arrived.
@@ -161,7 +161,7 @@ mod tests {
         chunks(bytes, digest, None, None)
     }
 
-    async fn round_trip(bytes: Vec<u8>, limit: usize) -> Result<Payload, PayloadError> {
+    async fn round_trip(bytes: Vec<u8>, limit: usize) -> Result<ReceivedPayload, PayloadError> {
         let mut stream = tokio_stream::iter(of(bytes).map(Ok));
         receive(&mut stream, limit).await
     }

@@ -12,15 +12,15 @@ pub(super) const LOST_AFTER: Duration = Duration::from_secs(1);
 pub(super) const PANIC: &str = "panic@5";
 
 /// A shard by its position in the fleet, counted from 0.
-pub(super) type Place = usize;
+pub(super) type ShardIndex = usize;
 
 /// A connection with a proxy in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Link {
     /// The connection from a shard to the coordinator.
-    Up(Place),
+    Up(ShardIndex),
     /// The connection from the coordinator to a shard.
-    Down(Place),
+    Down(ShardIndex),
     /// The connection from the client to the coordinator.
     Client,
 }
@@ -28,7 +28,7 @@ pub(super) enum Link {
 /// An object that can have one fault at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Subject {
-    Shard(Place),
+    Shard(ShardIndex),
     Coordinator,
     Link(Link),
 }
@@ -37,13 +37,13 @@ pub(super) enum Subject {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     /// SIGKILL, and a restart later.
-    KillShards(Vec<Place>),
+    KillShards(Vec<ShardIndex>),
     /// SIGTERM, and a restart later.
-    DrainShard(Place),
+    DrainShard(ShardIndex),
     /// SIGSTOP, and SIGCONT later.
-    FreezeShard(Place),
+    FreezeShard(ShardIndex),
     /// A restart with `--fault`, and a restart without it later.
-    Mislead(Place, &'static str),
+    Mislead(ShardIndex, &'static str),
     /// SIGKILL, and a restart later.
     KillCoordinator,
     /// SIGSTOP, and SIGCONT later.
@@ -62,7 +62,7 @@ pub(super) struct Drawn {
 }
 
 /// Draws a fault of one kind for a fleet with this many shards.
-type Draw = fn(&mut Random, Place) -> Drawn;
+type Draw = fn(&mut Random, ShardIndex) -> Drawn;
 
 /// The weight of each kind of fault in the draw.
 const WEIGHTS: [(u64, Draw); 10] = [
@@ -116,7 +116,7 @@ impl Drawn {
     }
 
     /// Draws a fault for a fleet with this many shards.
-    pub(super) fn draw(random: &mut Random, shards: Place) -> Self {
+    pub(super) fn draw(random: &mut Random, shards: ShardIndex) -> Self {
         let all: u64 = WEIGHTS.iter().map(|(weight, _)| weight).sum();
         let mut left = random.between(1, all);
         for (weight, draw) in WEIGHTS {
@@ -133,41 +133,41 @@ fn lasting(random: &mut Random, fault: Fault, from: u64, to: u64) -> Drawn {
     Drawn { fault, lasts: Duration::from_millis(random.between(from, to)) }
 }
 
-fn place(random: &mut Random, shards: Place) -> Place {
+fn place(random: &mut Random, shards: ShardIndex) -> ShardIndex {
     random.index(shards)
 }
 
-fn kill_shard(random: &mut Random, shards: Place) -> Drawn {
+fn kill_shard(random: &mut Random, shards: ShardIndex) -> Drawn {
     let fault = Fault::KillShards(vec![place(random, shards)]);
     lasting(random, fault, 0, 2_500)
 }
 
-fn kill_all(random: &mut Random, shards: Place) -> Drawn {
+fn kill_all(random: &mut Random, shards: ShardIndex) -> Drawn {
     lasting(random, Fault::KillShards((0..shards).collect()), 0, 1_500)
 }
 
-fn drain_shard(random: &mut Random, shards: Place) -> Drawn {
+fn drain_shard(random: &mut Random, shards: ShardIndex) -> Drawn {
     let fault = Fault::DrainShard(place(random, shards));
     lasting(random, fault, 0, 1_500)
 }
 
 /// Draws a freeze. Half of them are shorter than the silence limit, half are longer.
-fn freeze_shard(random: &mut Random, shards: Place) -> Drawn {
+fn freeze_shard(random: &mut Random, shards: ShardIndex) -> Drawn {
     let fault = Fault::FreezeShard(place(random, shards));
     if random.one_in(2) { lasting(random, fault, 50, 800) } else { lasting(random, fault, 1_300, 3_500) }
 }
 
-fn mislead(random: &mut Random, shards: Place) -> Drawn {
+fn mislead(random: &mut Random, shards: ShardIndex) -> Drawn {
     let wrong = random.one_of("wrong@3+", &["corrupt@2+", PANIC, "slow:80@1+"]);
     let fault = Fault::Mislead(place(random, shards), wrong);
     lasting(random, fault, 1_000, 3_000)
 }
 
-fn kill_coordinator(random: &mut Random, _: Place) -> Drawn {
+fn kill_coordinator(random: &mut Random, _: ShardIndex) -> Drawn {
     lasting(random, Fault::KillCoordinator, 0, 2_000)
 }
 
-fn freeze_coordinator(random: &mut Random, _: Place) -> Drawn {
+fn freeze_coordinator(random: &mut Random, _: ShardIndex) -> Drawn {
     if random.one_in(2) {
         lasting(random, Fault::FreezeCoordinator, 50, 800)
     } else {
@@ -176,7 +176,7 @@ fn freeze_coordinator(random: &mut Random, _: Place) -> Drawn {
 }
 
 /// Draws a link. The client's link is as likely as each of the others.
-fn link(random: &mut Random, shards: Place) -> Link {
+fn link(random: &mut Random, shards: ShardIndex) -> Link {
     let index = random.index(2 * shards + 1);
     match index % 2 {
         _ if index == 2 * shards => Link::Client,
@@ -185,7 +185,7 @@ fn link(random: &mut Random, shards: Place) -> Link {
     }
 }
 
-fn reset(random: &mut Random, shards: Place) -> Drawn {
+fn reset(random: &mut Random, shards: ShardIndex) -> Drawn {
     let fault = Fault::Reset(link(random, shards));
     lasting(random, fault, 0, 0)
 }
@@ -199,14 +199,14 @@ fn ways(random: &mut Random, both_in: u64) -> &'static [Direction] {
 }
 
 /// Draws a cut. Some end before any process can have noticed them.
-fn cut(random: &mut Random, shards: Place) -> Drawn {
+fn cut(random: &mut Random, shards: ShardIndex) -> Drawn {
     let shape = Shape { cut: true, ..Shape::default() };
     let fault = Fault::Worsen(link(random, shards), ways(random, 5), shape);
     if random.one_in(3) { lasting(random, fault, 50, 800) } else { lasting(random, fault, 1_300, 4_000) }
 }
 
 /// Draws a slow link: a delay of 100 to 500 ms, or a rate of 8 to 256 KiB per second.
-fn worsen(random: &mut Random, shards: Place) -> Drawn {
+fn worsen(random: &mut Random, shards: ShardIndex) -> Drawn {
     let shape = if random.one_in(2) {
         Shape { delay: Duration::from_millis(random.between(100, 500)), ..Shape::default() }
     } else {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::fault::{Drawn, Fault, LOST_AFTER, Link, PANIC, Place, Subject};
+use super::fault::{Drawn, Fault, LOST_AFTER, Link, PANIC, ShardIndex, Subject};
 use super::post::{News, Post};
 use crate::artefacts::Binary;
 use crate::process::{Process, Signal};
@@ -184,7 +184,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn member(&mut self, place: Place) -> Result<&mut Member> {
+    fn member(&mut self, place: ShardIndex) -> Result<&mut Member> {
         self.members.get_mut(place).context("there is no such shard")
     }
 
@@ -264,7 +264,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn kill_shards(&mut self, places: &[Place]) -> Result<()> {
+    fn kill_shards(&mut self, places: &[ShardIndex]) -> Result<()> {
         let mut doomed = Vec::new();
         for place in places {
             let member = self.member(*place)?;
@@ -276,7 +276,7 @@ impl<'a> World<'a> {
     }
 
     /// Kills a shard and restarts it with this fault, or without one.
-    fn restart(&mut self, place: Place, wrong: Option<&'static str>) -> Result<()> {
+    fn restart(&mut self, place: ShardIndex, wrong: Option<&'static str>) -> Result<()> {
         self.kill_shards(&[place])?;
         let member = self.member(place)?;
         member.wrong = wrong;

@@ -27,9 +27,6 @@ fn large() -> Size {
 /// The number of blocks that are committed before the fault.
 const BEFORE: usize = 3;
 
-/// The log line of a shard whose planned fault occurs.
-const PLANNED: &[&str] = &["a planned fault"];
-
 /// A coordinator that logs every assignment, its shards, and a chain for them.
 struct Play {
     chain: Arc<Chain>,
@@ -81,10 +78,8 @@ impl Play {
 
     /// Executes the chain, during which a planned fault of a shard occurs. Returns the time of the fault.
     fn run_into_the_fault(&self, scene: &Scene, shard: usize) -> Result<Moment> {
-        let began = Moment::now()?;
         self.coordinator.submit_all(scene, &self.chain)?;
-        let faulty = self.shards.get(shard).context("no such shard")?;
-        faulty.process.told(began, PLANNED)?.context("the shard did not fail")
+        self.shards.get(shard).context("no such shard")?.check_faulted()
     }
 
     /// Waits until the coordinator logs all of `words` in one line. Returns the line's time.

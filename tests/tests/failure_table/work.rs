@@ -4,11 +4,11 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use shard_tests::{
-    Chain, Coordinator, Direction, Measured, Moment, Process, Proxy, Scene, Shape, Shard, scenario,
-    wait_until, within,
+    Chain, Coordinator, Direction, Measured, Moment, Process, Proxy, Scene, Shape, Shard, first_fault,
+    scenario, wait_until, within,
 };
 
-use super::{PLANNED, Play, large};
+use super::{Play, large};
 
 /// Executes a chain on two shards, the second with a fault. Returns the times of the fault, of the log
 /// line with `words`, and of the next committed block.
@@ -223,12 +223,6 @@ fn keep_alive(
     Ok(deaths)
 }
 
-/// The time when any incarnation of any shard first met the transaction.
-fn first_met(logs: &[String]) -> Option<Moment> {
-    let planned = |line: &&str| PLANNED.iter().all(|word| line.contains(word));
-    logs.iter().filter_map(|log| log.lines().find(planned).and_then(Moment::of_line)).min()
-}
-
 #[test]
 fn a_block_whose_transaction_kills_whoever_runs_it_is_parked_and_the_fleet_lives() -> Result<()> {
     scenario(|scene| {
@@ -251,7 +245,9 @@ fn a_block_whose_transaction_kills_whoever_runs_it_is_parked_and_the_fleet_lives
         ensure!(play.coordinator.process.exited()?.is_none(), "the coordinator has ended");
         ensure!(play.coordinator.status()?.head == 4, "the head has moved");
         let logs = (1..=3).map(|id| std::fs::read_to_string(scene.path(&format!("shard-{id}.log"))));
-        let since = first_met(&logs.collect::<Result<Vec<_>, _>>()?).context("nobody met it")?;
+        let logs = logs.collect::<Result<Vec<_>, _>>()?;
+        let met = logs.iter().filter_map(|log| first_fault(log)).min();
+        let since = met.context("no shard met the transaction")?;
         // Shards without the fault continue the chain.
         for shard in &mut play.shards {
             shard.process.kill()?;

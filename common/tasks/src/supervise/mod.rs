@@ -36,8 +36,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::registry::{Consequence, Registry};
-pub use self::registry::{End, Failure, Policy, TaskKind, TaskState, TaskStatus};
-pub use self::restart::{Backoff, MAX_RESTART_LIMIT, Restart, RestartError, RestartWindow, Verdict};
+pub use self::registry::{Failure, Policy, TaskEnd, TaskKind, TaskState, TaskStatus};
+pub use self::restart::{MAX_RESTART_LIMIT, Restart, RestartError, RestartVerdict, RestartWindow};
 pub use self::signals::{Signals, StopReason};
 pub use self::task::SupervisorHandle;
 
@@ -121,6 +121,26 @@ impl From<Exit> for ExitCode {
 
 /// Owns the tasks and threads of one process. If it is dropped without a drain, it cancels the token
 /// and aborts every task.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tasks::supervise::{Exit, Supervisor};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let supervisor = Supervisor::new("example");
+/// let tasks = supervisor.handle();
+/// let stop = tasks.shutdown_token();
+/// tasks.spawn_critical("clock", async move {
+///     stop.cancelled().await;
+///     Ok::<(), std::io::Error>(())
+/// });
+/// // A process waits in `run_until_stopped` before it drains, and gives `drain` its signals.
+/// let drained = supervisor.drain(Duration::from_secs(5), std::future::pending()).await;
+/// assert_eq!(drained.exit(), Exit::Clean);
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping the supervisor aborts its tasks"]
 pub struct Supervisor {
@@ -242,7 +262,7 @@ impl Shared {
     }
 
     /// Records the end of a task and applies its consequence.
-    fn settle(&self, id: u64, task: &str, end: End) {
+    fn settle(&self, id: u64, task: &str, end: TaskEnd) {
         let supervisor = &*self.name;
         let (consequence, stopping) = {
             let mut registry = self.registry.lock();

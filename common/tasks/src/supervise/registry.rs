@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::restart::Restart;
 
 /// The consequence that a task's end has for the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Policy {
     /// Any end before shutdown ends the process, with or without an error.
     Critical,
@@ -107,7 +107,7 @@ pub struct TaskStatus {
 
 /// How a task or thread ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum End {
+pub enum TaskEnd {
     /// It returned without an error.
     #[error("returned before shutdown")]
     Returned,
@@ -127,9 +127,9 @@ pub enum End {
     #[error("used up its {limit} restarts, then {last}")]
     RestartsExhausted {
         /// The restarts its policy allows within the window.
-        limit: u32,
+        limit: usize,
         /// How it ended the last time.
-        last: Box<End>,
+        last: Box<TaskEnd>,
     },
 }
 
@@ -142,7 +142,7 @@ pub struct Failure {
     /// Whether it is a tokio task or a thread.
     pub kind: TaskKind,
     /// How it ended.
-    pub end: End,
+    pub end: TaskEnd,
 }
 
 /// The consequence of an end.
@@ -196,12 +196,12 @@ impl Registry {
 
     /// Decides the consequence of a task's end. While `stopping`, a critical task should return (or be
     /// dropped); an error or a panic is a failure even then.
-    pub(super) fn settle(&mut self, id: u64, end: End, stopping: bool) -> Consequence {
+    pub(super) fn settle(&mut self, id: u64, end: TaskEnd, stopping: bool) -> Consequence {
         let Some(status) = self.entries.get_mut(&id) else { return Consequence::None };
-        let expected = self.closed || (stopping && matches!(end, End::Returned | End::Dropped));
+        let expected = self.closed || (stopping && matches!(end, TaskEnd::Returned | TaskEnd::Dropped));
         if matches!(status.policy, Policy::Job) {
             self.entries.remove(&id);
-            if expected || end == End::Returned {
+            if expected || end == TaskEnd::Returned {
                 return Consequence::None;
             }
             self.failed_jobs += 1;
@@ -263,7 +263,9 @@ mod tests {
 
     #[test]
     fn any_end_of_a_critical_task_before_shutdown_is_a_failure() {
-        for end in [End::Returned, End::Failed("x".into()), End::Panicked("x".into()), End::Dropped] {
+        for end in
+            [TaskEnd::Returned, TaskEnd::Failed("x".into()), TaskEnd::Panicked("x".into()), TaskEnd::Dropped]
+        {
             let (mut registry, id) = with(Policy::Critical);
             let failure = Failure { name: "accept".into(), kind: TaskKind::Task, end: end.clone() };
             assert_eq!(registry.settle(id, end, false), Consequence::Shutdown(failure.clone()));
@@ -275,7 +277,7 @@ mod tests {
     #[test]
     fn a_critical_task_that_returns_while_stopping_has_ended_well() {
         let (mut registry, id) = with(Policy::Critical);
-        assert_eq!(registry.settle(id, End::Returned, true), Consequence::None);
+        assert_eq!(registry.settle(id, TaskEnd::Returned, true), Consequence::None);
         assert_eq!(registry.status()[0].state, TaskState::Ended);
         assert_eq!(registry.failure(), None);
     }
@@ -283,7 +285,7 @@ mod tests {
     #[test]
     fn a_critical_task_that_panics_while_stopping_is_a_failure() {
         let (mut registry, id) = with(Policy::Critical);
-        assert!(matches!(registry.settle(id, End::Panicked("x".into()), true), Consequence::Shutdown(_)));
+        assert!(matches!(registry.settle(id, TaskEnd::Panicked("x".into()), true), Consequence::Shutdown(_)));
         assert!(registry.failure().is_some());
     }
 
@@ -291,17 +293,17 @@ mod tests {
     fn the_first_failure_is_kept() {
         let (mut registry, first) = with(Policy::Critical);
         let second = registry.admit("serve".into(), TaskKind::Thread, Policy::Critical).unwrap();
-        registry.settle(second, End::Panicked("cause".into()), false);
-        registry.settle(first, End::Failed("effect".into()), false);
+        registry.settle(second, TaskEnd::Panicked("cause".into()), false);
+        registry.settle(first, TaskEnd::Failed("effect".into()), false);
         assert_eq!(registry.failure().unwrap().to_string(), "thread `serve` panicked: cause");
     }
 
     #[test]
     fn a_job_is_forgotten_at_its_end_and_counted_when_it_failed() {
         let (mut registry, id) = with(Policy::Job);
-        assert_eq!(registry.settle(id, End::Returned, false), Consequence::None);
+        assert_eq!(registry.settle(id, TaskEnd::Returned, false), Consequence::None);
         let id = registry.admit("peer".into(), TaskKind::Task, Policy::Job).unwrap();
-        assert_eq!(registry.settle(id, End::Failed("x".into()), false), Consequence::JobFailed);
+        assert_eq!(registry.settle(id, TaskEnd::Failed("x".into()), false), Consequence::JobFailed);
         assert!(registry.status().is_empty());
         assert_eq!((registry.failed_jobs(), registry.failure()), (1, None));
     }
@@ -311,14 +313,14 @@ mod tests {
         let (mut registry, id) = with(Policy::Critical);
         registry.close();
         assert_eq!(registry.admit("late".into(), TaskKind::Task, Policy::Job), None);
-        assert_eq!(registry.settle(id, End::Dropped, true), Consequence::None);
+        assert_eq!(registry.settle(id, TaskEnd::Dropped, true), Consequence::None);
         assert_eq!(registry.failure(), None);
     }
 
     #[test]
     fn exhausted_restarts_tell_the_last_end() {
-        let last = Box::new(End::Failed("no route".into()));
-        let end = End::RestartsExhausted { limit: 3, last };
+        let last = Box::new(TaskEnd::Failed("no route".into()));
+        let end = TaskEnd::RestartsExhausted { limit: 3, last };
         let failure = Failure { name: "sync".into(), kind: TaskKind::Task, end };
         assert_eq!(failure.to_string(), "task `sync` used up its 3 restarts, then failed: no route");
     }

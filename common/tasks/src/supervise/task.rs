@@ -14,13 +14,13 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::restart::{Restart, RestartWindow, Verdict};
+use super::restart::{Restart, RestartVerdict, RestartWindow};
 use super::thread::{BoxError, WatchedThread};
-use super::{End, Policy, Shared, TaskKind, TaskStatus};
+use super::{Policy, Shared, TaskEnd, TaskKind, TaskStatus};
 use common::panic::panic_message;
 
 /// One run of a task.
-type Run = Pin<Box<dyn Future<Output = End> + Send>>;
+type RunFuture = Pin<Box<dyn Future<Output = TaskEnd> + Send>>;
 
 /// Spawns tasks and threads that the supervisor owns. Any thread may use it.
 ///
@@ -69,7 +69,9 @@ impl SupervisorHandle {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let Some(watch) = self.admit(name.into(), TaskKind::Task, Policy::Restart(restart)) else { return };
+        let Some(watch) = self.admit(name.into(), TaskKind::Task, Policy::Restart(restart.clone())) else {
+            return;
+        };
         let make_run = move || run_of(factory());
         self.start(watch, |watch| run_restarting(watch, restart, make_run));
     }
@@ -102,10 +104,12 @@ impl SupervisorHandle {
         B: FnOnce() -> Result<(), E> + Send + 'static,
         E: Into<BoxError>,
     {
-        let Some(watch) = self.admit(name.into(), TaskKind::Thread, Policy::Restart(restart)) else { return };
+        let Some(watch) = self.admit(name.into(), TaskKind::Thread, Policy::Restart(restart.clone())) else {
+            return;
+        };
         let thread_name = watch.name.clone();
         let make_run =
-            move || -> Run { Box::pin(end_of_thread(WatchedThread::start(&thread_name, factory()))) };
+            move || -> RunFuture { Box::pin(end_of_thread(WatchedThread::start(&thread_name, factory()))) };
         self.start(watch, |watch| run_restarting(watch, restart, make_run));
     }
 
@@ -148,7 +152,7 @@ impl SupervisorHandle {
         F: Future<Output = ()> + Send + 'static,
     {
         let Some(runtime) = self.shared.runtime.clone().or_else(|| Handle::try_current().ok()) else {
-            return watch.settle(End::NotStarted("no tokio runtime".to_owned()));
+            return watch.settle(TaskEnd::NotStarted("no tokio runtime".to_owned()));
         };
         let watcher = watcher(watch);
         let mut tasks = self.shared.tasks.lock();
@@ -167,7 +171,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn settle(mut self, end: End) {
+    fn settle(mut self, end: TaskEnd) {
         self.settled = true;
         self.shared.settle(self.id, &self.name, end);
     }
@@ -183,7 +187,8 @@ impl Drop for Watch {
             return;
         }
         let panicking = std::thread::panicking();
-        let end = if panicking { End::Panicked("while it was dropped".to_owned()) } else { End::Dropped };
+        let end =
+            if panicking { TaskEnd::Panicked("while it was dropped".to_owned()) } else { TaskEnd::Dropped };
         self.shared.settle(self.id, &self.name, end);
     }
 }
@@ -194,7 +199,7 @@ impl fmt::Debug for Watch {
     }
 }
 
-impl End {
+impl TaskEnd {
     /// The end of a task that returned `result`.
     pub(super) fn of<E: Into<BoxError>>(result: Result<(), E>) -> Self {
         match result {
@@ -218,51 +223,51 @@ fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-fn run_of<F, E>(future: F) -> Run
+fn run_of<F, E>(future: F) -> RunFuture
 where
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: Into<BoxError>,
 {
-    Box::pin(async move { End::of(future.await) })
+    Box::pin(async move { TaskEnd::of(future.await) })
 }
 
-async fn end_of_thread(started: std::io::Result<WatchedThread>) -> End {
+async fn end_of_thread(started: std::io::Result<WatchedThread>) -> TaskEnd {
     match started {
         Ok(thread) => thread.ended().await,
-        Err(error) => End::NotStarted(error.to_string()),
+        Err(error) => TaskEnd::NotStarted(error.to_string()),
     }
 }
 
 /// Runs a future to its end and reports a panic as an end too.
-async fn watched(mut run: Run) -> End {
+async fn watched(mut run: RunFuture) -> TaskEnd {
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(context))) {
         Ok(poll) => poll,
-        Err(payload) => Poll::Ready(End::Panicked(panic_message(payload.as_ref()))),
+        Err(payload) => Poll::Ready(TaskEnd::Panicked(panic_message(payload.as_ref()))),
     })
     .await
 }
 
 /// Runs a task again and again, until shutdown or until its restarts are used up.
-async fn run_restarting(watch: Watch, restart: Restart, mut make_run: impl FnMut() -> Run) {
-    let begun = Instant::now();
+async fn run_restarting(watch: Watch, restart: Restart, mut make_run: impl FnMut() -> RunFuture) {
+    let (begun, limit) = (Instant::now(), restart.limit());
     let mut window = RestartWindow::new(restart);
     loop {
         let end = match catch_unwind(AssertUnwindSafe(&mut make_run)) {
             Ok(run) => watched(run).await,
-            Err(payload) => End::Panicked(panic_message(payload.as_ref())),
+            Err(payload) => TaskEnd::Panicked(panic_message(payload.as_ref())),
         };
         if watch.is_stopping() {
             return watch.settle(end);
         }
-        let Verdict::RestartAfter(delay) = window.ended(begun.elapsed()) else {
-            return watch.settle(End::RestartsExhausted { limit: restart.limit(), last: Box::new(end) });
+        let RestartVerdict::RestartAfter(delay) = window.ended(begun.elapsed()) else {
+            return watch.settle(TaskEnd::RestartsExhausted { limit, last: Box::new(end) });
         };
         let (supervisor, task) = (&*watch.shared.name, &*watch.name);
         tracing::warn!(supervisor, task, ?delay, "starting again, as it {end}");
         watch.shared.registry.lock().back_off(watch.id);
         tokio::select! {
             biased;
-            () = watch.shared.stop.cancelled() => return watch.settle(End::Returned),
+            () = watch.shared.stop.cancelled() => return watch.settle(TaskEnd::Returned),
             () = tokio::time::sleep(delay) => watch.shared.registry.lock().restarted(watch.id),
         }
     }

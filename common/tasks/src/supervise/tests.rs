@@ -22,8 +22,7 @@ fn broken() -> Result<(), io::Error> {
 
 /// A policy of three restarts, after 100, 200 and 400 ms.
 fn thrice() -> Restart {
-    let backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(400)).unwrap();
-    Restart::new(3, Duration::from_secs(10), backoff).unwrap()
+    Restart::new([100, 200, 400].map(Duration::from_millis), Duration::from_secs(10)).unwrap()
 }
 
 async fn failure_of(supervisor: &Supervisor) -> Failure {
@@ -82,7 +81,7 @@ async fn a_critical_task_that_panics_ends_the_process_with_failure() {
         }
         FINE
     });
-    assert_eq!(failure_of(&supervisor).await.end, End::Panicked("no more".to_owned()));
+    assert_eq!(failure_of(&supervisor).await.end, TaskEnd::Panicked("no more".to_owned()));
     assert_eq!(drain(supervisor).await.exit(), Exit::Failed);
 }
 
@@ -121,7 +120,10 @@ async fn a_restarting_task_is_given_up_after_its_limit_with_doubling_delays() {
         async { broken() }
     });
     let end = failure_of(&supervisor).await.end;
-    assert_eq!(end, End::RestartsExhausted { limit: 3, last: Box::new(End::Failed("broken".to_owned())) });
+    assert_eq!(
+        end,
+        TaskEnd::RestartsExhausted { limit: 3, last: Box::new(TaskEnd::Failed("broken".to_owned())) }
+    );
     assert_eq!((runs.load(Ordering::Relaxed), handle.status()[0].restarts), (4, 3));
     // tokio's timer has a granularity of a millisecond.
     let late = begun.elapsed() - Duration::from_millis(700);
@@ -236,7 +238,7 @@ async fn a_thread_has_its_name_and_is_waited_for_in_the_drain() {
 async fn a_thread_that_cannot_start_is_a_failure() {
     let supervisor = Supervisor::new("test");
     supervisor.handle().spawn_thread("slot\0", || FINE);
-    assert!(matches!(failure_of(&supervisor).await.end, End::NotStarted(_)));
+    assert!(matches!(failure_of(&supervisor).await.end, TaskEnd::NotStarted(_)));
     assert_eq!(drain(supervisor).await.exit(), Exit::Failed);
 }
 
@@ -244,8 +246,7 @@ async fn a_thread_that_cannot_start_is_a_failure() {
 async fn a_restarting_thread_gets_a_new_thread_each_time_until_its_limit() {
     let supervisor = Supervisor::new("test");
     let (tell, told) = mpsc::channel();
-    let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1)).unwrap();
-    let restart = Restart::new(2, Duration::from_secs(3600), backoff).unwrap();
+    let restart = Restart::new([Duration::from_millis(1); 2], Duration::from_secs(3600)).unwrap();
     supervisor.handle().spawn_restarting_thread("slot-1", restart, move || {
         let tell = tell.clone();
         move || -> Result<(), io::Error> {
@@ -414,15 +415,15 @@ fn an_error_is_told_with_its_causes_and_without_repeating_them() {
         Long(#[source] io::Error),
     }
     let full = || io::Error::other("disk full");
-    let told = End::Failed("cannot commit: disk full".to_owned());
-    assert_eq!(End::of(Err(Commit::Short(full()))), told);
-    assert_eq!(End::of(Err(Commit::Long(full()))), told);
-    assert_eq!(End::of(Err("plain text")), End::Failed("plain text".to_owned()));
+    let told = TaskEnd::Failed("cannot commit: disk full".to_owned());
+    assert_eq!(TaskEnd::of(Err(Commit::Short(full()))), told);
+    assert_eq!(TaskEnd::of(Err(Commit::Long(full()))), told);
+    assert_eq!(TaskEnd::of(Err("plain text")), TaskEnd::Failed("plain text".to_owned()));
 }
 
 #[test]
 fn a_failure_outweighs_a_late_drain() {
-    let failure = Failure { name: "serve".into(), kind: TaskKind::Task, end: End::Returned };
+    let failure = Failure { name: "serve".into(), kind: TaskKind::Task, end: TaskEnd::Returned };
     let late = Drained { stragglers: vec!["stuck".to_owned()], failure: None, interrupted: None };
     assert_eq!(late.exit(), Exit::DrainedLate);
     assert_eq!(Drained { failure: Some(failure), ..late }.exit(), Exit::Failed);

@@ -9,7 +9,7 @@ use std::thread::{Builder, JoinHandle};
 
 use tokio::sync::oneshot;
 
-use super::End;
+use super::TaskEnd;
 use common::panic::panic_message;
 
 /// The stack size of a thread in bytes, as large as that of a shard's slot: some threads execute
@@ -47,13 +47,13 @@ impl WatchedThread {
     }
 
     /// Waits for the thread's end and returns how it ended.
-    pub(super) async fn ended(self) -> End {
+    pub(super) async fn ended(self) -> TaskEnd {
         // The sender is only ever dropped, so the receiver always gets an error; it signals the end.
         let _ = self.ended.await;
         // The thread has left its body: joining only waits until its thread-locals are dropped.
         match self.handle.join() {
-            Ok(result) => End::of(result),
-            Err(payload) => End::Panicked(panic_message(payload.as_ref())),
+            Ok(result) => TaskEnd::of(result),
+            Err(payload) => TaskEnd::Panicked(panic_message(payload.as_ref())),
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::import::{ForkChoice, ImportStop, Importer};
 use ledger::Ledger;
 use source::Source;
 use tally::Tally;
-use tasks::console::tell;
+use tasks::console::tell_as_program;
 
 /// The number of shards to start if the command line gives none.
 const SHARDS: u32 = 2;
@@ -125,7 +125,7 @@ pub async fn import(
                 (Outcome::Failed(failure), _) => Err(anyhow!("{failure}")),
                 (Outcome::Stopped(_), Some(done)) => done,
                 (Outcome::Stopped(reason), None) => {
-                    tell!("coordinator: {reason}: ended at once; what was reported is durable");
+                    tell_as_program!("{reason}: ended at once; what was reported is durable");
                     Ok(Exit::DrainedLate)
                 }
             }
@@ -179,58 +179,58 @@ async fn start(
 }
 
 impl Setting {
-    fn job(self, bar: ProgressBar, stop: CancellationToken) -> Job {
+    fn job(self, bar: ProgressBar, stop: CancellationToken) -> FileImport {
         let tally = Tally::new(self.args.json, bar, self.chain.clone(), stop.clone());
-        Job { setting: self, tally, stop }
+        FileImport { setting: self, tally, stop }
     }
 }
 
 /// The import itself, which runs on its own thread.
-struct Job {
+struct FileImport {
     setting: Setting,
     tally: Tally,
     stop: CancellationToken,
 }
 
 /// The end of an import.
-enum End {
+enum FileImportEnd {
     Complete,
     Stopped,
     Failed(anyhow::Error),
 }
 
-impl Job {
+impl FileImport {
     fn run(mut self) -> anyhow::Result<Exit> {
         let end = self.blocks();
         let ledger = Arc::clone(self.setting.importer.ledger());
         let error = match &end {
-            End::Failed(error) => Some(format!("{error:#}")),
+            FileImportEnd::Failed(error) => Some(format!("{error:#}")),
             _ => None,
         };
         self.tally.finish(&ledger, error)?;
         drop(self.setting.children);
         match end {
-            End::Complete => Ok(Exit::Clean),
-            End::Stopped => {
-                tell!("coordinator: stopped before every block was imported; import again to go on");
+            FileImportEnd::Complete => Ok(Exit::Clean),
+            FileImportEnd::Stopped => {
+                tell_as_program!("stopped before every block was imported; import again to go on");
                 Ok(Exit::DrainedLate)
             }
-            End::Failed(error) => Err(error),
+            FileImportEnd::Failed(error) => Err(error),
         }
     }
 
-    fn blocks(&mut self) -> End {
+    fn blocks(&mut self) -> FileImportEnd {
         let Self { setting, tally, stop } = self;
         match wait_for_shards(&setting.fleet, setting.wanted, stop) {
             Ok(true) => {}
-            Ok(false) => return End::Stopped,
-            Err(error) => return End::Failed(error.into()),
+            Ok(false) => return FileImportEnd::Stopped,
+            Err(error) => return FileImportEnd::Failed(error.into()),
         }
         let origin = setting.importer.ledger().origin().block_hash;
         let mut source = match Source::start(&setting.args.inputs, origin, tally.bar().clone(), stop.clone())
         {
             Ok(source) => source,
-            Err(error) => return End::Failed(error),
+            Err(error) => return FileImportEnd::Failed(error),
         };
         tally.begin();
         let halt = stop.clone();
@@ -248,9 +248,9 @@ impl Job {
             }
         };
         match failure {
-            Some(error) => End::Failed(error),
-            None if end.complete && source.is_exhausted() => End::Complete,
-            None => End::Stopped,
+            Some(error) => FileImportEnd::Failed(error),
+            None if end.complete && source.is_exhausted() => FileImportEnd::Complete,
+            None => FileImportEnd::Stopped,
         }
     }
 }

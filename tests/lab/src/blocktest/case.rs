@@ -16,7 +16,7 @@ use common::chain_spec::networks::{NetworkConfig, chain_spec};
 use common::id::Height;
 
 use super::expected::{CompareReasons, Comparison, compare_reason};
-use super::importer::{ImportError, Importer};
+use super::importer::{CaseChain, ImportError};
 use super::model::{Case, CaseBlock, CaseConfig, PlainAccount};
 use super::refusal::RefusalKind;
 use coordinator::import;
@@ -57,7 +57,7 @@ pub struct Reasons {
 }
 
 /// A case in progress.
-struct Run<'a> {
+struct CaseRun<'a> {
     case: &'a Case,
     compare: CompareReasons,
     blocks: u64,
@@ -65,42 +65,42 @@ struct Run<'a> {
 }
 
 /// Why a case ends before all its blocks were imported.
-enum End {
+enum CaseEnd {
     Fail(String),
     Skip(String),
 }
 
-impl From<ImportError> for End {
+impl From<ImportError> for CaseEnd {
     fn from(error: ImportError) -> Self {
         Self::Fail(error.to_string())
     }
 }
 
-fn fail(reason: impl Into<String>) -> End {
-    End::Fail(reason.into())
+fn fail(reason: impl Into<String>) -> CaseEnd {
+    CaseEnd::Fail(reason.into())
 }
 
 /// Runs a case and judges it.
 pub fn run_case(case: &Case, importer: &mut import::Importer, compare: CompareReasons) -> CaseOutcome {
     let began = Instant::now();
-    let mut run = Run { case, compare, blocks: 0, reasons: Reasons::default() };
+    let mut run = CaseRun { case, compare, blocks: 0, reasons: Reasons::default() };
     let verdict = match run.judge(importer) {
         Ok(()) => Verdict::Pass,
-        Err(End::Fail(reason)) => Verdict::Fail(reason),
-        Err(End::Skip(reason)) => Verdict::Skip(reason),
+        Err(CaseEnd::Fail(reason)) => Verdict::Fail(reason),
+        Err(CaseEnd::Skip(reason)) => Verdict::Skip(reason),
     };
-    let Run { blocks, reasons, .. } = run;
+    let CaseRun { blocks, reasons, .. } = run;
     CaseOutcome { verdict, blocks, elapsed: began.elapsed(), reasons }
 }
 
-impl Run<'_> {
-    fn judge(&mut self, importer: &mut import::Importer) -> Result<(), End> {
+impl CaseRun<'_> {
+    fn judge(&mut self, importer: &mut import::Importer) -> Result<(), CaseEnd> {
         let case = self.case;
         let network = case.network.as_deref().unwrap_or_default();
-        let spec = chain_spec_of(network, case.config.as_ref()).map_err(End::Skip)?;
+        let spec = chain_spec_of(network, case.config.as_ref()).map_err(CaseEnd::Skip)?;
         let header = genesis_header(case)?;
         let state_root = header.state_root;
-        let mut importer = Importer::begin(origin(case, spec, header)?, importer)?;
+        let mut importer = CaseChain::begin(origin(case, spec, header)?, importer)?;
         let (_, root) = importer.head();
         if root != state_root {
             return Err(fail(format!("genesis: stateRoot is {state_root}, the accounts give {root}")));
@@ -108,8 +108,8 @@ impl Run<'_> {
         for (block, position) in case.blocks.iter().flatten().zip(1u64..) {
             self.blocks += 1;
             let at = |end| match end {
-                End::Fail(reason) => End::Fail(format!("block {position} of the case: {reason}")),
-                End::Skip(reason) => End::Skip(format!("block {position} of the case: {reason}")),
+                CaseEnd::Fail(reason) => CaseEnd::Fail(format!("block {position} of the case: {reason}")),
+                CaseEnd::Skip(reason) => CaseEnd::Skip(format!("block {position} of the case: {reason}")),
             };
             self.import(block, &mut importer).map_err(at)?;
         }
@@ -118,9 +118,9 @@ impl Run<'_> {
 
     /// Imports a block. If the suite expects a rejection, the block must be rejected for the expected
     /// reason, and the chain must stay unchanged.
-    fn import(&mut self, block: &CaseBlock, importer: &mut Importer<'_>) -> Result<(), End> {
+    fn import(&mut self, block: &CaseBlock, importer: &mut CaseChain<'_>) -> Result<(), CaseEnd> {
         let Some(rlp) = &block.rlp else {
-            return Err(End::Skip("it is not given in its encoding".into()));
+            return Err(CaseEnd::Skip("it is not given in its encoding".into()));
         };
         let before = importer.head();
         match (importer.import(rlp), block.must_be_refused()) {
@@ -136,7 +136,7 @@ impl Run<'_> {
             (Ok(()), Some(reason)) => {
                 let seals = self.case.seal_engine.as_deref().is_some_and(|engine| engine != "NoProof");
                 if seals && block.expect_exception.is_none() {
-                    return Err(End::Skip(format!(
+                    return Err(CaseEnd::Skip(format!(
                         "it may have to be refused for its seal, which is not checked ({reason})"
                     )));
                 }
@@ -164,7 +164,12 @@ impl Run<'_> {
     /// Imports a block again after correcting the roots in its header. The fillers of some suites leave the
     /// faulty part out of the roots, so the block is rejected for a root before anything else is checked.
     /// With the right roots it must be rejected for the intended fault.
-    fn import_mended(&mut self, rlp: &[u8], expected: &str, importer: &mut Importer<'_>) -> Result<(), End> {
+    fn import_mended(
+        &mut self,
+        rlp: &[u8],
+        expected: &str,
+        importer: &mut CaseChain<'_>,
+    ) -> Result<(), CaseEnd> {
         let mut block =
             Block::decode_exact(rlp).map_err(|error| fail(format!("it cannot be decoded: {error}")))?;
         let header = &mut block.header;
@@ -188,7 +193,7 @@ impl Run<'_> {
     }
 
     /// Compares the reason of a rejection with the expected one.
-    fn compare(&mut self, expected: &str, kind: RefusalKind, reason: &str) -> Result<(), End> {
+    fn compare(&mut self, expected: &str, kind: RefusalKind, reason: &str) -> Result<(), CaseEnd> {
         if self.compare == CompareReasons::Off {
             return Ok(());
         }
@@ -210,7 +215,7 @@ impl Run<'_> {
 }
 
 /// The header of block 0, after checking that both of its forms agree.
-fn genesis_header(case: &Case) -> Result<Header, End> {
+fn genesis_header(case: &Case) -> Result<Header, CaseEnd> {
     let encoded = match &case.genesis_rlp {
         Some(rlp) => {
             let header = match Block::decode_exact(rlp) {
@@ -224,7 +229,7 @@ fn genesis_header(case: &Case) -> Result<Header, End> {
         None => None,
     };
     let Some(stated) = &case.genesis_block_header else {
-        return encoded.ok_or_else(|| End::Skip("it has no genesis".into()));
+        return encoded.ok_or_else(|| CaseEnd::Skip("it has no genesis".into()));
     };
     let header =
         stated.header().map_err(|field| fail(format!("genesisBlockHeader.{field} has more than 64 bits")))?;
@@ -236,7 +241,7 @@ fn genesis_header(case: &Case) -> Result<Header, End> {
     }
 }
 
-fn origin(case: &Case, spec: ChainSpec, header: Header) -> Result<Origin, End> {
+fn origin(case: &Case, spec: ChainSpec, header: Header) -> Result<Origin, CaseEnd> {
     let mut state = StateBuilder::default();
     for (address, account) in case.pre.iter().flatten() {
         let PlainAccount { balance, nonce, code, storage } = account;
@@ -260,7 +265,7 @@ fn origin(case: &Case, spec: ChainSpec, header: Header) -> Result<Origin, End> {
     })
 }
 
-fn check_end(case: &Case, importer: &mut Importer<'_>) -> Result<(), End> {
+fn check_end(case: &Case, importer: &mut CaseChain<'_>) -> Result<(), CaseEnd> {
     let (hash, root) = importer.head();
     if let Some(wanted) = case.lastblockhash.filter(|wanted| *wanted != hash) {
         return Err(fail(format!("lastblockhash: the head is {hash}, it should be {wanted}")));

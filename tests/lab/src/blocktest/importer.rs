@@ -48,7 +48,7 @@ impl From<ExecuteError> for ImportError {
     }
 }
 
-/// Creates an importer without a chain. [`Importer::begin`] gives it one.
+/// Creates an importer without a chain. [`CaseChain::begin`] gives it one.
 ///
 /// # Errors
 /// [`ImportError::Fault`] if the fleet has ended.
@@ -69,11 +69,11 @@ pub fn idle_importer(fleet: Fleet, executor: BlockExecutor) -> Result<import::Im
 
 /// One case's chain, on the importer that all cases of a run share.
 #[derive(Debug)]
-pub struct Importer<'a> {
+pub struct CaseChain<'a> {
     importer: &'a mut import::Importer,
 }
 
-impl<'a> Importer<'a> {
+impl<'a> CaseChain<'a> {
     /// Starts a chain at its origin, a genesis with its header.
     ///
     /// # Errors

@@ -1,8 +1,7 @@
 //! `lab generate`: generates a chain for demos, tests and benchmarks.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -11,6 +10,7 @@ use tasks::supervise::Exit;
 
 use crate::generate::{ChainBuilder, GAS_LIMIT, Mix, TrafficOptions};
 use coordinator::input::write_block;
+use ledger::Replacement;
 use tasks::console::tell;
 
 /// Options of `lab generate`.
@@ -66,13 +66,12 @@ pub(super) fn generate(args: &GenerateArgs) -> anyhow::Result<Exit> {
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} blocks, {eta} left") {
         bar.set_style(style);
     }
-    let (genesis_part, chain_part) = (out.join("genesis.json.part"), out.join("chain.rlp.part"));
-    let genesis = serde_json::to_vec_pretty(chain.genesis())?;
-    fs::write(&genesis_part, genesis)
-        .with_context(|| format!("{} cannot be written", genesis_part.display()))?;
-    let file =
-        File::create(&chain_part).with_context(|| format!("{} cannot be written", chain_part.display()))?;
-    let mut writer = BufWriter::new(file);
+    let (genesis_path, chain_path) = (out.join("genesis.json"), out.join("chain.rlp"));
+    let begin = |path: &Path| {
+        Replacement::create(path).with_context(|| format!("{} cannot be written", path.display()))
+    };
+    let (mut genesis, mut writer) = (begin(&genesis_path)?, begin(&chain_path)?);
+    serde_json::to_writer_pretty(&mut genesis, chain.genesis())?;
     let (mut transactions, mut gas) = (0, 0);
     for _ in 0..blocks {
         let block = chain.next_block(txs as usize)?;
@@ -81,14 +80,12 @@ pub(super) fn generate(args: &GenerateArgs) -> anyhow::Result<Exit> {
         write_block(&mut writer, &block)?;
         bar.inc(1);
     }
-    writer.flush()?;
-    writer.into_inner().context("the chain file cannot be written")?.sync_all()?;
-    fs::rename(&genesis_part, out.join("genesis.json"))?;
-    fs::rename(&chain_part, out.join("chain.rlp"))?;
+    genesis.commit().context("the genesis file cannot be written")?;
+    writer.commit().context("the chain file cannot be written")?;
     bar.finish_and_clear();
     tell!(
         "{}: {blocks} blocks, {transactions} transactions, {:.1} Mgas (mix {mix}, seed {seed})",
-        out.join("chain.rlp").display(),
+        chain_path.display(),
         gas as f64 / 1e6
     );
     Ok(Exit::Clean)

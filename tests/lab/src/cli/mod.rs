@@ -10,7 +10,7 @@ mod generate;
 mod simulate;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
-use executor_shard::fault::Fault;
+use executor_shard::fault::PlannedFault;
 use tasks::command;
 use tasks::supervise::Exit;
 use tasks::telemetry::{self, TelemetryArgs};
@@ -75,7 +75,7 @@ impl Command {
             Self::Blocktest(args) => &mut args.fleet.faults,
             Self::Generate(_) | Self::Fuzz(_) | Self::Simulate(_) => return,
         };
-        faults.push(Fault::always_poison(seed));
+        faults.push(PlannedFault::always_poison(seed));
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn simulate(args: &SimulateArgs) -> anyhow::Result<Exit> {
     }
     for failure in &report.failures {
         tell!("seed {} failed {}", failure.seed, failure.violation);
-        tell!("  replay it with: coordinator simulate --trace --seed {}", failure.seed);
+        tell!("  replay it with: lab simulate --trace --seed {}", failure.seed);
     }
     Ok(if report.violations == 0 { Exit::Clean } else { Exit::Failed })
 }

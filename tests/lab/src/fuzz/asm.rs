@@ -3,64 +3,7 @@
 //! It knows no types and does not check the stack: generated programs are meant to fail at times.
 
 use alloy_primitives::{Address, U256};
-
-/// The opcodes that programs use, by their names in the Yellow Paper.
-#[allow(missing_docs)]
-pub(super) mod op {
-    pub(crate) const STOP: u8 = 0x00;
-    pub(crate) const ADD: u8 = 0x01;
-    pub(crate) const ISZERO: u8 = 0x15;
-    pub(crate) const AND: u8 = 0x16;
-    pub(crate) const XOR: u8 = 0x18;
-    pub(crate) const BYTE: u8 = 0x1a;
-    pub(crate) const ADDRESS: u8 = 0x30;
-    pub(crate) const BALANCE: u8 = 0x31;
-    pub(crate) const ORIGIN: u8 = 0x32;
-    pub(crate) const CALLER: u8 = 0x33;
-    pub(crate) const CALLVALUE: u8 = 0x34;
-    pub(crate) const CALLDATALOAD: u8 = 0x35;
-    pub(crate) const CODECOPY: u8 = 0x39;
-    pub(crate) const GASPRICE: u8 = 0x3a;
-    pub(crate) const EXTCODESIZE: u8 = 0x3b;
-    pub(crate) const EXTCODECOPY: u8 = 0x3c;
-    pub(crate) const RETURNDATASIZE: u8 = 0x3d;
-    pub(crate) const EXTCODEHASH: u8 = 0x3f;
-    pub(crate) const BLOCKHASH: u8 = 0x40;
-    pub(crate) const COINBASE: u8 = 0x41;
-    pub(crate) const TIMESTAMP: u8 = 0x42;
-    pub(crate) const NUMBER: u8 = 0x43;
-    pub(crate) const PREVRANDAO: u8 = 0x44;
-    pub(crate) const GASLIMIT: u8 = 0x45;
-    pub(crate) const SELFBALANCE: u8 = 0x47;
-    pub(crate) const BASEFEE: u8 = 0x48;
-    pub(crate) const BLOBHASH: u8 = 0x49;
-    pub(crate) const BLOBBASEFEE: u8 = 0x4a;
-    pub(crate) const POP: u8 = 0x50;
-    pub(crate) const MLOAD: u8 = 0x51;
-    pub(crate) const MSTORE: u8 = 0x52;
-    pub(crate) const SLOAD: u8 = 0x54;
-    pub(crate) const SSTORE: u8 = 0x55;
-    pub(crate) const JUMPI: u8 = 0x57;
-    pub(crate) const GAS: u8 = 0x5a;
-    pub(crate) const JUMPDEST: u8 = 0x5b;
-    pub(crate) const TLOAD: u8 = 0x5c;
-    pub(crate) const TSTORE: u8 = 0x5d;
-    pub(crate) const PUSH1: u8 = 0x60;
-    pub(crate) const PUSH2: u8 = 0x61;
-    pub(crate) const PUSH20: u8 = 0x73;
-    pub(crate) const DUP1: u8 = 0x80;
-    pub(crate) const LOG0: u8 = 0xa0;
-    pub(crate) const CREATE: u8 = 0xf0;
-    pub(crate) const CALL: u8 = 0xf1;
-    pub(crate) const CALLCODE: u8 = 0xf2;
-    pub(crate) const RETURN: u8 = 0xf3;
-    pub(crate) const DELEGATECALL: u8 = 0xf4;
-    pub(crate) const CREATE2: u8 = 0xf5;
-    pub(crate) const STATICCALL: u8 = 0xfa;
-    pub(crate) const REVERT: u8 = 0xfd;
-    pub(crate) const INVALID: u8 = 0xfe;
-    pub(crate) const SELFDESTRUCT: u8 = 0xff;
-}
+use revm::bytecode::opcode as op;
 
 /// Two bytes of code that are filled in later.
 #[derive(Debug, Clone, Copy)]

@@ -24,7 +24,7 @@ const TRANSFER_GAS: u64 = 21_000;
 
 /// The kinds of wrong transactions.
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+enum WrongKind {
     NonceTooHigh,
     NonceTooLow,
     /// The sender cannot pay the amount that the transaction spends.
@@ -48,7 +48,7 @@ enum Fault {
 impl Stage<'_> {
     /// Draws a transaction that the block must reject, or nearly must.
     pub(super) fn spoil(&self, draw: &mut Draw, look: Look<'_>) -> Option<Drawn> {
-        use Fault as F;
+        use WrongKind as F;
         let from = |fork: Fork| u64::from(self.fork >= fork);
         let fault = draw.weighted(
             &[

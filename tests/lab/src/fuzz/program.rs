@@ -4,8 +4,9 @@
 //! provides the addresses and the creation code that a program may use.
 
 use alloy_primitives::{Address, U256};
+use revm::bytecode::opcode as op;
 
-use super::asm::{Asm, creation_code, op};
+use super::asm::{Asm, creation_code};
 use super::draw::Draw;
 use super::fork::Fork;
 
@@ -320,7 +321,8 @@ impl Grammar<'_> {
                 op::GASPRICE,
                 op::TIMESTAMP,
                 op::NUMBER,
-                op::PREVRANDAO,
+                // PREVRANDAO after the Merge.
+                op::DIFFICULTY,
                 op::GASLIMIT,
             ])),
             14 if fork >= Fork::Cancun => asm.push(draw.below(SLOTS)).op(op::TLOAD),
@@ -343,7 +345,7 @@ impl Grammar<'_> {
         if draw.one_in(3) {
             asm.push(self.names.first_block.saturating_sub(draw.below(260)))
         } else {
-            asm.push(draw.pick(&[0u64, 1, 1, 2, 3, 17, 255, 256, 257])).op(op::NUMBER).op(0x03)
+            asm.push(draw.pick(&[0u64, 1, 1, 2, 3, 17, 255, 256, 257])).op(op::NUMBER).op(op::SUB)
         }
         .op(op::BLOCKHASH)
     }

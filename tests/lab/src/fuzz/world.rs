@@ -7,8 +7,9 @@ use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
 use alloy_primitives::{Address, B256, Bytes, Signature, U256, keccak256};
 use common::account::{Account, AccountRecord, SlotValue};
 use engine::MemoryState;
+use revm::bytecode::opcode as op;
 
-use super::asm::{Asm, op};
+use super::asm::Asm;
 use super::draw::Draw;
 use super::fork::{DEPOSIT_CONTRACT, Fork};
 use super::mirror::Mirror;

@@ -19,7 +19,7 @@ use coordinator::fleet::{Fleet, FleetOptions};
 use coordinator::rules::{Fields, next_base_fee, next_difficulty, next_excess_blob_gas};
 use coordinator::validate::{Finished, execute_trusted};
 use engine::recover_sender;
-use executor_shard::fault::Fault;
+use executor_shard::fault::PlannedFault;
 use executor_shard::node::NodeConfig;
 use lab::plan::LabPlan;
 use lab::sequential::execute_and_verify;
@@ -311,7 +311,7 @@ impl Scene {
             lost_after: FleetOptions::default().peer.lost_after,
             chain_id: None,
         };
-        fleet.start_local_with(node, plan.poison().map(Fault::always_poison).into_iter().collect());
+        fleet.start_local_with(node, plan.poison().map(PlannedFault::always_poison).into_iter().collect());
         fleet.set_world(Arc::clone(&self.ledger)).unwrap();
         fleet.wait_ready(1, Duration::from_secs(60)).unwrap();
         let (spec, head) = (self.ledger.spec(), self.ledger.head());

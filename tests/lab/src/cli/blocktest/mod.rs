@@ -2,7 +2,6 @@
 
 mod tally;
 
-use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use tasks::telemetry::TelemetryArgs;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use walkdir::WalkDir;
 
 use crate::blocktest::{
     CaseOutcome, CompareReasons, Entry, FileError, Reasons, Verdict, idle_importer, read_file, run_case,
@@ -29,7 +29,7 @@ use coordinator::execute::BlockExecutor;
 use coordinator::fleet::Fleet;
 use coordinator::import::Importer;
 use tally::Tally;
-use tasks::console::{OutputError, tell};
+use tasks::console::{OutputError, tell_as_program};
 
 /// The number of shards if the command line gives none.
 const SHARDS: u32 = 2;
@@ -91,7 +91,7 @@ pub(super) async fn run(args: BlocktestArgs, telemetry: TelemetryArgs) -> anyhow
     let tally = Tally::new(files.len(), progress(files.len()), args.json, args.verbose);
     // A critical failure cancels this token too, before the failure shows in a case.
     let stop = supervisor.handle().shutdown_token().child_token();
-    let job = Job { args, importer, _children: children, tally: tally.clone(), stop: stop.clone() };
+    let job = SuiteRun { args, importer, _children: children, tally: tally.clone(), stop: stop.clone() };
     let mut worker = tokio::task::spawn_blocking(move || job.run(files));
     let outcome = tokio::select! {
         done = &mut worker => {
@@ -117,7 +117,7 @@ pub(super) async fn run(args: BlocktestArgs, telemetry: TelemetryArgs) -> anyhow
         Some(Outcome::Failed(failure)) => bail!("{failure}"),
         _ if counts.any_failed() => Ok(Exit::Failed),
         Some(Outcome::Stopped(reason)) => {
-            tell!("lab: {reason}: stopped before every case was run");
+            tell_as_program!("{reason}: stopped before every case was run");
             Ok(Exit::DrainedLate)
         }
         None if counts.is_empty() => bail!("no case was chosen; look at --fork and --filter"),
@@ -153,20 +153,13 @@ fn find_files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
             found.push(path.clone());
             continue;
         }
-        let mut folders = VecDeque::from([path.clone()]);
         let mut inside = Vec::new();
-        while let Some(folder) = folders.pop_front() {
-            let entries =
-                fs::read_dir(&folder).with_context(|| format!("{} cannot be read", folder.display()))?;
-            for entry in entries {
-                let entry = entry.with_context(|| format!("{} cannot be read", folder.display()))?;
-                // Links to folders are not followed, so that the walk ends.
-                let (kind, path) = (entry.file_type()?, entry.path());
-                if kind.is_dir() {
-                    folders.push_back(path);
-                } else if path.extension().is_some_and(|extension| extension == "json") {
-                    inside.push(path);
-                }
+        // Links to folders are not followed, so that the walk ends.
+        for entry in WalkDir::new(path) {
+            let entry = entry.with_context(|| format!("{} cannot be searched", path.display()))?;
+            let is_json = entry.path().extension().is_some_and(|extension| extension == "json");
+            if is_json && !entry.file_type().is_dir() {
+                inside.push(entry.into_path());
             }
         }
         if inside.is_empty() {
@@ -190,7 +183,7 @@ fn progress(files: usize) -> ProgressBar {
 type ReadFile = (PathBuf, Result<Vec<(String, Entry)>, FileError>);
 
 /// The run itself, which runs on its own thread.
-struct Job {
+struct SuiteRun {
     args: BlocktestArgs,
     importer: Importer,
     /// Held as long as the run lasts.
@@ -199,7 +192,7 @@ struct Job {
     stop: CancellationToken,
 }
 
-impl Job {
+impl SuiteRun {
     /// Runs the files until all are done, it is asked to stop, or its output has no reader any more.
     fn run(mut self, files: Vec<PathBuf>) -> anyhow::Result<()> {
         let (read, ready) = bounded::<ReadFile>(FILES_AHEAD);

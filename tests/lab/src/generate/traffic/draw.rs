@@ -37,7 +37,7 @@ const FRESH_EVERY: u32 = 16;
 const MAX_MILLIONTHS: u32 = 1000;
 
 /// A drawn transaction, and its changes if it is sent.
-pub(crate) struct Plan {
+pub(crate) struct DrawnTransaction {
     pub(crate) draft: Draft,
     pub(crate) effect: Effect,
 }
@@ -50,14 +50,14 @@ pub(crate) enum Effect {
 }
 
 /// Draws a transfer of ether from any account to another one or to a fresh address.
-pub(crate) fn transfer(rng: &mut ChaCha8Rng, accounts: &Accounts) -> Result<Plan, TrafficError> {
+pub(crate) fn transfer(rng: &mut ChaCha8Rng, accounts: &Accounts) -> Result<DrawnTransaction, TrafficError> {
     let sender = rng.random_range(0..accounts.len());
     let (to, recipient) = recipient(rng, accounts, sender)?;
     let value = U256::from(rng.random_range(1..=MAX_VALUE));
     let touched = AccessListItem { address: recipient, storage_keys: Vec::new() };
     let draft = draft(rng, sender, recipient, Bytes::new(), TRANSFER_GAS, vec![touched]);
     let draft = Draft { value, ..draft };
-    Ok(Plan { draft, effect: Effect::Ether { to, value } })
+    Ok(DrawnTransaction { draft, effect: Effect::Ether { to, value } })
 }
 
 /// Draws a transfer of tokens from a holder to any account or to a fresh address.
@@ -65,7 +65,7 @@ pub(crate) fn erc20(
     rng: &mut ChaCha8Rng,
     accounts: &Accounts,
     market: &Market,
-) -> Result<Plan, TrafficError> {
+) -> Result<DrawnTransaction, TrafficError> {
     let side = side(rng);
     let from = rng.random_range(0..market.holders());
     let (to, recipient) = recipient(rng, accounts, from)?;
@@ -80,7 +80,7 @@ pub(crate) fn erc20(
     };
     let input = contracts::transfer(recipient, amount);
     let draft = draft(rng, from, token, input, ERC20_GAS, vec![touched]);
-    Ok(Plan { draft, effect: Effect::Tokens { side, from, to, amount } })
+    Ok(DrawnTransaction { draft, effect: Effect::Tokens { side, from, to, amount } })
 }
 
 /// Draws a swap of a holder, paid out to the holder, with a tolerance of one hundredth. `None` if the
@@ -89,7 +89,7 @@ pub(crate) fn swap(
     rng: &mut ChaCha8Rng,
     accounts: &Accounts,
     market: &Market,
-) -> Result<Option<Plan>, TrafficError> {
+) -> Result<Option<DrawnTransaction>, TrafficError> {
     let side = side(rng);
     let holder = rng.random_range(0..market.holders());
     let address = accounts.address(holder)?;
@@ -104,7 +104,7 @@ pub(crate) fn swap(
     let touched = [side, side.other()]
         .map(|side| AccessListItem { address: market.token(side), storage_keys: keys.clone() });
     let draft = draft(rng, holder, market.pair(), input, AMM_GAS, touched.into());
-    Ok(Some(Plan { draft, effect: Effect::Swap { side, holder, amount_in } }))
+    Ok(Some(DrawnTransaction { draft, effect: Effect::Swap { side, holder, amount_in } }))
 }
 
 /// A call of BLAKE2F with this many rounds, of one gas each.
@@ -183,7 +183,7 @@ mod tests {
         let accounts = Accounts::derive(1, 3, 1).unwrap();
         let mut rng = rng();
         for _ in 0..200 {
-            let Plan { draft, .. } = transfer(&mut rng, &accounts).unwrap();
+            let DrawnTransaction { draft, .. } = transfer(&mut rng, &accounts).unwrap();
             assert_ne!(draft.to, TxKind::Call(accounts.address(draft.sender).unwrap()));
             assert!(!draft.value.is_zero());
         }

@@ -22,7 +22,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::{
     accounts::{Accounts, Price},
-    draw::{Effect, Plan},
+    draw::{DrawnTransaction, Effect},
     market::Market,
     mix::Kind,
 };
@@ -235,7 +235,7 @@ impl Traffic {
         }
         while block.len() < txs && unpaid < MAX_UNPAID {
             let price = Price::new(base_fee, self.rng.random_range(1..=MAX_TIP));
-            let Plan { draft, effect } = self.draw()?;
+            let DrawnTransaction { draft, effect } = self.draw()?;
             if draft.gas_limit > left {
                 break;
             }
@@ -252,7 +252,7 @@ impl Traffic {
     }
 
     /// Draws one transaction. If its kind is not possible at the moment, draws a plain transfer instead.
-    fn draw(&mut self) -> Result<Plan, TrafficError> {
+    fn draw(&mut self) -> Result<DrawnTransaction, TrafficError> {
         let kind = self.mix.draw(&mut self.rng);
         let plan = match (kind, &self.market) {
             (Kind::Erc20, Some(market)) => Some(draw::erc20(&mut self.rng, &self.accounts, market)?),
