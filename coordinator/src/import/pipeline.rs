@@ -145,7 +145,7 @@ enum Upcoming {
     /// It follows the block before it, so it is executed in any case: its content is checked.
     Checked(CheckedBlock),
     /// It may be known already; then it needs no check.
-    Unchecked(Block),
+    Unchecked(Box<Block>),
 }
 
 impl Upcoming {
@@ -166,7 +166,7 @@ impl Upcoming {
     fn checked(self) -> Result<CheckedBlock, BlockError> {
         match self {
             Self::Checked(block) => Ok(block),
-            Self::Unchecked(block) => CheckedBlock::new(block),
+            Self::Unchecked(block) => CheckedBlock::new(*block),
         }
     }
 }
@@ -179,7 +179,7 @@ fn look_at<E>(block: Option<Result<Block, E>>, before: &B256) -> Option<Result<U
             let checked = CheckedBlock::new(block).map(Upcoming::Checked);
             checked.map_err(|error| ImportStop::Block { number, hash, error: error.into() })
         }
-        Ok(block) => Ok(Upcoming::Unchecked(block)),
+        Ok(block) => Ok(Upcoming::Unchecked(Box::new(block))),
         Err(error) => Err(ImportStop::Source(error)),
     })
 }
@@ -294,7 +294,7 @@ impl Pipeline<'_> {
         }
         let imported = match block {
             Upcoming::Checked(block) => self.importer.import_checked(&block)?,
-            Upcoming::Unchecked(block) => self.importer.import(block)?,
+            Upcoming::Unchecked(block) => self.importer.import(*block)?,
         };
         self.tip = self.importer.ledger.head();
         Ok(imported.map_or(Next::Known, |imported| Next::Executed(Box::new(imported))))

@@ -9,5 +9,6 @@ pub mod cli;
 pub mod fuzz;
 pub mod generate;
 pub mod plan;
+pub mod scale;
 pub mod sequential;
 pub mod simulate;

@@ -7,6 +7,7 @@ mod baseline;
 mod blocktest;
 mod fuzz;
 mod generate;
+mod scale;
 mod simulate;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -21,6 +22,7 @@ pub use baseline::{ImportArgs, RunArgs};
 pub use blocktest::BlocktestArgs;
 pub use fuzz::FuzzArgs;
 pub use generate::GenerateArgs;
+pub use scale::{BenchArgs, FleetSizes, ScaleArgs};
 pub use simulate::SimulateArgs;
 
 /// Tests and measures the sharded execution of blocks: generates chains, runs Ethereum's tests, fuzzes,
@@ -57,6 +59,10 @@ pub enum Command {
     Fuzz(FuzzArgs),
     /// Run simulated histories of the failure model: seeded, in virtual time, with faults
     Simulate(SimulateArgs),
+    /// Measure the speed-up of a fleet whose processes get a slice of a core each (needs root)
+    Scale(ScaleArgs),
+    /// Measure the speed-up of a fleet on the cores of this machine
+    Bench(BenchArgs),
 }
 
 /// The seed of `--plan poison:SEED`: the coordinator's options hold only how blocks are cut.
@@ -73,7 +79,7 @@ impl Command {
             Self::Run(args) => &mut args.run.fleet.faults,
             Self::Import(args) => &mut args.import.fleet.faults,
             Self::Blocktest(args) => &mut args.fleet.faults,
-            Self::Generate(_) | Self::Fuzz(_) | Self::Simulate(_) => return,
+            Self::Generate(_) | Self::Fuzz(_) | Self::Simulate(_) | Self::Scale(_) | Self::Bench(_) => return,
         };
         faults.push(PlannedFault::always_poison(seed));
     }
@@ -126,6 +132,8 @@ impl Cli {
             Command::Generate(args) => return generate::generate(&args),
             Command::Fuzz(args) => return fuzz::run(&args),
             Command::Simulate(args) => return simulate::simulate(&args),
+            Command::Scale(args) => return scale::scale(&args),
+            Command::Bench(args) => return scale::bench(&args),
             Command::Run(args) => Service::Run(args),
             Command::Import(args) => Service::Import(args),
             Command::Blocktest(args) => Service::Blocktest(args),
