@@ -1,5 +1,6 @@
 //! Commits a tip: its steps become the database's next version, either all of them or none.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use super::nodes::{NodeWriter, Nodes, StoredNodes};
 use super::records::{BlockInfo, HeadRecord, NewEntry, RecordWriter, Records, word};
 use super::side::{SideBlock, SideWriter};
 use super::tip::{Step, Tip};
+use super::trie::NodeChanges;
 use super::{Ledger, LedgerError};
 
 impl Ledger {
@@ -35,6 +37,22 @@ impl Ledger {
         self.write(tip, TakenBack::Forgotten)
     }
 
+    /// The same state as `tip`, read from the newest version of the database: without the steps that have
+    /// been committed since the tip was made. A chain of uncommitted tips would keep them for ever.
+    #[must_use]
+    pub fn onto_head(&self, tip: &Arc<Tip>) -> Arc<Tip> {
+        let head = self.head();
+        if tip.version == head.version {
+            return Arc::clone(tip);
+        }
+        match new_steps(&head, tip) {
+            Ok([]) => head,
+            Ok(steps) => Arc::new(tip.on_base(&head, steps)),
+            // The head is on another branch: the tip's own version stays readable.
+            Err(_) => Arc::clone(tip),
+        }
+    }
+
     fn write(&self, tip: &Arc<Tip>, taken_back: TakenBack) -> Result<Arc<Tip>, LedgerError> {
         // Readers of the head need not wait meanwhile.
         let _turn = self.turn.lock();
@@ -54,11 +72,9 @@ impl Ledger {
             let mut accepted = AcceptedWriter::open(&transaction)?;
             let mut side = SideWriter::open(&transaction, self.side_index())?;
             let before = self.database.begin_read()?;
+            state.apply_all(steps.iter().map(|step| step.delta.as_ref()))?;
+            nodes.apply(&node_changes(steps))?;
             for step in steps {
-                state.apply(&step.delta)?;
-                if let Some(changes) = &step.nodes {
-                    nodes.apply(changes)?;
-                }
                 let removed = self.record(&mut records, &Records(&before), step)?;
                 if let Some(block) = removed.filter(|_| taken_back == TakenBack::Kept) {
                     side.insert(&block)?;
@@ -148,6 +164,13 @@ enum TakenBack {
 }
 
 /// The steps of `tip` that the database does not contain yet.
+/// The changed nodes of all steps as one: what a later step changes again is written once.
+fn node_changes(steps: &[Arc<Step>]) -> Cow<'_, NodeChanges> {
+    let mut changes = steps.iter().filter_map(|step| step.nodes.as_deref());
+    let Some(first) = changes.next() else { return Cow::Owned(NodeChanges::default()) };
+    changes.fold(Cow::Borrowed(first), |all, newer| Cow::Owned(all.into_owned().then(newer.clone())))
+}
+
 fn new_steps<'t>(head: &Tip, tip: &'t Tip) -> Result<&'t [Arc<Step>], LedgerError> {
     if tip.version == head.version {
         return Ok(&tip.steps);

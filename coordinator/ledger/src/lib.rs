@@ -11,6 +11,8 @@ mod audit;
 mod branch;
 mod commit;
 #[cfg(test)]
+mod commit_tests;
+#[cfg(test)]
 mod damage_tests;
 mod fence;
 mod holder;

@@ -73,6 +73,12 @@ impl Nodes {
         Self { stored: Arc::clone(&self.stored), verified: self.verified.clone(), newest_first }
     }
 
+    /// These nodes on another base: `base` with the changes of the newest `layers` blocks on top.
+    pub(super) fn rebased(&self, base: &Self, layers: usize) -> Self {
+        let newest = self.newest_first.iter().take(layers);
+        Self { newest_first: newest.chain(&base.newest_first).cloned().collect(), ..base.clone() }
+    }
+
     /// Checks that the root node has the hash `root`.
     pub(super) fn check_root(&self, root: B256) -> Result<(), LedgerError> {
         let node = self.stored.node(&Tree::Accounts, &Nibbles::default()).map_err(TrieError::from)?;

@@ -107,7 +107,7 @@ fn commit_chain(ledger: &Ledger, seeds: impl IntoIterator<Item = u64>) -> Vec<Ar
     seeds.into_iter().map(step).collect()
 }
 
-fn check(tip: &Tip) {
+pub(super) fn check(tip: &Tip) {
     assert_eq!(tip.state_root(), Some(state_root(tip.view()).unwrap()), "at {}", tip.summary().state);
 }
 

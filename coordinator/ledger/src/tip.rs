@@ -196,6 +196,16 @@ impl Tip {
         self.step(step, place)
     }
 
+    /// This tip on the base of `head`, whose state is the one below `steps`: the newest of this tip's own.
+    pub(super) fn on_base(&self, head: &Self, steps: &[Arc<Step>]) -> Self {
+        let nodes = match (&self.nodes, &head.nodes) {
+            (Some(nodes), Some(base)) => Some(nodes.rebased(base, steps.len())),
+            _ => None,
+        };
+        let view = self.view.rebased(&head.view, steps.len());
+        Self { view, nodes, version: head.version, steps: steps.to_vec(), ..self.clone() }
+    }
+
     /// The tip to which a step leads.
     pub(super) fn step(&self, step: Step, place: TipPosition) -> Arc<Self> {
         let TipPosition { header, state_root, total_difficulty, blocks, ancestors } = place;

@@ -60,6 +60,8 @@ impl Ahead {
         block: B256,
         rounds: &RoundClient,
     ) -> Result<Option<(Sealed<BlockPayload>, OpenRound)>, ExecuteError> {
+        // Its turn has come, whether it was begun or not.
+        self.expected.take_if(|expected| expected.hash == block);
         match self.begun.take_if(|begun| begun.block == block) {
             Some(begun) => Ok(Some((begun.payload, begun.round))),
             None => self.give_up(rounds).map(|()| None),

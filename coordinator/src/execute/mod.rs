@@ -184,13 +184,14 @@ impl From<RoundFailure> for ExecuteError {
 /// Executes blocks on a fleet.
 ///
 /// ```no_run
-/// # use common::block::Block;
+/// # use common::block::{Block, CheckedBlock};
 /// # use coordinator::execute::{BlockExecutor, ExecuteError, ExecuteOptions};
 /// # use coordinator::fleet::Fleet;
 /// # use ledger::Ledger;
-/// # fn example(fleet: Fleet, ledger: &Ledger, block: &Block) -> Result<(), ExecuteError> {
+/// # fn example(fleet: Fleet, ledger: &Ledger, block: Block) -> Result<(), ExecuteError> {
 /// let mut executor = BlockExecutor::new(fleet, ExecuteOptions::default());
-/// let verified = executor.execute(block, ledger.spec(), &ledger.head())?;
+/// let block = CheckedBlock::new(block)?;
+/// let verified = executor.execute(&block, ledger.spec(), &ledger.head())?;
 /// // The block is valid, and nothing has moved yet. The caller decides whether to commit.
 /// ledger.commit(&verified.tip)?;
 /// # Ok(())
@@ -317,7 +318,10 @@ impl BlockExecutor {
         let mut arrived = vec![false; block.transactions.len()];
         let gas: Arc<[u64]> = block.transactions.iter().map(Transaction::gas_limit).collect();
         let round = self.rounds.open(block.header.number, &payload, work, &gas)?;
-        self.ahead.begin(&mut self.rounds, base, slots)?;
+        if let Err(error) = self.ahead.begin(&mut self.rounds, base, slots) {
+            // The next block is recovered at its turn; this one does not depend on it.
+            tracing::debug!(%error, "the recovery of the next block has not begun");
+        }
         let end = self.rounds.finish(round, referee, |indices, output| {
             let WorkOutput::Executed(outputs) = output else { return Ok(()) };
             let of_work: std::collections::BTreeSet<TxIndex> = indices.iter().copied().collect();

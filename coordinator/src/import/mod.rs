@@ -88,7 +88,7 @@ pub struct Imported {
 /// let executor = BlockExecutor::new(fleet.clone(), ExecuteOptions::default());
 /// let mut importer = Importer::new(fleet, executor, ledger, ForkChoice::default())?;
 /// for block in ChainReader::open(chain)? {
-///     importer.import(&block?)?; // checked, executed, verified, committed
+///     importer.import(block?)?; // checked, executed, verified, committed
 /// }
 /// # Ok(())
 /// # }

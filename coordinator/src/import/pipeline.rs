@@ -5,7 +5,7 @@
 //! is reported only when it is durable.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy_consensus::Header;
 use alloy_primitives::B256;
@@ -19,6 +19,16 @@ use ledger::{Ledger, LedgerError, Tip};
 
 /// The maximum number of executed blocks that wait for the committer.
 const QUEUE: usize = 16;
+
+/// The committer waits for this many blocks, but not longer than [`LINGER`]: what several blocks change is
+/// then written once, and synced once.
+const GROUP: usize = 8;
+
+/// How long an executed block waits for others to be committed with.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// How often the committer looks whether another thread waits for it.
+const AWAIT: Duration = Duration::from_millis(5);
 
 /// How often a waiting thread checks whether it must stop.
 const LOOK: Duration = Duration::from_millis(200);
@@ -80,11 +90,17 @@ struct Reported {
     blocks: u64,
     /// Whether the committer has ended, so that it will report nothing more.
     ended: bool,
+    /// Whether a thread waits until all blocks are reported.
+    awaited: bool,
 }
 
 impl Progress {
     fn state(&self) -> MutexGuard<'_, Reported> {
         self.state.lock()
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.state().awaited
     }
 
     fn add_one(&self) {
@@ -102,7 +118,8 @@ impl Progress {
     fn reach(&self, blocks: u64, stop: &dyn Fn() -> bool) -> bool {
         let mut state = self.state();
         loop {
-            if state.blocks >= blocks {
+            state.awaited = state.blocks < blocks;
+            if !state.awaited {
                 return true;
             }
             if state.ended || stop() {
@@ -277,11 +294,8 @@ impl Pipeline<'_> {
     }
 
     fn next(&mut self, block: Upcoming, stop: &dyn Fn() -> bool) -> Result<Next, ExecuteError> {
-        // The head's own tip has no layers above the database.
-        let head = self.importer.ledger.head();
-        if head.summary() == self.tip.summary() {
-            self.tip = head;
-        }
+        // What is committed by now needs no layer above the database any more.
+        self.tip = self.importer.ledger.onto_head(&self.tip);
         if block.header().parent_hash == self.tip.summary().state.block_hash {
             let imported = self.importer.execute_next(&block.checked()?, &self.tip)?;
             self.tip = Arc::clone(&imported.tip);
@@ -315,14 +329,22 @@ fn commit_all(
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
-        let mut group = vec![first];
-        group.extend(queue.try_iter().take(QUEUE - 1));
+        let group = &mut vec![first];
+        let until = Instant::now() + LINGER;
+        while group.len() < GROUP && !progress.is_awaited() {
+            match queue.recv_timeout(until.saturating_duration_since(Instant::now()).min(AWAIT)) {
+                Ok(next) => group.push(next),
+                Err(RecvTimeoutError::Timeout) if Instant::now() < until => {}
+                Err(_) => break,
+            }
+        }
+        group.extend(queue.try_iter().take(QUEUE - group.len()));
         // Blocks that `import` has committed or stored as side blocks itself only need a report.
         let newest = group.iter().rev().find(|imported| imported.place == Place::Executed);
         if let Some(newest) = newest {
             ledger.commit(&newest.tip)?;
         }
-        for imported in &mut group {
+        for imported in group {
             if imported.place == Place::Executed {
                 imported.place = Place::Head;
             }

@@ -127,6 +127,16 @@ impl ReplicaView {
         view
     }
 
+    /// This state on another base: `base` with the newest `layers` layers of this view on top. The caller
+    /// must know that `base` is the state below these layers.
+    #[must_use]
+    pub fn rebased(&self, base: &Self, layers: usize) -> Self {
+        let mut view = base.clone();
+        let from = self.layers.len().saturating_sub(layers);
+        view.layers.extend(self.layers.iter().skip(from).cloned());
+        view
+    }
+
     /// The addresses of all accounts, in no particular order.
     ///
     /// # Errors

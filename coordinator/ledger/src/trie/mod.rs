@@ -134,6 +134,22 @@ pub struct NodeChanges {
     pub nodes: BTreeMap<(Tree, Nibbles), Option<Bytes>>,
 }
 
+impl NodeChanges {
+    /// These changes and then `newer` ones, as one.
+    #[must_use]
+    pub fn then(mut self, newer: Self) -> Self {
+        if !newer.wiped.is_empty() {
+            let gone = |tree: &Tree| matches!(tree, Tree::Storage(owner) if newer.wiped.binary_search(owner).is_ok());
+            self.nodes.retain(|(tree, _), _| !gone(tree));
+            self.wiped.extend(newer.wiped);
+            self.wiped.sort_unstable();
+            self.wiped.dedup();
+        }
+        self.nodes.extend(newer.nodes);
+        self
+    }
+}
+
 /// The result of [`update`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Updated {

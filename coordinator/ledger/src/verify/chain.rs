@@ -15,7 +15,7 @@ use super::super::LedgerError;
 use super::super::nodes::{StoredNodes, update_from};
 use super::super::records::{Records, damaged};
 use super::super::side;
-use super::super::trie::{NodeChanges, NodeLayers, Tree};
+use super::super::trie::{NodeChanges, NodeLayers};
 use super::Check;
 
 /// The interval between two progress reports, in blocks.
@@ -177,7 +177,7 @@ impl Check<'_> {
             let source = NodeLayers::new(vec![Arc::new(std::mem::take(&mut merged))], &nodes);
             let updated = update_from(&source, root, accounts)?;
             let [below] = source.into_layers().try_into().unwrap_or_default();
-            merged = merge(Arc::unwrap_or_clone(below), updated.changes);
+            merged = Arc::unwrap_or_clone(below).then(updated.changes);
             Ok(updated.root)
         };
         let total = numbers.len() as u64 * 2;
@@ -269,18 +269,4 @@ impl Check<'_> {
         }
         Ok(())
     }
-}
-
-/// Merges two layers of changed nodes into one.
-fn merge(mut below: NodeChanges, above: NodeChanges) -> NodeChanges {
-    if !above.wiped.is_empty() {
-        let gone =
-            |tree: &Tree| matches!(tree, Tree::Storage(owner) if above.wiped.binary_search(owner).is_ok());
-        below.nodes.retain(|(tree, _), _| !gone(tree));
-        below.wiped.extend(above.wiped);
-        below.wiped.sort_unstable();
-        below.wiped.dedup();
-    }
-    below.nodes.extend(above.nodes);
-    below
 }

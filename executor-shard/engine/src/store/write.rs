@@ -1,14 +1,14 @@
 //! Moves a stored state, within a write transaction of its holder.
 
 use alloy_primitives::{Address, B256, U256};
-use common::account::{Account, AccountDelta, AccountRecord, Delta, hashed_address};
+use common::account::{Account, AccountDelta, AccountRecord, Delta, SlotValue, hashed_address};
 use redb::{Table, WriteTransaction};
 
 use super::{
     ACCOUNT_BYTES, ACCOUNTS, ANCESTORS, CODE, SLOTS, encode_account, encode_slot, slot_key_of, slot_range,
     storage_error,
 };
-use crate::StateError;
+use crate::{Overlay, StateError};
 
 /// The state's tables, opened for writing. Changes take effect when the holder commits the transaction.
 #[derive(Debug)]
@@ -81,11 +81,39 @@ impl<'t> StateWriter<'t> {
     /// # Errors
     /// [`StateError::Storage`] if the database cannot be written.
     pub fn apply(&mut self, delta: &Delta) -> Result<(), StateError> {
-        for (hash, code) in &delta.code {
-            self.insert_code(hash, code)?;
-        }
         for change in &delta.accounts {
             self.change(change)?;
+        }
+        self.apply_rest(delta)
+    }
+
+    /// Moves the state by several blocks, of which each leads on from the one before. What several of them
+    /// change is written once.
+    ///
+    /// # Errors
+    /// [`StateError::Storage`] if the database cannot be written.
+    pub fn apply_all<'d>(&mut self, deltas: impl Iterator<Item = &'d Delta>) -> Result<(), StateError> {
+        let deltas: Vec<&Delta> = deltas.collect();
+        if let [delta] = deltas.as_slice() {
+            return self.apply(delta);
+        }
+        let mut all = Overlay::default();
+        for delta in deltas {
+            delta.accounts.iter().for_each(|change| all.apply_delta(change));
+            self.apply_rest(delta)?;
+        }
+        for (address, entry) in all.accounts() {
+            let storage = entry.storage.iter().map(|(slot, value)| SlotValue { slot: *slot, value: *value });
+            let (account, wiped, storage) = (entry.account, entry.wiped, storage.collect());
+            self.change(&AccountDelta { address: *address, account, wiped, storage })?;
+        }
+        Ok(())
+    }
+
+    /// Code and ancestors.
+    fn apply_rest(&mut self, delta: &Delta) -> Result<(), StateError> {
+        for (hash, code) in &delta.code {
+            self.insert_code(hash, code)?;
         }
         // When moving back, the block that is taken back is no longer an ancestor.
         let above = delta.to.height.0.saturating_add(1)..=delta.from.height.0;
