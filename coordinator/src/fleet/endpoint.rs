@@ -85,7 +85,7 @@ impl CoordinatorEndpoint for FleetEndpoint {
                 request.shard, request.engine
             )));
         }
-        let ours = self.shared.ledger().map(|ledger| ledger.spec().chain_id);
+        let ours = self.shared.world().map(|world| world.spec().chain_id);
         if let (Some(theirs), Some(ours)) = (request.chain_id, ours)
             && theirs != ours
         {

@@ -14,6 +14,7 @@ mod probe;
 mod round;
 mod snapshot;
 mod waiting;
+mod world;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -34,13 +35,13 @@ use tokio::sync::broadcast;
 
 use driver::Driver;
 use endpoint::FleetEndpoint;
-use ledger::Ledger;
 use message::Message;
 use schedule::{ScheduleLimits, StrikeRecord};
 
 pub use event::{EventKind, FleetEvent};
 pub use probe::Probe;
 pub use round::{Abandoned, RoundEvent, RoundFailure, RoundRequest};
+pub use world::{Version, World, WorldError};
 
 /// The most messages that wait for the driver. Each shard has few in flight, so the queue is full only when
 /// the driver is stuck.
@@ -141,9 +142,9 @@ struct Shared {
     strikes: Mutex<BTreeMap<ShardId, StrikeRecord>>,
     /// Shards within this process.
     local: Mutex<HashMap<ShardId, Arc<ShardNode>>>,
-    /// The ledger of the world that the coordinator executes on.
-    ledger: RwLock<Option<Arc<Ledger>>>,
-    /// The deltas sent to shards beyond the ledger's head, oldest first.
+    /// The world that the coordinator executes on.
+    world: RwLock<Option<Arc<dyn World>>>,
+    /// The deltas sent to shards beyond the world's newest state, oldest first.
     route: Mutex<Vec<Arc<Delta>>>,
     events: broadcast::Sender<FleetEvent>,
     /// The first damage that was found in the ledger, if any.
@@ -195,8 +196,8 @@ impl Shared {
         found.map(|(_, _, reason)| reason.clone())
     }
 
-    fn ledger(&self) -> Option<Arc<Ledger>> {
-        self.ledger.read().clone()
+    fn world(&self) -> Option<Arc<dyn World>> {
+        self.world.read().clone()
     }
 }
 
@@ -264,7 +265,7 @@ impl Fleet {
             losses: Mutex::default(),
             strikes: Mutex::default(),
             local: Mutex::default(),
-            ledger: RwLock::default(),
+            world: RwLock::default(),
             route: Mutex::default(),
             events,
             damage: OnceLock::new(),
@@ -349,9 +350,9 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError`] if the driver cannot be reached.
-    pub fn set_world(&self, ledger: Arc<Ledger>) -> Result<(), FleetError> {
-        let target = ledger.head().summary();
-        *self.shared.ledger.write() = Some(ledger);
+    pub fn set_world<W: World + 'static>(&self, world: Arc<W>) -> Result<(), FleetError> {
+        let target = world.newest();
+        *self.shared.world.write() = Some(world);
         self.shared.route.lock().clear();
         self.shared.send(Message::Target(target))
     }
@@ -360,7 +361,7 @@ impl Fleet {
     /// drop theirs. The fleet itself does not end before the process: shards within this process keep it
     /// alive.
     pub fn leave_world(&self) {
-        *self.shared.ledger.write() = None;
+        *self.shared.world.write() = None;
         self.shared.route.lock().clear();
     }
 
@@ -369,7 +370,7 @@ impl Fleet {
     /// # Errors
     /// [`FleetError`] if the driver cannot be reached.
     pub fn advance(&self, delta: Arc<Delta>) -> Result<(), FleetError> {
-        let head = self.shared.ledger().map(|ledger| ledger.head().summary().state);
+        let head = self.shared.world().map(|world| world.newest().state);
         let mut route = self.shared.route.lock();
         route.push(Arc::clone(&delta));
         // The ledger's journal already holds the deltas up to the head.

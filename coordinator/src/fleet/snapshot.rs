@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use common::account::Delta;
 use common::endpoint::{PeerError, SnapshotStream};
 use common::message::{SnapshotHeader, SnapshotPart, SnapshotRequest, StateSummary};
-use engine::replica_view::Base;
 use engine::store::Cursor;
 use engine::{ANCESTORS_KEPT, StateError};
 use executor_shard::replica::SnapshotSum;
@@ -16,8 +15,7 @@ use net::limits::MAX_MESSAGE_BYTES;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{FleetError, Shared};
-use ledger::{Ledger, LedgerError};
+use super::{FleetError, Shared, Version, World};
 
 /// The most streams at once.
 const STREAMS: usize = 2;
@@ -60,14 +58,14 @@ impl Snapshots {
 
     /// Streams the missing deltas, or the newest state as a whole.
     pub(super) async fn stream(&self, request: SnapshotRequest) -> Result<SnapshotStream, PeerError> {
-        let ledger =
-            self.shared.ledger().ok_or_else(|| PeerError::Unreachable("there is no state yet".into()))?;
+        let world =
+            self.shared.world().ok_or_else(|| PeerError::Unreachable("there is no state yet".into()))?;
         let (parts, stream) = mpsc::channel(1);
         let (permits, blocking) = (Arc::clone(&self.permits), self.blocking.clone());
         let name = format!("snapshot-{}", request.shard);
         let shared = Arc::clone(&self.shared);
         self.shared.supervisor.spawn_job(name, async move {
-            match send_deltas(&shared, &ledger, &blocking, request.held, &parts).await {
+            match send_deltas(&shared, &world, &blocking, request.held, &parts).await {
                 Ok(Sent::NotKnown) => {}
                 Ok(Sent::All) => return Ok::<(), FleetError>(()),
                 Err(error) => {
@@ -82,14 +80,14 @@ impl Snapshots {
                 send(&parts, Err(busy)).await;
                 return Ok(());
             };
-            match send_all(&ledger, &blocking, &parts).await {
+            match send_all(world.as_ref(), &blocking, &parts).await {
                 Ok(()) => {}
                 Err(Unsent::Peer(error)) => {
                     send(&parts, Err(error)).await;
                 }
                 Err(Unsent::Damaged(error)) => {
-                    send(&parts, Err(PeerError::Unreachable(error.to_string()))).await;
-                    shared.give_up(error.to_string());
+                    send(&parts, Err(PeerError::Unreachable(error.clone()))).await;
+                    shared.give_up(error);
                 }
             }
             Ok(())
@@ -107,18 +105,18 @@ enum Sent {
 /// Sends the deltas from the state that a shard holds to the state that shards must hold.
 async fn send_deltas(
     shared: &Shared,
-    ledger: &Arc<Ledger>,
+    world: &Arc<dyn World>,
     blocking: &BoundedExecutor,
     held: Option<StateSummary>,
     parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>,
 ) -> Result<Sent, PeerError> {
     let Some(held) = held else { return Ok(Sent::NotKnown) };
-    let head = ledger.head().summary();
+    let head = world.newest();
     // The right name with the wrong content: no delta repairs that.
     if held.state == head.state && held.digest != head.digest {
         return Ok(Sent::NotKnown);
     }
-    let reader = Arc::clone(ledger);
+    let reader = Arc::clone(world);
     let found = blocking.run(move || reader.deltas_from(held.state)).await?;
     let found = found.map_err(|error| PeerError::Unreachable(error.to_string()))?;
     let route = shared.route.lock().clone();
@@ -156,8 +154,8 @@ async fn send_delta(parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>, delta
 /// Why a whole state was not sent.
 enum Unsent {
     Peer(PeerError),
-    /// The ledger holds damaged data: no reader can ever accept it.
-    Damaged(LedgerError),
+    /// The world holds damaged data: no reader can ever accept it.
+    Damaged(String),
 }
 
 impl From<PeerError> for Unsent {
@@ -166,21 +164,20 @@ impl From<PeerError> for Unsent {
     }
 }
 
-/// Sends the ledger's newest state, until its end or until the reader leaves. It also computes the digest of
+/// Sends the world's newest state, until its end or until the reader leaves. It also computes the digest of
 /// what it sends, because a reader that finds another digest could not tell who is at fault.
 async fn send_all(
-    ledger: &Ledger,
+    world: &dyn World,
     blocking: &BoundedExecutor,
     parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>,
 ) -> Result<(), Unsent> {
-    let tip = ledger.head();
-    let Base::Disk(state) = tip.view().base() else {
-        return Err(PeerError::Unreachable("the ledger's state cannot be streamed".into()).into());
+    let Some(Version { summary, state }) = world.snapshot() else {
+        return Err(PeerError::Unreachable("the state cannot be streamed".into()).into());
     };
     let unreadable = |error: StateError| PeerError::Unreachable(error.to_string());
-    let reader = Arc::clone(state);
+    let reader = Arc::clone(&state);
     let ancestors = blocking.run(move || reader.ancestors(ANCESTORS_KEPT)).await?.map_err(unreadable)?;
-    let header = SnapshotHeader { summary: tip.summary(), spec: ledger.spec().as_ref().clone(), ancestors };
+    let header = SnapshotHeader { summary, spec: world.spec().as_ref().clone(), ancestors };
     if !send(parts, Ok(SnapshotPart::Header(Box::new(header)))).await {
         return Ok(());
     }
@@ -188,7 +185,7 @@ async fn send_all(
     let mut cursor = Some(Cursor::START);
     while let Some(from) = cursor {
         let began = Instant::now();
-        let reader = Arc::clone(state);
+        let reader = Arc::clone(&state);
         let cut = move || {
             let (chunk, next) = reader.chunk(from, CHUNK_BYTES)?;
             sum.add(&chunk);
@@ -206,13 +203,13 @@ async fn send_all(
             tokio::time::sleep(CHUNK_EVERY.saturating_sub(began.elapsed()).max(cutting * PAUSE)).await;
         }
     }
-    let (found, expected) = (sum.digest(), tip.summary().digest);
+    let (found, expected) = (sum.digest(), summary.digest);
     if found != expected {
-        let what = format!("the state after block {}", tip.summary().state.height);
-        let reason = format!(
-            "its content digest is {found:#x}, it should be {expected:#x}; `coordinator verify` names what is wrong"
-        );
-        return Err(Unsent::Damaged(LedgerError::Damaged { what, reason }));
+        let height = summary.state.height;
+        return Err(Unsent::Damaged(format!(
+            "the ledger is damaged: the state after block {height}: its content digest is {found:#x}, it should be \
+             {expected:#x}; `coordinator verify` names what is wrong; move it away and import the chain again"
+        )));
     }
     send(parts, Ok(SnapshotPart::End)).await;
     Ok(())

@@ -4,6 +4,7 @@
 //! The importer executes nothing itself and knows no files.
 
 mod pipeline;
+mod world;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
