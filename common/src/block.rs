@@ -243,8 +243,8 @@ impl Block {
     }
 }
 
-/// A block whose content fits the roots of its header. It cannot change any more, so nobody needs to check
-/// that again. Copies share the block.
+/// A block whose content fits the roots of its header. It is immutable, so one check is enough. Copies share
+/// the block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedBlock(Arc<Block>);
 

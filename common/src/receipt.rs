@@ -1,5 +1,5 @@
-//! Logs and receipts in the form in which blocks contain them. Each is encoded once: the logs by whoever
-//! executes the transaction, the receipt when the gas before it is known.
+//! Encoded logs and receipts, as blocks contain them. The executor of a transaction encodes its logs. The
+//! validator encodes the receipt once the gas of the transactions before it is known.
 //!
 //! Logs and bloom of a shard are claims like everything it returns. They count because the receipts
 //! root of the header covers both; without that root the receiver must call [`EncodedLogs::is_sound`].

@@ -225,7 +225,7 @@ impl Chain {
         let number = block.header.number;
         let mut outcome = BlockOutcome::new(block, self.importer.ledger().spec());
         if let Some(next) = self.desk.after(&block.hash) {
-            self.importer.expect(&next);
+            self.importer.announce_next(&next);
         }
         match self.importer.import_checked(block) {
             Ok(None) => {

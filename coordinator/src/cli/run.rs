@@ -216,7 +216,7 @@ impl FileRun {
             self.ordinal += 1;
             if self.cases.is_in_chain() {
                 ahead = self.cases.next();
-                self.expect(&ahead);
+                self.announce(&ahead);
             }
             let row = match case {
                 Ok(case) => {
@@ -251,11 +251,11 @@ impl FileRun {
     }
 
     /// Announces the next block of the chain to the engine.
-    fn expect(&mut self, next: &Option<Result<Case, Unreadable>>) {
+    fn announce(&mut self, next: &Option<Result<Case, Unreadable>>) {
         if let (RunEngine::Fleet { executor, .. }, Some(Ok(case))) = (&mut self.engine, next)
             && let Ok(block) = &case.checked
         {
-            executor.expect(block);
+            executor.announce_next(block);
         }
     }
 

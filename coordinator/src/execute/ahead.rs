@@ -29,7 +29,7 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Notes the block that probably follows the one that is executed next.
-    pub(super) fn expect(&mut self, block: CheckedBlock) {
+    pub(super) fn announce(&mut self, block: CheckedBlock) {
         self.expected = Some(block);
     }
 

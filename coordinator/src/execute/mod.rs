@@ -228,7 +228,7 @@ pub trait BlockEngine: std::fmt::Debug + Send {
 
     /// Announces the block that probably comes after the next one that is executed. The engine may begin
     /// what does not depend on the state.
-    fn expect(&mut self, _block: &CheckedBlock) {}
+    fn announce_next(&mut self, _block: &CheckedBlock) {}
 }
 
 impl BlockEngine for BlockExecutor {
@@ -241,8 +241,8 @@ impl BlockEngine for BlockExecutor {
         Self::execute(self, block, spec, parent)
     }
 
-    fn expect(&mut self, block: &CheckedBlock) {
-        self.ahead.expect(block.clone());
+    fn announce_next(&mut self, block: &CheckedBlock) {
+        self.ahead.announce(block.clone());
     }
 }
 

@@ -198,8 +198,8 @@ impl Importer {
 
     /// Announces the block that probably comes after the next one. The shards may recover its senders while
     /// they have nothing else to do.
-    pub fn expect(&mut self, block: &CheckedBlock) {
-        self.engine.expect(block);
+    pub fn announce_next(&mut self, block: &CheckedBlock) {
+        self.engine.announce_next(block);
     }
 
     fn execute(&mut self, block: &CheckedBlock, parent: &Tip) -> Result<Verified, ExecuteError> {

@@ -259,7 +259,7 @@ impl Pipeline<'_> {
             let (number, hash) = (block.header().number, block.hash());
             upcoming = look_at(blocks.next(), &hash);
             if let Some(Ok(Upcoming::Checked(next))) = &upcoming {
-                self.importer.expect(next);
+                self.importer.announce_next(next);
             }
             let next = self.next(block, stop);
             match next.map_err(|error| ImportStop::Block { number, hash, error })? {

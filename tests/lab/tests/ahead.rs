@@ -61,7 +61,7 @@ fn import(scene: &Scene, faults: &[&str], expected: impl Fn(usize) -> Option<usi
     fleet.wait_ready(2, Duration::from_secs(60)).unwrap();
     for (index, block) in scene.blocks.iter().enumerate() {
         if let Some(next) = expected(index).and_then(|next| scene.blocks.get(next)) {
-            importer.expect(next);
+            importer.announce_next(next);
         }
         let imported = importer.import_checked(block).unwrap().unwrap();
         assert_eq!(imported.tip.state_root(), Some(block.header.state_root), "block {index}");
