@@ -6,7 +6,6 @@
 //! well.
 
 use alloy_primitives::{Address, B256, U256, keccak256};
-use alloy_trie::EMPTY_ROOT_HASH;
 use common::account::Account;
 use engine::{Code, StateError, StateView};
 use parking_lot::Mutex;
@@ -20,7 +19,6 @@ use super::{LedgerError, Tip};
 pub struct AuditedView<'t> {
     tip: &'t Tip,
     nodes: &'t Nodes,
-    root: B256,
     damage: Mutex<Option<LedgerError>>,
 }
 
@@ -28,8 +26,7 @@ impl<'t> AuditedView<'t> {
     /// Creates the view; `None` if the ledger does not hold the whole state, so that there is no trie.
     #[must_use]
     pub fn of(tip: &'t Tip) -> Option<Self> {
-        let (nodes, root) = (tip.nodes.as_ref()?, tip.state_root?);
-        Some(Self { tip, nodes, root, damage: Mutex::default() })
+        Some(Self { tip, nodes: tip.nodes.as_ref()?, damage: Mutex::default() })
     }
 
     /// The first damage that the view found, if any.
@@ -46,7 +43,7 @@ impl<'t> AuditedView<'t> {
     }
 
     fn leaf(&self, address: &Address) -> Result<Option<AccountLeaf>, StateError> {
-        let found = find_account(&self.nodes.source(), self.root, &keccak256(address));
+        let found = find_account(self.nodes.source(), self.nodes.trie(), &keccak256(address));
         found.map_err(|error| self.damaged(format!("account {address}"), error.to_string()))
     }
 }
@@ -88,7 +85,7 @@ impl StateView for AuditedView<'_> {
             Some(leaf) => {
                 let hashed = keccak256(slot.to_be_bytes::<32>());
                 let owner = keccak256(address);
-                find_slot(&self.nodes.source(), &owner, leaf.storage_root, &hashed)
+                find_slot(self.nodes.source(), &owner, &leaf.storage, &hashed)
                     .map_err(|error| self.damaged(what(), error.to_string()))?
             }
         };
@@ -121,7 +118,7 @@ impl StateView for AuditedView<'_> {
 
     fn any_slot(&self, address: &Address, counts: &dyn Fn(&U256) -> bool) -> Result<bool, StateError> {
         let flat = self.tip.view.any_slot(address, &|_| true)?;
-        let trie = self.leaf(address)?.is_some_and(|leaf| leaf.storage_root != EMPTY_ROOT_HASH);
+        let trie = self.leaf(address)?.is_some_and(|leaf| !leaf.storage.is_empty());
         if flat == trie {
             return self.tip.view.any_slot(address, counts);
         }

@@ -11,7 +11,7 @@ use common::id::Height;
 use redb::{ReadTransaction, ReadableDatabase};
 
 use super::records::{Records, damaged};
-use super::tip::{Step, TipPosition};
+use super::tip::{Change, TipPosition};
 use super::{Ledger, LedgerError, Tip};
 use common::block::{Ancestor, MAX_ANCESTORS};
 
@@ -63,19 +63,15 @@ impl Ledger {
             else {
                 return Err(LedgerError::TooFarBack { block: to, kept: self.reach() });
             };
-            let nodes = match (&tip.nodes, tip.state_root) {
-                (Some(nodes), Some(root)) => Some(nodes.update(root, &entry.undo.accounts)?),
-                _ => None,
-            };
+            let trie = tip.nodes.as_ref().map(|nodes| nodes.update(&entry.undo.accounts)).transpose()?;
             let place = self.place(&transaction, entry.undo.to.height, entry.undo.to.block_hash)?;
-            let root = nodes.as_ref().map(|nodes| nodes.root);
+            let root = trie.as_ref().map(|updated| updated.trie.root());
             if place.state_root.is_some() && root != place.state_root {
                 let reason = format!("taking block {height} back does not lead to its parent's state root");
                 return Err(LedgerError::Damaged { what: "the journal".into(), reason });
             }
-            let nodes = nodes.map(|nodes| Arc::new(nodes.changes));
             let (delta, inverse) = (Arc::new(entry.undo), Arc::new(entry.redo));
-            tip = tip.step(Step { delta, inverse, nodes, block: None }, place);
+            tip = tip.step(Change { delta, inverse, trie, block: None }, place);
         }
         Ok(tip)
     }

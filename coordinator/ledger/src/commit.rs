@@ -1,6 +1,5 @@
 //! Commits a tip: its steps become the database's next version, either all of them or none.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,11 +9,11 @@ use engine::store::{DiskState, StateWriter};
 use redb::{Durability, ReadableDatabase};
 
 use super::accepted::AcceptedWriter;
-use super::nodes::{NodeWriter, Nodes, StoredNodes};
+use super::nodes::{NodeWriter, StoredNodes};
 use super::records::{BlockInfo, HeadRecord, NewEntry, RecordWriter, Records, word};
 use super::side::{SideBlock, SideWriter};
 use super::tip::{Step, Tip};
-use super::trie::NodeChanges;
+use super::trie::{NodeChanges, TrieError, writes};
 use super::{Ledger, LedgerError};
 
 impl Ledger {
@@ -73,7 +72,7 @@ impl Ledger {
             let mut side = SideWriter::open(&transaction, self.side_index())?;
             let before = self.database.begin_read()?;
             state.apply_all(steps.iter().map(|step| step.delta.as_ref()))?;
-            nodes.apply(&node_changes(steps))?;
+            nodes.apply(&node_changes(&head, tip, steps)?)?;
             for step in steps {
                 let removed = self.record(&mut records, &Records(&before), step)?;
                 if let Some(block) = removed.filter(|_| taken_back == TakenBack::Kept) {
@@ -139,10 +138,9 @@ impl Ledger {
     pub(super) fn rebased(&self, tip: &Tip, version: u64) -> Result<Arc<Tip>, LedgerError> {
         let transaction = self.database.begin_read()?;
         let state = DiskState::open(&transaction, version, Arc::clone(&self.cache))?;
-        let nodes = if self.complete {
-            Some(Nodes::new(StoredNodes::open(&transaction)?, self.verified.clone()))
-        } else {
-            None
+        let nodes = match &tip.nodes {
+            Some(nodes) => Some(nodes.stored_as(StoredNodes::open(&transaction)?, self.options.held_nodes())),
+            None => None,
         };
         Ok(Arc::new(Tip {
             view: ReplicaView::new(Base::Disk(Arc::new(state))),
@@ -163,14 +161,18 @@ enum TakenBack {
     Forgotten,
 }
 
-/// The steps of `tip` that the database does not contain yet.
-/// The changed nodes of all steps as one: what a later step changes again is written once.
-fn node_changes(steps: &[Arc<Step>]) -> Cow<'_, NodeChanges> {
-    let mut changes = steps.iter().filter_map(|step| step.nodes.as_deref());
-    let Some(first) = changes.next() else { return Cow::Owned(NodeChanges::default()) };
-    changes.fold(Cow::Borrowed(first), |all, newer| Cow::Owned(all.into_owned().then(newer.clone())))
+/// The writes that lead from the stored nodes of the head to those of `tip`.
+fn node_changes(head: &Tip, tip: &Tip, steps: &[Arc<Step>]) -> Result<NodeChanges, TrieError> {
+    match (&head.nodes, &tip.nodes) {
+        (Some(before), Some(after)) => {
+            let touched = steps.iter().filter_map(|step| step.touched.as_ref());
+            writes(before.source(), (before.trie(), after.trie()), touched)
+        }
+        _ => Ok(NodeChanges::default()),
+    }
 }
 
+/// The steps of `tip` that the database does not contain yet.
 fn new_steps<'t>(head: &Tip, tip: &'t Tip) -> Result<&'t [Arc<Step>], LedgerError> {
     if tip.version == head.version {
         return Ok(&tip.steps);

@@ -31,7 +31,6 @@ mod side_tests;
 mod tests;
 mod tip;
 pub mod trie;
-mod verified;
 mod verify;
 
 use std::path::PathBuf;
@@ -53,7 +52,6 @@ use redb::{Database, ReadableDatabase};
 
 use records::Records;
 use side::SideIndex;
-use verified::VerifiedNodes;
 
 pub use accepted::{AcceptedBlock, AcceptedRecord, Parked};
 pub use audit::AuditedView;
@@ -271,7 +269,6 @@ impl From<BlockError> for LedgerError {
 pub struct Ledger {
     database: Database,
     cache: Arc<StateCache>,
-    verified: VerifiedNodes,
     options: LedgerOptions,
     spec: Arc<ChainSpec>,
     origin: StateRef,

@@ -1,5 +1,5 @@
-//! The storage of the trie's nodes: one version of the database, and the changes of the blocks above
-//! it.
+//! The storage of the trie's nodes: one version of the database, and the trie of a state, as far as it is in
+//! memory.
 
 use std::sync::Arc;
 
@@ -10,10 +10,9 @@ use redb::{ReadOnlyTable, ReadTransaction, Table, TableDefinition, WriteTransact
 
 use super::LedgerError;
 use super::trie::{
-    AccountChange, AccountFields, NodeChanges, NodeLayers, NodeSource, NodeSourceError, Tree, TrieError,
-    Updated, account_key, storage_key, update,
+    AccountChange, AccountFields, NodeChanges, NodeSource, NodeSourceError, Subtree, Tree, TrieError,
+    UpdateOptions, Updated, account_key, storage_key, update,
 };
-use super::verified::VerifiedNodes;
 
 /// The nodes of the account trie by path, one byte per nibble.
 const ACCOUNT_NODES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("account_nodes");
@@ -53,34 +52,59 @@ impl NodeSource for StoredNodes {
     }
 }
 
-/// The nodes of one state: the stored nodes, and the changes of the blocks above.
+/// The state trie of one tip, and the stored nodes that are not in memory.
 #[derive(Debug, Clone)]
 pub(super) struct Nodes {
     stored: Arc<StoredNodes>,
-    verified: VerifiedNodes,
-    newest_first: Vec<Arc<NodeChanges>>,
+    trie: Subtree,
+    /// The number of nodes in memory, roughly.
+    held: i64,
+    generation: u64,
 }
 
 impl Nodes {
-    pub(super) fn new(stored: StoredNodes, verified: VerifiedNodes) -> Self {
-        Self { stored: Arc::new(stored), verified, newest_first: Vec::new() }
+    pub(super) fn new(stored: StoredNodes, root: B256) -> Self {
+        Self { stored: Arc::new(stored), trie: Subtree::of_root(root), held: 0, generation: 0 }
     }
 
-    /// The nodes after further changes.
-    pub(super) fn after(&self, changes: Arc<NodeChanges>) -> Self {
-        let mut newest_first = vec![changes];
-        newest_first.extend(self.newest_first.iter().cloned());
-        Self { stored: Arc::clone(&self.stored), verified: self.verified.clone(), newest_first }
+    /// The state root.
+    pub(super) fn root(&self) -> B256 {
+        self.trie.root()
     }
 
-    /// These nodes on another base: `base` with the changes of the newest `layers` blocks on top.
-    pub(super) fn rebased(&self, base: &Self, layers: usize) -> Self {
-        let newest = self.newest_first.iter().take(layers);
-        Self { newest_first: newest.chain(&base.newest_first).cloned().collect(), ..base.clone() }
+    /// The state trie.
+    pub(super) fn trie(&self) -> &Subtree {
+        &self.trie
     }
 
-    /// Checks that the root node has the hash `root`.
-    pub(super) fn check_root(&self, root: B256) -> Result<(), LedgerError> {
+    /// The nodes after an update of these.
+    pub(super) fn after(&self, updated: &Updated) -> Self {
+        Self { trie: updated.trie.clone(), held: self.held + updated.grown, ..self.clone() }
+    }
+
+    /// The same trie above a later version of the database: that of the state of `base`, from which the trie
+    /// was derived. What is not in memory has not changed since.
+    pub(super) fn rebased(&self, base: &Self) -> Self {
+        Self { stored: Arc::clone(&base.stored), generation: base.generation, ..self.clone() }
+    }
+
+    /// The same trie, all of which the database now contains, with at most about `limit` nodes in memory.
+    pub(super) fn stored_as(&self, stored: StoredNodes, limit: usize) -> Self {
+        let stored = Arc::new(stored);
+        let mut next = Self { stored, generation: self.generation + 1, ..self.clone() };
+        for age in RECENT {
+            if usize::try_from(next.held).unwrap_or_default() <= limit {
+                break;
+            }
+            let (trie, held) = next.trie.without_older(next.generation.saturating_sub(age));
+            (next.trie, next.held) = (trie, i64::try_from(held).unwrap_or(i64::MAX));
+        }
+        next
+    }
+
+    /// Checks that the stored root node has the hash of the root.
+    pub(super) fn check_root(&self) -> Result<(), LedgerError> {
+        let root = self.root();
         let node = self.stored.node(&Tree::Accounts, &Nibbles::default()).map_err(TrieError::from)?;
         let found = node.map_or(EMPTY_ROOT_HASH, keccak256);
         if found == root {
@@ -90,25 +114,30 @@ impl Nodes {
         Err(LedgerError::Damaged { what: "the account trie".into(), reason })
     }
 
-    /// The source from which the nodes are read, without a cache: damage in it shows.
-    pub(super) fn source(&self) -> NodeLayers<&StoredNodes> {
-        NodeLayers::new(self.newest_first.clone(), self.stored.as_ref())
+    /// The source of the nodes that are not in memory.
+    pub(super) fn source(&self) -> &StoredNodes {
+        &self.stored
     }
 
-    /// The root after `changes`, and the nodes that change with it.
-    pub(super) fn update(&self, root: B256, changes: &[AccountDelta]) -> Result<Updated, TrieError> {
-        update_from(&self.verified.before(self.source()), root, changes)
+    /// The trie after `changes`.
+    pub(super) fn update(&self, changes: &[AccountDelta]) -> Result<Updated, TrieError> {
+        update_from(self.source(), &self.trie, changes, self.generation)
     }
 }
 
-/// The root after applying `changes` to the trie in `source`, and the nodes that change with it.
+/// The generations that stay in memory when there are too many nodes: fewer until it suffices.
+const RECENT: [u64; 4] = [64, 16, 4, 1];
+
+/// The trie after applying `changes` to `trie`, whose other nodes are in `source`.
 pub(super) fn update_from(
     source: &impl NodeSource,
-    root: B256,
+    trie: &Subtree,
     changes: &[AccountDelta],
+    generation: u64,
 ) -> Result<Updated, TrieError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    update(source, root, changes.iter().map(change_of).collect(), threads)
+    let options = UpdateOptions { threads, generation };
+    update(source, trie, changes.iter().map(change_of).collect(), options)
 }
 
 /// An account's change in the form that the trie uses: keyed by hashes.

@@ -26,7 +26,7 @@ use super::nodes::{NodeWriter, Nodes, StoredNodes};
 use super::records::{FORMAT, HeadRecord, Identity, RecordWriter, Records, word};
 use super::replacement::rename_durably;
 use super::side::SideIndex;
-use super::verified::VerifiedNodes;
+use super::trie::Subtree;
 use super::{Ledger, LedgerError, Origin, Tip};
 
 /// The name of the database's file in its folder.
@@ -38,6 +38,9 @@ const NEW_FILE: &str = "ledger.redb.new";
 /// The first bytes of every redb file.
 const MAGIC: &[u8] = b"redb";
 
+/// About the memory of one node of the state trie: most are leaves, the others have up to 16 children.
+const HELD_NODE_BYTES: usize = 512;
+
 /// The limits of a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerOptions {
@@ -48,7 +51,7 @@ pub struct LedgerOptions {
     pub journal: u64,
     /// The number of accounts in the flat cache. It holds four times as many slots.
     pub cached_accounts: usize,
-    /// The size of the cache of trie nodes that need no second check, in bytes.
+    /// About the memory that nodes of the state trie may take, in bytes.
     pub node_cache: usize,
     /// The size of the database's own page cache, in bytes.
     pub page_cache: usize,
@@ -71,6 +74,11 @@ impl LedgerOptions {
     #[must_use]
     pub fn small() -> Self {
         Self { cached_accounts: 1 << 12, node_cache: 4 << 20, page_cache: 16 << 20, ..Self::default() }
+    }
+
+    /// The number of nodes of the state trie that may stay in memory.
+    pub(super) fn held_nodes(&self) -> usize {
+        self.node_cache / HELD_NODE_BYTES
     }
 }
 
@@ -188,12 +196,11 @@ impl Ledger {
 
     fn resume(database: Database, identity: Identity, options: LedgerOptions) -> Result<Self, LedgerError> {
         let cache = Arc::new(StateCache::new(options.cached_accounts));
-        let verified = VerifiedNodes::new(options.node_cache);
         let transaction = database.begin_read()?;
         let head = Records(&transaction).head()?;
         let state = DiskState::open(&transaction, cache.newest(), Arc::clone(&cache))?;
         let nodes = if identity.complete {
-            Some(Nodes::new(StoredNodes::open(&transaction)?, verified.clone()))
+            Some(Nodes::new(StoredNodes::open(&transaction)?, head.state_root))
         } else {
             None
         };
@@ -212,7 +219,6 @@ impl Ledger {
         let mut ledger = Self {
             database,
             cache,
-            verified,
             options,
             spec: Arc::new(identity.spec),
             origin: identity.origin.state,
@@ -237,8 +243,8 @@ impl Ledger {
         tip.header = place.header;
         tip.ancestors = place.ancestors;
         // The trie's root node must have the hash that the head names.
-        if let (Some(nodes), Some(root)) = (&tip.nodes, tip.state_root) {
-            nodes.check_root(root)?;
+        if let Some(nodes) = &tip.nodes {
+            nodes.check_root()?;
         }
         ledger.head = Mutex::new(Arc::new(tip));
         Ok(ledger)
@@ -302,9 +308,11 @@ fn begin(
         if origin.complete {
             // The database is still empty: all nodes come from the accounts.
             let empty = super::trie::MemoryNodes::default();
-            let updated = super::nodes::update_from(&empty, EMPTY_ROOT_HASH, &as_changes(origin))?;
-            state_root = updated.root;
-            nodes.apply(&updated.changes)?;
+            let nothing = Subtree::of_root(EMPTY_ROOT_HASH);
+            let updated = super::nodes::update_from(&empty, &nothing, &as_changes(origin), 0)?;
+            state_root = updated.trie.root();
+            let touched = std::iter::once(&updated.touched);
+            nodes.apply(&super::trie::writes(&empty, (&nothing, &updated.trie), touched)?)?;
         }
         if let Some(header) = origin.header.as_ref().filter(|_| origin.complete)
             && header.state_root != state_root

@@ -18,7 +18,7 @@ use engine::replica_view::{Consequence, ReplicaView};
 
 use super::LedgerError;
 use super::nodes::Nodes;
-use super::trie::NodeChanges;
+use super::trie::{Touched, Updated};
 use common::block::{Ancestor, MAX_ANCESTORS};
 
 /// The state after one block.
@@ -44,8 +44,21 @@ pub(super) struct Step {
     pub(super) delta: Arc<Delta>,
     /// The change back.
     pub(super) inverse: Arc<Delta>,
-    pub(super) nodes: Option<Arc<NodeChanges>>,
+    /// What the update of the state trie has touched.
+    pub(super) touched: Option<Touched>,
     /// The block that the step adds; `None` if it takes one back.
+    pub(super) block: Option<AddedBlock>,
+}
+
+/// A change that becomes a step.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) delta: Arc<Delta>,
+    /// The change back.
+    pub(super) inverse: Arc<Delta>,
+    /// The state trie after it.
+    pub(super) trie: Option<Updated>,
+    /// The block that it adds; `None` if it takes one back.
     pub(super) block: Option<AddedBlock>,
 }
 
@@ -65,15 +78,14 @@ pub struct Draft {
     accounts: Vec<AccountDelta>,
     code: Vec<(B256, Bytes)>,
     consequence: Consequence,
-    state_root: Option<B256>,
-    nodes: Option<Arc<NodeChanges>>,
+    trie: Option<Updated>,
 }
 
 impl Draft {
     /// The state root; `None` if the ledger does not hold the whole state.
     #[must_use]
     pub fn state_root(&self) -> Option<B256> {
-        self.state_root
+        self.trie.as_ref().map(|updated| updated.trie.root())
     }
 }
 
@@ -146,14 +158,8 @@ impl Tip {
     /// [`LedgerError`] if the state or the trie cannot be read.
     pub fn draft(&self, accounts: Vec<AccountDelta>, code: Vec<(B256, Bytes)>) -> Result<Draft, LedgerError> {
         let consequence = self.view.consequence(self.summary.digest, &accounts)?;
-        let (state_root, nodes) = match (&self.nodes, self.state_root) {
-            (Some(nodes), Some(root)) => {
-                let updated = nodes.update(root, &accounts)?;
-                (Some(updated.root), Some(Arc::new(updated.changes)))
-            }
-            _ => (None, None),
-        };
-        Ok(Draft { accounts, code, consequence, state_root, nodes })
+        let trie = self.nodes.as_ref().map(|nodes| nodes.update(&accounts)).transpose()?;
+        Ok(Draft { accounts, code, consequence, trie })
     }
 
     /// The tip after `block`, whose changes to this state are in `draft`.
@@ -173,7 +179,8 @@ impl Tip {
 
     /// The tip after a block in its stored form.
     pub(super) fn extend(&self, draft: Draft, block: Ancestor, rlp: Vec<u8>, receipts: Vec<u8>) -> Arc<Self> {
-        let Draft { accounts, code, consequence, state_root, nodes } = draft;
+        let state_root = draft.state_root();
+        let Draft { accounts, code, consequence, trie } = draft;
         let from = self.summary.state;
         let height = common::id::Height(block.header.number);
         let to = StateRef { world: from.world, height, block_hash: block.hash };
@@ -191,32 +198,34 @@ impl Tip {
         let header = block.header.clone();
         let mut ancestors = vec![Arc::new(block)];
         ancestors.extend(self.ancestors.iter().take(MAX_ANCESTORS - 1).cloned());
-        let step = Step { delta, inverse: Arc::new(undo), nodes, block: Some(added) };
+        let change = Change { delta, inverse: Arc::new(undo), trie, block: Some(added) };
         let place = TipPosition { header: Some(header), state_root, total_difficulty, blocks, ancestors };
-        self.step(step, place)
+        self.step(change, place)
     }
 
     /// This tip on the base of `head`, whose state is the one below `steps`: the newest of this tip's own.
     pub(super) fn on_base(&self, head: &Self, steps: &[Arc<Step>]) -> Self {
         let nodes = match (&self.nodes, &head.nodes) {
-            (Some(nodes), Some(base)) => Some(nodes.rebased(base, steps.len())),
+            (Some(nodes), Some(base)) => Some(nodes.rebased(base)),
             _ => None,
         };
         let view = self.view.rebased(&head.view, steps.len());
         Self { view, nodes, version: head.version, steps: steps.to_vec(), ..self.clone() }
     }
 
-    /// The tip to which a step leads.
-    pub(super) fn step(&self, step: Step, place: TipPosition) -> Arc<Self> {
+    /// The tip to which a change leads.
+    pub(super) fn step(&self, change: Change, place: TipPosition) -> Arc<Self> {
+        let Change { delta, inverse, trie, block } = change;
         let TipPosition { header, state_root, total_difficulty, blocks, ancestors } = place;
-        let nodes = match (&self.nodes, &step.nodes) {
-            (Some(nodes), Some(changes)) => Some(nodes.after(Arc::clone(changes))),
+        let nodes = match (&self.nodes, &trie) {
+            (Some(nodes), Some(updated)) => Some(nodes.after(updated)),
             _ => None,
         };
         let mut steps = self.steps.clone();
-        let view = self.view.after(&step.delta);
-        let summary = StateSummary { state: step.delta.to, digest: step.delta.digest };
-        steps.push(Arc::new(step));
+        let view = self.view.after(&delta);
+        let summary = StateSummary { state: delta.to, digest: delta.digest };
+        let touched = trie.map(|updated| updated.touched);
+        steps.push(Arc::new(Step { delta, inverse, touched, block }));
         Arc::new(Self {
             summary,
             header,
@@ -250,7 +259,7 @@ impl Tip {
     /// The state roots within the next block; `None` if the ledger does not hold the whole state.
     #[must_use]
     pub fn intermediate_roots(&self) -> Option<IntermediateRoots> {
-        Some(IntermediateRoots { nodes: self.nodes.clone()?, root: self.state_root? })
+        Some(IntermediateRoots { nodes: self.nodes.clone()? })
     }
 }
 
@@ -258,7 +267,6 @@ impl Tip {
 #[derive(Debug)]
 pub struct IntermediateRoots {
     nodes: Nodes,
-    root: B256,
 }
 
 impl IntermediateRoots {
@@ -267,11 +275,9 @@ impl IntermediateRoots {
     /// # Errors
     /// [`StateError::Storage`] if the trie cannot be read.
     pub fn after(&mut self, changes: &[AccountDelta]) -> Result<B256, StateError> {
-        let updated =
-            self.nodes.update(self.root, changes).map_err(|error| StateError::Storage(error.to_string()))?;
-        self.nodes = self.nodes.after(Arc::new(updated.changes));
-        self.root = updated.root;
-        Ok(self.root)
+        let updated = self.nodes.update(changes).map_err(|error| StateError::Storage(error.to_string()))?;
+        self.nodes = self.nodes.after(&updated);
+        Ok(self.nodes.root())
     }
 }
 

@@ -28,7 +28,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 #[ignore = "prints figures, takes a minute"]
 fn trie_costs() {
     for accounts in [10_000u64, 100_000, 1_000_000] {
-        let mut nodes = MemoryNodes::new();
+        let (mut nodes, nothing) = (MemoryNodes::new(), Subtree::of_root(EMPTY_ROOT_HASH));
         let all: Vec<_> = (0..accounts).map(|number| account(number, 0, 0)).collect();
         let leaf = |change: &AccountChange| {
             let fields = change.account.unwrap();
@@ -41,22 +41,24 @@ fn trie_costs() {
         for threads in [1, 2] {
             let batch = all.clone();
             let start = Instant::now();
-            let built = update(&nodes, EMPTY_ROOT_HASH, batch, threads).unwrap();
+            let options = UpdateOptions { threads, generation: 0 };
+            let built = update(&nodes, &nothing, batch, options).unwrap();
             println!("  from nothing, {threads} threads: {:.2?}", start.elapsed());
-            assert_eq!(built.root, reference);
+            assert_eq!(built.trie.root(), reference);
             if threads == 2 {
-                nodes.apply(&built.changes);
+                let touched = std::iter::once(&built.touched);
+                nodes.apply(&writes(&nodes, (&nothing, &built.trie), touched).unwrap());
             }
         }
         println!("  {} nodes", nodes.len());
-        blocks(&mut nodes, reference, accounts);
+        blocks(&mut nodes, Subtree::of_root(reference), accounts);
     }
 }
 
 /// Blocks of 1,000 changed accounts, of which 200 have 3 changed slots each.
-fn blocks(nodes: &mut MemoryNodes, mut root: B256, accounts: u64) {
+fn blocks(nodes: &mut MemoryNodes, mut trie: Subtree, accounts: u64) {
     let mut times = [vec![], vec![]];
-    let mut writes = 0;
+    let mut written = 0;
     for block in 1..=30u64 {
         let pick = |index: u64| (block * 7_919_000 + index * 104_729) % accounts;
         let slots = |index: u64| if index < 200 { 3 } else { 0 };
@@ -65,15 +67,18 @@ fn blocks(nodes: &mut MemoryNodes, mut root: B256, accounts: u64) {
         for (threads, times) in [1, 2].into_iter().zip(&mut times) {
             let batch = batch.clone();
             let start = Instant::now();
-            let updated = update(&*nodes, root, batch, threads).unwrap();
+            let options = UpdateOptions { threads, generation: 0 };
+            let updated = update(&*nodes, &trie, batch, options).unwrap();
             times.push(start.elapsed().as_secs_f64() * 1e3);
             last = Some(updated);
         }
         let updated = last.unwrap();
-        writes += updated.changes.nodes.len();
-        nodes.apply(&updated.changes);
-        root = updated.root;
+        let touched = std::iter::once(&updated.touched);
+        let changes = writes(&*nodes, (&trie, &updated.trie), touched).unwrap();
+        written += changes.nodes.len();
+        nodes.apply(&changes);
+        trie = updated.trie;
     }
     let [one, two] = times.map(median);
-    println!("  a block: {one:.2} ms, with 2 threads {two:.2} ms, {} writes", writes / 30);
+    println!("  a block: {one:.2} ms, with 2 threads {two:.2} ms, {} writes", written / 30);
 }

@@ -1,6 +1,10 @@
-//! The incremental Merkle-Patricia trie: from the nodes of one state and the changes of a block it
-//! computes the new state root and the nodes to write. Its work grows with the changes and the trie's
-//! depth, never with the size of the state.
+//! The incremental Merkle-Patricia trie: from the tree of one state and the changes of a block it computes
+//! the tree of the next. Its work grows with the changes and the trie's depth, never with the size of the
+//! state.
+//!
+//! A tree is partly in memory ([`Subtree`]); what is missing is read from a [`NodeSource`]. Trees of
+//! different states share their equal nodes. [`writes`] compares two trees and gives the writes that bring a
+//! store from one to the other.
 //!
 //! There is one trie of accounts and one storage trie per account, all keyed by hashes. A node is
 //! stored under its path, so a newer node replaces the older one and no garbage remains. The store
@@ -8,33 +12,35 @@
 //! inside their parent. The set of stored nodes depends only on the state, not on the history that led
 //! to it.
 //!
-//! The trie writes nothing ([`update`] returns [`NodeChanges`]), stores no history, and knows addresses
-//! and slots only by their hashes. It does not trust the nodes that it reads: each node must hash to
-//! the value that its parent names.
+//! The trie writes nothing, stores no history, and knows addresses and slots only by their hashes. It does
+//! not trust the nodes that it reads: each node must hash to the value that its parent names.
 
 mod descend;
 mod fan_out;
 mod key;
-mod layers;
+mod memory;
 mod node;
+mod tree;
 mod update;
 mod walk;
+mod writes;
 
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use alloy_primitives::{B256, Bytes, U256};
 use alloy_trie::Nibbles;
 
 pub use key::{KeyError, account_key, decode_account_key, decode_storage_key, storage_key};
-pub use layers::{MemoryNodes, NodeLayers};
-pub use update::update;
+pub use memory::MemoryNodes;
+pub use tree::Subtree;
+pub use update::{UpdateOptions, update};
 pub use walk::{AccountLeaf, find_account, find_slot, for_each_account, for_each_slot};
+pub use writes::writes;
 
 /// One of a state's tries. The account trie sorts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,28 +67,11 @@ pub trait NodeSource: Sync {
     /// # Errors
     /// [`NodeSourceError`] if the store cannot be read.
     fn node(&self, tree: &Tree, path: &Nibbles) -> Result<Option<Bytes>, NodeSourceError>;
-
-    /// The node with this hash, if it is at hand without reading the store. The caller relies on it: it must
-    /// have been compared with its hash before.
-    fn verified(&self, _hash: &B256) -> Option<Bytes> {
-        None
-    }
-
-    /// Takes note of a node that the caller has computed, or has compared with its hash.
-    fn keep_verified(&self, _hash: &B256, _node: &Bytes) {}
 }
 
 impl<S: NodeSource + ?Sized> NodeSource for &S {
     fn node(&self, tree: &Tree, path: &Nibbles) -> Result<Option<Bytes>, NodeSourceError> {
         (**self).node(tree, path)
-    }
-
-    fn verified(&self, hash: &B256) -> Option<Bytes> {
-        (**self).verified(hash)
-    }
-
-    fn keep_verified(&self, hash: &B256, node: &Bytes) {
-        (**self).keep_verified(hash, node);
     }
 }
 
@@ -123,40 +112,37 @@ pub struct AccountChange {
     pub slots: Vec<(B256, U256)>,
 }
 
-/// The nodes that an update writes and removes.
+/// The writes of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeChanges {
     /// The hashed addresses of storage tries whose old nodes are all removed, ascending. The removal comes
     /// before `nodes` are written, which may contain new nodes of the same trie.
     pub wiped: Vec<B256>,
-    /// The nodes by place, in the order of a store keyed by [`account_key`] and [`storage_key`]. `None`
-    /// removes a node.
-    pub nodes: BTreeMap<(Tree, Nibbles), Option<Bytes>>,
+    /// The nodes by place, in the order of a store keyed by [`account_key`] and [`storage_key`], each place
+    /// at most once. `None` removes a node.
+    pub nodes: Vec<((Tree, Nibbles), Option<Bytes>)>,
 }
 
-impl NodeChanges {
-    /// These changes and then `newer` ones, as one.
-    #[must_use]
-    pub fn then(mut self, newer: Self) -> Self {
-        if !newer.wiped.is_empty() {
-            let gone = |tree: &Tree| matches!(tree, Tree::Storage(owner) if newer.wiped.binary_search(owner).is_ok());
-            self.nodes.retain(|(tree, _), _| !gone(tree));
-            self.wiped.extend(newer.wiped);
-            self.wiped.sort_unstable();
-            self.wiped.dedup();
-        }
-        self.nodes.extend(newer.nodes);
-        self
-    }
+/// What an update has touched, as far as the new tree does not show it.
+#[derive(Debug, Clone, Default)]
+pub struct Touched {
+    /// The hashed addresses of storage tries whose old nodes are all removed.
+    wiped: Vec<B256>,
+    /// The storage tries that may have changed: hashed address, and the trie before the update.
+    storage: Vec<(B256, Subtree)>,
+    /// The places at which a node was stored and none is any more.
+    removed: Vec<(Tree, Nibbles)>,
 }
 
 /// The result of [`update`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Updated {
-    /// The state root after the changes.
-    pub root: B256,
-    /// The writes that turn the stored nodes into those of the new state.
-    pub changes: NodeChanges,
+    /// The state trie after the changes.
+    pub trie: Subtree,
+    /// What [`writes`] must know of the update.
+    pub touched: Touched,
+    /// By how much the number of nodes in memory has grown, roughly.
+    pub grown: i64,
 }
 
 /// Why the trie cannot be updated.

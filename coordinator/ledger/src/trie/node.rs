@@ -1,11 +1,15 @@
-//! One node: a batch's change to a leaf, the form of a subtree while its parent is still open, and the
-//! loading of stored nodes, which are checked before use.
+//! A batch's change to a leaf, the form of a subtree while its parent is still open, and the loading of
+//! stored nodes, which are checked before use.
 
-use alloy_primitives::{B256, U256, keccak256};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use alloy_primitives::{U256, keccak256};
 use alloy_rlp::Decodable;
 use alloy_trie::nodes::{RlpNode, TrieNode};
 use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieAccount};
 
+use super::tree::{Extension, Form, Leaf, Node, Subtree};
 use super::{AccountFields, Damage, NodeSource, Tree, TrieError};
 
 /// A batch's change at one key.
@@ -24,10 +28,10 @@ pub(super) enum Value {
     Remove,
     /// A slot's value, never zero.
     Slot(U256),
-    /// An account. Without a storage root it keeps the one it had.
-    Account(AccountFields, Option<B256>),
-    /// A value as its leaf encodes it.
-    Encoded(Vec<u8>),
+    /// An account. Without a storage trie it keeps the one it had.
+    Account(AccountFields, Option<Subtree>),
+    /// A value as its leaf has it.
+    Encoded(Vec<u8>, Option<Subtree>),
 }
 
 impl Value {
@@ -35,38 +39,43 @@ impl Value {
         matches!(self, Self::Remove)
     }
 
-    /// The bytes for the leaf, given its old bytes; `None` if the leaf is removed.
-    pub(super) fn encode(&self, before: Option<&[u8]>) -> Result<Option<Vec<u8>>, alloy_rlp::Error> {
-        Ok(match self {
-            Self::Remove => None,
-            Self::Slot(value) => Some(alloy_rlp::encode(value)),
-            Self::Account(fields, storage_root) => {
-                let storage_root = match (storage_root, before) {
-                    (Some(root), _) => *root,
-                    (None, Some(leaf)) => storage_root_of(leaf)?,
+    /// The leaf with this value, given the old leaf there; `None` if the leaf is removed.
+    pub(super) fn leaf(&self, key: Nibbles, before: Option<&Leaf>) -> Result<Option<Leaf>, alloy_rlp::Error> {
+        let (value, storage) = match self {
+            Self::Remove => return Ok(None),
+            Self::Slot(value) => (alloy_rlp::encode(value), None),
+            Self::Account(fields, storage) => {
+                let storage = storage.as_ref().or_else(|| before?.storage.as_ref()).cloned();
+                let storage_root = match (&storage, before) {
+                    (Some(trie), _) => trie.root(),
+                    (None, Some(leaf)) => storage_of(leaf)?.root(),
                     (None, None) => EMPTY_ROOT_HASH,
                 };
                 let AccountFields { nonce, balance, code_hash } = *fields;
-                Some(alloy_rlp::encode(TrieAccount { nonce, balance, storage_root, code_hash }))
+                (alloy_rlp::encode(TrieAccount { nonce, balance, storage_root, code_hash }), storage)
             }
-            Self::Encoded(bytes) => Some(bytes.clone()),
-        })
+            Self::Encoded(bytes, storage) => (bytes.clone(), storage.clone()),
+        };
+        Ok(Some(Leaf { key, value, storage }))
     }
 }
 
-/// The storage root in an account's leaf.
-pub(super) fn storage_root_of(leaf: &[u8]) -> Result<B256, alloy_rlp::Error> {
-    Ok(alloy_rlp::decode_exact::<TrieAccount>(leaf)?.storage_root)
+/// The storage trie of an account's leaf.
+pub(super) fn storage_of(leaf: &Leaf) -> Result<Subtree, alloy_rlp::Error> {
+    match &leaf.storage {
+        Some(trie) => Ok(trie.clone()),
+        None => Ok(Subtree::of_root(alloy_rlp::decode_exact::<TrieAccount>(&leaf.value)?.storage_root)),
+    }
 }
 
-/// A subtree after a batch. A branch stays at its place and is already written. A leaf or an extension
-/// may still merge into a parent that loses its other children, so its parent writes it.
+/// A subtree after a batch. A branch stays at its place. A leaf or an extension may still merge into a
+/// parent that loses its other children.
 #[derive(Debug)]
 pub(super) enum Shape {
     Empty,
-    Leaf { key: Nibbles, value: Vec<u8> },
-    Extension { key: Nibbles, child: RlpNode },
-    Branch(RlpNode),
+    Leaf(Leaf),
+    Extension(Extension),
+    Branch(Subtree),
 }
 
 impl Shape {
@@ -79,9 +88,11 @@ impl Shape {
         match self {
             Self::Empty => Self::Empty,
             unmoved if prefix.is_empty() => unmoved,
-            Self::Leaf { key, value } => Self::Leaf { key: prefix.join(&key), value },
-            Self::Extension { key, child } => Self::Extension { key: prefix.join(&key), child },
-            Self::Branch(child) => Self::Extension { key: *prefix, child },
+            Self::Leaf(leaf) => Self::Leaf(Leaf { key: prefix.join(&leaf.key), ..leaf }),
+            Self::Extension(Extension { key, child }) => {
+                Self::Extension(Extension { key: prefix.join(&key), child })
+            }
+            Self::Branch(child) => Self::Extension(Extension { key: *prefix, child }),
         }
     }
 }
@@ -93,16 +104,26 @@ pub(super) struct Loader<'a, S> {
     pub(super) tree: Tree,
     /// The length of this trie's keys in nibbles, at most 64.
     pub(super) key_len: usize,
+    /// The generation of the nodes that are read or computed.
+    pub(super) generation: u64,
 }
 
 impl<S: NodeSource> Loader<'_, S> {
-    /// Loads the node at `path`. `named` is its parent's reference to it: its hash, or the node itself if
-    /// it is small.
-    pub(super) fn load(&self, path: &Nibbles, named: &RlpNode) -> Result<TrieNode, TrieError> {
-        let Some(expected) = named.as_hash() else { return self.decode(path, named.as_slice()) };
-        if let Some(bytes) = self.source.verified(&expected) {
-            return self.decode(path, &bytes);
+    /// The top node of the subtree at `path`: the one in memory, or the stored one.
+    pub(super) fn load<'s>(&self, path: &Nibbles, subtree: &'s Subtree) -> Result<Cow<'s, Form>, TrieError> {
+        match &subtree.node {
+            Some(node) => Ok(Cow::Borrowed(&node.form)),
+            None => self.read(path, &subtree.reference).map(Cow::Owned),
         }
+    }
+
+    /// The subtree at `path` with this top node.
+    pub(super) fn held(&self, reference: RlpNode, form: Form) -> Subtree {
+        Subtree { reference, node: Some(Arc::new(Node { generation: self.generation, form })) }
+    }
+
+    fn read(&self, path: &Nibbles, named: &RlpNode) -> Result<Form, TrieError> {
+        let Some(expected) = named.as_hash() else { return self.decode(path, named.as_slice()) };
         let Some(bytes) = self.source.node(&self.tree, path)? else {
             return Err(self.damaged(path, Damage::Missing { expected }));
         };
@@ -110,7 +131,6 @@ impl<S: NodeSource> Loader<'_, S> {
         if found != expected {
             return Err(self.damaged(path, Damage::Hash { expected, found }));
         }
-        self.source.keep_verified(&expected, &bytes);
         self.decode(path, &bytes)
     }
 
@@ -120,12 +140,11 @@ impl<S: NodeSource> Loader<'_, S> {
     }
 
     /// Decodes a node and checks that no path through it is longer or shorter than the keys.
-    fn decode(&self, path: &Nibbles, mut bytes: &[u8]) -> Result<TrieNode, TrieError> {
+    fn decode(&self, path: &Nibbles, mut bytes: &[u8]) -> Result<Form, TrieError> {
         let node = TrieNode::decode(&mut bytes).map_err(|error| self.bad_value(path, error))?;
         let room = self.key_len.saturating_sub(path.len());
         let fault = match &node {
             _ if !bytes.is_empty() => Some("bytes follow it"),
-            TrieNode::EmptyRoot => Some("an empty node inside a trie"),
             TrieNode::Leaf(leaf) if leaf.key.len() != room => Some("a leaf whose key has the wrong length"),
             TrieNode::Extension(extension) if extension.key.is_empty() => Some("an extension by nothing"),
             TrieNode::Extension(extension) if extension.key.len() >= room => {
@@ -137,9 +156,10 @@ impl<S: NodeSource> Loader<'_, S> {
             TrieNode::Branch(_) if room == 0 => Some("a branch longer than the keys"),
             _ => None,
         };
-        match fault {
-            Some(fault) => Err(self.damaged(path, Damage::Shape(fault))),
-            None => Ok(node),
+        match (fault, Form::of(node)) {
+            (None, Some(form)) => Ok(form),
+            (Some(fault), _) => Err(self.damaged(path, Damage::Shape(fault))),
+            (None, None) => Err(self.damaged(path, Damage::Shape("an empty node inside a trie"))),
         }
     }
 

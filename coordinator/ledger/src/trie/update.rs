@@ -1,93 +1,112 @@
 //! Updates all tries of a state: first the storage tries, then the account trie, whose leaves contain
-//! their roots. It sorts the changes, reads the accounts whose storage changes, and gathers the writes.
-
-use std::collections::BTreeMap;
+//! their roots. It sorts the changes, and reads the accounts whose storage changes.
 
 use alloy_primitives::{B256, U256};
-use alloy_trie::nodes::{RlpNode, TrieNode};
 use alloy_trie::{EMPTY_ROOT_HASH, Nibbles};
 
-use super::descend::{WORTH_DIVIDING, Write, descend};
+use super::descend::{Descended, WORTH_DIVIDING, descend};
 use super::fan_out;
 use super::key::FULL_PATH;
-use super::node::{Entry, Loader, Value, step, storage_root_of};
-use super::{AccountChange, NodeChanges, NodeSource, Tree, TrieError, Updated};
+use super::node::{Entry, Loader, Value, step, storage_of};
+use super::tree::{Branch, Extension, Form, Leaf, Subtree};
+use super::{AccountChange, NodeSource, Touched, Tree, TrieError, Updated};
 
 /// The smallest total number of slots for which threads save more than they cost.
 const SLOTS_WORTH_THREADS: usize = 64;
 
-/// Computes the state root and the nodes to write after `changes` (in any order) to the state with this
-/// root. `source` holds that state's nodes. At most `threads` threads work on it, including the
-/// caller's.
+/// How an update is to run.
+#[derive(Debug, Clone, Copy)]
+pub struct UpdateOptions {
+    /// The maximum number of threads, including the caller's.
+    pub threads: usize,
+    /// The generation of the nodes that are read or computed.
+    pub generation: u64,
+}
+
+/// Computes the state trie after `changes` (in any order) to `trie`. `source` holds the nodes of that trie
+/// that are not in memory.
 ///
 /// # Errors
 /// [`TrieError`] if a node cannot be read or is damaged, or if a key occurs twice.
 pub fn update<S: NodeSource>(
     source: &S,
-    root: B256,
+    trie: &Subtree,
     mut changes: Vec<AccountChange>,
-    threads: usize,
+    options: UpdateOptions,
 ) -> Result<Updated, TrieError> {
     if changes.is_empty() {
-        return Ok(Updated { root, changes: NodeChanges::default() });
+        return Ok(Updated { trie: trie.clone(), touched: Touched::default(), grown: 0 });
     }
     changes.sort_unstable_by_key(|change| change.hashed_address);
     refuse_repeated(Tree::Accounts, changes.iter().map(|change| &change.hashed_address))?;
-    let loader = Loader { source, tree: Tree::Accounts, key_len: FULL_PATH };
-    let storage = update_storage(&loader, root, &mut changes, threads)?;
+    let UpdateOptions { threads, generation } = options;
+    let loader = Loader { source, tree: Tree::Accounts, key_len: FULL_PATH, generation };
+    let Storage { accounts, tries, mut touched, mut grown } =
+        update_storage(&loader, trie, &mut changes, threads)?;
 
     let mut entries = Vec::with_capacity(changes.len());
-    let mut tries = storage.iter().peekable();
+    let mut tries = tries.into_iter().peekable();
     for change in &changes {
-        let trie = tries.next_if(|trie| trie.owner == change.hashed_address);
+        let changed = tries.next_if(|(owner, _)| *owner == change.hashed_address);
         let value = match change.account {
-            Some(fields) => Value::Account(fields, trie.map(|trie| trie.root)),
+            Some(fields) => Value::Account(fields, changed.map(|(_, trie)| trie)),
             None => Value::Remove,
         };
         entries.push(Entry { key: path_of(&change.hashed_address), value });
     }
-    let (root, writes) = descend(loader, root, &entries, threads)?;
-    Ok(Updated { root, changes: gather(writes, storage) })
+    let descended = descend(&loader, &accounts, &entries, threads)?;
+    touched.removed.extend(descended.removed.into_iter().map(|path| (Tree::Accounts, path)));
+    grown += descended.grown;
+    Ok(Updated { trie: descended.trie, touched, grown })
 }
 
-/// The result of updating one storage trie.
-struct StorageUpdate {
-    owner: B256,
-    root: B256,
-    wiped: bool,
-    writes: Vec<Write>,
+/// The result of updating the storage tries.
+struct Storage {
+    /// The account trie, with the accounts whose storage changes in memory.
+    accounts: Subtree,
+    /// The new storage tries by hashed address, ascending.
+    tries: Vec<(B256, Subtree)>,
+    touched: Touched,
+    grown: i64,
 }
 
 /// A storage trie that changes.
 struct StorageJob {
     owner: B256,
-    root: B256,
-    /// Whether the old trie has stored nodes, all of which must be removed.
-    wiped: bool,
+    trie: Subtree,
     slots: Vec<(B256, U256)>,
 }
 
 /// Updates the storage tries of all accounts whose storage changes, in the order of the accounts. Takes
 /// the slots out of the changes.
 fn update_storage<S: NodeSource>(
-    accounts: &Loader<'_, S>,
-    root: B256,
+    loader: &Loader<'_, S>,
+    accounts: &Subtree,
     changes: &mut [AccountChange],
     threads: usize,
-) -> Result<Vec<StorageUpdate>, TrieError> {
+) -> Result<Storage, TrieError> {
     let affected: Vec<_> = changes
         .iter_mut()
         .filter(|change| change.account.is_none() || change.wiped || !change.slots.is_empty())
         .collect();
     let keys: Vec<_> = affected.iter().map(|change| path_of(&change.hashed_address)).collect();
-    let roots = storage_roots(accounts, root, &keys, threads)?;
-    let mut jobs = Vec::with_capacity(affected.len());
-    for (change, root) in affected.into_iter().zip(roots) {
+    let mut grown = 0;
+    let accounts = hold(loader, &Nibbles::new(), accounts, &keys, &mut grown)?;
+    let (mut jobs, mut touched) = (Vec::with_capacity(affected.len()), Touched::default());
+    for (change, key) in affected.into_iter().zip(&keys) {
+        let owner = change.hashed_address;
+        let trie = match find_held(&accounts, key) {
+            Some(leaf) => storage_of(leaf).map_err(|error| loader.bad_value(key, error))?,
+            None => Subtree::of_root(EMPTY_ROOT_HASH),
+        };
         let gone = change.wiped || change.account.is_none();
+        if gone && !trie.is_empty() {
+            touched.wiped.push(owner);
+        }
+        touched.storage.push((owner, trie.clone()));
+        let trie = if gone { Subtree::of_root(EMPTY_ROOT_HASH) } else { trie };
         let slots = if change.account.is_some() { std::mem::take(&mut change.slots) } else { Vec::new() };
-        let wiped = gone && root != EMPTY_ROOT_HASH;
-        let root = if gone { EMPTY_ROOT_HASH } else { root };
-        jobs.push(StorageJob { owner: change.hashed_address, root, wiped, slots });
+        jobs.push(StorageJob { owner, trie, slots });
     }
 
     let all: usize = jobs.iter().map(|job| job.slots.len()).sum();
@@ -97,24 +116,31 @@ fn update_storage<S: NodeSource>(
         jobs.into_iter().partition(|job| threads > 1 && job.slots.len() >= WORTH_DIVIDING);
     let mut updates = Vec::with_capacity(large.len() + small.len());
     for job in large {
-        updates.push(update_one(accounts.source, job, threads)?);
+        updates.push(update_one(loader, job, threads)?);
     }
-    for update in fan_out::each(threads, small, |job| update_one(accounts.source, job, 1)) {
+    for update in fan_out::each(threads, small, |job| update_one(loader, job, 1)) {
         updates.push(update?);
     }
-    updates.sort_unstable_by_key(|update| update.owner);
-    Ok(updates)
+    updates.sort_unstable_by_key(|(owner, _)| *owner);
+    let mut tries = Vec::with_capacity(updates.len());
+    for (owner, update) in updates {
+        let tree = Tree::Storage(owner);
+        touched.removed.extend(update.removed.into_iter().map(|path| (tree, path)));
+        grown += update.grown;
+        tries.push((owner, update.trie));
+    }
+    Ok(Storage { accounts, tries, touched, grown })
 }
 
 fn update_one<S: NodeSource>(
-    source: &S,
+    accounts: &Loader<'_, S>,
     job: StorageJob,
     threads: usize,
-) -> Result<StorageUpdate, TrieError> {
-    let StorageJob { owner, root, wiped, mut slots } = job;
+) -> Result<(B256, Descended), TrieError> {
+    let StorageJob { owner, trie, mut slots } = job;
     let tree = Tree::Storage(owner);
     if slots.is_empty() {
-        return Ok(StorageUpdate { owner, root, wiped, writes: Vec::new() });
+        return Ok((owner, Descended { trie, removed: Vec::new(), grown: 0 }));
     }
     slots.sort_unstable_by_key(|(slot, _)| *slot);
     refuse_repeated(tree, slots.iter().map(|(slot, _)| slot))?;
@@ -123,91 +149,97 @@ fn update_one<S: NodeSource>(
         Entry { key: path_of(slot), value }
     };
     let entries: Vec<_> = slots.iter().map(entry).collect();
-    let (root, writes) = descend(Loader { source, tree, key_len: FULL_PATH }, root, &entries, threads)?;
-    Ok(StorageUpdate { owner, root, wiped, writes })
+    let loader = Loader { tree, ..*accounts };
+    Ok((owner, descend(&loader, &trie, &entries, threads)?))
 }
 
-/// The storage roots of the accounts with these keys, ascending; the root of the empty trie for an
-/// account that does not exist.
-fn storage_roots<S: NodeSource>(
-    loader: &Loader<'_, S>,
-    root: B256,
-    keys: &[Nibbles],
-    threads: usize,
-) -> Result<Vec<B256>, TrieError> {
-    if root == EMPTY_ROOT_HASH {
-        return Ok(vec![EMPTY_ROOT_HASH; keys.len()]);
-    }
-    let share = keys.len().div_ceil(threads.max(1)).max(WORTH_DIVIDING);
-    let parts = fan_out::each(threads, keys.chunks(share).collect(), |part| {
-        let mut roots = Vec::with_capacity(part.len());
-        let top = RlpNode::word_rlp(&root);
-        find_roots(loader, &Nibbles::new(), &top, part, &mut roots)?;
-        Ok::<_, TrieError>(roots)
-    });
-    let mut roots = Vec::with_capacity(keys.len());
-    for part in parts {
-        roots.extend(part?);
-    }
-    Ok(roots)
-}
-
-/// Appends one root for each key. All keys pass through `path`.
-fn find_roots<S: NodeSource>(
+/// The subtree with all nodes on the ways to `keys` in memory. All keys pass through `path`.
+fn hold<S: NodeSource>(
     loader: &Loader<'_, S>,
     path: &Nibbles,
-    node: &RlpNode,
+    subtree: &Subtree,
     keys: &[Nibbles],
-    roots: &mut Vec<B256>,
-) -> Result<(), TrieError> {
-    match loader.load(path, node)? {
-        TrieNode::EmptyRoot => roots.extend(keys.iter().map(|_| EMPTY_ROOT_HASH)),
-        TrieNode::Leaf(leaf) => {
-            let here = path.join(&leaf.key);
-            let found = storage_root_of(&leaf.value).map_err(|error| loader.bad_value(path, error))?;
-            roots.extend(keys.iter().map(|key| if *key == here { found } else { EMPTY_ROOT_HASH }));
+    grown: &mut i64,
+) -> Result<Subtree, TrieError> {
+    if subtree.is_empty() || keys.iter().all(|key| is_held(subtree, path.len(), key)) {
+        return Ok(subtree.clone());
+    }
+    *grown += i64::from(subtree.node.is_none());
+    let form = match loader.load(path, subtree)?.into_owned() {
+        Form::Leaf(leaf) => Form::Leaf(leaf),
+        Form::Extension(Extension { key, child }) => {
+            let end = path.join(&key);
+            let (_, rest) = keys.split_at(keys.partition_point(|key| *key < end));
+            let (inside, _) = rest.split_at(rest.partition_point(|key| key.starts_with(&end)));
+            let child = if inside.is_empty() { child } else { hold(loader, &end, &child, inside, grown)? };
+            Form::Extension(Extension { key, child })
         }
-        TrieNode::Extension(extension) => {
-            let end = path.join(&extension.key);
-            let (lower, rest) = keys.split_at(keys.partition_point(|key| *key < end));
-            let (inside, higher) = rest.split_at(rest.partition_point(|key| key.starts_with(&end)));
-            roots.extend(lower.iter().map(|_| EMPTY_ROOT_HASH));
-            if !inside.is_empty() {
-                find_roots(loader, &end, &extension.child, inside, roots)?;
-            }
-            roots.extend(higher.iter().map(|_| EMPTY_ROOT_HASH));
-        }
-        TrieNode::Branch(branch) => {
+        Form::Branch(branch) => {
+            let mut children = Vec::with_capacity(branch.children.len());
             let mut rest = keys;
-            for (nibble, child) in branch.as_ref().children() {
-                let end = rest.partition_point(|key| key.get(path.len()) == Some(nibble));
-                let (inside, others) = rest.split_at(end);
+            for (nibble, child) in branch.each() {
+                rest = rest.split_at(rest.partition_point(|key| key.get(path.len()) < Some(nibble))).1;
+                let (inside, others) =
+                    rest.split_at(rest.partition_point(|key| key.get(path.len()) == Some(nibble)));
                 rest = others;
-                match child {
-                    Some(child) if !inside.is_empty() => {
-                        find_roots(loader, &step(path, nibble), child, inside, roots)?;
-                    }
-                    _ => roots.extend(inside.iter().map(|_| EMPTY_ROOT_HASH)),
+                children.push(match inside {
+                    [] => child.clone(),
+                    keys => hold(loader, &step(path, nibble), child, keys, grown)?,
+                });
+            }
+            Form::Branch(Branch { mask: branch.mask, children })
+        }
+    };
+    Ok(loader.held(subtree.reference.clone(), form))
+}
+
+/// Where the way to a key leads, as far as the nodes are in memory.
+enum Way<'t> {
+    Leaf(&'t Leaf),
+    Nowhere,
+    /// To a node that is not in memory.
+    Stored,
+}
+
+/// Follows a key from the node after its first `depth` nibbles.
+fn follow<'t>(subtree: &'t Subtree, depth: usize, key: &Nibbles) -> Way<'t> {
+    let (mut subtree, mut depth) = (subtree, depth);
+    loop {
+        let Some(node) = &subtree.node else { return Way::Stored };
+        match &node.form {
+            Form::Leaf(leaf) if key.slice(depth..) == leaf.key => return Way::Leaf(leaf),
+            Form::Leaf(_) => return Way::Nowhere,
+            Form::Extension(extension) => {
+                if !key.slice(depth..).starts_with(&extension.key) {
+                    return Way::Nowhere;
                 }
+                // No extension is empty, so every step goes on.
+                depth += extension.key.len();
+                subtree = &extension.child;
+            }
+            Form::Branch(branch) => {
+                let child = key.get(depth).and_then(|nibble| branch.child(nibble));
+                let Some(child) = child else { return Way::Nowhere };
+                depth += 1;
+                subtree = child;
             }
         }
     }
-    Ok(())
 }
 
-/// All writes in the store's order.
-fn gather(accounts: Vec<Write>, storage: Vec<StorageUpdate>) -> NodeChanges {
-    let wiped = storage.iter().filter(|trie| trie.wiped).map(|trie| trie.owner).collect();
-    // The map sorts its input, at little cost if that is one ascending run.
-    let accounts = accounts.into_iter().rev().map(|(path, node)| ((Tree::Accounts, path), node));
-    let storage = storage.into_iter().flat_map(|trie| {
-        let tree = Tree::Storage(trie.owner);
-        trie.writes.into_iter().rev().map(move |(path, node)| ((tree, path), node))
-    });
-    NodeChanges { wiped, nodes: accounts.chain(storage).collect::<BTreeMap<_, _>>() }
+fn is_held(subtree: &Subtree, depth: usize, key: &Nibbles) -> bool {
+    !matches!(follow(subtree, depth, key), Way::Stored)
 }
 
-fn path_of(hash: &B256) -> Nibbles {
+/// The leaf of a key, if the way to it is in memory.
+pub(super) fn find_held<'t>(trie: &'t Subtree, key: &Nibbles) -> Option<&'t Leaf> {
+    match follow(trie, 0, key) {
+        Way::Leaf(leaf) => Some(leaf),
+        Way::Nowhere | Way::Stored => None,
+    }
+}
+
+pub(super) fn path_of(hash: &B256) -> Nibbles {
     Nibbles::unpack_array(&hash.0)
 }
 

@@ -2,52 +2,53 @@
 //! hash that its parent names.
 
 use alloy_primitives::{B256, U256};
-use alloy_trie::nodes::{RlpNode, TrieNode};
-use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieAccount};
+use alloy_trie::{Nibbles, TrieAccount};
 
 use super::key::FULL_PATH;
-use super::node::{Loader, step};
+use super::node::{Loader, step, storage_of};
+use super::tree::{Form, Leaf, Subtree};
 use super::{AccountFields, NodeSource, Tree, TrieError};
 
 /// An account as its leaf contains it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct AccountLeaf {
     /// The account.
     pub fields: AccountFields,
-    /// The root of its storage trie.
-    pub storage_root: B256,
+    /// Its storage trie.
+    pub storage: Subtree,
 }
 
 fn loader<S>(source: &S, tree: Tree) -> Loader<'_, S> {
-    Loader { source, tree, key_len: FULL_PATH }
+    Loader { source, tree, key_len: FULL_PATH, generation: 0 }
 }
 
 fn account_of<S: NodeSource>(
     loader: &Loader<'_, S>,
     path: &Nibbles,
-    value: &[u8],
+    leaf: &Leaf,
 ) -> Result<AccountLeaf, TrieError> {
-    let leaf: TrieAccount = alloy_rlp::decode_exact(value).map_err(|error| loader.bad_value(path, error))?;
-    let TrieAccount { nonce, balance, storage_root, code_hash } = leaf;
-    Ok(AccountLeaf { fields: AccountFields { nonce, balance, code_hash }, storage_root })
+    let bad = |error| loader.bad_value(path, error);
+    let TrieAccount { nonce, balance, code_hash, .. } = alloy_rlp::decode_exact(&leaf.value).map_err(bad)?;
+    let storage = storage_of(leaf).map_err(bad)?;
+    Ok(AccountLeaf { fields: AccountFields { nonce, balance, code_hash }, storage })
 }
 
-fn slot_of<S: NodeSource>(loader: &Loader<'_, S>, path: &Nibbles, value: &[u8]) -> Result<U256, TrieError> {
-    alloy_rlp::decode_exact(value).map_err(|error| loader.bad_value(path, error))
+fn slot_of<S: NodeSource>(loader: &Loader<'_, S>, path: &Nibbles, leaf: &Leaf) -> Result<U256, TrieError> {
+    alloy_rlp::decode_exact(&leaf.value).map_err(|error| loader.bad_value(path, error))
 }
 
-/// The account with this hashed address in the state with this root.
+/// The account with this hashed address in this state.
 ///
 /// # Errors
 /// [`TrieError`] if a node on the way cannot be read or is damaged.
 pub fn find_account<S: NodeSource>(
     source: &S,
-    root: B256,
+    trie: &Subtree,
     hashed_address: &B256,
 ) -> Result<Option<AccountLeaf>, TrieError> {
     let loader = loader(source, Tree::Accounts);
-    match find(&loader, root, hashed_address)? {
-        Some((path, value)) => account_of(&loader, &path, &value).map(Some),
+    match find(&loader, trie, hashed_address)? {
+        Some((path, leaf)) => account_of(&loader, &path, &leaf).map(Some),
         None => Ok(None),
     }
 }
@@ -59,56 +60,46 @@ pub fn find_account<S: NodeSource>(
 pub fn find_slot<S: NodeSource>(
     source: &S,
     owner: &B256,
-    storage_root: B256,
+    trie: &Subtree,
     hashed_slot: &B256,
 ) -> Result<U256, TrieError> {
     let loader = loader(source, Tree::Storage(*owner));
-    match find(&loader, storage_root, hashed_slot)? {
-        Some((path, value)) => slot_of(&loader, &path, &value),
+    match find(&loader, trie, hashed_slot)? {
+        Some((path, leaf)) => slot_of(&loader, &path, &leaf),
         None => Ok(U256::ZERO),
     }
 }
 
-/// Finds the leaf with this key. Returns its path and its value.
+/// Finds the leaf with this key. Returns it and the path of its node.
 fn find<S: NodeSource>(
     loader: &Loader<'_, S>,
-    root: B256,
+    trie: &Subtree,
     key: &B256,
-) -> Result<Option<(Nibbles, Vec<u8>)>, TrieError> {
-    if root == EMPTY_ROOT_HASH {
+) -> Result<Option<(Nibbles, Leaf)>, TrieError> {
+    if trie.is_empty() {
         return Ok(None);
     }
     let key = Nibbles::unpack_array(&key.0);
-    let (mut path, mut named) = (Nibbles::new(), RlpNode::word_rlp(&root));
+    let (mut path, mut subtree) = (Nibbles::new(), trie.clone());
     // Every step lengthens the path, and no path is longer than a key.
     for _ in 0..=FULL_PATH {
-        match loader.load(&path, &named)? {
-            TrieNode::EmptyRoot => return Ok(None),
-            TrieNode::Leaf(leaf) => {
+        let next = match &*loader.load(&path, &subtree)? {
+            Form::Leaf(leaf) => {
                 let here = path.join(&leaf.key) == key;
-                return Ok(here.then_some((path, leaf.value)));
+                return Ok(here.then(|| (path, leaf.clone())));
             }
-            TrieNode::Extension(extension) => {
-                path = path.join(&extension.key);
-                if !key.starts_with(&path) {
-                    return Ok(None);
-                }
-                named = extension.child;
-            }
-            TrieNode::Branch(branch) => {
-                let Some(nibble) = key.get(path.len()) else { return Ok(None) };
-                let node = branch.as_ref();
-                let child = node.children().find(|(at, _)| *at == nibble).and_then(|(_, child)| child);
-                let Some(child) = child else { return Ok(None) };
-                path = step(&path, nibble);
-                named = child.clone();
-            }
-        }
+            Form::Extension(extension) => Some((path.join(&extension.key), extension.child.clone())),
+            Form::Branch(branch) => key
+                .get(path.len())
+                .and_then(|nibble| Some((step(&path, nibble), branch.child(nibble)?.clone()))),
+        };
+        let Some(next) = next.filter(|(path, _)| key.starts_with(path)) else { return Ok(None) };
+        (path, subtree) = next;
     }
     Ok(None)
 }
 
-/// Visits every account of the state with this root, in the order of the hashed addresses. For a
+/// Visits every account of a state, in the order of the hashed addresses. For a
 /// damaged subtree `visit` gets an error, and the walk goes on after it. The walk stops when `visit`
 /// returns an error.
 ///
@@ -116,12 +107,12 @@ fn find<S: NodeSource>(
 /// The errors of `visit`.
 pub fn for_each_account<S: NodeSource, E>(
     source: &S,
-    root: B256,
+    trie: &Subtree,
     visit: &mut dyn FnMut(Result<(B256, AccountLeaf), TrieError>) -> Result<(), E>,
 ) -> Result<(), E> {
     let loader = loader(source, Tree::Accounts);
-    for_each(&loader, root, &mut |leaf| {
-        visit(leaf.and_then(|(path, key, value)| Ok((key, account_of(&loader, &path, &value)?))))
+    for_each(&loader, trie, &mut |leaf| {
+        visit(leaf.and_then(|(path, key, leaf)| Ok((key, account_of(&loader, &path, &leaf)?))))
     })
 }
 
@@ -132,46 +123,46 @@ pub fn for_each_account<S: NodeSource, E>(
 pub fn for_each_slot<S: NodeSource, E>(
     source: &S,
     owner: &B256,
-    storage_root: B256,
+    trie: &Subtree,
     visit: &mut dyn FnMut(Result<(B256, U256), TrieError>) -> Result<(), E>,
 ) -> Result<(), E> {
     let loader = loader(source, Tree::Storage(*owner));
-    for_each(&loader, storage_root, &mut |leaf| {
-        visit(leaf.and_then(|(path, key, value)| Ok((key, slot_of(&loader, &path, &value)?))))
+    for_each(&loader, trie, &mut |leaf| {
+        visit(leaf.and_then(|(path, key, leaf)| Ok((key, slot_of(&loader, &path, &leaf)?))))
     })
 }
 
-/// A leaf: its path, its key and its value.
-type Leaf = (Nibbles, B256, Vec<u8>);
+/// A leaf of a walk: the path of its node, its key, and the leaf.
+type Visited = (Nibbles, B256, Leaf);
 
 fn for_each<S: NodeSource, E>(
     loader: &Loader<'_, S>,
-    root: B256,
-    visit: &mut dyn FnMut(Result<Leaf, TrieError>) -> Result<(), E>,
+    trie: &Subtree,
+    visit: &mut dyn FnMut(Result<Visited, TrieError>) -> Result<(), E>,
 ) -> Result<(), E> {
-    if root == EMPTY_ROOT_HASH {
+    if trie.is_empty() {
         return Ok(());
     }
     // Depth first: the next node is the last of the list.
-    let mut open = vec![(Nibbles::new(), RlpNode::word_rlp(&root))];
-    while let Some((path, named)) = open.pop() {
-        match loader.load(&path, &named) {
-            Err(error) => visit(Err(error))?,
-            Ok(TrieNode::EmptyRoot) => {}
-            Ok(TrieNode::Leaf(leaf)) => {
+    let mut open = vec![(Nibbles::new(), trie.clone())];
+    while let Some((path, subtree)) = open.pop() {
+        let form = match loader.load(&path, &subtree) {
+            Ok(form) => form,
+            Err(error) => {
+                visit(Err(error))?;
+                continue;
+            }
+        };
+        match &*form {
+            Form::Leaf(leaf) => {
                 let key = B256::from_slice(&path.join(&leaf.key).pack());
-                visit(Ok((path, key, leaf.value)))?;
+                visit(Ok((path, key, leaf.clone())))?;
             }
-            Ok(TrieNode::Extension(extension)) => {
-                open.push((path.join(&extension.key), extension.child));
+            Form::Extension(extension) => {
+                open.push((path.join(&extension.key), extension.child.clone()));
             }
-            Ok(TrieNode::Branch(branch)) => {
-                let children: Vec<_> = branch
-                    .as_ref()
-                    .children()
-                    .filter_map(|(nibble, child)| Some((step(&path, nibble), child?.clone())))
-                    .collect();
-                open.extend(children.into_iter().rev());
+            Form::Branch(branch) => {
+                open.extend(branch.each().rev().map(|(nibble, child)| (step(&path, nibble), child.clone())));
             }
         }
     }
@@ -183,7 +174,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use alloy_primitives::keccak256;
 
-    use super::super::{AccountChange, MemoryNodes, update};
+    use alloy_trie::EMPTY_ROOT_HASH;
+
+    use super::super::{AccountChange, MemoryNodes, UpdateOptions, update, writes};
     use super::*;
 
     fn fields(number: u64) -> AccountFields {
@@ -195,7 +188,7 @@ mod tests {
     }
 
     /// Accounts with 1, 2, 3, … slots, at most 40 each.
-    fn state(accounts: u64) -> (MemoryNodes, B256) {
+    fn state(accounts: u64) -> (MemoryNodes, Subtree) {
         let changes = (1..=accounts).map(|number| AccountChange {
             hashed_address: key(number),
             account: Some(fields(number)),
@@ -203,9 +196,12 @@ mod tests {
             slots: (1..=number % 41).map(|slot| (key(slot), U256::from(slot + number))).collect(),
         });
         let mut nodes = MemoryNodes::new();
-        let updated = update(&nodes, EMPTY_ROOT_HASH, changes.collect(), 1).unwrap();
-        nodes.apply(&updated.changes);
-        (nodes, updated.root)
+        let nothing = Subtree::of_root(EMPTY_ROOT_HASH);
+        let options = UpdateOptions { threads: 1, generation: 0 };
+        let updated = update(&nodes, &nothing, changes.collect(), options).unwrap();
+        let touched = std::iter::once(&updated.touched);
+        nodes.apply(&writes(&nodes, (&nothing, &updated.trie), touched).unwrap());
+        (nodes, Subtree::of_root(updated.trie.root()))
     }
 
     #[test]
@@ -217,28 +213,28 @@ mod tests {
                 walked.push(leaf?);
                 Ok(())
             };
-            for_each_account(&nodes, root, &mut visit).unwrap();
+            for_each_account(&nodes, &root, &mut visit).unwrap();
             let mut keys: Vec<B256> = (1..=accounts).map(key).collect();
             keys.sort_unstable();
             assert_eq!(walked.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys);
             for number in 1..=accounts {
-                let leaf = find_account(&nodes, root, &key(number)).unwrap().unwrap();
+                let leaf = find_account(&nodes, &root, &key(number)).unwrap().unwrap();
                 assert_eq!(leaf.fields, fields(number));
                 let mut slots = 0;
                 let mut visit = |slot: Result<(B256, U256), TrieError>| -> Result<(), TrieError> {
                     slots += u64::from(!slot?.1.is_zero());
                     Ok(())
                 };
-                for_each_slot(&nodes, &key(number), leaf.storage_root, &mut visit).unwrap();
+                for_each_slot(&nodes, &key(number), &leaf.storage, &mut visit).unwrap();
                 assert_eq!(slots, number % 41);
                 for slot in 1..=number % 41 {
-                    let value = find_slot(&nodes, &key(number), leaf.storage_root, &key(slot)).unwrap();
+                    let value = find_slot(&nodes, &key(number), &leaf.storage, &key(slot)).unwrap();
                     assert_eq!(value, U256::from(slot + number));
                 }
-                let other = find_slot(&nodes, &key(number), leaf.storage_root, &key(1000)).unwrap();
+                let other = find_slot(&nodes, &key(number), &leaf.storage, &key(1000)).unwrap();
                 assert_eq!(other, U256::ZERO);
             }
-            assert_eq!(find_account(&nodes, root, &key(1000)).unwrap(), None);
+            assert!(find_account(&nodes, &root, &key(1000)).unwrap().is_none());
         }
     }
 
@@ -247,10 +243,8 @@ mod tests {
         let (whole, root) = state(90);
         let (_, path, _) =
             whole.iter().find(|(tree, path, _)| *tree == Tree::Accounts && path.len() == 1).unwrap();
-        let mut changes = super::super::NodeChanges::default();
-        changes.nodes.insert((Tree::Accounts, *path), Some(vec![0xc0].into()));
         let mut nodes = whole.clone();
-        nodes.apply(&changes);
+        nodes.put(&Tree::Accounts, path, Some(&vec![0xc0].into()));
         let (mut leaves, mut errors) = (0, 0);
         let mut visit = |leaf: Result<(B256, AccountLeaf), TrieError>| -> Result<(), TrieError> {
             match leaf {
@@ -259,7 +253,7 @@ mod tests {
             }
             Ok(())
         };
-        for_each_account(&nodes, root, &mut visit).unwrap();
+        for_each_account(&nodes, &root, &mut visit).unwrap();
         assert_eq!(errors, 1);
         assert!(leaves > 50 && leaves < 90, "{leaves}");
     }

@@ -1,7 +1,6 @@
 //! Checks the chain's blocks, the journal, and the side blocks.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use alloy_consensus::ReceiptEnvelope;
 use alloy_consensus::proofs::calculate_receipt_root;
@@ -15,7 +14,7 @@ use super::super::LedgerError;
 use super::super::nodes::{StoredNodes, update_from};
 use super::super::records::{Records, damaged};
 use super::super::side;
-use super::super::trie::{NodeChanges, NodeLayers};
+use super::super::trie::Subtree;
 use super::Check;
 
 /// The interval between two progress reports, in blocks.
@@ -168,17 +167,14 @@ impl Check<'_> {
         let transaction = self.ledger.reading()?;
         let records = Records(&transaction);
         let head = self.ledger.head();
-        let Some(mut root) = head.state_root else { return Ok(()) };
+        let Some(root) = head.state_root else { return Ok(()) };
         let nodes = StoredNodes::open(&transaction)?;
         let numbers = records.journaled()?;
-        let (mut merged, mut state) = (NodeChanges::default(), head.summary.state);
+        let (mut trie, mut state) = (Subtree::of_root(root), head.summary.state);
         let mut digest = head.summary.digest;
-        let mut step = |root: B256, accounts: &[AccountDelta]| -> Result<B256, LedgerError> {
-            let source = NodeLayers::new(vec![Arc::new(std::mem::take(&mut merged))], &nodes);
-            let updated = update_from(&source, root, accounts)?;
-            let [below] = source.into_layers().try_into().unwrap_or_default();
-            merged = Arc::unwrap_or_clone(below).then(updated.changes);
-            Ok(updated.root)
+        let mut step = |accounts: &[AccountDelta]| -> Result<B256, LedgerError> {
+            trie = update_from(&nodes, &trie, accounts, 0)?.trie;
+            Ok(trie.root())
         };
         let total = numbers.len() as u64 * 2;
         let mut ways = Vec::new();
@@ -191,7 +187,7 @@ impl Check<'_> {
                 return Err(damaged(&place, "it does not lead on from the block above"));
             }
             let expected = self.root_after(&records, redo)?;
-            root = step(root, &undo.accounts)?;
+            let root = step(&undo.accounts)?;
             if root != expected {
                 let reason = format!("taking it back leads to state root {root}, the header says {expected}");
                 return Err(damaged(&place, reason));
@@ -211,7 +207,7 @@ impl Check<'_> {
             let Some(entry) = records.journal(number)? else { continue };
             let block = records.block(&entry.redo.to.block_hash)?.unwrap_or_default();
             let expected = Block::decode(&mut block.as_slice())?.header.state_root;
-            root = step(root, &entry.redo.accounts)?;
+            let root = step(&entry.redo.accounts)?;
             if root != expected {
                 let reason = format!("it leads to state root {root}, the header says {expected}");
                 return Err(damaged(&format!("the journal's entry of block {number}"), reason));

@@ -10,7 +10,7 @@ use engine::store::RawState;
 
 use super::super::audit::difference;
 use super::super::nodes::StoredNodes;
-use super::super::trie::{AccountLeaf, TrieError, for_each_account, for_each_slot};
+use super::super::trie::{AccountLeaf, Subtree, TrieError, for_each_account, for_each_slot};
 use super::super::{LedgerError, Tip};
 use super::Check;
 
@@ -45,7 +45,10 @@ impl Check<'_> {
         let mut digest = ContentDigest::default();
         let (mut leaves, mut slots) = (0_u64, 0_u64);
         let before = self.report.findings.len();
-        for_each_account(&source, root, &mut |leaf: Result<(B256, AccountLeaf), TrieError>| {
+        for_each_account(&source, &Subtree::of_root(root), &mut |leaf: Result<
+            (B256, AccountLeaf),
+            TrieError,
+        >| {
             let (hashed, leaf) = match leaf {
                 Ok(leaf) => leaf,
                 Err(error) => return self.trie_error(error),
@@ -71,7 +74,7 @@ impl Check<'_> {
             if account.code_hash != KECCAK256_EMPTY && !raw.has_code(&account.code_hash)? {
                 self.report.add(place(), format!("its code with hash {} is missing", account.code_hash));
             }
-            for_each_slot(&source, &hashed, leaf.storage_root, &mut |slot| {
+            for_each_slot(&source, &hashed, &leaf.storage, &mut |slot| {
                 let (hashed_slot, value) = match slot {
                     Ok(slot) => slot,
                     Err(error) => return self.trie_error(error),

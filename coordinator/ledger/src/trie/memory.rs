@@ -1,52 +1,14 @@
-//! Node sources other than the database: committed changes stacked above another source, and a map in
-//! memory.
+//! All stored nodes of a state in a map, for tests and for a state that is not in a database yet.
 //!
-//! These sources do not check their nodes; the reader of a node does.
+//! It does not check its nodes; the reader of a node does.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use alloy_primitives::map::FbBuildHasher;
 use alloy_primitives::{B256, Bytes};
 use alloy_trie::Nibbles;
 
 use super::{NodeChanges, NodeSource, NodeSourceError, Tree};
-
-/// A source with the changes of blocks that it does not contain yet on top.
-#[derive(Debug, Clone)]
-pub struct NodeLayers<S> {
-    newest_first: Vec<Arc<NodeChanges>>,
-    base: S,
-}
-
-impl<S> NodeLayers<S> {
-    /// Stacks `newest_first` above `base`. The first layer that mentions a node decides its content.
-    pub fn new(newest_first: Vec<Arc<NodeChanges>>, base: S) -> Self {
-        Self { newest_first, base }
-    }
-
-    /// The layers, newest first.
-    #[must_use]
-    pub fn into_layers(self) -> Vec<Arc<NodeChanges>> {
-        self.newest_first
-    }
-}
-
-impl<S: NodeSource> NodeSource for NodeLayers<S> {
-    fn node(&self, tree: &Tree, path: &Nibbles) -> Result<Option<Bytes>, NodeSourceError> {
-        for layer in &self.newest_first {
-            if let Some(node) = layer.nodes.get(&(*tree, *path)) {
-                return Ok(node.clone());
-            }
-            if let Tree::Storage(owner) = tree
-                && layer.wiped.binary_search(owner).is_ok()
-            {
-                return Ok(None);
-            }
-        }
-        self.base.node(tree, path)
-    }
-}
 
 type Nodes = HashMap<Nibbles, Bytes>;
 
@@ -69,19 +31,24 @@ impl MemoryNodes {
             self.storage.remove(owner);
         }
         for ((tree, path), node) in &changes.nodes {
-            let nodes = match tree {
-                Tree::Accounts => &mut self.accounts,
-                Tree::Storage(owner) => self.storage.entry(*owner).or_default(),
-            };
-            match node {
-                Some(node) => nodes.insert(*path, node.clone()),
-                None => nodes.remove(path),
-            };
-            if let Tree::Storage(owner) = tree
-                && nodes.is_empty()
-            {
-                self.storage.remove(owner);
-            }
+            self.put(tree, path, node.as_ref());
+        }
+    }
+
+    /// Stores a node, or removes it.
+    pub fn put(&mut self, tree: &Tree, path: &Nibbles, node: Option<&Bytes>) {
+        let nodes = match tree {
+            Tree::Accounts => &mut self.accounts,
+            Tree::Storage(owner) => self.storage.entry(*owner).or_default(),
+        };
+        match node {
+            Some(node) => nodes.insert(*path, node.clone()),
+            None => nodes.remove(path),
+        };
+        if let Tree::Storage(owner) = tree
+            && nodes.is_empty()
+        {
+            self.storage.remove(owner);
         }
     }
 
