@@ -130,7 +130,7 @@ fn load_ancestors(
     Ok(ancestors)
 }
 
-fn ancestor_of(rlp: &[u8]) -> Result<Ancestor, BlockError> {
+pub(super) fn ancestor_of(rlp: &[u8]) -> Result<Ancestor, BlockError> {
     let mut bytes = rlp;
     let block = Block::decode(&mut bytes)?;
     let ommers = block.ommers.headers().iter().map(Header::hash_slow).collect();

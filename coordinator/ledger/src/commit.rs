@@ -1,19 +1,19 @@
-//! Commits a tip: its steps become the database's next version, either all of them or none.
+//! Commits a tip: its steps become part of the database, either all of them or none.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use common::message::StateSummary;
 use engine::replica_view::{Base, ReplicaView};
-use engine::store::{DiskState, StateWriter};
+use engine::store::DiskState;
 use redb::{Durability, ReadableDatabase};
 
 use super::accepted::AcceptedWriter;
-use super::nodes::{NodeWriter, StoredNodes};
+use super::checkpoint::Pending;
+use super::nodes::StoredNodes;
 use super::records::{BlockInfo, HeadRecord, NewEntry, RecordWriter, Records, word};
 use super::side::{SideBlock, SideWriter};
 use super::tip::{Step, Tip};
-use super::trie::{NodeChanges, TrieError, writes};
 use super::{Ledger, LedgerError};
 
 impl Ledger {
@@ -54,7 +54,7 @@ impl Ledger {
 
     fn write(&self, tip: &Arc<Tip>, taken_back: TakenBack) -> Result<Arc<Tip>, LedgerError> {
         // Readers of the head need not wait meanwhile.
-        let _turn = self.turn.lock();
+        let mut pending = self.turn.lock();
         let head = self.head();
         let steps = new_steps(&head, tip)?;
         if steps.is_empty() {
@@ -62,17 +62,14 @@ impl Ledger {
         }
         let began = Instant::now();
         self.check_term()?;
+        let due = self.is_due(&pending, steps);
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         let index = {
-            let mut state = StateWriter::open(&transaction)?;
-            let mut nodes = NodeWriter::open(&transaction)?;
             let mut records = RecordWriter::open(&transaction)?;
             let mut accepted = AcceptedWriter::open(&transaction)?;
             let mut side = SideWriter::open(&transaction, self.side_index())?;
             let before = self.database.begin_read()?;
-            state.apply_all(steps.iter().map(|step| step.delta.as_ref()))?;
-            nodes.apply(&node_changes(&head, tip, steps)?)?;
             for step in steps {
                 let removed = self.record(&mut records, &Records(&before), step)?;
                 if let Some(block) = removed.filter(|_| taken_back == TakenBack::Kept) {
@@ -92,6 +89,9 @@ impl Ledger {
                 total_difficulty: word(tip.total_difficulty),
                 blocks: tip.blocks,
             })?;
+            if due {
+                self.write_tables(&transaction, &mut records, (&pending, steps), tip)?;
+            }
             side.index
         };
         // Another coordinator may have taken over during the write.
@@ -99,11 +99,18 @@ impl Ledger {
         transaction.commit()?;
         let version = self.cache.advance(steps.iter().flat_map(|step| step.delta.accounts.iter()));
         self.set_side_index(index);
-        let rebased = self.rebased(tip, version)?;
-        *self.head.lock() = Arc::clone(&rebased);
+        let next = if due {
+            let next = self.rebased(tip, version)?;
+            *pending = Pending::above(next.nodes.clone());
+            next
+        } else {
+            pending.extend(steps);
+            Arc::new(tip.committed(&head, steps, version))
+        };
+        *self.head.lock() = Arc::clone(&next);
         let took = began.elapsed();
-        tracing::debug!(head = %tip.summary.state.height, blocks = steps.len(), ?took, "committed");
-        Ok(rebased)
+        tracing::debug!(head = %tip.summary.state.height, blocks = steps.len(), tables = due, ?took, "committed");
+        Ok(next)
     }
 
     /// Records a step in the blocks, receipts and journal. Returns the block that it takes back, if any.
@@ -134,7 +141,7 @@ impl Ledger {
         Ok(None)
     }
 
-    /// The same tip on the newest version of the database, without steps.
+    /// The same tip on the newest version of the database, whose tables hold its state.
     pub(super) fn rebased(&self, tip: &Tip, version: u64) -> Result<Arc<Tip>, LedgerError> {
         let transaction = self.database.begin_read()?;
         let state = DiskState::open(&transaction, version, Arc::clone(&self.cache))?;
@@ -159,17 +166,6 @@ enum TakenBack {
     Kept,
     /// They are deleted.
     Forgotten,
-}
-
-/// The writes that lead from the stored nodes of the head to those of `tip`.
-fn node_changes(head: &Tip, tip: &Tip, steps: &[Arc<Step>]) -> Result<NodeChanges, TrieError> {
-    match (&head.nodes, &tip.nodes) {
-        (Some(before), Some(after)) => {
-            let touched = steps.iter().filter_map(|step| step.touched.as_ref());
-            writes(before.source(), (before.trie(), after.trie()), touched)
-        }
-        _ => Ok(NodeChanges::default()),
-    }
 }
 
 /// The steps of `tip` that the database does not contain yet.

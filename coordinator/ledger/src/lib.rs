@@ -9,6 +9,7 @@ mod accepted;
 mod accepted_tests;
 mod audit;
 mod branch;
+mod checkpoint;
 mod commit;
 #[cfg(test)]
 mod commit_tests;
@@ -50,6 +51,7 @@ use engine::store::StateCache;
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase};
 
+use checkpoint::Pending;
 use records::Records;
 use side::SideIndex;
 
@@ -277,7 +279,7 @@ pub struct Ledger {
     /// This coordinator's epoch; zero before it is raised.
     term: AtomicU64,
     /// Held while a block is committed, so that commits run one at a time.
-    turn: Mutex<()>,
+    turn: Mutex<Pending>,
     head: Mutex<Arc<Tip>>,
     side: Mutex<SideIndex>,
 }

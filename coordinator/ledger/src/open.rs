@@ -19,8 +19,9 @@ use engine::replica_view::{Base, ReplicaView};
 use engine::store::{DiskState, StateCache, StateWriter};
 use parking_lot::Mutex;
 use redb::backends::InMemoryBackend;
-use redb::{Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError};
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError};
 
+use super::checkpoint::{CheckpointRecord, Pending};
 use super::fence::{Fence, FileFence, MemoryFence};
 use super::nodes::{NodeWriter, Nodes, StoredNodes};
 use super::records::{FORMAT, HeadRecord, Identity, RecordWriter, Records, word};
@@ -49,6 +50,9 @@ pub struct LedgerOptions {
     /// The number of newest blocks whose deltas are stored for shards that catch up. If it is smaller than
     /// `unwind`, `unwind` applies.
     pub journal: u64,
+    /// The number of blocks between two checkpoints. If it is larger than the journal, the journal's length
+    /// applies.
+    pub checkpoint: u64,
     /// The number of accounts in the flat cache. It holds four times as many slots.
     pub cached_accounts: usize,
     /// About the memory that nodes of the state trie may take, in bytes.
@@ -62,6 +66,7 @@ impl Default for LedgerOptions {
         Self {
             unwind: 128,
             journal: 512,
+            checkpoint: 32,
             cached_accounts: 1 << 18,
             node_cache: 96 << 20,
             page_cache: 512 << 20,
@@ -197,19 +202,19 @@ impl Ledger {
     fn resume(database: Database, identity: Identity, options: LedgerOptions) -> Result<Self, LedgerError> {
         let cache = Arc::new(StateCache::new(options.cached_accounts));
         let transaction = database.begin_read()?;
-        let head = Records(&transaction).head()?;
+        let (head, tables) = (Records(&transaction).head()?, Records(&transaction).checkpoint()?);
         let state = DiskState::open(&transaction, cache.newest(), Arc::clone(&cache))?;
         let nodes = if identity.complete {
-            Some(Nodes::new(StoredNodes::open(&transaction)?, head.state_root))
+            Some(Nodes::new(StoredNodes::open(&transaction)?, tables.state_root))
         } else {
             None
         };
-        let mut tip = Tip {
-            summary: head.summary,
+        let tip = Tip {
+            summary: tables.summary,
             header: None,
-            state_root: identity.complete.then_some(head.state_root),
-            total_difficulty: head.total_difficulty.0,
-            blocks: head.blocks,
+            state_root: identity.complete.then_some(tables.state_root),
+            total_difficulty: U256::ZERO,
+            blocks: 0,
             ancestors: Vec::new(),
             view: ReplicaView::new(Base::Disk(Arc::new(state))),
             nodes,
@@ -229,25 +234,53 @@ impl Ledger {
             head: Mutex::new(Arc::new(tip.clone())),
             side: Mutex::new(SideIndex::load(&transaction)?),
         };
-        let at = head.summary.state;
-        let place = ledger.place(&transaction, at.height, at.block_hash)?;
+        let head = ledger.resumed(&transaction, tip, &head)?;
+        ledger.head = Mutex::new(head);
+        Ok(ledger)
+    }
+
+    /// The head, given the state of the tables, of which only the content is known.
+    fn resumed(
+        &mut self,
+        transaction: &ReadTransaction,
+        mut tables: Tip,
+        head: &HeadRecord,
+    ) -> Result<Arc<Tip>, LedgerError> {
+        let at = tables.summary.state;
+        let place = self.place(transaction, at.height, at.block_hash)?;
         let damaged = |reason: String| LedgerError::Damaged { what: "the head".into(), reason };
-        if at != ledger.origin && place.header.is_none() {
+        if at != self.origin && place.header.is_none() {
             return Err(damaged(format!("block {} is missing", at.block_hash)));
         }
-        if let (Some(expected), Some(found)) = (place.state_root, tip.state_root)
+        if let (Some(expected), Some(found)) = (place.state_root, tables.state_root)
             && expected != found
         {
             return Err(damaged(format!("its state root is {found}, its header says {expected}")));
         }
-        tip.header = place.header;
-        tip.ancestors = place.ancestors;
         // The trie's root node must have the hash that the head names.
-        if let Some(nodes) = &tip.nodes {
+        if let Some(nodes) = &tables.nodes {
             nodes.check_root()?;
         }
-        ledger.head = Mutex::new(Arc::new(tip));
-        Ok(ledger)
+        tables.header = place.header;
+        tables.ancestors = place.ancestors;
+        (tables.total_difficulty, tables.blocks) = (place.total_difficulty, place.blocks);
+        let base = Arc::new(tables.clone());
+        let tip = self.replay(transaction, tables, head)?;
+        let found = (tip.summary, tip.state_root.unwrap_or_default());
+        if found != (head.summary, head.state_root) {
+            let reason = format!("it names state {} with root {}", head.summary.state, head.state_root);
+            return Err(damaged(format!(
+                "{reason}, but the journal leads to {} with root {}",
+                found.0.state, found.1
+            )));
+        }
+        let mut pending = Pending::above(base.nodes.clone());
+        pending.extend(&tip.steps);
+        self.turn = Mutex::new(pending);
+        // The cache may hold values of the tables' state, which the replay has read.
+        let version = self.cache.advance(tip.steps.iter().flat_map(|step| step.delta.accounts.iter()));
+        let (total_difficulty, blocks) = (head.total_difficulty.0, head.blocks);
+        Ok(Arc::new(Tip { total_difficulty, blocks, ..tip.committed(&base, &tip.steps, version) }))
     }
 }
 
@@ -328,6 +361,7 @@ fn begin(
             total_difficulty: word(difficulty),
             blocks: 0,
         })?;
+        records.checkpoint(&CheckpointRecord { summary: identity.origin, state_root })?;
     }
     transaction.commit()?;
     Ledger::resume(database, identity.clone(), options)

@@ -12,11 +12,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
+use super::checkpoint::CheckpointRecord;
 use super::pieces::{self, MAX_VALUE_BYTES, PIECE_BYTES};
 use common::strikes::StrikeRecord;
 
 /// The version of the database's layout. A database of another version is rejected.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
 
 /// Single values by name.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -133,6 +134,10 @@ impl Records<'_> {
         self.named("head")?.ok_or_else(|| damaged("head", "it is missing"))
     }
 
+    pub(super) fn checkpoint(&self) -> Result<CheckpointRecord, LedgerError> {
+        self.named("checkpoint")?.ok_or_else(|| damaged("checkpoint", "it is missing"))
+    }
+
     pub(super) fn strikes(&self) -> Result<Vec<(ShardId, StrikeRecord)>, LedgerError> {
         Ok(self.named("strikes")?.unwrap_or_default())
     }
@@ -221,6 +226,10 @@ impl<'t> RecordWriter<'t> {
 
     pub(super) fn head(&mut self, head: &HeadRecord) -> Result<(), LedgerError> {
         self.set("head", head)
+    }
+
+    pub(super) fn checkpoint(&mut self, checkpoint: &CheckpointRecord) -> Result<(), LedgerError> {
+        self.set("checkpoint", checkpoint)
     }
 
     pub(super) fn strikes(&mut self, strikes: &Vec<(ShardId, StrikeRecord)>) -> Result<(), LedgerError> {

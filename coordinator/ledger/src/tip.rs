@@ -45,7 +45,7 @@ pub(super) struct Step {
     /// The change back.
     pub(super) inverse: Arc<Delta>,
     /// What the update of the state trie has touched.
-    pub(super) touched: Option<Touched>,
+    pub(super) touched: Option<Arc<Touched>>,
     /// The block that the step adds; `None` if it takes one back.
     pub(super) block: Option<AddedBlock>,
 }
@@ -213,6 +213,12 @@ impl Tip {
         Self { view, nodes, version: head.version, steps: steps.to_vec(), ..self.clone() }
     }
 
+    /// This tip as the head, `steps` above the former `head`. The tables do not contain them yet.
+    pub(super) fn committed(&self, head: &Self, steps: &[Arc<Step>], version: u64) -> Self {
+        let tip = self.on_base(head, steps);
+        Self { view: tip.view.committed(version), version, steps: Vec::new(), ..tip }
+    }
+
     /// The tip to which a change leads.
     pub(super) fn step(&self, change: Change, place: TipPosition) -> Arc<Self> {
         let Change { delta, inverse, trie, block } = change;
@@ -224,7 +230,7 @@ impl Tip {
         let mut steps = self.steps.clone();
         let view = self.view.after(&delta);
         let summary = StateSummary { state: delta.to, digest: delta.digest };
-        let touched = trie.map(|updated| updated.touched);
+        let touched = trie.map(|updated| Arc::new(updated.touched));
         steps.push(Arc::new(Step { delta, inverse, touched, block }));
         Arc::new(Self {
             summary,

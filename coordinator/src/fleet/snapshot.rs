@@ -80,7 +80,7 @@ impl Snapshots {
                 send(&parts, Err(busy)).await;
                 return Ok(());
             };
-            match send_all(world.as_ref(), &blocking, &parts).await {
+            match send_all(&world, &blocking, &parts).await {
                 Ok(()) => {}
                 Err(Unsent::Peer(error)) => {
                     send(&parts, Err(error)).await;
@@ -167,11 +167,14 @@ impl From<PeerError> for Unsent {
 /// Sends the world's newest state, until its end or until the reader leaves. It also computes the digest of
 /// what it sends, because a reader that finds another digest could not tell who is at fault.
 async fn send_all(
-    world: &dyn World,
+    world: &Arc<dyn World>,
     blocking: &BoundedExecutor,
     parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>,
 ) -> Result<(), Unsent> {
-    let Some(Version { summary, state }) = world.snapshot() else {
+    let reader = Arc::clone(world);
+    let version = blocking.run(move || reader.snapshot()).await?;
+    let version = version.map_err(|error| PeerError::Unreachable(error.to_string()))?;
+    let Some(Version { summary, state }) = version else {
         return Err(PeerError::Unreachable("the state cannot be streamed".into()).into());
     };
     let unreadable = |error: StateError| PeerError::Unreachable(error.to_string());

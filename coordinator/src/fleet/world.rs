@@ -39,6 +39,9 @@ pub trait World: Debug + Send + Sync {
     /// [`WorldError`] if they cannot be read.
     fn deltas_from(&self, from: StateRef) -> Result<Option<Vec<Arc<Delta>>>, WorldError>;
 
-    /// The newest committed state as a whole; `None` if it cannot be streamed.
-    fn snapshot(&self) -> Option<Version>;
+    /// The newest committed state as a whole; `None` if it cannot be streamed. This may write to a disk.
+    ///
+    /// # Errors
+    /// [`WorldError`] if the state cannot be read or written.
+    fn snapshot(&self) -> Result<Option<Version>, WorldError>;
 }

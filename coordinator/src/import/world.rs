@@ -24,11 +24,12 @@ impl World for Ledger {
         Self::deltas_from(self, from).map_err(|error| WorldError(error.to_string()))
     }
 
-    fn snapshot(&self) -> Option<Version> {
-        let head = self.head();
-        match head.view().base() {
+    fn snapshot(&self) -> Result<Option<Version>, WorldError> {
+        // A snapshot is read from the tables.
+        let head = self.checkpoint().map_err(|error| WorldError(error.to_string()))?;
+        Ok(match head.view().base() {
             Base::Disk(state) => Some(Version { summary: head.summary(), state: Arc::clone(state) }),
             Base::Memory(_) => None,
-        }
+        })
     }
 }

@@ -54,6 +54,8 @@ pub struct ReplicaView {
     base: Base,
     /// The blocks above the base, oldest first.
     layers: Vec<Arc<Layer>>,
+    /// The number of oldest layers that the cache of a base on disk includes.
+    cached: usize,
 }
 
 #[derive(Debug)]
@@ -75,7 +77,7 @@ impl ReplicaView {
     /// A view of a base without layers.
     #[must_use]
     pub fn new(base: Base) -> Self {
-        Self { base, layers: Vec::new() }
+        Self { base, layers: Vec::new(), cached: 0 }
     }
 
     /// The base, without the layers.
@@ -84,10 +86,10 @@ impl ReplicaView {
         &self.base
     }
 
-    /// The number of blocks above the base.
+    /// The number of blocks above the base, without those that its cache includes.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.layers.len()
+        self.layers.len().saturating_sub(self.cached)
     }
 
     /// Adds a block. If no other view reads a base in memory, the layers are folded into it.
@@ -135,6 +137,33 @@ impl ReplicaView {
         let from = self.layers.len().saturating_sub(layers);
         view.layers.extend(self.layers.iter().skip(from).cloned());
         view
+    }
+
+    /// This state as the newest one of its database, whose cache calls it `version`. The database's tables
+    /// do not contain the layers yet; its cache does.
+    #[must_use]
+    pub fn committed(&self, version: u64) -> Self {
+        let mut view = self.clone();
+        if let Base::Disk(state) = &self.base {
+            view.base = Base::Disk(Arc::new(state.below(version)));
+            view.cached = view.layers.len();
+        }
+        view
+    }
+
+    /// The layers that are not in the base's cache, newest first.
+    fn newer(&self) -> impl Iterator<Item = &Layer> {
+        self.layers.iter().skip(self.cached).rev().map(Arc::as_ref)
+    }
+
+    /// The cache of the base, and the layers that it includes, newest first.
+    fn cached(&self) -> Option<(&DiskState, impl Iterator<Item = &Layer>)> {
+        match &self.base {
+            Base::Disk(state) if self.cached > 0 => {
+                Some((state, self.layers.iter().take(self.cached).rev().map(Arc::as_ref)))
+            }
+            _ => None,
+        }
     }
 
     /// The addresses of all accounts, in no particular order.
@@ -223,31 +252,72 @@ impl ReplicaView {
     }
 }
 
+/// A slot's value in the first layer that knows it.
+fn slot_in<'l>(
+    mut newest_first: impl Iterator<Item = &'l Layer>,
+    address: &Address,
+    slot: &U256,
+) -> Option<U256> {
+    newest_first.find_map(|layer| {
+        let entry = layer.overlay.get(address)?;
+        entry.storage.get(slot).copied().or(entry.wiped.then_some(U256::ZERO))
+    })
+}
+
+fn account_in<'l>(
+    mut newest_first: impl Iterator<Item = &'l Layer>,
+    address: &Address,
+) -> Option<Option<Account>> {
+    newest_first.find_map(|layer| Some(layer.overlay.get(address)?.account))
+}
+
+fn code_in<'l>(mut newest_first: impl Iterator<Item = &'l Layer>, hash: &B256) -> Option<Code> {
+    newest_first.find_map(|layer| layer.overlay.code(hash).cloned())
+}
+
 impl StateView for ReplicaView {
     fn account(&self, address: &Address) -> Result<Option<Account>, StateError> {
-        match self.layer_entries(address).next() {
-            Some(entry) => Ok(entry.account),
-            None => self.base.view().account(address),
+        if let Some(account) = account_in(self.newer(), address) {
+            return Ok(account);
         }
+        if let Some((state, layers)) = self.cached() {
+            if let Some(account) = state.cached_account(address) {
+                return Ok(account);
+            }
+            if let Some(account) = account_in(layers, address) {
+                state.fill_account(address, account);
+                return Ok(account);
+            }
+        }
+        self.base.view().account(address)
     }
 
     fn slot(&self, address: &Address, slot: &U256) -> Result<U256, StateError> {
-        for entry in self.layer_entries(address) {
-            if let Some(value) = entry.storage.get(slot) {
-                return Ok(*value);
+        if let Some(value) = slot_in(self.newer(), address, slot) {
+            return Ok(value);
+        }
+        if let Some((state, layers)) = self.cached() {
+            if let Some(value) = state.cached_slot(address, slot) {
+                return Ok(value);
             }
-            if entry.wiped {
-                return Ok(U256::ZERO);
+            if let Some(value) = slot_in(layers, address, slot) {
+                state.fill_slot(address, slot, value);
+                return Ok(value);
             }
         }
         self.base.view().slot(address, slot)
     }
 
     fn code(&self, hash: &B256) -> Result<Code, StateError> {
-        match self.layers.iter().find_map(|layer| layer.overlay.code(hash)) {
-            Some(code) => Ok(code.clone()),
-            None => self.base.view().code(hash),
+        if let Some(code) = code_in(self.newer(), hash) {
+            return Ok(code);
         }
+        if let Some((state, layers)) = self.cached()
+            && let Some(code) = state.cached_code(hash).or_else(|| code_in(layers, hash))
+        {
+            return Ok(code);
+        }
+        self.base.view().code(hash)
     }
 
     fn block_hash(&self, number: u64) -> Result<B256, StateError> {

@@ -11,10 +11,9 @@ use common::digest::ContentDigest;
 use common::id::Height;
 
 use super::super::LedgerError;
-use super::super::nodes::{StoredNodes, update_from};
+use super::super::nodes::update_from;
 use super::super::records::{Records, damaged};
 use super::super::side;
-use super::super::trie::Subtree;
 use super::Check;
 
 /// The interval between two progress reports, in blocks.
@@ -167,13 +166,13 @@ impl Check<'_> {
         let transaction = self.ledger.reading()?;
         let records = Records(&transaction);
         let head = self.ledger.head();
-        let Some(root) = head.state_root else { return Ok(()) };
-        let nodes = StoredNodes::open(&transaction)?;
+        let Some(above) = &head.nodes else { return Ok(()) };
+        // What the tables do not hold yet is in memory.
         let numbers = records.journaled()?;
-        let (mut trie, mut state) = (Subtree::of_root(root), head.summary.state);
+        let (mut trie, mut state) = (above.trie().clone(), head.summary.state);
         let mut digest = head.summary.digest;
         let mut step = |accounts: &[AccountDelta]| -> Result<B256, LedgerError> {
-            trie = update_from(&nodes, &trie, accounts, 0)?.trie;
+            trie = update_from(above.source(), &trie, accounts, 0)?.trie;
             Ok(trie.root())
         };
         let total = numbers.len() as u64 * 2;

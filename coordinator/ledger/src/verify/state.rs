@@ -7,11 +7,14 @@
 use alloy_primitives::{B256, KECCAK256_EMPTY, U256, keccak256};
 use common::digest::ContentDigest;
 use engine::store::RawState;
+use redb::ReadTransaction;
 
+use super::super::LedgerError;
 use super::super::audit::difference;
+use super::super::checkpoint::CheckpointRecord;
 use super::super::nodes::StoredNodes;
+use super::super::records::Records;
 use super::super::trie::{AccountLeaf, Subtree, TrieError, for_each_account, for_each_slot};
-use super::super::{LedgerError, Tip};
 use super::Check;
 
 /// The interval between two progress reports, in accounts.
@@ -36,19 +39,16 @@ impl Check<'_> {
     pub(super) fn state(&mut self) -> Result<(), LedgerError> {
         let transaction = self.ledger.reading()?;
         let raw = RawState::open(&transaction)?;
-        let head = self.ledger.head();
-        let Some(root) = head.state_root else { return Ok(()) };
+        let tables = Records(&transaction).checkpoint()?;
+        let trie = Subtree::of_root(tables.state_root);
         // All tables are read from one version of the database.
         let source = StoredNodes::open(&transaction)?;
-        self.check_header(&head, root);
+        self.check_header(&transaction, &tables)?;
         let total = raw.accounts()?;
         let mut digest = ContentDigest::default();
         let (mut leaves, mut slots) = (0_u64, 0_u64);
         let before = self.report.findings.len();
-        for_each_account(&source, &Subtree::of_root(root), &mut |leaf: Result<
-            (B256, AccountLeaf),
-            TrieError,
-        >| {
+        for_each_account(&source, &trie, &mut |leaf: Result<(B256, AccountLeaf), TrieError>| {
             let (hashed, leaf) = match leaf {
                 Ok(leaf) => leaf,
                 Err(error) => return self.trie_error(error),
@@ -101,17 +101,28 @@ impl Check<'_> {
             }
         }
         let whole = self.report.findings.len() == before;
-        if whole && digest.word() != head.summary.digest {
-            let (found, named) = (digest.word(), head.summary.digest);
-            self.report.add("head", format!("its content digest is {named:#x}, the state has {found:#x}"));
+        if whole && digest.word() != tables.summary.digest {
+            let (found, named) = (digest.word(), tables.summary.digest);
+            self.report
+                .add("checkpoint", format!("its content digest is {named:#x}, the state has {found:#x}"));
         }
         Ok(())
     }
 
-    fn check_header(&mut self, head: &Tip, root: B256) {
-        if let Some(header) = head.header.as_ref().filter(|header| header.state_root != root) {
-            self.report.add("head", format!("it names state root {root}, its header {}", header.state_root));
+    /// The header of the block whose state the tables hold must name their root.
+    fn check_header(
+        &mut self,
+        transaction: &ReadTransaction,
+        tables: &CheckpointRecord,
+    ) -> Result<(), LedgerError> {
+        let at = tables.summary.state;
+        let place = self.ledger.place(transaction, at.height, at.block_hash)?;
+        let (root, header) = (tables.state_root, place.header);
+        if let Some(header) = header.filter(|header| header.state_root != root) {
+            let reason = format!("it names state root {root}, its header {}", header.state_root);
+            self.report.add("checkpoint", reason);
         }
+        Ok(())
     }
 
     /// Turns a damaged node into a finding. A database that cannot be read ends the part.

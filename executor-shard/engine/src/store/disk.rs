@@ -21,9 +21,14 @@ const SLOT_SIZE: usize = 66;
 const ACCOUNT_SIZE: usize = 110;
 
 /// A stored state at one version.
+#[derive(Clone)]
 pub struct DiskState {
     version: u64,
     cache: Arc<StateCache>,
+    tables: Arc<Tables>,
+}
+
+struct Tables {
     accounts: ReadOnlyTable<&'static [u8; 32], &'static [u8; ACCOUNT_BYTES]>,
     slots: ReadOnlyTable<&'static [u8; 64], &'static [u8; 64]>,
     code: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
@@ -62,14 +67,39 @@ impl DiskState {
         version: u64,
         cache: Arc<StateCache>,
     ) -> Result<Self, StateError> {
-        Ok(Self {
-            version,
-            cache,
+        let tables = Tables {
             accounts: transaction.open_table(ACCOUNTS).map_err(storage_error)?,
             slots: transaction.open_table(SLOTS).map_err(storage_error)?,
             code: transaction.open_table(CODE).map_err(storage_error)?,
             ancestors: transaction.open_table(ANCESTORS).map_err(storage_error)?,
-        })
+        };
+        Ok(Self { version, cache, tables: Arc::new(tables) })
+    }
+
+    /// The same tables below a later state, which has `version` in the cache. What the tables do not have
+    /// yet lies in layers above them.
+    pub(crate) fn below(&self, version: u64) -> Self {
+        Self { version, ..self.clone() }
+    }
+
+    pub(crate) fn cached_account(&self, address: &Address) -> Option<Option<Account>> {
+        self.cache.account(self.version, address)
+    }
+
+    pub(crate) fn cached_slot(&self, address: &Address, slot: &U256) -> Option<U256> {
+        self.cache.slot(self.version, address, slot)
+    }
+
+    pub(crate) fn cached_code(&self, hash: &B256) -> Option<Code> {
+        self.cache.code(hash)
+    }
+
+    pub(crate) fn fill_account(&self, address: &Address, account: Option<Account>) {
+        self.cache.fill_account(self.version, address, account);
+    }
+
+    pub(crate) fn fill_slot(&self, address: &Address, slot: &U256, value: U256) {
+        self.cache.fill_slot(self.version, address, slot, value);
     }
 
     /// Visits every non-zero slot of an account.
@@ -82,7 +112,9 @@ impl DiskState {
         visit: &mut dyn FnMut(U256, U256),
     ) -> Result<(), StateError> {
         let range = slot_range(&hashed_address(address));
-        for entry in self.slots.range::<&[u8; 64]>(range.start()..=range.end()).map_err(storage_error)? {
+        for entry in
+            self.tables.slots.range::<&[u8; 64]>(range.start()..=range.end()).map_err(storage_error)?
+        {
             let (slot, value) = decode_slot(entry.map_err(storage_error)?.1.value());
             visit(slot, value);
         }
@@ -94,7 +126,7 @@ impl DiskState {
     /// # Errors
     /// [`StateError::Storage`] if the database cannot be read.
     pub fn addresses(&self) -> Result<Vec<Address>, StateError> {
-        let entries = self.accounts.range::<&[u8; 32]>(..).map_err(storage_error)?;
+        let entries = self.tables.accounts.range::<&[u8; 32]>(..).map_err(storage_error)?;
         entries.map(|entry| Ok(decode_account(entry.map_err(storage_error)?.1.value()).0)).collect()
     }
 
@@ -103,7 +135,7 @@ impl DiskState {
     /// # Errors
     /// [`StateError::Storage`] if the database cannot be read.
     pub fn ancestors(&self, count: usize) -> Result<Vec<(u64, B256)>, StateError> {
-        let newest = self.ancestors.range::<u64>(..).map_err(storage_error)?.rev().take(count);
+        let newest = self.tables.ancestors.range::<u64>(..).map_err(storage_error)?.rev().take(count);
         newest
             .map(|entry| {
                 let (number, hash) = entry.map_err(storage_error)?;
@@ -139,7 +171,7 @@ impl DiskState {
         chunk: &mut SnapshotChunk,
         left: &mut usize,
     ) -> Result<Option<Cursor>, StateError> {
-        for entry in self.code.range::<&[u8; 32]>(&from.0..).map_err(storage_error)? {
+        for entry in self.tables.code.range::<&[u8; 32]>(&from.0..).map_err(storage_error)? {
             let (hash, code) = entry.map_err(storage_error)?;
             let hash = B256::from(*hash.value());
             if *left == 0 {
@@ -159,9 +191,9 @@ impl DiskState {
     ) -> Result<Option<Cursor>, StateError> {
         // Slots lie in the order of their accounts, so one pass over both needs no search per account.
         let first = joined(&from, &B256::ZERO);
-        let mut slots = self.slots.range::<&[u8; 64]>(&first..).map_err(storage_error)?;
+        let mut slots = self.tables.slots.range::<&[u8; 64]>(&first..).map_err(storage_error)?;
         let mut slot = slots.next().transpose().map_err(storage_error)?;
-        for entry in self.accounts.range::<&[u8; 32]>(&from.0..).map_err(storage_error)? {
+        for entry in self.tables.accounts.range::<&[u8; 32]>(&from.0..).map_err(storage_error)? {
             let (hashed, account) = entry.map_err(storage_error)?;
             let hashed = B256::from(*hashed.value());
             if *left == 0 {
@@ -207,7 +239,7 @@ impl DiskState {
         }
         let Some(record) = chunk.accounts.last_mut() else { return Ok(None) };
         let (first, range) = (joined(&hashed, &from), slot_range(&hashed));
-        for entry in self.slots.range::<&[u8; 64]>(&first..=range.end()).map_err(storage_error)? {
+        for entry in self.tables.slots.range::<&[u8; 64]>(&first..=range.end()).map_err(storage_error)? {
             let (key, value) = entry.map_err(storage_error)?;
             if *left == 0 {
                 let (_, hashed_slot) = key.value().split_at(32);
@@ -221,7 +253,7 @@ impl DiskState {
     }
 
     fn read_account(&self, hashed: &B256) -> Result<Option<Account>, StateError> {
-        let found = self.accounts.get(&hashed.0).map_err(storage_error)?;
+        let found = self.tables.accounts.get(&hashed.0).map_err(storage_error)?;
         Ok(found.map(|account| decode_account(account.value()).1))
     }
 }
@@ -245,7 +277,7 @@ impl StateView for DiskState {
         if let Some(value) = self.cache.slot(self.version, address, slot) {
             return Ok(value);
         }
-        let found = self.slots.get(&slot_key(address, slot)).map_err(storage_error)?;
+        let found = self.tables.slots.get(&slot_key(address, slot)).map_err(storage_error)?;
         let value = found.map_or(U256::ZERO, |entry| decode_slot(entry.value()).1);
         self.cache.fill_slot(self.version, address, slot, value);
         Ok(value)
@@ -258,20 +290,23 @@ impl StateView for DiskState {
         if let Some(code) = self.cache.code(hash) {
             return Ok(code);
         }
-        let found = self.code.get(&hash.0).map_err(storage_error)?.ok_or(StateError::MissingCode(*hash))?;
+        let found =
+            self.tables.code.get(&hash.0).map_err(storage_error)?.ok_or(StateError::MissingCode(*hash))?;
         let code = Code::new(Bytes::copy_from_slice(found.value()));
         self.cache.fill_code(hash, code.clone());
         Ok(code)
     }
 
     fn block_hash(&self, number: u64) -> Result<B256, StateError> {
-        let found = self.ancestors.get(number).map_err(storage_error)?;
+        let found = self.tables.ancestors.get(number).map_err(storage_error)?;
         Ok(found.map_or(B256::ZERO, |hash| B256::from(*hash.value())))
     }
 
     fn any_slot(&self, address: &Address, counts: &dyn Fn(&U256) -> bool) -> Result<bool, StateError> {
         let range = slot_range(&hashed_address(address));
-        for entry in self.slots.range::<&[u8; 64]>(range.start()..=range.end()).map_err(storage_error)? {
+        for entry in
+            self.tables.slots.range::<&[u8; 64]>(range.start()..=range.end()).map_err(storage_error)?
+        {
             if counts(&decode_slot(entry.map_err(storage_error)?.1.value()).0) {
                 return Ok(true);
             }
