@@ -19,6 +19,7 @@ mod fence;
 mod holder;
 #[cfg(test)]
 mod large_tests;
+mod memory;
 mod nodes;
 mod open;
 mod pieces;

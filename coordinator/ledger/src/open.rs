@@ -18,11 +18,11 @@ use common::panic::panic_message;
 use engine::replica_view::{Base, ReplicaView};
 use engine::store::{DiskState, StateCache, StateWriter};
 use parking_lot::Mutex;
-use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError};
 
 use super::checkpoint::{CheckpointRecord, Pending};
 use super::fence::{Fence, FileFence, MemoryFence};
+use super::memory::Memory;
 use super::nodes::{NodeWriter, Nodes, StoredNodes};
 use super::records::{FORMAT, HeadRecord, Identity, RecordWriter, Records, word};
 use super::replacement::rename_durably;
@@ -99,7 +99,7 @@ impl Ledger {
             node_cache: (origin.accounts.len() * 1024).clamp(1 << 20, 96 << 20),
             ..LedgerOptions::small()
         };
-        Self::on_backend(InMemoryBackend::new(), origin, options)
+        Self::on_backend(Memory::default(), origin, options)
     }
 
     /// Opens or creates a ledger on a storage backend of the caller.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::{EventKind, publish};
 use super::link::{LINK_QUEUE, Link, LinkCommand, LinkId, run_link};
 use super::message::Message;
-use super::round::{Abandoned, OpenRound, RoundEvent, RoundRequest, work_item};
+use super::round::{Abandoned, OpenRound, RoundEvent, RoundEvents, RoundRequest, work_item};
 use super::waiting::Waiting;
 use super::{FleetError, ShardView, Shared};
 use schedule::replicas::{ReplicaCommand, ReplicaLimits, Replicas};
@@ -270,7 +270,7 @@ impl Driver {
         });
     }
 
-    fn open(&mut self, now: Duration, request: RoundRequest, events: Sender<RoundEvent>) {
+    fn open(&mut self, now: Duration, request: RoundRequest, events: RoundEvents) {
         let RoundRequest { round, height, payload, work, verify, gas } = request;
         let block = payload.block;
         let item = |(id, spec): &(WorkId, Sealed<_>)| work_item(*id, spec, &gas, verify.contains(id));

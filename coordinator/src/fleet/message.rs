@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::ShardView;
 use super::link::LinkId;
-use super::round::{Abandoned, RoundEvent, RoundRequest};
+use super::round::{Abandoned, RoundEvents, RoundRequest};
 
 /// A message to the driver's thread.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(super) enum Message {
     /// A shard answered a sync or a delta, or the call failed.
     Reached { link: LinkId, answer: Result<StateSummary, String> },
     /// Shards must do a round.
-    Open(RoundRequest, Sender<RoundEvent>),
+    Open(RoundRequest, RoundEvents),
     /// The caller no longer wants a round; the reply is the evidence against it.
     Abandon(RoundId, Sender<Abandoned>),
     /// Shards must hold this state.

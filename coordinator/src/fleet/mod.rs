@@ -25,7 +25,7 @@ use common::account::Delta;
 use common::endpoint::CoordinatorEndpoint;
 use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
 use common::sealed::Sealed;
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use executor_shard::fault::{Faults, PlannedFault};
 use executor_shard::node::{NodeConfig, ShardNode};
 use net::limits::{LimitsError, PeerLimits};
@@ -36,6 +36,7 @@ use tokio::sync::broadcast;
 use driver::Driver;
 use endpoint::FleetEndpoint;
 use message::Message;
+use round::RoundEvents;
 use schedule::{ScheduleLimits, StrikeRecord};
 
 pub use event::{EventKind, FleetEvent};
@@ -386,13 +387,14 @@ impl Fleet {
     /// # Errors
     /// [`FleetError`] if the driver cannot be reached.
     pub fn open_round(&self, request: RoundRequest) -> Result<Receiver<RoundEvent>, FleetError> {
-        // One event for each piece of work and each of its tries, and one for the end: the channel never
-        // overflows.
+        // One event for each piece of work and each of its tries, and one for the end: there is always room.
         let tries = self.shared.options.schedule.max_attempts as usize * 2 + 4;
         // Work may be cut into single transactions later.
         let pieces: usize = request.work.iter().map(|(_, spec)| spec.indices.len() + 1).sum();
-        let (events, results) = bounded(pieces * tries + 16);
-        self.shared.send(Message::Open(request, events))?;
+        // A bounded channel would allocate all of that room at once.
+        let (events, results) = unbounded();
+        let room = pieces * tries + 16;
+        self.shared.send(Message::Open(request, RoundEvents { events, room }))?;
         Ok(results)
     }
 

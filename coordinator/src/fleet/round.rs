@@ -90,13 +90,21 @@ pub(super) struct OpenRound {
     pub(super) payload: Sealed<BlockPayload>,
     pub(super) work: HashMap<WorkId, Sealed<WorkSpec>>,
     pub(super) gas: Arc<[u64]>,
+    pub(super) events: RoundEvents,
+}
+
+/// The way of a round's events to its owner, with room for so many.
+#[derive(Debug)]
+pub(super) struct RoundEvents {
     pub(super) events: Sender<RoundEvent>,
+    pub(super) room: usize,
 }
 
 impl OpenRound {
     /// Sends an event to the round's owner. If the owner no longer listens, it will abandon the round soon.
     pub(super) fn notify(&self, event: RoundEvent) {
-        if self.events.try_send(event).is_err() {
+        let RoundEvents { events, room } = &self.events;
+        if events.len() >= *room || events.send(event).is_err() {
             tracing::debug!("a round's listener is gone or full");
         }
     }

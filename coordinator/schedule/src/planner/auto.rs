@@ -14,10 +14,14 @@ use common::id::TxIndex;
 
 use super::SubBlock;
 
-/// The number of sub-blocks per slot: a faster slot takes more, and the loss of one costs little.
-const PER_SLOT: usize = 4;
+/// The most sub-blocks per slot: a faster slot takes more, and the loss of one costs little.
+const PER_SLOT: u64 = 4;
 
-/// The least gas that makes a sub-block worth sending: about half a millisecond of execution.
+/// The least gas that makes a sub-block worth sending if every slot has one already: sending it and its
+/// result costs both sides about a tenth of a millisecond, executing so many transfers about a whole one.
+const WORTH_SENDING: u64 = 1_500_000;
+
+/// The least gas that makes a sub-block worth sending at all.
 const LEAST_GAS: u64 = 200_000;
 
 /// The expected cost of a transaction with this gas limit, in gas. Senders set limits freely, as an upper
@@ -45,7 +49,8 @@ pub(super) fn sub_blocks(transactions: &[Transaction], senders: &[Address], slot
         let first = *by_contract.entry(to).or_insert(index);
         groups.join(first, index, share);
     }
-    pack(groups.collect(), (total / (slots * PER_SLOT) as u64).max(LEAST_GAS))
+    let per_slot = (share / WORTH_SENDING).clamp(1, PER_SLOT);
+    pack(groups.collect(), (share / per_slot).max(LEAST_GAS))
 }
 
 /// Puts groups into sub-blocks of about `target` gas. Groups come in order of their first

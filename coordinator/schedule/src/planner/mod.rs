@@ -94,8 +94,8 @@ pub fn recovery(transactions: usize, slots: usize) -> Vec<SubBlock> {
 /// block that is executing must not wait long for a slot.
 #[must_use]
 pub fn recovery_ahead(transactions: usize, slots: usize) -> Vec<SubBlock> {
-    /// About two milliseconds of work.
-    const MOST: usize = 48;
+    /// About five milliseconds of work.
+    const MOST: usize = 128;
     let share = transactions.div_ceil(slots.max(1));
     evenly(transactions, share.clamp(LEAST_RECOVERY, MOST))
 }
