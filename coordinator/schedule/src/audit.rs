@@ -3,7 +3,7 @@
 
 use common::id::{AssignmentId, Incarnation, ShardId, SlotIndex, WorkId};
 
-use super::{Event, Fault, LossCause, Scheduler};
+use super::{AssignmentFault, Event, LossCause, Scheduler};
 
 /// The state in which an event finds its shard or its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,14 +88,14 @@ impl Scheduler {
             Event::Accepted(assignment) => ("accepted", self.of_assignment(assignment)),
             Event::Failed { assignment, fault, .. } => {
                 let name = match fault {
-                    Fault::Busy => "failed: busy",
-                    Fault::WrongState => "failed: wrong state",
-                    Fault::Draining => "failed: draining",
-                    Fault::Failed => "failed: failed",
-                    Fault::Panicked => "failed: panicked",
-                    Fault::Corrupt => "failed: corrupt",
-                    Fault::Hopeless => "failed: hopeless",
-                    Fault::Superseded => "failed: superseded",
+                    AssignmentFault::Busy => "failed: busy",
+                    AssignmentFault::WrongState => "failed: wrong state",
+                    AssignmentFault::Draining => "failed: draining",
+                    AssignmentFault::Failed => "failed: failed",
+                    AssignmentFault::Panicked => "failed: panicked",
+                    AssignmentFault::Corrupt => "failed: corrupt",
+                    AssignmentFault::Hopeless => "failed: hopeless",
+                    AssignmentFault::Superseded => "failed: superseded",
                 };
                 (name, self.of_assignment(assignment))
             }

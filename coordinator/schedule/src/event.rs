@@ -39,7 +39,7 @@ pub struct WorkItem {
 
 /// Why an assignment brought no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum AssignmentFault {
     /// The shard is busy: retry later.
     Busy,
     /// The shard is at another state and must be synced.
@@ -59,7 +59,7 @@ pub enum Fault {
     Superseded,
 }
 
-impl From<&PeerError> for Fault {
+impl From<&PeerError> for AssignmentFault {
     /// Classifies the error of a command that a shard rejected or failed to carry out.
     fn from(error: &PeerError) -> Self {
         match error {
@@ -73,7 +73,7 @@ impl From<&PeerError> for Fault {
     }
 }
 
-impl From<&WorkFailure> for Fault {
+impl From<&WorkFailure> for AssignmentFault {
     /// Classifies the failure of work that the shard had accepted.
     fn from(failure: &WorkFailure) -> Self {
         match failure {
@@ -179,7 +179,7 @@ pub enum Event {
         /// The assignment.
         assignment: AssignmentId,
         /// Why it failed.
-        fault: Fault,
+        fault: AssignmentFault,
         /// An explanation for the log.
         reason: String,
     },

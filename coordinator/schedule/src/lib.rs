@@ -45,7 +45,7 @@ mod verify;
 
 pub use audit::{StateClass, Transition};
 pub use common::strikes::StrikeRecord;
-pub use event::{Command, Event, Fault, LossCause, WorkClass, WorkItem};
+pub use event::{AssignmentFault, Command, Event, LossCause, WorkClass, WorkItem};
 pub use failure::{FailCause, RoundFailure};
 pub use limits::{NoShards, ScheduleLimits};
 pub use machine::{Counters, Scheduler};

@@ -14,7 +14,8 @@ use super::never::never;
 use super::turn::Turn;
 use super::verify::First;
 use super::{
-    Command, FailCause, Fault, LossCause, NoShards, RoundFailure, ScheduleLimits, WorkClass, WorkItem,
+    AssignmentFault, Command, FailCause, LossCause, NoShards, RoundFailure, ScheduleLimits, WorkClass,
+    WorkItem,
 };
 
 /// One assignment that may still bring a result.
@@ -206,49 +207,58 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn failed(&mut self, assignment: AssignmentId, fault: Fault, reason: String, turn: &mut Turn) {
+    pub(super) fn failed(
+        &mut self,
+        assignment: AssignmentId,
+        fault: AssignmentFault,
+        reason: String,
+        turn: &mut Turn,
+    ) {
         self.forget(&assignment);
         let AssignmentId { shard, incarnation, work: id, .. } = assignment;
         if let Some(known) = self.shards.get_mut(shard, incarnation) {
             known.has_answered(turn.now(), &assignment);
         }
-        if fault == Fault::Corrupt {
+        if fault == AssignmentFault::Corrupt {
             self.strike(shard, format!("delivered damaged bytes: {reason}"), turn);
         }
-        if fault == Fault::Superseded {
+        if fault == AssignmentFault::Superseded {
             self.lose(shard, incarnation, LossCause::Superseded, reason.clone(), turn);
         }
         self.spare(&assignment, turn);
-        if fault == Fault::Panicked
+        if fault == AssignmentFault::Panicked
             && let Some(work) = self.work.get_mut(&id).filter(|work| work.holds(&assignment))
         {
             work.deaths += 1;
         }
         self.release_failed(&assignment, fault, &reason);
         match fault {
-            Fault::Busy | Fault::Failed | Fault::Panicked | Fault::Corrupt => {
+            AssignmentFault::Busy
+            | AssignmentFault::Failed
+            | AssignmentFault::Panicked
+            | AssignmentFault::Corrupt => {
                 self.rest(turn.now(), &assignment, fault);
             }
-            Fault::WrongState => {
+            AssignmentFault::WrongState => {
                 if let Some(known) = self.shards.get_mut(shard, incarnation) {
                     known.state = None;
                     turn.order(Command::Sync(shard));
                 }
             }
-            Fault::Draining => {
+            AssignmentFault::Draining => {
                 if let Some(known) = self.shards.get_mut(shard, incarnation) {
                     known.draining = true;
                 }
             }
             // If another shard has done the work, the command was valid.
-            Fault::Hopeless if self.work.get(&id).is_some_and(|work| work.first.is_none()) => {
+            AssignmentFault::Hopeless if self.work.get(&id).is_some_and(|work| work.first.is_none()) => {
                 self.give_up(id, RoundFailure::spent(reason), turn);
             }
-            Fault::Hopeless | Fault::Superseded => {}
+            AssignmentFault::Hopeless | AssignmentFault::Superseded => {}
         }
     }
 
-    fn release_failed(&mut self, assignment: &AssignmentId, fault: Fault, reason: &str) {
+    fn release_failed(&mut self, assignment: &AssignmentId, fault: AssignmentFault, reason: &str) {
         if !self.is_outstanding(assignment) {
             return;
         }
@@ -256,7 +266,7 @@ impl Scheduler {
         let Some(work) = self.work.get_mut(&assignment.work) else {
             return never!("{assignment} is in flight for work that is not known");
         };
-        if fault == Fault::Busy {
+        if fault == AssignmentFault::Busy {
             // The shard never began the work, so this is no try.
             work.tries = work.tries.saturating_sub(1);
             work.lost_by = None;
@@ -266,13 +276,13 @@ impl Scheduler {
     }
 
     /// Lets a shard rest after a failure, twice as long after each one in a row. Being busy is no failure.
-    fn rest(&mut self, now: Duration, assignment: &AssignmentId, fault: Fault) {
+    fn rest(&mut self, now: Duration, assignment: &AssignmentId, fault: AssignmentFault) {
         let limits = self.limits;
         let Some(known) = self.shards.get_mut(assignment.shard, assignment.incarnation) else { return };
-        let doublings = if fault == Fault::Busy { 0 } else { known.failures.min(16) };
+        let doublings = if fault == AssignmentFault::Busy { 0 } else { known.failures.min(16) };
         let pause = limits.refused_pause * (1 << doublings);
         known.rests_until = now + pause.min(limits.longest_pause);
-        if fault != Fault::Busy {
+        if fault != AssignmentFault::Busy {
             known.failures = known.failures.saturating_add(1);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::id::{AssignmentId, Epoch, Height, Incarnation, RoundId, ShardId, StateRef, WorkId, WorldId};
 
-use super::{Command, Event, Fault, LossCause, ScheduleLimits, Scheduler, WorkClass, WorkItem};
+use super::{AssignmentFault, Command, Event, LossCause, ScheduleLimits, Scheduler, WorkClass, WorkItem};
 
 pub(super) const EPOCH: Epoch = Epoch { number: 1, instance: 9 };
 pub(super) const ROUND: RoundId = RoundId(1);
@@ -195,7 +195,7 @@ fn attempts_are_bounded() {
     join(&mut scheduler, 1, 1);
     let mut assignment = admit(&mut scheduler, 1)[0];
     for attempt in 1.. {
-        let failed = Event::Failed { assignment, fault: Fault::Failed, reason: "panic".into() };
+        let failed = Event::Failed { assignment, fault: AssignmentFault::Failed, reason: "panic".into() };
         let mut commands = scheduler.handle(ms(u64::from(attempt) * 2_000), failed);
         // Its heartbeats still arrive while it rests.
         let (shard, incarnation) = (ShardId(1), Incarnation(1));
@@ -218,7 +218,7 @@ fn a_busy_shard_rests_and_is_asked_again() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 1);
     let assignment = admit(&mut scheduler, 1)[0];
-    let busy = Event::Failed { assignment, fault: Fault::Busy, reason: "full".into() };
+    let busy = Event::Failed { assignment, fault: AssignmentFault::Busy, reason: "full".into() };
     assert_eq!(scheduler.handle(ms(2), busy), []);
     assert_eq!(scheduler.next_deadline(), ms(7));
     assert_eq!(dispatched(&scheduler.handle(ms(7), Event::Tick)).len(), 1);
@@ -251,7 +251,8 @@ fn a_failed_assignment_goes_to_a_shard_that_has_not_failed_at_it() {
     join(&mut scheduler, 1, 1);
     let sent = admit(&mut scheduler, 1);
     join(&mut scheduler, 2, 1);
-    let failed = Event::Failed { assignment: sent[0], fault: Fault::Failed, reason: "malformed".into() };
+    let failed =
+        Event::Failed { assignment: sent[0], fault: AssignmentFault::Failed, reason: "malformed".into() };
     assert_eq!(dispatched(&scheduler.handle(ms(2), failed))[0].shard, ShardId(2));
 }
 

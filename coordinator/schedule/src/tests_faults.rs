@@ -7,7 +7,7 @@ use common::message::SlotProgress;
 
 use super::tests::{EPOCH, ROUND, admit, base, dispatched, item, join, ms, result, scheduler};
 use super::{
-    Command, Event, FailCause, Fault, LossCause, NoShards, RoundFailure, ScheduleLimits, Scheduler,
+    AssignmentFault, Command, Event, FailCause, LossCause, NoShards, RoundFailure, ScheduleLimits, Scheduler,
     StrikeRecord, WorkItem,
 };
 
@@ -29,7 +29,7 @@ fn died(scheduler: &mut Scheduler, at: u64, shard: u32, incarnation: u64) -> Vec
 }
 
 fn corrupt(scheduler: &mut Scheduler, at: u64, assignment: AssignmentId) -> Vec<Command> {
-    let (fault, reason) = (Fault::Corrupt, "damaged".into());
+    let (fault, reason) = (AssignmentFault::Corrupt, "damaged".into());
     scheduler.handle(ms(at), Event::Failed { assignment, fault, reason })
 }
 
@@ -364,7 +364,7 @@ fn work_at_which_workers_panic_every_time_is_parked() {
     let mut last = Vec::new();
     for at in (2..40).map(|second| second * 1_000) {
         let Some(assignment) = next.pop() else { break };
-        let (fault, reason) = (Fault::Panicked, "a worker thread panicked".into());
+        let (fault, reason) = (AssignmentFault::Panicked, "a worker thread panicked".into());
         last = scheduler.handle(ms(at), Event::Failed { assignment, fault, reason });
         last.extend(cannot_be_cut(&mut scheduler, at, &last));
         last.extend(beat(&mut scheduler, at + 500, 1, 1, vec![]));

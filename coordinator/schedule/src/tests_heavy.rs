@@ -6,7 +6,7 @@ use common::id::{AssignmentId, Gas, Incarnation, RoundId, ShardId, SlotIndex, Tx
 use common::message::SlotProgress;
 
 use super::tests::{EPOCH, ROUND, admit, base, dispatched, item, join, ms, result};
-use super::{Command, Event, Fault, LossCause, ScheduleLimits, Scheduler, WorkItem};
+use super::{AssignmentFault, Command, Event, LossCause, ScheduleLimits, Scheduler, WorkItem};
 
 /// The gas limit of a BLAKE2F call with the most rounds.
 const HEAVY: u64 = 4_294_967_295;
@@ -258,7 +258,7 @@ fn tries_at_the_whole_do_not_count_against_what_the_search_isolates() {
         commands.extend(scheduler.handle(ms(when), Event::Tick));
         while let Some(assignment) = dispatched(&commands).first().copied() {
             tries += u32::from(assignment.work == item(50).id);
-            let (fault, reason) = (Fault::Failed, "refused".into());
+            let (fault, reason) = (AssignmentFault::Failed, "refused".into());
             commands = scheduler.handle(ms(when), Event::Failed { assignment, fault, reason });
         }
     }

@@ -11,7 +11,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::deadlines::Pause;
 use super::tests::{EPOCH, base, item, ms};
-use super::{Command, Event, FailCause, Fault, LossCause, RoundFailure, ScheduleLimits, Scheduler, WorkItem};
+use super::{
+    AssignmentFault, Command, Event, FailCause, LossCause, RoundFailure, ScheduleLimits, Scheduler, WorkItem,
+};
 
 /// A fleet of three shards that does random things.
 struct Run {
@@ -76,7 +78,12 @@ impl Run {
                 Some(Event::Result { assignment, digest })
             }
             7 => {
-                let faults = [Fault::Busy, Fault::Failed, Fault::Panicked, Fault::Corrupt];
+                let faults = [
+                    AssignmentFault::Busy,
+                    AssignmentFault::Failed,
+                    AssignmentFault::Panicked,
+                    AssignmentFault::Corrupt,
+                ];
                 let (assignment, fault) = (self.any_sent()?, faults[self.random.random_range(0..4)]);
                 Some(Event::Failed { assignment, fault, reason: "random".into() })
             }

@@ -5,7 +5,7 @@ use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 
 use super::tests::{ROUND, base, dispatched, item, join, ms, scheduler};
-use super::{Command, Event, FailCause, Fault, LossCause, Scheduler, StrikeRecord, WorkItem};
+use super::{AssignmentFault, Command, Event, FailCause, LossCause, Scheduler, StrikeRecord, WorkItem};
 
 const RIGHT: B256 = B256::repeat_byte(1);
 const WRONG: B256 = B256::repeat_byte(2);
@@ -44,7 +44,12 @@ fn gone(scheduler: &mut Scheduler, at: u64, shard: u32, cause: LossCause) -> Vec
     scheduler.handle(ms(at), Event::Lost { shard, incarnation, cause, reason: "gone".into() })
 }
 
-fn failed(scheduler: &mut Scheduler, at: u64, assignment: AssignmentId, fault: Fault) -> Vec<Command> {
+fn failed(
+    scheduler: &mut Scheduler,
+    at: u64,
+    assignment: AssignmentId,
+    fault: AssignmentFault,
+) -> Vec<Command> {
     scheduler.handle(ms(at), Event::Failed { assignment, fault, reason: "failed".into() })
 }
 
@@ -187,14 +192,14 @@ fn what_has_cost_two_shards_while_it_was_verified_is_not_for_trusted_code() {
 fn a_verifier_that_fails_is_not_asked_again_where_trusted_code_can_do_it() {
     let (mut scheduler, sent) = with_shards(2, &[1]);
     let second = dispatched(&answer(&mut scheduler, 5, sent[0], RIGHT))[0];
-    assert_eq!(failed(&mut scheduler, 6, second, Fault::Failed), [check_of(sent[0])]);
+    assert_eq!(failed(&mut scheduler, 6, second, AssignmentFault::Failed), [check_of(sent[0])]);
 }
 
 #[test]
 fn a_busy_verifier_is_asked_again() {
     let (mut scheduler, sent) = with_shards(2, &[1]);
     let second = dispatched(&answer(&mut scheduler, 5, sent[0], RIGHT))[0];
-    assert_eq!(failed(&mut scheduler, 6, second, Fault::Busy), []);
+    assert_eq!(failed(&mut scheduler, 6, second, AssignmentFault::Busy), []);
     let again = dispatched(&scheduler.handle(ms(11), Event::Tick))[0];
     assert_eq!((again.work, again.shard), (second.work, second.shard));
 }

@@ -14,7 +14,7 @@ use super::outcome::{BlockOutcome, ParkedError, SubmitError};
 use super::parked::ParkedBlock;
 use crate::execute::ExecuteError;
 use crate::fleet::{EventKind, FleetError};
-use crate::import::{Imported, Importer, Place, is_fatal};
+use crate::import::{Imported, Importer, Placement, is_fatal};
 use ledger::{Ledger, LedgerError, Parked};
 use schedule::intake::IntakeLimits;
 
@@ -273,9 +273,11 @@ impl Chain {
     fn imported(&self, outcome: BlockOutcome, imported: &Imported) -> Result<(), ChainError> {
         self.handle.count_reassigned(imported.stats.reassigned);
         let (kind, how) = match imported.place {
-            Place::Head | Place::Executed => (EventKind::BlockCommitted, String::new()),
-            Place::Reorganised(back) => (EventKind::BlockCommitted, format!(", {back} blocks taken back")),
-            Place::SideBlock => (EventKind::SideBlockKept, String::new()),
+            Placement::Head | Placement::Executed => (EventKind::BlockCommitted, String::new()),
+            Placement::Reorganised(back) => {
+                (EventKind::BlockCommitted, format!(", {back} blocks taken back"))
+            }
+            Placement::SideBlock => (EventKind::SideBlockKept, String::new()),
         };
         let text = format!("{} transactions, {} gas{how}", outcome.transactions, outcome.gas_used);
         self.importer.fleet().announce(kind, Some(outcome.number), text);

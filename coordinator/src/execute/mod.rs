@@ -206,7 +206,7 @@ pub struct BlockExecutor {
 }
 
 /// One block in flight.
-struct Run<'a> {
+struct InFlight<'a> {
     block: &'a Block,
     spec: &'a ChainSpec,
     parent: &'a Tip,
@@ -273,7 +273,7 @@ impl BlockExecutor {
     ) -> Result<Verified, ExecuteError> {
         let started = Instant::now();
         admit(block, spec, parent)?;
-        let mut run = Run { block, spec, parent, stats: BlockStats::default() };
+        let mut run = InFlight { block, spec, parent, stats: BlockStats::default() };
         let mut referee = Referee::new(self.fleet.clone(), spec, parent.view(), block.header.number);
         let outcome = self.speculate(&mut run, &mut referee).and_then(|finished| verify(&run, finished));
         let (finished, tip) = match outcome {
@@ -295,7 +295,11 @@ impl BlockExecutor {
     }
 
     /// Executes the block through the shards and the validator.
-    fn speculate(&mut self, run: &mut Run<'_>, referee: &mut Referee<'_>) -> Result<Finished, ExecuteError> {
+    fn speculate(
+        &mut self,
+        run: &mut InFlight<'_>,
+        referee: &mut Referee<'_>,
+    ) -> Result<Finished, ExecuteError> {
         let block = run.block;
         let mut validator =
             Validator::begin(block, run.spec, run.parent.view().clone(), state_roots(run.parent))?;
@@ -352,7 +356,7 @@ impl BlockExecutor {
     /// and all of them if a shard was caught returning a wrong result.
     fn recover(
         &mut self,
-        run: &mut Run<'_>,
+        run: &mut InFlight<'_>,
         referee: &mut Referee<'_>,
         payload: &Sealed<BlockPayload>,
         begun: Option<OpenRound>,
@@ -403,7 +407,7 @@ impl BlockExecutor {
     /// at fault, and those that returned wrong results are named.
     fn judge(
         &self,
-        run: &Run<'_>,
+        run: &InFlight<'_>,
         referee: &mut Referee<'_>,
         doubt: &ExecuteError,
     ) -> Result<(Finished, Arc<Tip>), ExecuteError> {
@@ -421,7 +425,7 @@ impl BlockExecutor {
 }
 
 /// Executes and verifies a block with this process's own engine alone.
-fn execute_alone(run: &Run<'_>) -> Result<(Finished, Arc<Tip>), ExecuteError> {
+fn execute_alone(run: &InFlight<'_>) -> Result<(Finished, Arc<Tip>), ExecuteError> {
     let fork = engine::spec_id(run.spec, &run.block.header);
     let senders: Vec<Address> = run
         .block
@@ -473,7 +477,7 @@ fn advance(
 }
 
 /// Checks the header and makes the tip.
-fn verify(run: &Run<'_>, finished: Finished) -> Result<(Finished, Arc<Tip>), ExecuteError> {
+fn verify(run: &InFlight<'_>, finished: Finished) -> Result<(Finished, Arc<Tip>), ExecuteError> {
     let draft = run.parent.draft(finished.changes.clone(), finished.code.clone())?;
     verify_header(run.block, run.spec, &finished, draft.state_root())?;
     let tip = run.parent.seal(draft, run.block, &finished.receipts);

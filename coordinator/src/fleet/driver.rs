@@ -22,7 +22,7 @@ use super::round::{Abandoned, OpenRound, RoundEvent, RoundEvents, RoundRequest, 
 use super::waiting::Waiting;
 use super::{FleetError, ShardView, Shared};
 use schedule::replicas::{ReplicaCommand, ReplicaLimits, Replicas};
-use schedule::{Command, Event, Fault, Scheduler};
+use schedule::{AssignmentFault, Command, Event, Scheduler};
 
 /// A caller that waits until `wanted` shards hold the current state.
 struct Waiter {
@@ -334,7 +334,7 @@ impl Driver {
             WorkFailure::State(reason) => reason.clone(),
         };
         tracing::warn!(%assignment, reason, "an assignment failed");
-        self.handle(now, Event::Failed { assignment, fault: Fault::from(failure), reason });
+        self.handle(now, Event::Failed { assignment, fault: AssignmentFault::from(failure), reason });
     }
 
     /// Carries out the commands about replicas. `delta` is the step by which the fleet advances.

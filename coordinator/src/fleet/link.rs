@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::message::Message;
-use schedule::{Event, Fault, LossCause};
+use schedule::{AssignmentFault, Event, LossCause};
 
 /// The most commands that wait for a link.
 pub(super) const LINK_QUEUE: usize = 4096;
@@ -265,7 +265,9 @@ async fn execute(
 fn executed(shared: &Arc<Shared>, assignment: AssignmentId, answer: Result<(), PeerError>) {
     let event = match answer {
         Ok(()) => Event::Accepted(assignment),
-        Err(error) => Event::Failed { assignment, fault: Fault::from(&error), reason: error.to_string() },
+        Err(error) => {
+            Event::Failed { assignment, fault: AssignmentFault::from(&error), reason: error.to_string() }
+        }
     };
     tell(shared, event);
 }

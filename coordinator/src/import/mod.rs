@@ -50,7 +50,7 @@ pub enum ForkChoice {
 
 /// The place of an imported block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Placement {
     /// It follows the previous blocks and is not durable yet.
     Executed,
     /// It is the new head, on top of the former one.
@@ -65,7 +65,7 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Imported {
     /// The place of the block.
-    pub place: Place,
+    pub place: Placement,
     /// The state after the block.
     pub tip: Arc<Tip>,
     /// The results of its execution.
@@ -218,7 +218,7 @@ impl Importer {
         let verified = self.execute(block, parent)?;
         let Verified { tip, finished, stats, .. } = verified;
         self.lead(tip.delta().into_iter())?;
-        Ok(Imported { place: Place::Executed, tip, finished, stats })
+        Ok(Imported { place: Placement::Executed, tip, finished, stats })
     }
 
     /// The state on which the block is executed. An unknown parent is not the block's fault; a parent whose
@@ -259,7 +259,7 @@ impl Importer {
                 return Err(error.into());
             }
             self.lead(parent.way_back())?;
-            return Ok(Imported { place: Place::SideBlock, tip, finished, stats });
+            return Ok(Imported { place: Placement::SideBlock, tip, finished, stats });
         }
         if let Err(error) = self.ledger.commit(&tip) {
             self.lead(parent.way_back())?;
@@ -268,7 +268,7 @@ impl Importer {
         self.lead(tip.delta().into_iter())?;
         let common = tip.way_there().map(|delta| delta.to.height.0).min().unwrap_or_default();
         let back = if forward { 0 } else { head.summary().state.height.0.saturating_sub(common) };
-        let place = if forward { Place::Head } else { Place::Reorganised(back) };
+        let place = if forward { Placement::Head } else { Placement::Reorganised(back) };
         Ok(Imported { place, tip, finished, stats })
     }
 

@@ -13,7 +13,7 @@ use common::block::{Block, BlockError, CheckedBlock};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{Imported, Importer, Place};
+use super::{Imported, Importer, Placement};
 use crate::execute::ExecuteError;
 use ledger::{Ledger, LedgerError, Tip};
 
@@ -340,13 +340,13 @@ fn commit_all(
         }
         group.extend(queue.try_iter().take(QUEUE - group.len()));
         // Blocks that `import` has committed or stored as side blocks itself only need a report.
-        let newest = group.iter().rev().find(|imported| imported.place == Place::Executed);
+        let newest = group.iter().rev().find(|imported| imported.place == Placement::Executed);
         if let Some(newest) = newest {
             ledger.commit(&newest.tip)?;
         }
         for imported in group {
-            if imported.place == Place::Executed {
-                imported.place = Place::Head;
+            if imported.place == Placement::Executed {
+                imported.place = Placement::Head;
             }
             *count += 1;
             report(imported);

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::head_of;
 use crate::api::ChainHandle;
-use crate::import::{Durable, ImportCount, Place};
+use crate::import::{Durable, ImportCount, Placement};
 use ledger::Ledger;
 use tasks::console::millis;
 use tasks::console::{OutputError, print_json, print_line};
@@ -137,8 +137,8 @@ impl Tally {
             verified_sub_blocks: stats.verified_sub_blocks,
             reexecuted: stats.reexecuted,
             reassigned: stats.reassigned,
-            aside: durable.place == Place::SideBlock,
-            taken_back: if let Place::Reorganised(back) = durable.place { back } else { 0 },
+            aside: durable.place == Placement::SideBlock,
+            taken_back: if let Placement::Reorganised(back) = durable.place { back } else { 0 },
         };
         if let Err(error) = print_json(&row) {
             self.broken = Some(error);

@@ -8,9 +8,8 @@ use common::message::SubmitResult;
 use common::work::WorkFailure;
 use executor_shard::session::{Action, Session};
 
-use super::coordinator::ToCoordinator;
+use super::message::{Answer, Call, ToCoordinator, ToShard};
 use super::network::{Way, arrivals};
-use super::shard::{Answer, Call, ToShard};
 use super::world::{CALL_LIMIT, Happening, World};
 
 impl World {

@@ -2,62 +2,22 @@
 //! end between any two steps.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use common::endpoint::PeerError;
 use common::id::{AssignmentId, Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
-use common::message::{SlotProgress, StateSummary, SubmitResult};
 
 use super::calls::CallId;
 use super::chain::{BlockNumber, block_hash, candidate, state, summary_of};
 use super::check::Loss;
 use super::disk::{Ending, Fenced};
+use super::message::{Answer, ToShard};
 use super::network::{Way, arrivals};
-use super::shard::{Answer, ToShard};
 use super::trace::{command_line, event_line};
 use super::world::{CALL_LIMIT, Happening, World};
 use schedule::intake::{Intake, Offer, Sequence, Start};
 use schedule::replicas::{ReplicaLimits, Replicas};
-use schedule::{Command, Event, Fault, LossCause, Scheduler};
-
-/// A message from a shard: a call, or an answer to a command.
-#[derive(Debug, Clone)]
-pub(super) enum ToCoordinator {
-    Register {
-        call: CallId,
-        slots: u16,
-    },
-    Heartbeat {
-        call: CallId,
-        epoch: Option<Epoch>,
-        slots: Vec<SlotProgress>,
-        queued: u32,
-        state: Option<StateSummary>,
-    },
-    Submit {
-        call: CallId,
-        result: Arc<SubmitResult>,
-    },
-    Draining {
-        shard: ShardId,
-        incarnation: Incarnation,
-    },
-    Leave {
-        shard: ShardId,
-        incarnation: Incarnation,
-    },
-    Executed {
-        assignment: AssignmentId,
-        answer: Result<(), PeerError>,
-    },
-    Synced {
-        shard: ShardId,
-        incarnation: Incarnation,
-        answer: Result<StateSummary, String>,
-    },
-}
+use schedule::{AssignmentFault, Command, Event, LossCause, Scheduler};
 
 /// The real limits, scaled to the simulator's times.
 const REPLICA_LIMITS: ReplicaLimits = ReplicaLimits { sync_pause: Duration::from_millis(40), mismatches: 3 };
@@ -345,7 +305,7 @@ impl World {
                     self.coordinator(index).is_some_and(|known| known.in_flight.remove(&assignment));
                 if in_flight {
                     let reason = "no answer to the command".to_owned();
-                    self.tell(index, Event::Failed { assignment, fault: Fault::Failed, reason });
+                    self.tell(index, Event::Failed { assignment, fault: AssignmentFault::Failed, reason });
                 }
             }
             Happening::SyncLost { shard, incarnation, .. } => {

@@ -9,12 +9,12 @@ use common::message::{Registered, ResultReceipt, StateSummary, SubmitResult};
 
 use super::calls::CallId;
 use super::chain::{Piece, digest, numbers, state};
-use super::coordinator::{Link, ToCoordinator};
+use super::coordinator::Link;
+use super::message::{Answer, ToCoordinator, ToShard};
 use super::network::{Way, arrivals};
-use super::shard::{Answer, ToShard};
 use super::world::{BEAT, CALL_LIMIT, Happening, World};
 use schedule::replicas::ReplicaCommand;
-use schedule::{Command, Event, Fault, LossCause};
+use schedule::{AssignmentFault, Command, Event, LossCause};
 
 impl ToCoordinator {
     /// The call that waits for an answer to this message.
@@ -146,7 +146,7 @@ impl World {
         self.check.results_at.push(now);
         let receipt = match &result.outcome {
             Err(failure) => {
-                let fault = Fault::from(failure);
+                let fault = AssignmentFault::from(failure);
                 let reason = format!("{failure:?}");
                 self.tell(index, Event::Failed { assignment, fault, reason });
                 ResultReceipt::Ignored
@@ -228,8 +228,8 @@ impl World {
                 let event = match answer {
                     Ok(()) => Event::Accepted(assignment),
                     Err(error) => {
-                        let fault = Fault::from(&error);
-                        if fault == Fault::Busy {
+                        let fault = AssignmentFault::from(&error);
+                        if fault == AssignmentFault::Busy {
                             self.check.not_begun(epoch, assignment.work);
                         }
                         Event::Failed { assignment, fault, reason: error.to_string() }

@@ -27,6 +27,7 @@ mod disk;
 mod driving;
 mod fault;
 mod inject;
+mod message;
 mod network;
 mod random;
 mod shard;

@@ -6,46 +6,17 @@ use std::time::Duration;
 use alloy_primitives::U256;
 use common::endpoint::PeerError;
 use common::id::{AssignmentId, Epoch, Gas, Incarnation, ShardId, SlotIndex, StateRef, TxIndex};
-use common::message::{Refusal, Registered, ResultReceipt, SlotProgress, StateSummary, SubmitResult};
+use common::message::{Refusal, SlotProgress, StateSummary, SubmitResult};
 use common::work::{WorkFailure, WorkOutput};
 use executor_shard::session::{Accepted, Session, SessionConfig};
 use net::backoff::BackoffPolicy;
-use net::retry::EntryId;
 
 use super::chain::{Block, HEAVY_GAS, Piece, USUAL_GAS, address, numbers, state, summary_of};
 use super::check::TrueDeath;
-use super::coordinator::ToCoordinator;
+use super::message::{Answer, Call, ToCoordinator, ToShard};
 use super::network::Way;
 use super::random::join;
 use super::world::{CALL_LIMIT, Happening, World};
-
-/// A command on its way to a shard.
-#[derive(Debug, Clone)]
-pub(super) enum ToShard {
-    Execute(AssignmentId),
-    Cancel(AssignmentId),
-    Sync { epoch: Epoch, incarnation: Incarnation, target: StateRef },
-    Advance { epoch: Epoch, incarnation: Incarnation, from: StateRef, target: StateRef },
-    Drain { incarnation: Incarnation },
-}
-
-/// The kind of a shard's call.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Call {
-    Register,
-    Beat,
-    Submit(EntryId),
-}
-
-/// The coordinator's answer to a call.
-#[derive(Debug, Clone)]
-pub(super) enum Answer {
-    Registered(Result<Registered, PeerError>),
-    Beat(Result<(), PeerError>),
-    Submitted(Result<ResultReceipt, PeerError>),
-    /// No process listens there.
-    Refused,
-}
 
 /// What a slot runs.
 #[derive(Debug, Clone, Copy)]

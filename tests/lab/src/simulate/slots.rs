@@ -3,8 +3,9 @@
 use common::id::{Incarnation, ShardId, SlotIndex};
 
 use super::chain::HEAVY_GAS;
+use super::message::ToShard;
 use super::network::Way;
-use super::shard::{ToShard, gas_of};
+use super::shard::gas_of;
 use super::world::World;
 use schedule::Event;
 

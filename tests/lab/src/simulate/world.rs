@@ -9,12 +9,13 @@ use common::id::{AssignmentId, Incarnation, ShardId, WorkId};
 
 use super::chain::{self, Block, BlockNumber, HEAVY_GAS};
 use super::check::{Check, Violation};
-use super::coordinator::{Coordinator, ToCoordinator};
+use super::coordinator::Coordinator;
 use super::disk::{Disk, Ending, Journaled};
 use super::fault::{self, Fault, FaultKind};
+use super::message::{Answer, ToCoordinator, ToShard};
 use super::network::{Line, Weather};
 use super::random::{Random, join};
-use super::shard::{Answer, Process, ToShard};
+use super::shard::Process;
 use super::verify::Verification;
 use schedule::{Counters, ScheduleLimits, Transition};
 

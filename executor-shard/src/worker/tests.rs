@@ -1,0 +1,80 @@
+//! The slots: a stuck thread loses its slot, an idle one keeps it.
+#![allow(clippy::unwrap_used)]
+use super::*;
+use alloy_consensus::Header;
+use alloy_primitives::B256;
+use common::id::{Attempt, Epoch, Height, Incarnation, ShardId, StateRef, WorkId, WorldId};
+use common::work::WorkKind;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn job(number: u8) -> PreparedWork {
+    let (world, block_hash) = (WorldId::default(), B256::ZERO);
+    let base = StateRef { world, height: Height(0), block_hash };
+    let (block, inputs) = (B256::ZERO, B256::ZERO);
+    let spec = WorkSpec { base, block, inputs, kind: WorkKind::Recover, indices: vec![] };
+    let empty = ShardBlock { hash: B256::ZERO, header: Header::default(), transactions: vec![], inputs };
+    let assignment = AssignmentId {
+        work: WorkId(B256::repeat_byte(number)),
+        shard: ShardId(1),
+        incarnation: Incarnation(1),
+        attempt: Attempt(1),
+        epoch: Epoch { number: 1, instance: 1 },
+    };
+    let chain = Arc::new(ChainSpec::mainnet());
+    PreparedWork {
+        assignment,
+        spec: Sealed::new(spec),
+        block: Arc::new(empty),
+        chain,
+        view: None,
+        cancelled: Arc::default(),
+    }
+}
+
+#[test]
+fn a_stuck_thread_loses_its_slot_and_still_delivers() {
+    let (sender, reports) = bounded(8);
+    let report: Reporter = Arc::new(move |event| {
+        if let SlotEvent::Finished(result) = event {
+            let _ = sender.send(result.assignment);
+        }
+    });
+    let faults = Arc::new(Faults::new(vec!["slow:1500@1".parse().unwrap()]));
+    let (slots, supervisor) = Slots::new("test", 1, 4, faults, report);
+    let threads = std::thread::spawn(move || supervisor.run());
+    let (slow, next) = (job(1), job(2));
+    let names = [slow.assignment, next.assignment];
+    slots.offer(slow).unwrap();
+    while slots.progress().iter().all(|slot| slot.current.is_none()) {
+        std::thread::yield_now();
+    }
+    slots.renew();
+    while slots.progress().iter().any(|slot| slot.current.is_some()) {
+        std::thread::yield_now();
+    }
+    assert_eq!(slots.queued(), 1, "the process is not idle while the old thread works");
+    slots.offer(next).unwrap();
+    let order = [reports.recv_timeout(SOON).unwrap(), reports.recv_timeout(SOON).unwrap()];
+    assert_eq!(order, [names[1], names[0]], "the new thread does not wait for the old one");
+    let deadline = std::time::Instant::now() + SOON;
+    while slots.queued() > 0 {
+        assert!(std::time::Instant::now() < deadline, "the old thread's work still counts");
+        std::thread::yield_now();
+    }
+    slots.close();
+    threads.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_slot_that_is_idle_keeps_its_thread() {
+    let report: Reporter = Arc::new(|_| {});
+    let (slots, supervisor) = Slots::new("test", 2, 4, Arc::default(), report);
+    // More renewals than the limit would allow if each replaced a thread.
+    for _ in 0..MAX_RENEWALS {
+        slots.renew();
+    }
+    slots.close();
+    supervisor.run().unwrap();
+}
