@@ -16,6 +16,10 @@ const CONCURRENCY_PER_CONNECTION: usize = 256;
 /// The maximum number of concurrent HTTP/2 streams on one connection.
 const STREAMS_PER_CONNECTION: u32 = 512;
 
+/// The largest HTTP/2 frame that a client may send, in bytes. With the default of 16 KiB a block and its delta
+/// take a system call for each such piece, to every shard.
+const MAX_FRAME_BYTES: u32 = 1 << 20;
+
 /// The longest time for a graceful shutdown: hyper can wait for ever for a peer that never speaks.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -91,6 +95,7 @@ impl Bound {
         let server = Server::builder()
             .concurrency_limit_per_connection(CONCURRENCY_PER_CONNECTION)
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .max_frame_size(MAX_FRAME_BYTES)
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))

@@ -6,8 +6,9 @@ use std::future::Future;
 use crate::console::{OutputError, tell};
 use crate::supervise::Exit;
 
-/// The I/O threads of a command. The EVM never runs on them.
-const IO_THREADS: usize = 2;
+/// The most I/O threads of a command. The EVM never runs on them. A process with one core, or a part of
+/// one, gets one: a second would only wake and go to sleep again.
+const MAX_IO_THREADS: usize = 2;
 
 /// The command line asks for something that this command does not do.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +35,9 @@ pub fn ended(program: &str, result: anyhow::Result<Exit>) -> Exit {
 /// # Errors
 /// The command's error, or that the runtime cannot be started.
 pub fn block_on<T>(program: &str, command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(IO_THREADS)
+        .worker_threads(cores.min(MAX_IO_THREADS))
         .thread_name(format!("{program}-io"))
         .enable_all()
         .build()?;

@@ -96,7 +96,8 @@ impl Ledger {
     pub fn begin(origin: Origin) -> Result<Self, LedgerError> {
         let options = LedgerOptions {
             cached_accounts: (origin.accounts.len() * 2).clamp(1 << 10, 1 << 20),
-            node_cache: (origin.accounts.len() * 1024).clamp(1 << 20, 96 << 20),
+            // Only what is used takes memory.
+            node_cache: LedgerOptions::default().node_cache,
             ..LedgerOptions::small()
         };
         Self::on_backend(Memory::default(), origin, options)
