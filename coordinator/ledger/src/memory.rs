@@ -139,7 +139,9 @@ mod tests {
                     Step::Write(at, data) => {
                         let place = file.get_mut(at..at + data.len());
                         prop_assert_eq!(memory.write(at as u64, &data).is_ok(), place.is_some());
-                        place.map(|place| place.copy_from_slice(&data));
+                        if let Some(place) = place {
+                            place.copy_from_slice(&data);
+                        }
                     }
                 }
                 prop_assert_eq!(memory.len().unwrap(), file.len() as u64);
