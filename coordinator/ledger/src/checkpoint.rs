@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::branch::ancestor_of;
 use super::nodes::{NodeWriter, Nodes};
-use super::records::{HeadRecord, RecordWriter, Records, damaged};
-use super::tip::Step;
+use super::records::{HeadRecord, JournalEntry, RecordWriter, Records, damaged};
+use super::tip::{Change, Step};
 use super::trie::{Touched, writes};
 use super::{Ledger, LedgerError, Tip};
 
@@ -116,7 +116,8 @@ impl Ledger {
         Ok(head)
     }
 
-    /// The head's state, from that of the tables and the journal's blocks above it.
+    /// The head's state, from that of the tables and the journal's blocks above it. It reads no values of the
+    /// tables: each state root shows that the changes are those of the block.
     pub(super) fn replay(
         &self,
         transaction: &ReadTransaction,
@@ -128,19 +129,24 @@ impl Ledger {
         while tip.summary.state.height < head.summary.state.height {
             let number = tip.summary.state.height.0 + 1;
             let place = format!("the journal's entry of block {number}");
-            let entry = records.journal(number)?.filter(|entry| entry.redo.from == tip.summary.state);
-            let Some(entry) = entry else {
+            let Some(JournalEntry { redo, undo }) =
+                records.journal(number)?.filter(|entry| entry.redo.from == tip.summary.state)
+            else {
                 return Err(damaged(&place, "it does not lead on from the state of the tables"));
             };
-            let hash = entry.redo.to.block_hash;
+            let hash = redo.to.block_hash;
             let rlp =
                 records.block(&hash)?.ok_or_else(|| damaged(&format!("block {hash}"), "it is missing"))?;
             let block = ancestor_of(&rlp)?;
-            let draft = tip.draft(entry.redo.accounts, entry.redo.code)?;
-            if block.hash != hash || draft.state_root().is_some_and(|root| root != block.header.state_root) {
+            let trie = tip.nodes.as_ref().map(|nodes| nodes.update(&redo.accounts)).transpose()?;
+            let root = trie.as_ref().map(|updated| updated.trie.root());
+            let back = (undo.from, undo.to, undo.digest) == (redo.to, redo.from, tip.summary.digest);
+            if block.hash != hash || !back || root.is_some_and(|root| root != block.header.state_root) {
                 return Err(damaged(&place, "its changes are not those that the block's hash covers"));
             }
-            tip = tip.extend(draft, block, Vec::new(), Vec::new());
+            let (delta, inverse) = (Arc::new(redo), Arc::new(undo));
+            let position = tip.position_after(block, root);
+            tip = tip.step(Change { delta, inverse, trie, block: None }, position);
         }
         Ok(tip)
     }

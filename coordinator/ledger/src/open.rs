@@ -278,7 +278,7 @@ impl Ledger {
         let mut pending = Pending::above(base.nodes.clone());
         pending.extend(&tip.steps);
         self.turn = Mutex::new(pending);
-        // The cache may hold values of the tables' state, which the replay has read.
+        // The cache must not hold values of the tables' state for this one.
         let version = self.cache.advance(tip.steps.iter().flat_map(|step| step.delta.accounts.iter()));
         let (total_difficulty, blocks) = (head.total_difficulty.0, head.blocks);
         Ok(Arc::new(Tip { total_difficulty, blocks, ..tip.committed(&base, &tip.steps, version) }))

@@ -192,15 +192,22 @@ impl Tip {
             code: Vec::new(),
             digest: self.summary.digest,
         };
+        let hash = block.hash;
+        let place = self.position_after(block, state_root);
+        let (total_difficulty, blocks) = (place.total_difficulty, place.blocks);
+        let added = AddedBlock { hash, rlp, receipts, total_difficulty, blocks };
+        let change = Change { delta, inverse: Arc::new(undo), trie, block: Some(added) };
+        self.step(change, place)
+    }
+
+    /// The position in the chain after `block`.
+    pub(super) fn position_after(&self, block: Ancestor, state_root: Option<B256>) -> TipPosition {
         let total_difficulty = self.total_difficulty.saturating_add(block.header.difficulty);
         let blocks = self.blocks.saturating_add(1);
-        let added = AddedBlock { hash: block.hash, rlp, receipts, total_difficulty, blocks };
-        let header = block.header.clone();
+        let header = Some(block.header.clone());
         let mut ancestors = vec![Arc::new(block)];
         ancestors.extend(self.ancestors.iter().take(MAX_ANCESTORS - 1).cloned());
-        let change = Change { delta, inverse: Arc::new(undo), trie, block: Some(added) };
-        let place = TipPosition { header: Some(header), state_root, total_difficulty, blocks, ancestors };
-        self.step(change, place)
+        TipPosition { header, state_root, total_difficulty, blocks, ancestors }
     }
 
     /// This tip on the base of `head`, whose state is the one below `steps`: the newest of this tip's own.

@@ -424,12 +424,31 @@ fn base_fees_are_those_of_alloy_where_its_64_bits_hold_them() {
 }
 
 #[test]
+fn a_parent_whose_target_is_no_gas_keeps_the_base_fee() {
+    for (gas_limit, gas_used) in [(0, 0), (1, 0), (1, 1)] {
+        assert_eq!(base_fee_after(1_000, gas_used, gas_limit), 1_000);
+    }
+}
+
+#[test]
 fn excess_blob_gas_is_that_of_alloy_where_its_64_bits_hold_it() {
     for network in ["Cancun", "Prague", "Osaka", "BPO1", "BPO2"] {
         let spec = ChainSpec::of_network(network).unwrap();
         let params = spec.blob_params(0).unwrap();
         for excess in [0, 1 << 17, 3 << 17, 100 << 17, 400 << 17] {
-            for (blobs, base_fee) in [(0, 7), (3, 7), (6, 1 << 40), (9, 7), (9, 1 << 50), (21, 1 << 30)] {
+            // With a base fee of 16 wei the reserve price of EIP-7918 is the lowest price of blobs.
+            let parents = [
+                (0, 7),
+                (3, 7),
+                (6, 1 << 40),
+                (9, 7),
+                (9, 15),
+                (9, 16),
+                (9, 17),
+                (9, 1 << 50),
+                (21, 1 << 30),
+            ];
+            for (blobs, base_fee) in parents {
                 let used = blobs << 17;
                 let parent = Header {
                     excess_blob_gas: Some(excess),

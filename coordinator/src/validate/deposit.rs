@@ -116,6 +116,31 @@ mod tests {
     }
 
     #[test]
+    fn only_events_of_the_contract_are_deposits() {
+        use alloy_consensus::{Eip658Value, Header, TxType};
+        use alloy_primitives::{Address, Log};
+        use common::chain_spec::ChainSpec;
+        use common::receipt::EncodedLogs;
+        let spec = ChainSpec::of_network("Prague").unwrap();
+        let active = spec.at(&Header::default()).deposit_contract_address();
+        let contract = active.unwrap_or(MAINNET_DEPOSIT_CONTRACT_ADDRESS);
+        let log = |address: Address, topic: B256| Log::new_unchecked(address, vec![topic], event().into());
+        let requests = |logs: &[Log]| {
+            let logs = EncodedLogs::new(logs);
+            let mut receipts = Receipts::default();
+            let status = Eip658Value::Eip658(true);
+            receipts.push(TxType::Legacy, &status, 21_000, &logs.list, &logs.bloom().unwrap());
+            deposits(spec.at(&Header::default()), &receipts).unwrap().len()
+        };
+        let (deposit, other) = (log(contract, DEPOSIT_EVENT), log(Address::repeat_byte(1), DEPOSIT_EVENT));
+        assert_eq!(requests(std::slice::from_ref(&deposit)), 192);
+        // The other event is of another contract, or of another kind.
+        assert_eq!(requests(&[deposit.clone(), other.clone()]), 192);
+        assert_eq!(requests(&[deposit, log(contract, B256::ZERO)]), 192);
+        assert_eq!(requests(&[other, log(contract, B256::ZERO)]), 0);
+    }
+
+    #[test]
     fn an_event_of_another_length_is_malformed() {
         for data in [&event()[..EVENT_BYTES - 1], &[event(), vec![0]].concat(), &[]] {
             assert!(parse(data).unwrap_err().contains("must have 576"));

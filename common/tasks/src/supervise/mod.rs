@@ -1,8 +1,7 @@
 //! Owns every tokio task and every OS thread of a process, by name and policy.
 //!
-//! The end of each task has a consequence, which its policy decides. A critical task ends the process.
-//! A restarting task is started again within limits; beyond them it ends the process. A failed job is
-//! logged. So a process either works or shuts down, and never stays alive without doing its work.
+//! The end of each task has a consequence, which its policy decides. A critical task ends the process. A
+//! failed job is logged. So a process either works or shuts down, and never stays alive without doing its work.
 //!
 //! The supervisor is deliberately not a scheduler and carries no messages between tasks. It does not
 //! exit the process: it reports, and `main` returns the [`Exit`].
@@ -15,7 +14,6 @@
 //! its runtime with `Runtime::shutdown_background` after the drain.
 
 mod registry;
-mod restart;
 mod signals;
 mod task;
 mod thread;
@@ -37,7 +35,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::registry::{Consequence, Registry};
 pub use self::registry::{Failure, Policy, TaskEnd, TaskKind, TaskState, TaskStatus};
-pub use self::restart::{MAX_RESTART_LIMIT, Restart, RestartError, RestartVerdict, RestartWindow};
 pub use self::signals::{Signals, StopReason};
 pub use self::task::SupervisorHandle;
 

@@ -8,15 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::restart::Restart;
-
 /// The consequence that a task's end has for the process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     /// Any end before shutdown ends the process, with or without an error.
     Critical,
-    /// The supervisor starts it again, within limits. Beyond them its end is critical.
-    Restart(Restart),
     /// It may end at any time. A failure is logged and counted and has no further consequence.
     Job,
 }
@@ -24,10 +20,9 @@ pub enum Policy {
 impl Policy {
     /// The policy's name, as in logs and metric labels.
     #[must_use]
-    pub const fn as_str(&self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Critical => "critical",
-            Self::Restart(_) => "restart",
             Self::Job => "job",
         }
     }
@@ -64,8 +59,6 @@ impl fmt::Display for TaskKind {
 pub enum TaskState {
     /// The task runs.
     Running,
-    /// The task ended and waits for its restart.
-    BackingOff,
     /// The task ended as expected: after shutdown had begun.
     Ended,
     /// The task ended before shutdown, or with an error.
@@ -78,14 +71,13 @@ impl TaskState {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
-            Self::BackingOff => "backing_off",
             Self::Ended => "ended",
             Self::Failed => "failed",
         }
     }
 
     const fn is_live(self) -> bool {
-        matches!(self, Self::Running | Self::BackingOff)
+        matches!(self, Self::Running)
     }
 }
 
@@ -101,8 +93,6 @@ pub struct TaskStatus {
     pub policy: Policy,
     /// Its current state.
     pub state: TaskState,
-    /// The number of restarts so far.
-    pub restarts: u32,
 }
 
 /// How a task or thread ended.
@@ -123,14 +113,6 @@ pub enum TaskEnd {
     /// It never ran.
     #[error("could not be started: {0}")]
     NotStarted(String),
-    /// It ended once more often than its policy restarts it.
-    #[error("used up its {limit} restarts, then {last}")]
-    RestartsExhausted {
-        /// The restarts its policy allows within the window.
-        limit: usize,
-        /// How it ended the last time.
-        last: Box<TaskEnd>,
-    },
 }
 
 /// The end of a critical task: it ends the process.
@@ -174,24 +156,9 @@ impl Registry {
         }
         let id = self.next_id;
         self.next_id += 1;
-        let status = TaskStatus { name, kind, policy, state: TaskState::Running, restarts: 0 };
+        let status = TaskStatus { name, kind, policy, state: TaskState::Running };
         self.entries.insert(id, status);
         Some(id)
-    }
-
-    /// Records that a task waits for its restart.
-    pub(super) fn back_off(&mut self, id: u64) {
-        if let Some(status) = self.entries.get_mut(&id) {
-            status.state = TaskState::BackingOff;
-        }
-    }
-
-    /// Records that a task has been started again.
-    pub(super) fn restarted(&mut self, id: u64) {
-        if let Some(status) = self.entries.get_mut(&id) {
-            status.state = TaskState::Running;
-            status.restarts = status.restarts.saturating_add(1);
-        }
     }
 
     /// Decides the consequence of a task's end. While `stopping`, a critical task should return (or be
@@ -315,13 +282,5 @@ mod tests {
         assert_eq!(registry.admit("late".into(), TaskKind::Task, Policy::Job), None);
         assert_eq!(registry.settle(id, TaskEnd::Dropped, true), Consequence::None);
         assert_eq!(registry.failure(), None);
-    }
-
-    #[test]
-    fn exhausted_restarts_tell_the_last_end() {
-        let last = Box::new(TaskEnd::Failed("no route".into()));
-        let end = TaskEnd::RestartsExhausted { limit: 3, last };
-        let failure = Failure { name: "sync".into(), kind: TaskKind::Task, end };
-        assert_eq!(failure.to_string(), "task `sync` used up its 3 restarts, then failed: no route");
     }
 }

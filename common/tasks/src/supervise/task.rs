@@ -11,10 +11,8 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::restart::{Restart, RestartVerdict, RestartWindow};
 use super::thread::{BoxError, WatchedThread};
 use super::{Policy, Shared, TaskEnd, TaskKind, TaskStatus};
 use common::panic::panic_message;
@@ -61,21 +59,6 @@ impl SupervisorHandle {
         self.spawn_once(name.into(), Policy::Job, future);
     }
 
-    /// Starts a task that `factory` makes again whenever it ends before shutdown, for whatever reason.
-    /// `restart` sets how often and how soon. Beyond that limit its end is critical.
-    pub fn spawn_restarting<M, F, E>(&self, name: impl Into<Arc<str>>, restart: Restart, mut factory: M)
-    where
-        M: FnMut() -> F + Send + 'static,
-        F: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<BoxError>,
-    {
-        let Some(watch) = self.admit(name.into(), TaskKind::Task, Policy::Restart(restart.clone())) else {
-            return;
-        };
-        let make_run = move || run_of(factory());
-        self.start(watch, |watch| run_restarting(watch, restart, make_run));
-    }
-
     /// Starts a named OS thread at once. Its end before shutdown ends the process, even without an error;
     /// its `JoinHandle` reports a panic. The body itself must watch the shutdown token (or a channel that
     /// closes).
@@ -89,28 +72,6 @@ impl SupervisorHandle {
             let thread = WatchedThread::start(&watch.name, body);
             async move { watch.settle(end_of_thread(thread).await) }
         });
-    }
-
-    /// Starts an OS thread as [`spawn_restarting`](Self::spawn_restarting) starts a task: `factory` makes
-    /// the body of each run, and each run has a new thread of the same name. If a run ends abruptly, the
-    /// body's own drop guards must hand back the work it held.
-    pub fn spawn_restarting_thread<M, B, E>(
-        &self,
-        name: impl Into<Arc<str>>,
-        restart: Restart,
-        mut factory: M,
-    ) where
-        M: FnMut() -> B + Send + 'static,
-        B: FnOnce() -> Result<(), E> + Send + 'static,
-        E: Into<BoxError>,
-    {
-        let Some(watch) = self.admit(name.into(), TaskKind::Thread, Policy::Restart(restart.clone())) else {
-            return;
-        };
-        let thread_name = watch.name.clone();
-        let make_run =
-            move || -> RunFuture { Box::pin(end_of_thread(WatchedThread::start(&thread_name, factory()))) };
-        self.start(watch, |watch| run_restarting(watch, restart, make_run));
     }
 
     /// All tasks and threads in the order of their start. Jobs are listed only while they run.
@@ -174,10 +135,6 @@ impl Watch {
     fn settle(mut self, end: TaskEnd) {
         self.settled = true;
         self.shared.settle(self.id, &self.name, end);
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.shared.stop.is_cancelled()
     }
 }
 
@@ -245,30 +202,4 @@ async fn watched(mut run: RunFuture) -> TaskEnd {
         Err(payload) => Poll::Ready(TaskEnd::Panicked(panic_message(payload.as_ref()))),
     })
     .await
-}
-
-/// Runs a task again and again, until shutdown or until its restarts are used up.
-async fn run_restarting(watch: Watch, restart: Restart, mut make_run: impl FnMut() -> RunFuture) {
-    let (begun, limit) = (Instant::now(), restart.limit());
-    let mut window = RestartWindow::new(restart);
-    loop {
-        let end = match catch_unwind(AssertUnwindSafe(&mut make_run)) {
-            Ok(run) => watched(run).await,
-            Err(payload) => TaskEnd::Panicked(panic_message(payload.as_ref())),
-        };
-        if watch.is_stopping() {
-            return watch.settle(end);
-        }
-        let RestartVerdict::RestartAfter(delay) = window.ended(begun.elapsed()) else {
-            return watch.settle(TaskEnd::RestartsExhausted { limit, last: Box::new(end) });
-        };
-        let (supervisor, task) = (&*watch.shared.name, &*watch.name);
-        tracing::warn!(supervisor, task, ?delay, "starting again, as it {end}");
-        watch.shared.registry.lock().back_off(watch.id);
-        tokio::select! {
-            biased;
-            () = watch.shared.stop.cancelled() => return watch.settle(TaskEnd::Returned),
-            () = tokio::time::sleep(delay) => watch.shared.registry.lock().restarted(watch.id),
-        }
-    }
 }

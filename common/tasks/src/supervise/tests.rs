@@ -5,7 +5,6 @@
 
 use std::future::{pending, ready};
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
@@ -18,11 +17,6 @@ const FINE: Result<(), io::Error> = Ok(());
 
 fn broken() -> Result<(), io::Error> {
     Err(io::Error::other("broken"))
-}
-
-/// A policy of three restarts, after 100, 200 and 400 ms.
-fn thrice() -> Restart {
-    Restart::new([100, 200, 400].map(Duration::from_millis), Duration::from_secs(10)).unwrap()
 }
 
 async fn failure_of(supervisor: &Supervisor) -> Failure {
@@ -108,83 +102,6 @@ async fn an_error_during_the_drain_is_a_failure_too() {
     assert_eq!(drained.failure.unwrap().to_string(), "task `ledger` failed: broken");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_restarting_task_is_given_up_after_its_limit_with_doubling_delays() {
-    let supervisor = Supervisor::new("test");
-    let handle = supervisor.handle();
-    let runs = Arc::new(AtomicU32::new(0));
-    let counted = runs.clone();
-    let begun = Instant::now();
-    handle.spawn_restarting("sync", thrice(), move || {
-        counted.fetch_add(1, Ordering::Relaxed);
-        async { broken() }
-    });
-    let end = failure_of(&supervisor).await.end;
-    assert_eq!(
-        end,
-        TaskEnd::RestartsExhausted { limit: 3, last: Box::new(TaskEnd::Failed("broken".to_owned())) }
-    );
-    assert_eq!((runs.load(Ordering::Relaxed), handle.status()[0].restarts), (4, 3));
-    // tokio's timer has a granularity of a millisecond.
-    let late = begun.elapsed() - Duration::from_millis(700);
-    assert!(late <= Duration::from_millis(3), "{late:?}");
-    assert_eq!(drain(supervisor).await.exit(), Exit::Failed);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_restarting_task_that_backs_off_is_shown_so_and_ends_well_at_shutdown() {
-    let supervisor = Supervisor::new("test");
-    let handle = supervisor.handle();
-    handle.spawn_restarting("sync", thrice(), || async { broken() });
-    handle.spawn_restarting(
-        "panicking factory",
-        thrice(),
-        || -> std::future::Ready<Result<(), io::Error>> { panic!("in the factory") },
-    );
-    while handle.status().iter().any(|status| status.state != TaskState::BackingOff) {
-        tokio::task::yield_now().await;
-    }
-    assert!(drain(supervisor).await.is_clean());
-    assert!(handle.status().iter().all(|status| status.state == TaskState::Ended && status.restarts == 0));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_task_that_fails_once_is_running_again_after_its_delay() {
-    let supervisor = Supervisor::new("test");
-    let handle = supervisor.handle();
-    let stop = handle.shutdown_token();
-    let mut runs = 0;
-    handle.spawn_restarting("sync", thrice(), move || {
-        runs += 1;
-        let (first, stop) = (runs == 1, stop.clone());
-        async move {
-            if first {
-                panic!("first run");
-            }
-            stop.cancelled().await;
-            FINE
-        }
-    });
-    tokio::time::sleep(Duration::from_millis(150)).await;
-    let status = handle.status().remove(0);
-    assert_eq!((status.state, status.restarts, status.policy.as_str()), (TaskState::Running, 1, "restart"));
-    assert!(drain(supervisor).await.is_clean());
-}
-
-#[tokio::test]
-async fn a_restarting_task_that_fails_in_the_drain_is_a_failure_and_not_started_again() {
-    let supervisor = Supervisor::new("test");
-    let stop = supervisor.handle().shutdown_token();
-    supervisor.handle().spawn_restarting("sync", thrice(), move || {
-        let stop = stop.clone();
-        async move {
-            stop.cancelled().await;
-            broken()
-        }
-    });
-    assert_eq!(drain(supervisor).await.failure.unwrap().to_string(), "task `sync` failed: broken");
-}
-
 #[tokio::test]
 async fn a_job_that_fails_is_counted_and_the_process_goes_on() {
     let supervisor = Supervisor::new("test");
@@ -239,24 +156,6 @@ async fn a_thread_that_cannot_start_is_a_failure() {
     let supervisor = Supervisor::new("test");
     supervisor.handle().spawn_thread("slot\0", || FINE);
     assert!(matches!(failure_of(&supervisor).await.end, TaskEnd::NotStarted(_)));
-    assert_eq!(drain(supervisor).await.exit(), Exit::Failed);
-}
-
-#[tokio::test]
-async fn a_restarting_thread_gets_a_new_thread_each_time_until_its_limit() {
-    let supervisor = Supervisor::new("test");
-    let (tell, told) = mpsc::channel();
-    let restart = Restart::new([Duration::from_millis(1); 2], Duration::from_secs(3600)).unwrap();
-    supervisor.handle().spawn_restarting_thread("slot-1", restart, move || {
-        let tell = tell.clone();
-        move || -> Result<(), io::Error> {
-            tell.send(std::thread::current().id()).unwrap();
-            panic!("slot broke")
-        }
-    });
-    let failure = failure_of(&supervisor).await;
-    assert_eq!(failure.to_string(), "thread `slot-1` used up its 2 restarts, then panicked: slot broke");
-    assert_eq!(told.iter().collect::<std::collections::HashSet<_>>().len(), 3);
     assert_eq!(drain(supervisor).await.exit(), Exit::Failed);
 }
 
