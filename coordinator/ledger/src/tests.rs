@@ -346,11 +346,14 @@ impl StorageBackend for Disk {
     }
 }
 
+/// A ledger with a checkpoint at every `checkpoint`th block.
+fn on_disk(disk: Disk, checkpoint: u64) -> Result<Ledger, LedgerError> {
+    Ledger::on_backend(disk, origin(), LedgerOptions { checkpoint, ..LedgerOptions::small() })
+}
+
 /// Commits blocks until the power fails. Returns the acknowledged heads.
-fn run_until_cut(disk: &Disk, blocks: u64) -> Vec<common::message::StateSummary> {
-    let Ok(ledger) = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()) else {
-        return Vec::new();
-    };
+fn run_until_cut(disk: &Disk, blocks: u64, checkpoint: u64) -> Vec<common::message::StateSummary> {
+    let Ok(ledger) = on_disk(disk.clone(), checkpoint) else { return Vec::new() };
     let mut heads = vec![ledger.head().summary()];
     for seed in 0..blocks {
         let tip = next(&ledger.head(), seed);
@@ -368,46 +371,56 @@ fn run_until_cut(disk: &Disk, blocks: u64) -> Vec<common::message::StateSummary>
 #[test]
 fn a_power_cut_at_any_sync_loses_no_acknowledged_block_and_tears_none() {
     const BLOCKS: u64 = 5;
-    let undisturbed = Disk::default();
-    let heads = run_until_cut(&undisturbed, BLOCKS);
-    assert_eq!(heads.len() as u64, BLOCKS + 1);
-    let syncs = undisturbed.syncs();
-    // In a folder, a database gets its name only when it is complete. What a cut leaves before that is not
-    // opened.
-    let made = {
-        let disk = Disk::default();
-        let _ledger = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap();
-        disk.syncs()
-    };
-    assert!(syncs >= made + BLOCKS, "{syncs} syncs, {made} of them to make the database");
-    for cut in made + 1..=syncs {
-        let disk = Disk::default();
-        disk.0.lock().cut_at = Some(cut);
-        let acknowledged = run_until_cut(&disk, BLOCKS);
-        let ledger = Ledger::on_backend(disk.rebooted(), origin(), LedgerOptions::small()).unwrap();
-        let head = ledger.head();
-        // The head belongs to the undisturbed chain and is not older than the last acknowledged one.
-        let position = heads.iter().position(|summary| *summary == head.summary()).unwrap();
-        assert!(position + 1 >= acknowledged.len(), "cut at {cut}: {position} after {acknowledged:?}");
-        check(&head);
-        // And the chain goes on from there as if nothing had happened.
-        commit_chain(&ledger, position as u64..BLOCKS);
-        assert_eq!(ledger.head().summary(), heads[BLOCKS as usize], "cut at {cut}");
+    let mut expected = None;
+    for checkpoint in [1, 2, 32] {
+        let undisturbed = Disk::default();
+        let heads = run_until_cut(&undisturbed, BLOCKS, checkpoint);
+        assert_eq!(heads.len() as u64, BLOCKS + 1);
+        assert_eq!(*expected.get_or_insert_with(|| heads.clone()), heads, "checkpoints change no state");
+        let syncs = undisturbed.syncs();
+        // In a folder, a database gets its name only when it is complete. What a cut leaves before that is
+        // not opened.
+        let made = {
+            let disk = Disk::default();
+            let _ledger = on_disk(disk.clone(), checkpoint).unwrap();
+            disk.syncs()
+        };
+        assert!(syncs >= made + BLOCKS, "{syncs} syncs, {made} of them to make the database");
+        for cut in made + 1..=syncs {
+            let disk = Disk::default();
+            disk.0.lock().cut_at = Some(cut);
+            let acknowledged = run_until_cut(&disk, BLOCKS, checkpoint);
+            let ledger = on_disk(disk.rebooted(), checkpoint).unwrap();
+            let head = ledger.head();
+            // The head belongs to the undisturbed chain and is not older than the last acknowledged one.
+            let position = heads.iter().position(|summary| *summary == head.summary()).unwrap();
+            assert!(position + 1 >= acknowledged.len(), "cut at {cut}: {position} after {acknowledged:?}");
+            check(&head);
+            // And the chain goes on from there as if nothing had happened.
+            commit_chain(&ledger, position as u64..BLOCKS);
+            assert_eq!(ledger.head().summary(), heads[BLOCKS as usize], "cut at {cut}");
+            assert!(ledger.verify(&mut |_, _, _| ()).is_sound());
+        }
     }
 }
 
 #[test]
 fn a_failed_commit_changes_nothing() {
-    let disk = Disk::default();
-    let ledger = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap();
-    commit_chain(&ledger, 0..2);
-    let before = ledger.head();
-    disk.0.lock().cut_at = Some(0);
-    let tip = next(&before, 2);
-    assert!(ledger.commit(&tip).unwrap_err().is_storage());
-    assert_eq!(ledger.head().summary(), before.summary());
-    let again = Ledger::on_backend(disk.rebooted(), origin(), LedgerOptions::small()).unwrap();
-    assert_eq!(again.head().summary(), before.summary());
+    // The failing commit is an ordinary one, and one with a checkpoint.
+    for checkpoint in [32, 3] {
+        let disk = Disk::default();
+        let ledger = on_disk(disk.clone(), checkpoint).unwrap();
+        commit_chain(&ledger, 0..2);
+        let before = ledger.head();
+        disk.0.lock().cut_at = Some(0);
+        let tip = next(&before, 2);
+        assert!(ledger.commit(&tip).unwrap_err().is_storage());
+        assert!(ledger.checkpoint().unwrap_err().is_storage());
+        assert_eq!(ledger.head().summary(), before.summary());
+        check(&ledger.head());
+        let again = on_disk(disk.rebooted(), checkpoint).unwrap();
+        assert_eq!(again.head().summary(), before.summary());
+    }
 }
 
 #[test]
