@@ -86,8 +86,9 @@ impl Detectors {
         if let Some(command) = &arguments.referee {
             add("referee", words(&["sh", "-c", command]), referee_report);
         }
-        for (_, path) in &tests {
-            add("unit tests", words(&[&path.display().to_string()]), failed_tests);
+        for (name, path) in &tests {
+            let by = if name == "consensus" { "consensus tests" } else { "unit tests" };
+            add(by, words(&[&path.display().to_string()]), failed_tests);
         }
         if arguments.more_seeds > arguments.seeds {
             add("fuzzer", fuzz(1 + arguments.seeds, arguments.more_seeds - arguments.seeds), fuzz_report);

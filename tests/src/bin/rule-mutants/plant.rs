@@ -180,7 +180,8 @@ pub(crate) fn build(tree: &Path, target: &Path) -> Result<Built> {
     for name in CRATES {
         packages.extend(["-p", name]);
     }
-    let tests = cargo(&[&["test", "--no-run", "--lib"], packages.as_slice()].concat())?;
+    let tests =
+        cargo(&[&["test", "--no-run", "--lib", "--test", "consensus"], packages.as_slice()].concat())?;
     let binaries = cargo(&["build", "-p", "coordinator", "-p", "lab", "--bins"])?;
     let binary = |wanted: &str| {
         let found = binaries.iter().find(|(name, _)| name == wanted);
