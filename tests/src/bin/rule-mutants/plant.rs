@@ -174,7 +174,8 @@ pub(crate) fn build(tree: &Path, target: &Path) -> Result<Built> {
         command.env("CARGO_TARGET_DIR", target).current_dir(tree).stderr(Stdio::inherit());
         let output = command.output().context("cargo cannot be started")?;
         ensure!(output.status.success(), "the tree does not build with the mistakes in it; see above");
-        executables(&output.stdout)
+        // The consensus tests need the binary of their package, which is built with them.
+        executables(&output.stdout, arguments.contains(&"test"))
     };
     let mut packages = Vec::new();
     for name in CRATES {
@@ -190,13 +191,17 @@ pub(crate) fn build(tree: &Path, target: &Path) -> Result<Built> {
     Ok(Built { tests, coordinator: binary("coordinator")?, lab: binary("lab")?, tree: tree.to_path_buf() })
 }
 
-/// The executables in cargo's messages, with the names of their targets.
-fn executables(messages: &[u8]) -> Result<Vec<(String, PathBuf)>> {
+/// The executables in cargo's messages, with the names of their targets: those that are tests, or those that
+/// are not.
+fn executables(messages: &[u8], tests: bool) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for line in String::from_utf8_lossy(messages).lines() {
         let message: Value = serde_json::from_str(line).context("cargo's message is no JSON")?;
         let name = message.pointer("/target/name").and_then(Value::as_str);
-        if let (Some(name), Some(path)) = (name, message.get("executable").and_then(Value::as_str)) {
+        let is_test = message.pointer("/profile/test").and_then(Value::as_bool) == Some(true);
+        if let (Some(name), Some(path)) = (name, message.get("executable").and_then(Value::as_str))
+            && is_test == tests
+        {
             found.push((name.to_owned(), PathBuf::from(path)));
         }
     }
