@@ -117,8 +117,10 @@ fn overflows(block: &Block, network: &str, state: MemoryState) {
 #[test]
 fn nobody_is_paid_more_than_an_account_can_hold() {
     let (rich, ether) = ((MINER, U256::MAX), U256::from(1u64 << 60));
-    // A fee, and the reward.
-    overflows(&block(vec![transfer()], Ommers::Headers(vec![])), "Frontier", state(&[rich, (SENDER, ether)]));
+    // A fee, where no reward follows, and a reward.
+    let mut merged = block(vec![transfer()], Ommers::Headers(vec![]));
+    (merged.header.difficulty, merged.header.base_fee_per_gas) = (U256::ZERO, Some(0));
+    overflows(&merged, "Paris", state(&[rich, (SENDER, ether)]));
     overflows(&block(vec![], Ommers::Headers(vec![])), "Frontier", state(&[rich]));
     // What the DAO fork moves.
     let mut fork = block(vec![], Ommers::Headers(vec![]));
