@@ -51,24 +51,31 @@ impl Pending {
         self.deltas.len()
     }
 
-    /// Adds blocks.
-    pub(super) fn extend(&mut self, steps: &[Arc<Step>]) {
+    /// Adds blocks, whose deltas have this weight together.
+    pub(super) fn extend(&mut self, steps: &[Arc<Step>], weight: usize) {
+        self.weight += weight;
         for step in steps {
-            self.weight += step.delta.weight();
             self.deltas.push(Arc::clone(&step.delta));
             self.touched.extend(step.touched.clone());
         }
     }
 }
 
+/// The weight of the steps' deltas, in bytes.
+pub(super) fn weight_of(steps: &[Arc<Step>]) -> usize {
+    steps.iter().map(|step| step.delta.weight()).sum()
+}
+
 impl Ledger {
-    /// Whether the tables must follow with the commit of these steps.
-    pub(super) fn is_due(&self, pending: &Pending, steps: &[Arc<Step>]) -> bool {
-        let weight = steps.iter().fold(pending.weight, |sum, step| sum + step.delta.weight());
+    /// Whether the tables must follow with the commit of these steps, whose deltas have this weight together.
+    pub(super) fn is_due(&self, pending: &Pending, steps: &[Arc<Step>], weight: usize) -> bool {
         // Every pending block must be in the journal, which leads forward only.
         let most = usize::try_from(self.options.checkpoint.min(self.reach())).unwrap_or(usize::MAX);
         let leads_back = steps.iter().any(|step| step.block.is_none());
-        !self.complete || leads_back || pending.len() + steps.len() >= most || weight > MAX_WEIGHT
+        !self.complete
+            || leads_back
+            || pending.len() + steps.len() >= most
+            || pending.weight + weight > MAX_WEIGHT
     }
 
     /// Writes the pending blocks and then `steps`, which lead to `tip`, to the tables.

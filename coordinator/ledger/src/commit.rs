@@ -9,7 +9,7 @@ use engine::store::DiskState;
 use redb::{Durability, ReadableDatabase};
 
 use super::accepted::AcceptedWriter;
-use super::checkpoint::Pending;
+use super::checkpoint::{Pending, weight_of};
 use super::nodes::StoredNodes;
 use super::records::{BlockInfo, HeadRecord, NewEntry, RecordWriter, Records, word};
 use super::side::{SideBlock, SideWriter};
@@ -62,7 +62,8 @@ impl Ledger {
         }
         let began = Instant::now();
         self.check_term()?;
-        let due = self.is_due(&pending, steps);
+        let weight = weight_of(steps);
+        let due = self.is_due(&pending, steps, weight);
         let mut transaction = self.database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         let index = {
@@ -104,7 +105,7 @@ impl Ledger {
             *pending = Pending::above(next.nodes.clone());
             next
         } else {
-            pending.extend(steps);
+            pending.extend(steps, weight);
             Arc::new(tip.committed(&head, steps, version))
         };
         *self.head.lock() = Arc::clone(&next);

@@ -20,7 +20,7 @@ use engine::store::{DiskState, StateCache, StateWriter};
 use parking_lot::Mutex;
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError};
 
-use super::checkpoint::{CheckpointRecord, Pending};
+use super::checkpoint::{CheckpointRecord, Pending, weight_of};
 use super::fence::{Fence, FileFence, MemoryFence};
 use super::memory::Memory;
 use super::nodes::{NodeWriter, Nodes, StoredNodes};
@@ -50,8 +50,8 @@ pub struct LedgerOptions {
     /// The number of newest blocks whose deltas are stored for shards that catch up. If it is smaller than
     /// `unwind`, `unwind` applies.
     pub journal: u64,
-    /// The number of blocks between two checkpoints. If it is larger than the journal, the journal's length
-    /// applies.
+    /// The number of blocks between two checkpoints; zero counts as one. If it is larger than the journal, the
+    /// journal's length applies.
     pub checkpoint: u64,
     /// The number of accounts in the flat cache. It holds four times as many slots.
     pub cached_accounts: usize,
@@ -276,9 +276,9 @@ impl Ledger {
             )));
         }
         let mut pending = Pending::above(base.nodes.clone());
-        pending.extend(&tip.steps);
+        pending.extend(&tip.steps, weight_of(&tip.steps));
         self.turn = Mutex::new(pending);
-        // The cache must not hold values of the tables' state for this one.
+        // Each committed state has a version of its own in the cache.
         let version = self.cache.advance(tip.steps.iter().flat_map(|step| step.delta.accounts.iter()));
         let (total_difficulty, blocks) = (head.total_difficulty.0, head.blocks);
         Ok(Arc::new(Tip { total_difficulty, blocks, ..tip.committed(&base, &tip.steps, version) }))

@@ -93,7 +93,7 @@ pub(super) struct OpenRound {
     pub(super) events: RoundEvents,
 }
 
-/// The way of a round's events to its owner, with room for so many.
+/// The channel of a round's events to the round's owner, and the most events that it may hold.
 #[derive(Debug)]
 pub(super) struct RoundEvents {
     pub(super) events: Sender<RoundEvent>,

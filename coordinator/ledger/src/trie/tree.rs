@@ -46,8 +46,8 @@ impl Subtree {
         self.reference.is_hash()
     }
 
-    /// The number of nodes in memory, and the same tree without those of a generation before `oldest`. A
-    /// node that is left out must be stored.
+    /// The same tree without the nodes of a generation before `oldest`, and the number of nodes that it has in
+    /// memory. A node that is left out must be stored.
     pub(crate) fn without_older(&self, oldest: u64) -> (Self, usize) {
         let recent = self.node.as_ref().filter(|node| node.generation >= oldest);
         let Some(node) = recent else { return (Self::stored(self.reference.clone()), 0) };
@@ -137,6 +137,19 @@ impl Form {
                 children: node.stack.into_iter().map(Subtree::stored).collect(),
             }),
         })
+    }
+
+    /// The child on the way to `place`, given that this node lies on it at `depth`, and the child's depth;
+    /// `None` if the way ends here.
+    pub(super) fn toward(&self, place: &Nibbles, depth: usize) -> Option<(&Subtree, usize)> {
+        match self {
+            Self::Leaf(_) => None,
+            // No extension is empty, so every step leads deeper.
+            Self::Extension(node) => {
+                place.slice(depth..).starts_with(&node.key).then_some((&node.child, depth + node.key.len()))
+            }
+            Self::Branch(branch) => Some((branch.child(place.get(depth)?)?, depth + 1)),
+        }
     }
 
     /// Appends the node's encoding to `out`.

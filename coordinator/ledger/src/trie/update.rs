@@ -206,24 +206,11 @@ fn follow<'t>(subtree: &'t Subtree, depth: usize, key: &Nibbles) -> Way<'t> {
     let (mut subtree, mut depth) = (subtree, depth);
     loop {
         let Some(node) = &subtree.node else { return Way::Stored };
-        match &node.form {
-            Form::Leaf(leaf) if key.slice(depth..) == leaf.key => return Way::Leaf(leaf),
-            Form::Leaf(_) => return Way::Nowhere,
-            Form::Extension(extension) => {
-                if !key.slice(depth..).starts_with(&extension.key) {
-                    return Way::Nowhere;
-                }
-                // No extension is empty, so every step goes on.
-                depth += extension.key.len();
-                subtree = &extension.child;
-            }
-            Form::Branch(branch) => {
-                let child = key.get(depth).and_then(|nibble| branch.child(nibble));
-                let Some(child) = child else { return Way::Nowhere };
-                depth += 1;
-                subtree = child;
-            }
+        if let Form::Leaf(leaf) = &node.form {
+            return if key.slice(depth..) == leaf.key { Way::Leaf(leaf) } else { Way::Nowhere };
         }
+        let Some(next) = node.form.toward(key, depth) else { return Way::Nowhere };
+        (subtree, depth) = next;
     }
 }
 

@@ -80,23 +80,18 @@ fn find<S: NodeSource>(
         return Ok(None);
     }
     let key = Nibbles::unpack_array(&key.0);
-    let (mut path, mut subtree) = (Nibbles::new(), trie.clone());
+    let (mut depth, mut subtree) = (0, trie.clone());
     // Every step lengthens the path, and no path is longer than a key.
-    for _ in 0..=FULL_PATH {
-        let next = match &*loader.load(&path, &subtree)? {
-            Form::Leaf(leaf) => {
-                let here = path.join(&leaf.key) == key;
-                return Ok(here.then(|| (path, leaf.clone())));
-            }
-            Form::Extension(extension) => Some((path.join(&extension.key), extension.child.clone())),
-            Form::Branch(branch) => key
-                .get(path.len())
-                .and_then(|nibble| Some((step(&path, nibble), branch.child(nibble)?.clone()))),
-        };
-        let Some(next) = next.filter(|(path, _)| key.starts_with(path)) else { return Ok(None) };
-        (path, subtree) = next;
+    loop {
+        let path = key.slice(..depth);
+        let form = loader.load(&path, &subtree)?;
+        if let Form::Leaf(leaf) = &*form {
+            return Ok((path.join(&leaf.key) == key).then(|| (path, leaf.clone())));
+        }
+        let Some((child, below)) = form.toward(&key, depth) else { return Ok(None) };
+        let child = child.clone();
+        (subtree, depth) = (child, below);
     }
-    Ok(None)
 }
 
 /// Visits every account of a state, in the order of the hashed addresses. For a

@@ -97,14 +97,7 @@ impl Walk {
 fn below<'t>(subtree: &'t Subtree, path: &Nibbles, place: &Nibbles) -> Option<&'t Subtree> {
     let (mut subtree, mut depth) = (subtree, path.len());
     while depth < place.len() {
-        (subtree, depth) = match &subtree.node.as_ref()?.form {
-            Form::Leaf(_) => return None,
-            Form::Extension(node) if place.slice(depth..).starts_with(&node.key) => {
-                (&node.child, depth + node.key.len())
-            }
-            Form::Extension(_) => return None,
-            Form::Branch(branch) => (branch.child(place.get(depth)?)?, depth + 1),
-        };
+        (subtree, depth) = subtree.node.as_ref()?.form.toward(place, depth)?;
     }
     Some(subtree)
 }
@@ -115,20 +108,15 @@ fn holds_node<S: NodeSource>(
     trie: &Subtree,
     place: &Nibbles,
 ) -> Result<bool, TrieError> {
-    let (mut subtree, mut path) = (trie.clone(), Nibbles::new());
-    if subtree.is_empty() {
+    if trie.is_empty() {
         return Ok(false);
     }
-    while path.len() < place.len() {
-        let next = match &*loader.load(&path, &subtree)? {
-            Form::Leaf(_) => None,
-            Form::Extension(node) => Some((node.child.clone(), path.join(&node.key))),
-            Form::Branch(branch) => place
-                .get(path.len())
-                .and_then(|nibble| Some((branch.child(nibble)?.clone(), step(&path, nibble)))),
-        };
-        let Some(next) = next.filter(|(_, path)| place.starts_with(path)) else { return Ok(false) };
-        (subtree, path) = next;
+    let (mut subtree, mut depth) = (trie.clone(), 0);
+    while depth < place.len() {
+        let form = loader.load(&place.slice(..depth), &subtree)?;
+        let Some((child, below)) = form.toward(place, depth) else { return Ok(false) };
+        let child = child.clone();
+        (subtree, depth) = (child, below);
     }
     Ok(subtree.has_own_place())
 }
