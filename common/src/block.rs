@@ -1,4 +1,4 @@
-//! Blocks: decoding, checks without state, and the payload that each shard receives once.
+//! Blocks: decoding, encoding, and checks without state.
 //!
 //! This module checks what needs no state: the roots of transactions, withdrawals and ommers against the
 //! header, and the header against its claimed hash. The coordinator checks the rules that need the parent or
@@ -11,16 +11,15 @@ use alloy_consensus::proofs::{
     calculate_ommers_root, calculate_transaction_root, calculate_withdrawals_root,
 };
 use alloy_consensus::{EthereumTxEnvelope, Header, TxEip4844};
-use alloy_eips::eip2718::{Decodable2718, Encodable2718};
+use alloy_eips::eip2718::Encodable2718;
 use alloy_eips::eip4895::Withdrawal;
-use alloy_primitives::{B256, Bytes, keccak256};
+use alloy_primitives::{B256, Bytes};
 use alloy_rlp::{Decodable, Encodable};
 use serde::{Deserialize, Serialize};
 
 use crate::account::AccountDelta;
 use crate::codec::CodecError;
 use crate::id::{Height, TxIndex};
-use crate::sealed::{Payload, Sealed};
 
 /// A signed transaction as blocks hold it (blob transactions without their sidecar).
 pub type Transaction = EthereumTxEnvelope<TxEip4844>;
@@ -283,70 +282,23 @@ pub struct Prelude {
     pub accounts: Vec<AccountDelta>,
 }
 
-/// The part of a block that shards need: sent once, named by its digest afterwards.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlockPayload {
-    /// The block's hash.
-    pub block: B256,
+/// The encodings of a block's header and transactions. Work carries parts of them; copies share the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockBytes {
     /// The header's RLP encoding.
     pub header: Bytes,
     /// The transactions' EIP-2718 encodings.
     pub transactions: Vec<Bytes>,
 }
 
-/// A block as a shard works with it.
-#[derive(Debug, Clone)]
-pub struct ShardBlock {
-    /// Its hash.
-    pub hash: B256,
-    /// Its header.
-    pub header: Header,
-    /// Its transactions.
-    pub transactions: Vec<Transaction>,
-    /// The digest of the payload that it came from.
-    pub inputs: B256,
-}
-
-impl Payload for BlockPayload {
-    const WHAT: &'static str = "block payload";
-    const LIMIT: usize = 2 * MAX_BLOCK_BYTES;
-}
-
-impl BlockPayload {
-    /// Builds the payload of `block`.
+impl BlockBytes {
+    /// Encodes header and transactions of `block`.
     #[must_use]
     pub fn new(block: &Block) -> Self {
         Self {
-            block: block.hash,
             header: alloy_rlp::encode(&block.header).into(),
             transactions: block.transactions.iter().map(|tx| tx.encoded_2718().into()).collect(),
         }
-    }
-}
-
-impl Sealed<BlockPayload> {
-    /// Decodes header and transactions.
-    ///
-    /// # Errors
-    /// [`BlockError`] that names what cannot be decoded, or that the header has another hash.
-    pub fn open(&self) -> Result<ShardBlock, BlockError> {
-        let inputs = self.digest()?;
-        let mut bytes = self.header.as_ref();
-        let header = Header::decode(&mut bytes).map_err(|error| BlockError::Rlp(error.to_string()))?;
-        let hash = keccak256(&self.header);
-        check_root("hash", self.block, hash)?;
-        let transactions = self
-            .transactions
-            .iter()
-            .zip(0..)
-            .map(|(bytes, index)| {
-                Transaction::decode_2718_exact(bytes.as_ref()).map_err(|error| BlockError::Transaction {
-                    index: TxIndex(index),
-                    reason: error.to_string(),
-                })
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(ShardBlock { hash, header, transactions, inputs })
     }
 }
 
@@ -445,28 +397,5 @@ mod tests {
         let mut block = block();
         block.header.withdrawals_root = Some(B256::ZERO);
         assert!(block.check_body().unwrap_err().to_string().contains("no list of withdrawals"));
-    }
-
-    #[test]
-    fn a_payload_opens_to_the_same_block() {
-        let block = block();
-        let opened = Sealed::new(BlockPayload::new(&block)).open().unwrap();
-        assert_eq!(opened.header, block.header);
-        assert_eq!(opened.transactions, block.transactions);
-    }
-
-    #[test]
-    fn a_payload_with_a_damaged_transaction_names_it() {
-        let mut payload = BlockPayload::new(&block());
-        payload.transactions[0] = Bytes::from_static(&[0x7f, 1, 2]);
-        let error = Sealed::new(payload).open().unwrap_err();
-        assert!(matches!(error, BlockError::Transaction { index: TxIndex(0), .. }), "{error}");
-    }
-
-    #[test]
-    fn a_payload_whose_header_has_another_hash_is_refused() {
-        let mut payload = BlockPayload::new(&block());
-        payload.block = B256::ZERO;
-        assert!(matches!(Sealed::new(payload).open(), Err(BlockError::Mismatch { field: "hash", .. })));
     }
 }

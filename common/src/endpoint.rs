@@ -12,7 +12,6 @@ use futures_core::Stream;
 use std::pin::Pin;
 
 use crate::account::Delta;
-use crate::block::BlockPayload;
 use crate::id::{AssignmentId, Epoch};
 use crate::message::{
     Draining, Heartbeat, Leave, Refusal, Register, Registered, ResultReceipt, SnapshotPart, SnapshotRequest,
@@ -64,17 +63,11 @@ impl PeerError {
 /// A stream of snapshot parts.
 pub type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotPart, PeerError>> + Send>>;
 
-/// The number of blocks whose bytes a shard keeps. The coordinator sends the bytes of others again.
-pub const BLOCKS_KEPT: usize = 8;
-
 /// What a shard offers its coordinator.
 #[async_trait]
 pub trait ShardEndpoint: Send + Sync + std::fmt::Debug {
     /// ExecuteBlock: accepts the assignment into the bounded queue or rejects it. Returns at once.
     async fn execute(&self, command: ExecuteBlock) -> Result<(), PeerError>;
-
-    /// Delivers a block's bytes. The coordinator sends them to each shard once.
-    async fn put_block(&self, epoch: Epoch, block: Sealed<BlockPayload>) -> Result<(), PeerError>;
 
     /// Moves the replica forward by one committed block and returns the state it then holds.
     async fn put_delta(&self, epoch: Epoch, delta: Sealed<Delta>) -> Result<StateSummary, PeerError>;

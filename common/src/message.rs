@@ -17,7 +17,7 @@ use crate::work::{WorkFailure, WorkOutput};
 
 /// The version of the protocol between coordinator and shards. The coordinator rejects a peer of
 /// another version with a message that names both versions.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// The state that a replica holds, with its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,12 +214,6 @@ pub enum Refusal {
     QueueFull {
         /// The queue's bound.
         limit: usize,
-    },
-    /// The block's bytes have not arrived, or differ from those that the work names.
-    #[error("block {block} is not here; send its bytes first")]
-    UnknownBlock {
-        /// The hash of the block.
-        block: B256,
     },
     /// The replica holds another state than the work needs.
     #[error("the replica is at {at:?}, the work needs {wanted}")]

@@ -4,13 +4,16 @@
 //! Everything here that a shard returns is a claim. The coordinator validates read sets against the
 //! sequential values, and only then do the writes count.
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_consensus::Header;
+use alloy_eips::eip2718::Decodable2718;
+use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_rlp::Decodable;
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, SlotValue, WriteSet};
-use crate::block::Prelude;
+use crate::block::{BlockBytes, BlockError, Prelude, Transaction};
 use crate::codec::{self, CodecError, word};
-use crate::id::{AssignmentId, Gas, RoundId, StateRef, TxIndex, WorkId};
+use crate::id::{AssignmentId, Gas, StateRef, TxIndex, WorkId};
 use crate::receipt::EncodedLogs;
 use crate::sealed::{Payload, Sealed};
 
@@ -24,24 +27,60 @@ pub enum WorkKind {
         /// The recovered sender of each transaction, in the order of the indices.
         senders: Vec<Address>,
         /// The effect of the system calls before the block's first transaction. It depends on the base
-        /// state, which the block's payload does not: so a block can be sent before its parent is executed.
+        /// state; recovery, which does not need it, can begin before the block's parent is executed.
         prelude: Prelude,
     },
 }
 
-/// A complete piece of work: the same specification always has the same result.
+/// A complete piece of work: the same specification always has the same result. It carries the transactions
+/// that it is about and no others, so a shard needs nothing of the block besides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkSpec {
     /// The state from which execution starts.
     pub base: StateRef,
-    /// The block's hash.
-    pub block: B256,
-    /// The digest of the block's payload: header and transactions.
-    pub inputs: B256,
+    /// The RLP encoding of the block's header.
+    pub header: Bytes,
     /// The computation.
     pub kind: WorkKind,
-    /// The indices of the transactions, ascending.
+    /// The indices of the transactions in the block, ascending.
     pub indices: Vec<TxIndex>,
+    /// The EIP-2718 encoding of each transaction, in the order of the indices.
+    pub transactions: Vec<Bytes>,
+}
+
+/// The decoded inputs of a piece of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkInputs {
+    /// The block's header.
+    pub header: Header,
+    /// The transactions, in the order of the work's indices; as many as indices.
+    pub transactions: Vec<Transaction>,
+}
+
+impl WorkSpec {
+    /// The work of `kind` over these transactions of a block. Indices beyond the block's end are left out.
+    #[must_use]
+    pub fn of(base: StateRef, block: &BlockBytes, kind: WorkKind, indices: &[TxIndex]) -> Self {
+        let found = indices.iter().filter_map(|index| Some((*index, block.transactions.get(index.0 as usize)?)));
+        let (indices, transactions) = found.map(|(index, bytes)| (index, bytes.clone())).unzip();
+        Self { base, header: block.header.clone(), kind, indices, transactions }
+    }
+
+    /// Decodes header and transactions.
+    ///
+    /// # Errors
+    /// [`BlockError`] that names what cannot be decoded.
+    pub fn open(&self) -> Result<WorkInputs, BlockError> {
+        let mut rest = self.header.as_ref();
+        let header = Header::decode(&mut rest).map_err(|error| BlockError::Rlp(error.to_string()))?;
+        let decode = |(index, bytes): (&TxIndex, &Bytes)| {
+            Transaction::decode_2718_exact(bytes.as_ref())
+                .map_err(|error| BlockError::Transaction { index: *index, reason: error.to_string() })
+        };
+        let transactions: Vec<_> =
+            self.indices.iter().zip(&self.transactions).map(decode).collect::<Result<_, _>>()?;
+        Ok(WorkInputs { header, transactions })
+    }
 }
 
 impl Payload for WorkSpec {
@@ -64,8 +103,6 @@ impl Sealed<WorkSpec> {
 pub struct ExecuteBlock {
     /// The try: the work, the shard and the attempt.
     pub assignment: AssignmentId,
-    /// The round to which the work belongs.
-    pub round: RoundId,
     /// The work.
     pub spec: Sealed<WorkSpec>,
 }
@@ -222,32 +259,59 @@ pub struct TxOutput {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::block::{Block, Ommers};
+    use alloy_consensus::{SignableTransaction, TxLegacy};
+    use alloy_primitives::Signature;
+
+    const BASE: StateRef =
+        StateRef { world: crate::id::WorldId(B256::ZERO), height: crate::id::Height(0), block_hash: B256::ZERO };
+
+    fn transaction(nonce: u64) -> Transaction {
+        let tx = TxLegacy { nonce, gas_limit: 21_000, ..Default::default() };
+        tx.into_signed(Signature::new(U256::from(1), U256::from(2), false)).into()
+    }
+
+    fn block() -> Block {
+        let header = Header { number: 7, ..Default::default() };
+        let transactions = (0..3).map(transaction).collect();
+        Block::new(header, transactions, Ommers::Headers(vec![]), None)
+    }
 
     fn spec() -> WorkSpec {
-        WorkSpec {
-            base: StateRef { world: Default::default(), height: Default::default(), block_hash: B256::ZERO },
-            block: B256::repeat_byte(1),
-            inputs: B256::repeat_byte(2),
-            kind: WorkKind::Recover,
-            indices: vec![TxIndex(0), TxIndex(1)],
-        }
+        WorkSpec::of(BASE, &BlockBytes::new(&block()), WorkKind::Recover, &[TxIndex(0), TxIndex(2)])
     }
 
     #[test]
     fn the_work_id_depends_on_every_input() {
         let original = Sealed::new(spec()).id().unwrap();
-        let mut other = spec();
-        other.inputs = B256::repeat_byte(3);
-        assert_ne!(Sealed::new(other.clone()).id().unwrap(), original);
-        let mut other = spec();
-        other.indices.pop();
-        assert_ne!(Sealed::new(other.clone()).id().unwrap(), original);
-        let mut other = spec();
-        other.kind = WorkKind::Execute { senders: vec![], prelude: Prelude::default() };
-        assert_ne!(Sealed::new(other.clone()).id().unwrap(), original);
-        let mut other = spec();
-        other.base.block_hash = B256::repeat_byte(9);
-        assert_ne!(Sealed::new(other.clone()).id().unwrap(), original);
+        let changes: [fn(&mut WorkSpec); 5] = [
+            |spec| spec.header = alloy_rlp::encode(Header::default()).into(),
+            |spec| spec.transactions.reverse(),
+            |spec| spec.indices = vec![TxIndex(0), TxIndex(1)],
+            |spec| spec.kind = WorkKind::Execute { senders: vec![], prelude: Prelude::default() },
+            |spec| spec.base.block_hash = B256::repeat_byte(9),
+        ];
+        for change in changes {
+            let mut other = spec();
+            change(&mut other);
+            assert_ne!(Sealed::new(other).id().unwrap(), original);
+        }
+    }
+
+    #[test]
+    fn work_opens_to_the_header_and_its_own_transactions() {
+        let inputs = spec().open().unwrap();
+        assert_eq!(inputs.header, block().header);
+        assert_eq!(inputs.transactions, [transaction(0), transaction(2)]);
+    }
+
+    #[test]
+    fn work_with_a_damaged_transaction_names_it() {
+        let mut spec = spec();
+        spec.transactions.pop();
+        spec.transactions.push(Bytes::from_static(&[0x7f, 1, 2]));
+        let error = spec.open().unwrap_err();
+        assert!(matches!(error, BlockError::Transaction { index: TxIndex(2), .. }), "{error}");
     }
 
     #[test]

@@ -324,7 +324,7 @@ fn enrich(executed: &mut Executed) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use alloy_primitives::B256;
+    use alloy_primitives::{B256, Bytes};
     use common::block::Prelude;
     use common::id::{Height, StateRef, WorldId};
 
@@ -332,7 +332,7 @@ mod tests {
         let (world, block_hash) = (WorldId::default(), B256::ZERO);
         let base = StateRef { world, height: Height(height), block_hash };
         let indices = indices.iter().copied().map(TxIndex).collect();
-        WorkSpec { base, block: B256::ZERO, inputs: B256::ZERO, kind, indices }
+        WorkSpec { base, header: Bytes::new(), kind, indices, transactions: vec![] }
     }
 
     #[test]

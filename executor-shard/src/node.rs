@@ -1,16 +1,14 @@
 //! A shard put together: replica, slots and session behind the endpoint that the coordinator calls, over the
 //! network or within one process.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use alloy_primitives::B256;
 use async_trait::async_trait;
 use common::account::Delta;
-use common::block::{BlockPayload, ShardBlock};
-use common::endpoint::{BLOCKS_KEPT, CoordinatorEndpoint, PeerError, ShardEndpoint};
+use common::endpoint::{CoordinatorEndpoint, PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
 use common::message::{Heartbeat, PROTOCOL_VERSION, Refusal, Register, StateSummary};
 use common::sealed::Sealed;
@@ -31,7 +29,7 @@ use engine::ENGINE_VERSION;
 /// The most assignments per slot that a shard has accepted and not delivered.
 const QUEUE_PER_SLOT: usize = 8;
 
-/// The most blocks opened and states moved at the same time.
+/// The most states moved at the same time.
 const BLOCKING_AT_ONCE: usize = 4;
 
 /// The settings of a shard.
@@ -68,7 +66,6 @@ pub struct ShardNode {
     queue: usize,
     session: SessionHandle,
     coordinator: Arc<dyn CoordinatorEndpoint>,
-    blocks: Mutex<VecDeque<Arc<ShardBlock>>>,
     cancels: Arc<Mutex<BTreeMap<AssignmentId, Arc<AtomicBool>>>>,
     syncing: tokio::sync::Mutex<()>,
     faults: Arc<Faults>,
@@ -182,7 +179,6 @@ impl ShardNode {
             queue,
             session,
             coordinator,
-            blocks: Mutex::default(),
             cancels,
             syncing: tokio::sync::Mutex::default(),
             faults,
@@ -214,23 +210,21 @@ impl ShardNode {
         self.session.left()
     }
 
-    fn block(&self, hash: B256, inputs: B256) -> Option<Arc<ShardBlock>> {
-        self.blocks.lock().iter().find(|block| block.hash == hash && block.inputs == inputs).cloned()
-    }
-
     fn check_epoch(&self, epoch: Epoch) -> Result<(), PeerError> {
         self.session.with(|session| session.check_epoch(epoch)).map_err(PeerError::Command)
     }
 
     /// Collects all that the work needs, or says why the shard cannot do it.
     fn prepare(&self, command: ExecuteBlock) -> Result<PreparedWork, Refusal> {
-        let ExecuteBlock { assignment, spec, .. } = command;
+        let ExecuteBlock { assignment, spec } = command;
         match spec.id() {
             Ok(id) if id == assignment.work => {}
             Ok(_) => return Err(malformed("the work is not the one that the assignment names")),
             Err(error) => return Err(malformed(&error.to_string())),
         }
-        let block = self.block(spec.block, spec.inputs).ok_or(Refusal::UnknownBlock { block: spec.block })?;
+        if spec.transactions.len() != spec.indices.len() {
+            return Err(malformed("there are not as many transactions as indices"));
+        }
         let not_at_base =
             || Refusal::NotAtBase { at: self.replica.summary().map(|held| held.state), wanted: spec.base };
         let chain = self.replica.spec(spec.base.world).ok_or_else(not_at_base)?;
@@ -242,7 +236,7 @@ impl ShardNode {
             WorkKind::Execute { .. } => Some(self.replica.view(spec.base).ok_or_else(not_at_base)?),
         };
         let cancelled = Arc::new(AtomicBool::new(false));
-        Ok(PreparedWork { assignment, spec, block, chain, view, cancelled })
+        Ok(PreparedWork { assignment, spec, chain, view, cancelled })
     }
 }
 
@@ -264,19 +258,6 @@ impl ShardEndpoint for ShardNode {
             self.cancels.lock().remove(&assignment);
             self.session.dropped(assignment);
             return Err(PeerError::Command(Refusal::QueueFull { limit: self.queue }));
-        }
-        Ok(())
-    }
-
-    async fn put_block(&self, epoch: Epoch, block: Sealed<BlockPayload>) -> Result<(), PeerError> {
-        self.check_epoch(epoch)?;
-        let opened = self.blocking.run(move || block.open()).await?;
-        let opened = opened.map_err(|error| PeerError::Command(malformed(&error.to_string())))?;
-        let mut blocks = self.blocks.lock();
-        blocks.retain(|kept| kept.hash != opened.hash || kept.inputs != opened.inputs);
-        blocks.push_back(Arc::new(opened));
-        while blocks.len() > BLOCKS_KEPT {
-            blocks.pop_front();
         }
         Ok(())
     }

@@ -166,8 +166,9 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
     };
     let node = ShardNode::start(config.clone(), coordinator, Arc::new(replica), faults, supervisor);
     let (health, _reporter) = Health::new();
-    let routes = Routes::new(shard_service(Arc::clone(&node) as _, identity));
-    supervisor.spawn_critical("server", bound.serve(routes, health, supervisor.shutdown_token()));
+    let stop = supervisor.shutdown_token();
+    let routes = Routes::new(shard_service(Arc::clone(&node) as _, identity, stop.clone()));
+    supervisor.spawn_critical("server", bound.serve(routes, health, stop));
     if let Some(file) = &args.address_file {
         std::fs::write(file, format!("{address}\n"))?;
     }

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
-use common::block::ShardBlock;
 use common::chain_spec::ChainSpec;
 use common::id::{AssignmentId, Gas, SlotIndex, TxIndex};
 use common::message::{SlotProgress, SubmitResult};
@@ -44,8 +43,6 @@ pub struct PreparedWork {
     pub assignment: AssignmentId,
     /// The work.
     pub spec: Sealed<WorkSpec>,
-    /// The block of the transactions.
-    pub block: Arc<ShardBlock>,
     /// The specification of the chain.
     pub chain: Arc<ChainSpec>,
     /// The base state. Recovering senders needs none.
@@ -419,7 +416,7 @@ impl SlotSupervisor {
 
 /// Runs the work of an assignment. Returns whether the thread goes on with another.
 fn work_on(job: PreparedWork, state: &SlotState, faults: &Faults, report: &Reporter) -> bool {
-    let PreparedWork { assignment, spec, block, chain, view, cancelled } = job;
+    let PreparedWork { assignment, spec, chain, view, cancelled } = job;
     state.begin(assignment);
     // A panic ends this thread and leaves `current` set: the supervisor reads which work the thread held.
     let planned = faults.begin(&spec);
@@ -432,13 +429,13 @@ fn work_on(job: PreparedWork, state: &SlotState, faults: &Faults, report: &Repor
     }
     let mut outcome = match planned {
         Some(FaultKind::SlowTimes(times)) => {
-            sub_block::run(&spec, &block, &chain, view, &cancelled, &Slowed::new(state, times))
+            sub_block::run(&spec, &chain, view, &cancelled, &Slowed::new(state, times))
         }
         Some(FaultKind::Poison(seed)) => {
             let view = view.map(|view| Poisoned::new(view, seed));
-            sub_block::run(&spec, &block, &chain, view, &cancelled, state)
+            sub_block::run(&spec, &chain, view, &cancelled, state)
         }
-        _ => sub_block::run(&spec, &block, &chain, view, &cancelled, state),
+        _ => sub_block::run(&spec, &chain, view, &cancelled, state),
     };
     match (planned, &mut outcome) {
         (Some(FaultKind::Wrong), Some(Ok(output))) => fault::falsify(output),

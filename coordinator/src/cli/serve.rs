@@ -168,7 +168,7 @@ fn start(
     let step_down = if args.data_dir.is_some() { StepDown::with_secret() } else { StepDown::never() };
     let (health, _reporter) = Health::new();
     let mut routes = Routes::builder();
-    routes.add_service(fleet_service(fleet.endpoint()));
+    routes.add_service(fleet_service(fleet.endpoint(), supervisor.shutdown_token()));
     routes.add_service(blocks_service(handle.clone(), fleet.clone(), step_down.clone()));
     supervisor.spawn_critical("server", bound.serve(routes.routes(), health, supervisor.shutdown_token()));
     if let Some(folder) = &args.data_dir {

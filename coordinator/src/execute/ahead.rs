@@ -4,9 +4,8 @@
 //! round like any other; what was begun for a block that does not come is given up.
 
 use alloy_primitives::B256;
-use common::block::{BlockPayload, CheckedBlock};
+use common::block::{BlockBytes, CheckedBlock};
 use common::id::StateRef;
-use common::sealed::Sealed;
 use schedule::planner;
 
 use super::ExecuteError;
@@ -16,7 +15,7 @@ use super::rounds::{self, OpenRound, RoundClient};
 #[derive(Debug)]
 struct Begun {
     block: B256,
-    payload: Sealed<BlockPayload>,
+    bytes: BlockBytes,
     round: OpenRound,
 }
 
@@ -46,11 +45,11 @@ impl Ahead {
             return Ok(());
         }
         self.give_up(rounds)?;
-        let payload = Sealed::new(BlockPayload::new(&block));
+        let bytes = BlockBytes::new(&block);
         let parts = planner::recovery_ahead(block.transactions.len(), slots);
-        let work = rounds::recovery_work(base, block.hash, payload.digest()?, &parts)?;
-        let round = rounds.open(block.header.number, &payload, work, &[].into())?;
-        self.begun = Some(Begun { block: block.hash, payload, round });
+        let work = rounds::recovery_work(base, &bytes, &parts)?;
+        let round = rounds.open(block.header.number, block.hash, work, &[].into())?;
+        self.begun = Some(Begun { block: block.hash, bytes, round });
         Ok(())
     }
 
@@ -59,11 +58,11 @@ impl Ahead {
         &mut self,
         block: B256,
         rounds: &RoundClient,
-    ) -> Result<Option<(Sealed<BlockPayload>, OpenRound)>, ExecuteError> {
+    ) -> Result<Option<(BlockBytes, OpenRound)>, ExecuteError> {
         // Its turn has come, whether it was begun or not.
         self.expected.take_if(|expected| expected.hash == block);
         match self.begun.take_if(|begun| begun.block == block) {
-            Some(begun) => Ok(Some((begun.payload, begun.round))),
+            Some(begun) => Ok(Some((begun.bytes, begun.round))),
             None => self.give_up(rounds).map(|()| None),
         }
     }

@@ -16,11 +16,10 @@ use std::time::{Duration, Instant};
 
 use alloy_consensus::Transaction;
 use alloy_primitives::{Address, B256};
-use common::block::{Block, BlockError, BlockPayload, CheckedBlock};
+use common::block::{Block, BlockBytes, BlockError, CheckedBlock};
 use common::chain_spec::ChainSpec;
 use common::codec::CodecError;
 use common::id::{TxIndex, TxRange};
-use common::sealed::Sealed;
 use common::work::{TxOutcome, WorkOutput};
 use engine::replica_view::ReplicaView;
 use engine::{StateError, recover_sender};
@@ -303,25 +302,23 @@ impl BlockExecutor {
         let block = run.block;
         let mut validator =
             Validator::begin(block, run.spec, run.parent.view().clone(), state_roots(run.parent))?;
-        let (payload, begun) = match self.ahead.take(block.hash, &self.rounds)? {
-            Some((payload, round)) => (payload, Some(round)),
-            None => (Sealed::new(BlockPayload::new(block)), None),
+        let (bytes, begun) = match self.ahead.take(block.hash, &self.rounds)? {
+            Some((bytes, round)) => (bytes, Some(round)),
+            None => (BlockBytes::new(block), None),
         };
-        referee.begin(&payload);
-        let inputs = payload.digest()?;
         let slots = self.fleet.slots()?;
         let began = Instant::now();
-        let senders = self.recover(run, referee, &payload, begun, slots)?;
+        let senders = self.recover(run, referee, &bytes, begun, slots)?;
         run.stats.recovery = began.elapsed();
         let began = Instant::now();
         let sub_blocks = planner::plan(self.options.plan, &block.transactions, &senders, slots);
         run.stats.sub_blocks = u32::try_from(sub_blocks.len()).unwrap_or(u32::MAX);
         let (base, prelude) = (run.parent.summary().state, validator.prelude()?);
-        let work = rounds::execution_work(base, block.hash, inputs, &sub_blocks, &senders, &prelude)?;
+        let work = rounds::execution_work(base, &bytes, &sub_blocks, &senders, &prelude)?;
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
         let mut arrived = vec![false; block.transactions.len()];
         let gas: Arc<[u64]> = block.transactions.iter().map(Transaction::gas_limit).collect();
-        let round = self.rounds.open(block.header.number, &payload, work, &gas)?;
+        let round = self.rounds.open(block.header.number, block.hash, work, &gas)?;
         if let Err(error) = self.ahead.begin(&mut self.rounds, base, slots) {
             // The next block is recovered at its turn; this one does not depend on it.
             tracing::debug!(%error, "the recovery of the next block has not begun");
@@ -358,7 +355,7 @@ impl BlockExecutor {
         &mut self,
         run: &mut InFlight<'_>,
         referee: &mut Referee<'_>,
-        payload: &Sealed<BlockPayload>,
+        bytes: &BlockBytes,
         begun: Option<OpenRound>,
         slots: usize,
     ) -> Result<Vec<Address>, ExecuteError> {
@@ -381,8 +378,8 @@ impl BlockExecutor {
             Ok(None) | Err(_) => {
                 let parts = planner::recovery(block.transactions.len(), slots);
                 let base = run.parent.summary().state;
-                let work = rounds::recovery_work(base, block.hash, payload.digest()?, &parts)?;
-                let round = self.rounds.open(block.header.number, payload, work, &Arc::default())?;
+                let work = rounds::recovery_work(base, bytes, &parts)?;
+                let round = self.rounds.open(block.header.number, block.hash, work, &Arc::default())?;
                 self.rounds.finish(round, referee, &mut take)?
             }
         };

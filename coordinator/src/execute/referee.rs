@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 
 use alloy_primitives::B256;
-use common::block::{BlockPayload, ShardBlock};
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, ShardId, TxIndex, WorkId};
 use common::sealed::Sealed;
@@ -40,30 +39,13 @@ pub(super) struct Referee<'a> {
     chain: &'a ChainSpec,
     view: &'a ReplicaView,
     block: u64,
-    payload: Option<Sealed<BlockPayload>>,
-    /// The decoded payload, once it was needed.
-    opened: Option<ShardBlock>,
     delivered: HashMap<WorkId, Delivered>,
     truths: HashMap<WorkId, B256>,
 }
 
 impl<'a> Referee<'a> {
     pub(super) fn new(fleet: Fleet, chain: &'a ChainSpec, view: &'a ReplicaView, block: u64) -> Self {
-        Self {
-            fleet,
-            chain,
-            view,
-            block,
-            payload: None,
-            opened: None,
-            delivered: HashMap::new(),
-            truths: HashMap::new(),
-        }
-    }
-
-    /// Sets the payload to which all work of the block refers.
-    pub(super) fn begin(&mut self, payload: &Sealed<BlockPayload>) {
-        self.payload = Some(payload.clone());
+        Self { fleet, chain, view, block, delivered: HashMap::new(), truths: HashMap::new() }
     }
 
     /// Records a result that the block used.
@@ -140,16 +122,10 @@ impl<'a> Referee<'a> {
         if let Some(truth) = self.truths.get(work) {
             return Ok(*truth);
         }
-        let (Some(delivered), Some(payload)) = (self.delivered.get(work), &self.payload) else {
-            return Err(unknown(work));
-        };
-        let block = match &mut self.opened {
-            Some(block) => block,
-            none => none.insert(payload.open()?),
-        };
+        let delivered = self.delivered.get(work).ok_or_else(|| unknown(work))?;
         let spec = &delivered.spec;
         let view = matches!(spec.kind, WorkKind::Execute { .. }).then(|| self.view.clone());
-        let outcome = sub_block::run(spec, block, self.chain, view, &AtomicBool::new(false), &Unwatched);
+        let outcome = sub_block::run(spec, self.chain, view, &AtomicBool::new(false), &Unwatched);
         // A failure here says nothing about shards.
         let output = match outcome {
             Some(Ok(output)) => output,

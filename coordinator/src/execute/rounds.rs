@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256};
-use common::block::{BlockPayload, Prelude};
+use common::block::{BlockBytes, Prelude};
 use common::codec::CodecError;
 use common::id::{AssignmentId, RoundId, StateRef, TxIndex, WorkId};
 use common::sealed::Sealed;
@@ -50,23 +50,16 @@ pub(super) struct RoundEnd {
 /// Builds the work of recovering senders.
 pub(super) fn recovery_work(
     base: StateRef,
-    block: B256,
-    inputs: B256,
+    block: &BlockBytes,
     parts: &[SubBlock],
 ) -> Result<Work, CodecError> {
-    parts
-        .iter()
-        .map(|indices| {
-            named(WorkSpec { base, block, inputs, kind: WorkKind::Recover, indices: indices.clone() })
-        })
-        .collect()
+    parts.iter().map(|indices| named(WorkSpec::of(base, block, WorkKind::Recover, indices))).collect()
 }
 
 /// Builds the work of executing sub-blocks.
 pub(super) fn execution_work(
     base: StateRef,
-    block: B256,
-    inputs: B256,
+    block: &BlockBytes,
     sub_blocks: &[SubBlock],
     senders: &[Address],
     prelude: &Prelude,
@@ -76,7 +69,7 @@ pub(super) fn execution_work(
         .map(|indices| {
             let senders = indices.iter().filter_map(|index| senders.get(index.0 as usize).copied()).collect();
             let kind = WorkKind::Execute { senders, prelude: prelude.clone() };
-            named(WorkSpec { base, block, inputs, kind, indices: indices.clone() })
+            named(WorkSpec::of(base, block, kind, indices))
         })
         .collect()
 }
@@ -104,7 +97,7 @@ impl RoundClient {
     pub(super) fn open(
         &mut self,
         height: u64,
-        payload: &Sealed<BlockPayload>,
+        block: B256,
         work: Work,
         gas: &Arc<[u64]>,
     ) -> Result<OpenRound, ExecuteError> {
@@ -114,8 +107,7 @@ impl RoundClient {
         let verify: HashSet<WorkId> =
             work.iter().map(|(id, _)| *id).filter(|id| self.lottery.draws(round, id)).collect();
         let verified = u32::try_from(verify.len()).unwrap_or(u32::MAX);
-        let request =
-            RoundRequest { round, height, payload: payload.clone(), work, verify, gas: Arc::clone(gas) };
+        let request = RoundRequest { round, height, block, work, verify, gas: Arc::clone(gas) };
         let events = self.fleet.open_round(request)?;
         let limit = self.limit + self.fleet.longest(gas.iter().copied().fold(0, u64::saturating_add));
         Ok(OpenRound { round, events, open, verified, limit })

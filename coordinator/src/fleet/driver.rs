@@ -271,12 +271,11 @@ impl Driver {
     }
 
     fn open(&mut self, now: Duration, request: RoundRequest, events: RoundEvents) {
-        let RoundRequest { round, height, payload, work, verify, gas } = request;
-        let block = payload.block;
+        let RoundRequest { round, height, block, work, verify, gas } = request;
         let item = |(id, spec): &(WorkId, Sealed<_>)| work_item(*id, spec, &gas, verify.contains(id));
         let items = work.iter().map(item).collect();
         let work = work.into_iter().collect();
-        self.rounds.insert(round, OpenRound { height, payload, work, gas, events });
+        self.rounds.insert(round, OpenRound { height, work, gas, events });
         self.handle(now, Event::Admit { round, block, work: items });
     }
 

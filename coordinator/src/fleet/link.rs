@@ -1,20 +1,17 @@
 //! A link: the task that talks to one incarnation of a shard.
 //!
-//! State changes and block bytes go out in order, and the commands that need them follow. When the link ends
-//! the shard is lost, whatever the cause.
+//! State changes go out in order, each after the answer to the one before it. When the link ends the shard
+//! is lost, whatever the cause.
 
-use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_primitives::B256;
 use common::account::Delta;
-use common::block::BlockPayload;
 use common::codec::MAX_PAYLOAD_BYTES;
-use common::endpoint::{BLOCKS_KEPT, PeerError, ShardEndpoint};
+use common::endpoint::{PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
-use common::message::{Refusal, Register, StateSummary};
+use common::message::{Register, StateSummary};
 use common::sealed::Sealed;
 use common::work::ExecuteBlock;
 use net::channel;
@@ -44,8 +41,8 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 /// A command of the driver to a link.
 #[derive(Debug)]
 pub(super) enum LinkCommand {
-    /// Send work, after the bytes of its block.
-    Execute(Box<ExecuteBlock>, Sealed<BlockPayload>),
+    /// Send work.
+    Execute(Box<ExecuteBlock>),
     /// Tell the shard that the result is no longer wanted.
     Cancel(AssignmentId),
     /// Bring the shard to this state.
@@ -156,7 +153,6 @@ async fn serve(
         Ok(endpoint) => endpoint,
         Err(error) => return error,
     };
-    let mut sent: VecDeque<B256> = VecDeque::new();
     let gone = endpoint.gone();
     tokio::pin!(gone);
     loop {
@@ -177,20 +173,8 @@ async fn serve(
             },
         };
         match command {
-            LinkCommand::Execute(command, payload) => {
-                if !sent.contains(&payload.block) {
-                    let put = endpoint.put_block(shared.epoch, payload.clone());
-                    let put = tokio::select! { error = &mut gone => return error, put = put => put };
-                    if let Err(error) = put {
-                        executed(shared, command.assignment, Err(error));
-                        continue;
-                    }
-                    sent.push_back(payload.block);
-                    while sent.len() > BLOCKS_KEPT {
-                        sent.pop_front();
-                    }
-                }
-                calls.spawn(execute(Arc::clone(&endpoint), shared.epoch, *command, payload));
+            LinkCommand::Execute(command) => {
+                calls.spawn(execute(Arc::clone(&endpoint), *command));
             }
             LinkCommand::Cancel(assignment) => {
                 calls.spawn(cancel(Arc::clone(&endpoint), assignment));
@@ -244,22 +228,10 @@ async fn drain(endpoint: Arc<dyn ShardEndpoint>, epoch: Epoch) -> Done {
     Done::Quiet
 }
 
-/// Sends one assignment. If the shard has forgotten the block's bytes, sends them again, once.
-async fn execute(
-    endpoint: Arc<dyn ShardEndpoint>,
-    epoch: Epoch,
-    command: ExecuteBlock,
-    payload: Sealed<BlockPayload>,
-) -> Done {
+/// Sends one assignment.
+async fn execute(endpoint: Arc<dyn ShardEndpoint>, command: ExecuteBlock) -> Done {
     let assignment = command.assignment;
-    let mut answer = endpoint.execute(command.clone()).await;
-    if matches!(answer, Err(PeerError::Command(Refusal::UnknownBlock { .. }))) {
-        answer = match endpoint.put_block(epoch, payload).await {
-            Ok(()) => endpoint.execute(command).await,
-            Err(error) => Err(error),
-        };
-    }
-    Done::Executed(Box::new((assignment, answer)))
+    Done::Executed(Box::new((assignment, endpoint.execute(command).await)))
 }
 
 fn executed(shared: &Arc<Shared>, assignment: AssignmentId, answer: Result<(), PeerError>) {

@@ -176,13 +176,13 @@ impl Driver {
     }
 
     fn dispatch(&mut self, assignment: AssignmentId) {
-        let found = self.rounds.iter().find_map(|(id, round)| {
-            round.work.get(&assignment.work).map(|spec| (*id, spec.clone(), round.payload.clone()))
-        });
-        let Some((round, spec, payload)) = found else { return };
+        let Some(spec) = self.rounds.values().find_map(|round| round.work.get(&assignment.work)).cloned()
+        else {
+            return;
+        };
         tracing::debug!(%assignment, transactions = spec.indices.len(), "dispatched");
-        let command = ExecuteBlock { assignment, round, spec };
+        let command = ExecuteBlock { assignment, spec };
         let (shard, incarnation) = (assignment.shard, assignment.incarnation);
-        self.command(shard, incarnation, LinkCommand::Execute(Box::new(command), payload));
+        self.command(shard, incarnation, LinkCommand::Execute(Box::new(command)));
     }
 }

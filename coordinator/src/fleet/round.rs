@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use alloy_primitives::B256;
-use common::block::BlockPayload;
 use common::id::{RoundId, ShardId, TxIndex, TxRange, WorkId};
 use common::message::SubmitResult;
 use common::sealed::Sealed;
@@ -19,8 +18,8 @@ pub struct RoundRequest {
     pub round: RoundId,
     /// The height of its block, for events.
     pub height: u64,
-    /// The bytes of its block.
-    pub payload: Sealed<BlockPayload>,
+    /// The hash of its block.
+    pub block: B256,
     /// Its work, in order of preference.
     pub work: Vec<(WorkId, Sealed<WorkSpec>)>,
     /// The work that must be verified.
@@ -87,7 +86,6 @@ pub struct Abandoned {
 #[derive(Debug)]
 pub(super) struct OpenRound {
     pub(super) height: u64,
-    pub(super) payload: Sealed<BlockPayload>,
     pub(super) work: HashMap<WorkId, Sealed<WorkSpec>>,
     pub(super) gas: Arc<[u64]>,
     pub(super) events: RoundEvents,
@@ -134,7 +132,9 @@ pub(super) fn singles(spec: &WorkSpec) -> Vec<(WorkId, Sealed<WorkSpec>)> {
                 WorkKind::Execute { senders: vec![*senders.get(place)?], prelude: prelude.clone() }
             }
         };
-        let part = Sealed::new(WorkSpec { kind, indices: vec![*index], ..spec.clone() });
+        let (base, header) = (spec.base, spec.header.clone());
+        let transactions = vec![spec.transactions.get(place)?.clone()];
+        let part = Sealed::new(WorkSpec { base, header, kind, indices: vec![*index], transactions });
         Some((part.id().ok()?, part))
     };
     spec.indices.iter().enumerate().map(one).collect::<Option<_>>().unwrap_or_default()

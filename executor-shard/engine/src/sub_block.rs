@@ -3,10 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use alloy_consensus::Transaction as _;
-use common::block::ShardBlock;
 use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
-use common::work::{TxOutcome, TxOutput, WorkFailure, WorkKind, WorkOutput, WorkSpec};
+use common::work::{TxOutcome, TxOutput, WorkFailure, WorkInputs, WorkKind, WorkOutput, WorkSpec};
 
 use crate::{Executor, Overlay, StateView, recover_sender};
 
@@ -22,40 +21,36 @@ pub type WorkResult = Result<WorkOutput, WorkFailure>;
 /// Computes the result of a piece of work; `None` if it was cancelled meanwhile.
 pub fn run<V: StateView>(
     spec: &WorkSpec,
-    block: &ShardBlock,
     chain: &ChainSpec,
     view: Option<V>,
     cancelled: &AtomicBool,
     progress: &impl Progress,
 ) -> Option<WorkResult> {
+    let inputs = match spec.open() {
+        Ok(inputs) => inputs,
+        Err(error) => return Some(Err(WorkFailure::State(error.to_string()))),
+    };
     match (&spec.kind, view) {
-        (WorkKind::Recover, _) => recover(spec, block, chain, cancelled, progress),
+        (WorkKind::Recover, _) => recover(spec, &inputs, chain, cancelled, progress),
         (WorkKind::Execute { .. }, None) => Some(Err(WorkFailure::BaseGone)),
-        (WorkKind::Execute { .. }, Some(view)) => execute(spec, block, chain, view, cancelled, progress),
+        (WorkKind::Execute { .. }, Some(view)) => execute(spec, &inputs, chain, view, cancelled, progress),
     }
-}
-
-fn out_of_range(index: TxIndex) -> WorkFailure {
-    WorkFailure::State(format!("the block has no transaction {index}"))
 }
 
 fn recover(
     spec: &WorkSpec,
-    block: &ShardBlock,
+    inputs: &WorkInputs,
     chain: &ChainSpec,
     cancelled: &AtomicBool,
     progress: &impl Progress,
 ) -> Option<WorkResult> {
-    let fork = crate::spec_id(chain, &block.header);
+    let fork = crate::spec_id(chain, &inputs.header);
     let mut senders = Vec::with_capacity(spec.indices.len());
-    for index in &spec.indices {
+    for (index, transaction) in spec.indices.iter().zip(&inputs.transactions) {
         if cancelled.load(Ordering::Relaxed) {
             return None;
         }
         progress.at(*index, Gas(0));
-        let Some(transaction) = block.transactions.get(index.0 as usize) else {
-            return Some(Err(out_of_range(*index)));
-        };
         senders.push(recover_sender(transaction, fork));
     }
     Some(Ok(WorkOutput::Recovered(senders)))
@@ -63,7 +58,7 @@ fn recover(
 
 fn execute<V: StateView>(
     spec: &WorkSpec,
-    block: &ShardBlock,
+    inputs: &WorkInputs,
     chain: &ChainSpec,
     view: V,
     cancelled: &AtomicBool,
@@ -74,15 +69,12 @@ fn execute<V: StateView>(
     for delta in &prelude.accounts {
         overlay.apply_delta(delta);
     }
-    let mut executor = Executor::new(crate::evm_env(chain, &block.header), view, overlay);
+    let mut executor = Executor::new(crate::evm_env(chain, &inputs.header), view, overlay);
     let mut outputs = Vec::with_capacity(spec.indices.len());
-    for (index, sender) in spec.indices.iter().zip(senders) {
+    for ((index, transaction), sender) in spec.indices.iter().zip(&inputs.transactions).zip(senders) {
         if cancelled.load(Ordering::Relaxed) {
             return None;
         }
-        let Some(transaction) = block.transactions.get(index.0 as usize) else {
-            return Some(Err(out_of_range(*index)));
-        };
         progress.at(*index, Gas(transaction.gas_limit()));
         let outcome = match executor.execute(transaction, *sender) {
             Ok(outcome) => outcome,

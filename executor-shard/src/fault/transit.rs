@@ -134,7 +134,7 @@ mod tests {
         let url = format!("http://{}", bound.address());
         let (health, _reporter) = Health::new();
         let stop = CancellationToken::new();
-        let routes = Routes::new(fleet_service(Arc::clone(&collector) as _));
+        let routes = Routes::new(fleet_service(Arc::clone(&collector) as _, stop.clone()));
         let server = tokio::spawn(bound.serve(routes, health, stop.clone()));
 
         let limits = PeerLimits::default();

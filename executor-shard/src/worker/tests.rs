@@ -3,6 +3,7 @@
 use super::*;
 use alloy_consensus::Header;
 use alloy_primitives::B256;
+use common::block::{Block, BlockBytes, Ommers};
 use common::id::{Attempt, Epoch, Height, Incarnation, ShardId, StateRef, WorkId, WorldId};
 use common::work::WorkKind;
 use std::time::Duration;
@@ -12,9 +13,8 @@ const SOON: Duration = Duration::from_secs(30);
 fn job(number: u8) -> PreparedWork {
     let (world, block_hash) = (WorldId::default(), B256::ZERO);
     let base = StateRef { world, height: Height(0), block_hash };
-    let (block, inputs) = (B256::ZERO, B256::ZERO);
-    let spec = WorkSpec { base, block, inputs, kind: WorkKind::Recover, indices: vec![] };
-    let empty = ShardBlock { hash: B256::ZERO, header: Header::default(), transactions: vec![], inputs };
+    let block = Block::new(Header::default(), vec![], Ommers::Headers(vec![]), None);
+    let spec = WorkSpec::of(base, &BlockBytes::new(&block), WorkKind::Recover, &[]);
     let assignment = AssignmentId {
         work: WorkId(B256::repeat_byte(number)),
         shard: ShardId(1),
@@ -26,7 +26,6 @@ fn job(number: u8) -> PreparedWork {
     PreparedWork {
         assignment,
         spec: Sealed::new(spec),
-        block: Arc::new(empty),
         chain,
         view: None,
         cancelled: Arc::default(),

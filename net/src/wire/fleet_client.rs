@@ -15,15 +15,18 @@ use tonic::transport::Channel;
 
 use super::convert::{assignment_to, heartbeat_to, register_to, registered_from, snapshot_to};
 use super::payload::chunks;
-use super::shard_client::{encode, within};
-use super::status::from_status;
-use crate::limits::{MAX_MESSAGE_BYTES, PeerLimits};
+use super::pipe::Pipe;
+use super::shard_client::within;
+use super::status::{from_failure, from_status};
+use crate::limits::{MAX_MESSAGE_BYTES, MAX_RESULT_BYTES, PeerLimits};
 
 /// A coordinator behind a channel.
 #[derive(Clone)]
 pub struct FleetClient {
     client: Client<Channel>,
     limits: PeerLimits,
+    /// The stream of results.
+    results: Pipe<v1::SubmitReply>,
 }
 
 impl std::fmt::Debug for FleetClient {
@@ -39,7 +42,7 @@ impl FleetClient {
         let client = Client::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, limits }
+        Self { client, limits, results: Pipe::default() }
     }
 }
 
@@ -57,13 +60,18 @@ impl CoordinatorEndpoint for FleetClient {
     }
 
     async fn submit_result(&self, result: Arc<SubmitResult>) -> Result<ResultReceipt, PeerError> {
-        let bytes = encode("result", &result.outcome)?;
+        let bytes = codec::encode("result", &result.outcome, MAX_RESULT_BYTES)
+            .map_err(|error| PeerError::Refused(error.to_string()))?;
         let digest = result.digest.unwrap_or_else(|| codec::payload_digest(&bytes));
         let chunks = chunks(bytes, digest, None, Some(assignment_to(result.assignment)));
-        let stream = tokio_stream::iter(chunks);
         let mut client = self.client.clone();
-        let reply = within(self.limits.transfer, client.submit_result(stream)).await?;
-        Ok(if reply.used { ResultReceipt::Used } else { ResultReceipt::Ignored })
+        let dial = |calls| async move { client.submit_results(calls).await };
+        let reply = self.results.call(self.limits.transfer, chunks, dial).await?;
+        match reply.failure {
+            Some(failure) => Err(from_failure(failure)),
+            None if reply.used => Ok(ResultReceipt::Used),
+            None => Ok(ResultReceipt::Ignored),
+        }
     }
 
     async fn draining(&self, notice: Draining) -> Result<(), PeerError> {

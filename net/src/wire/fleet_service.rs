@@ -13,11 +13,13 @@ use prost::bytes::Bytes;
 use proto::v1;
 use proto::v1::fleet_server::{Fleet, FleetServer};
 use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{assignment_from, heartbeat_from, register_from, registered_to, snapshot_from};
-use super::payload::{self, PayloadError, ReceivedPayload, decode};
-use super::status::to_status;
+use super::payload::{PayloadError, ReceivedPayload, decode};
+use super::pipe::{Answers, answer_each};
+use super::status::{to_failure, to_status};
 use crate::bounded::BoundedExecutor;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_RESULT_BYTES};
 
@@ -28,9 +30,13 @@ const DECODE_INLINE_BYTES: usize = 256 << 10;
 /// The maximum number of large results decoded at once.
 const DECODE_AT_ONCE: usize = 4;
 
-/// The gRPC service over a coordinator's endpoint.
-pub fn fleet_service(endpoint: Arc<dyn CoordinatorEndpoint>) -> FleetServer<impl Fleet> {
-    FleetServer::new(Service { endpoint, decoding: BoundedExecutor::new("result decoding", DECODE_AT_ONCE) })
+/// The gRPC service over a coordinator's endpoint. Its streams of results end when `stop` is cancelled.
+pub fn fleet_service(
+    endpoint: Arc<dyn CoordinatorEndpoint>,
+    stop: CancellationToken,
+) -> FleetServer<impl Fleet> {
+    let decoding = BoundedExecutor::new("result decoding", DECODE_AT_ONCE);
+    FleetServer::new(Service { endpoint, decoding, stop })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
@@ -39,6 +45,8 @@ pub fn fleet_service(endpoint: Arc<dyn CoordinatorEndpoint>) -> FleetServer<impl
 struct Service {
     endpoint: Arc<dyn CoordinatorEndpoint>,
     decoding: BoundedExecutor,
+    /// Ends the streams of results.
+    stop: CancellationToken,
 }
 
 /// The longest reason, in characters, that a shard may give for leaving; the rest is cut off.
@@ -56,8 +64,36 @@ fn snapshot_message(part: Result<SnapshotPart, PeerError>) -> Result<v1::Snapsho
     Ok(v1::SnapshotMessage { part: bytes.into(), digest })
 }
 
+/// Takes a result that has arrived as a payload.
+async fn submit(
+    endpoint: &dyn CoordinatorEndpoint,
+    decoding: &BoundedExecutor,
+    payload: Result<ReceivedPayload, PayloadError>,
+) -> Result<ResultReceipt, Status> {
+    let payload = match payload {
+        // No sound result will come for this work. Report a failure, so that the work does not wait for
+        // one.
+        Err(PayloadError::Damaged { assignment: Some(assignment) }) => {
+            let digest = B256::ZERO;
+            ReceivedPayload { bytes: Bytes::new(), digest, epoch: None, assignment: Some(assignment) }
+        }
+        other => other?,
+    };
+    let ReceivedPayload { bytes, digest, assignment, .. } = payload;
+    let assignment = assignment_from(assignment)?;
+    let decoded: Result<Result<WorkOutput, WorkFailure>, Status> = if bytes.len() <= DECODE_INLINE_BYTES {
+        decode("result", &bytes)
+    } else {
+        decoding.run(move || decode("result", &bytes)).await.map_err(|error| to_status(&error))?
+    };
+    let outcome = decoded.unwrap_or(Err(WorkFailure::Damaged));
+    let result = Arc::new(SubmitResult { assignment, outcome, digest: Some(digest) });
+    endpoint.submit_result(result).await.map_err(|error| to_status(&error))
+}
+
 #[tonic::async_trait]
 impl Fleet for Service {
+    type SubmitResultsStream = Answers<v1::SubmitReply>;
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<v1::SnapshotMessage, Status>> + Send>>;
 
     async fn register(
@@ -76,30 +112,23 @@ impl Fleet for Service {
         answer(self.endpoint.heartbeat(heartbeat).await.map(|()| v1::HeartbeatReply {}))
     }
 
-    async fn submit_result(
+    async fn submit_results(
         &self,
         request: Request<Streaming<v1::PayloadChunk>>,
-    ) -> Result<Response<v1::SubmitReply>, Status> {
-        let payload = match payload::receive(&mut request.into_inner(), MAX_RESULT_BYTES).await {
-            // No sound result will come for this work. Report a failure, so that the work does not wait for
-            // one.
-            Err(PayloadError::Damaged { assignment: Some(assignment) }) => {
-                let digest = B256::ZERO;
-                ReceivedPayload { bytes: Bytes::new(), digest, epoch: None, assignment: Some(assignment) }
+    ) -> Result<Response<Self::SubmitResultsStream>, Status> {
+        let (endpoint, decoding) = (Arc::clone(&self.endpoint), self.decoding.clone());
+        let answer = move |payload| {
+            let (endpoint, decoding) = (Arc::clone(&endpoint), decoding.clone());
+            async move {
+                match submit(endpoint.as_ref(), &decoding, payload).await {
+                    Ok(receipt) => {
+                        v1::SubmitReply { used: receipt == ResultReceipt::Used, failure: None }
+                    }
+                    Err(status) => v1::SubmitReply { used: false, failure: Some(to_failure(&status)) },
+                }
             }
-            other => other?,
         };
-        let ReceivedPayload { bytes, digest, assignment, .. } = payload;
-        let assignment = assignment_from(assignment)?;
-        let decoded: Result<Result<WorkOutput, WorkFailure>, Status> = if bytes.len() <= DECODE_INLINE_BYTES {
-            decode("result", &bytes)
-        } else {
-            self.decoding.run(move || decode("result", &bytes)).await.map_err(|error| to_status(&error))?
-        };
-        let outcome = decoded.unwrap_or(Err(WorkFailure::Damaged));
-        let result = Arc::new(SubmitResult { assignment, outcome, digest: Some(digest) });
-        let receipt = self.endpoint.submit_result(result).await;
-        answer(receipt.map(|receipt| v1::SubmitReply { used: receipt == ResultReceipt::Used }))
+        Ok(Response::new(answer_each(request.into_inner(), MAX_RESULT_BYTES, self.stop.clone(), answer)))
     }
 
     async fn draining(&self, request: Request<v1::ShardNotice>) -> Result<Response<v1::FleetAck>, Status> {

@@ -5,6 +5,9 @@ mod convert;
 mod fleet_client;
 mod fleet_service;
 mod payload;
+mod pipe;
+#[cfg(test)]
+mod pipe_tests;
 mod shard_client;
 mod shard_service;
 mod status;

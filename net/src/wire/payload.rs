@@ -103,16 +103,46 @@ pub async fn receive<S>(stream: &mut S, limit: usize) -> Result<ReceivedPayload,
 where
     S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
 {
-    let whole = tokio::time::timeout(RECEIVE_WITHIN, reassemble(stream, limit)).await;
+    let whole = async {
+        let first = stream.next().await.ok_or(PayloadError::NoHeader)?.map_err(broken)?;
+        reassemble(first, stream, limit).await
+    };
+    let whole = tokio::time::timeout(RECEIVE_WITHIN, whole).await;
     whole.unwrap_or(Err(PayloadError::TooSlow(RECEIVE_WITHIN)))
 }
 
-async fn reassemble<S>(stream: &mut S, limit: usize) -> Result<ReceivedPayload, PayloadError>
+/// Reassembles the next of several payloads; `None` if the stream has ended before it. The time limit begins
+/// with the payload.
+///
+/// # Errors
+/// [`PayloadError`] with the reason for the rejection. Only after [`PayloadError::Damaged`] can the stream be
+/// read on.
+pub(super) async fn receive_next<S>(
+    stream: &mut S,
+    limit: usize,
+) -> Result<Option<ReceivedPayload>, PayloadError>
 where
     S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
 {
-    let broken = |status: Status| PayloadError::Broken(Box::new(status));
-    let first = stream.next().await.ok_or(PayloadError::NoHeader)?.map_err(broken)?;
+    let Some(first) = stream.next().await else { return Ok(None) };
+    let whole = reassemble(first.map_err(broken)?, stream, limit);
+    let whole = tokio::time::timeout(RECEIVE_WITHIN, whole).await;
+    whole.unwrap_or(Err(PayloadError::TooSlow(RECEIVE_WITHIN))).map(Some)
+}
+
+fn broken(status: Status) -> PayloadError {
+    PayloadError::Broken(Box::new(status))
+}
+
+/// Reassembles a payload whose first chunk has arrived. It takes no chunk of the payload after it.
+async fn reassemble<S>(
+    first: PayloadChunk,
+    stream: &mut S,
+    limit: usize,
+) -> Result<ReceivedPayload, PayloadError>
+where
+    S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
+{
     let header = first.header.ok_or(PayloadError::NoHeader)?;
     let size = usize::try_from(header.size).unwrap_or(usize::MAX);
     if size > limit {

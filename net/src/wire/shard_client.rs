@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use common::account::Delta;
-use common::block::BlockPayload;
 use common::codec::{self, CodecError};
 use common::endpoint::{PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Epoch};
 use common::message::{Refusal, StateSummary};
-use common::sealed::{Payload, Sealed};
+use common::sealed::Sealed;
 use common::work::ExecuteBlock;
 use parking_lot::Mutex;
 use prost::bytes::Bytes;
@@ -24,8 +23,9 @@ use tonic::{Response, Status};
 
 use super::convert::{assignment_to, epoch_to, summary_from, summary_to};
 use super::payload::chunks;
-use super::status::from_status;
-use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, PeerLimits};
+use super::pipe::Pipe;
+use super::status::{from_failure, from_status};
+use crate::limits::{MAX_MESSAGE_BYTES, PeerLimits};
 
 /// The factor by which an idle shard's pings are further apart, as far as the lost limit allows.
 const IDLE_PINGS: u32 = 3;
@@ -37,6 +37,10 @@ pub struct ShardClient {
     limits: PeerLimits,
     /// The time of the last command that gave the shard work.
     used_at: Arc<Mutex<Option<Instant>>>,
+    /// The stream of ExecuteBlock commands.
+    commands: Pipe<v1::CommandReply>,
+    /// The stream of deltas.
+    deltas: Pipe<v1::StateReply>,
 }
 
 impl ShardClient {
@@ -46,7 +50,7 @@ impl ShardClient {
         let client = ExecutorShardClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, limits, used_at: Arc::default() }
+        Self { client, limits, used_at: Arc::default(), commands: Pipe::default(), deltas: Pipe::default() }
     }
 
     /// Asks the shard for its identity.
@@ -71,23 +75,9 @@ pub(super) async fn within<T>(
     }
 }
 
-/// Encodes a value as a payload.
-pub(super) fn encode<T: serde::Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, PeerError> {
-    codec::encode(what, value, MAX_PAYLOAD_BYTES).map_err(|error| PeerError::Refused(error.to_string()))
-}
-
 /// A value that is too large to be sent is too large for every shard.
 fn too_large(error: CodecError) -> PeerError {
     PeerError::Command(Refusal::Malformed { reason: error.to_string() })
-}
-
-fn sealed_chunks<T: Payload>(
-    value: &Sealed<T>,
-    epoch: Epoch,
-) -> Result<impl Iterator<Item = v1::PayloadChunk> + Send + 'static, PeerError> {
-    let bytes = value.bytes().map_err(too_large)?;
-    let digest = value.digest().map_err(too_large)?;
-    Ok(chunks(bytes.0, digest, Some(epoch_to(epoch)), None))
 }
 
 fn accepted(refusal: &Bytes) -> Result<(), PeerError> {
@@ -111,27 +101,24 @@ impl ShardEndpoint for ShardClient {
     async fn execute(&self, command: ExecuteBlock) -> Result<(), PeerError> {
         *self.used_at.lock() = Some(Instant::now());
         let work = command.spec.bytes().map_err(too_large)?;
-        let request = v1::ExecuteBlockRequest {
-            assignment: Some(assignment_to(command.assignment)),
-            round: command.round.0,
-            work: work.0,
-        };
+        let assignment = Some(assignment_to(command.assignment));
+        let chunks = chunks(work.0, command.assignment.work.0, None, assignment);
         let mut client = self.client.clone();
-        let reply = within(self.limits.call, client.execute_block(request)).await?;
-        accepted(&reply.refusal)
-    }
-
-    async fn put_block(&self, epoch: Epoch, block: Sealed<BlockPayload>) -> Result<(), PeerError> {
-        let stream = tokio_stream::iter(sealed_chunks(&block, epoch)?);
-        let mut client = self.client.clone();
-        let reply = within(self.limits.transfer, client.put_block(stream)).await?;
+        let dial = |calls| async move { client.execute_block(calls).await };
+        let reply = self.commands.call(self.limits.call, chunks, dial).await?;
+        reply.failure.map_or(Ok(()), |failure| Err(from_failure(failure)))?;
         accepted(&reply.refusal)
     }
 
     async fn put_delta(&self, epoch: Epoch, delta: Sealed<Delta>) -> Result<StateSummary, PeerError> {
-        let stream = tokio_stream::iter(sealed_chunks(&delta, epoch)?);
+        let bytes = delta.bytes().map_err(too_large)?;
+        let digest = delta.digest().map_err(too_large)?;
+        let chunks = chunks(bytes.0, digest, Some(epoch_to(epoch)), None);
         let mut client = self.client.clone();
-        state_reached(within(self.limits.transfer, client.put_delta(stream)).await?)
+        let dial = |calls| async move { client.put_delta(calls).await };
+        let mut reply = self.deltas.call(self.limits.transfer, chunks, dial).await?;
+        reply.failure.take().map_or(Ok(()), |failure| Err(from_failure(failure)))?;
+        state_reached(reply)
     }
 
     async fn sync(&self, epoch: Epoch, target: StateSummary) -> Result<StateSummary, PeerError> {

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use alloy_primitives::B256;
 use common::codec;
 use common::endpoint::{PeerError, ShardEndpoint};
-use common::id::{Incarnation, RoundId, ShardId};
+use common::id::{Incarnation, ShardId};
 use common::message::{PROTOCOL_VERSION, StateSummary};
 use common::sealed::{Payload, Sealed};
 use common::work::ExecuteBlock;
 use prost::bytes::Bytes;
 use proto::v1;
 use proto::v1::executor_shard_server::{ExecutorShard, ExecutorShardServer};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{Malformed, assignment_from, epoch_from, summary_from, summary_to};
-use super::payload::{self};
-use super::status::to_status;
+use super::payload::{PayloadError, ReceivedPayload};
+use super::pipe::{Answers, answer_each};
+use super::status::{to_failure, to_status};
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
 
 /// A shard's identity, returned by the `NodeInfo` call.
@@ -34,12 +36,13 @@ pub struct NodeIdentity {
     pub engine: String,
 }
 
-/// The gRPC service over a shard's endpoint.
+/// The gRPC service over a shard's endpoint. Its streams of commands end when `stop` is cancelled.
 pub fn shard_service(
     endpoint: Arc<dyn ShardEndpoint>,
     identity: NodeIdentity,
+    stop: CancellationToken,
 ) -> ExecutorShardServer<impl ExecutorShard> {
-    ExecutorShardServer::new(Service { endpoint, identity })
+    ExecutorShardServer::new(Service { endpoint, identity, stop })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
@@ -48,6 +51,8 @@ pub fn shard_service(
 struct Service {
     endpoint: Arc<dyn ShardEndpoint>,
     identity: NodeIdentity,
+    /// Ends the streams of commands.
+    stop: CancellationToken,
 }
 
 /// Encodes a shard's refusal as an answer. Any other error becomes a status.
@@ -60,20 +65,46 @@ fn refusal(error: PeerError) -> Result<Bytes, Status> {
     }
 }
 
-fn command_reply(result: Result<(), PeerError>) -> Result<Response<v1::CommandReply>, Status> {
+fn command_reply(result: Result<(), PeerError>) -> Result<v1::CommandReply, Status> {
     let refusal = match result {
         Ok(()) => Bytes::new(),
         Err(error) => refusal(error)?,
     };
-    Ok(Response::new(v1::CommandReply { refusal }))
+    Ok(v1::CommandReply { refusal, failure: None })
 }
 
-fn state_reply(result: Result<StateSummary, PeerError>) -> Result<Response<v1::StateReply>, Status> {
-    let reply = match result {
-        Ok(summary) => v1::StateReply { summary: Some(summary_to(summary)), refusal: Bytes::new() },
-        Err(error) => v1::StateReply { summary: None, refusal: refusal(error)? },
-    };
-    Ok(Response::new(reply))
+fn state_reply(result: Result<StateSummary, PeerError>) -> Result<v1::StateReply, Status> {
+    let summary = None;
+    match result {
+        Ok(held) => {
+            Ok(v1::StateReply { summary: Some(summary_to(held)), refusal: Bytes::new(), failure: None })
+        }
+        Err(error) => Ok(v1::StateReply { summary, refusal: refusal(error)?, failure: None }),
+    }
+}
+
+/// Carries out an ExecuteBlock command that has arrived as a payload.
+async fn execute(
+    endpoint: &dyn ShardEndpoint,
+    payload: Result<ReceivedPayload, PayloadError>,
+) -> Result<v1::CommandReply, Status> {
+    let ReceivedPayload { bytes, digest, assignment, .. } = payload?;
+    let assignment = assignment_from(assignment)?;
+    if digest != assignment.work.0 {
+        return Err(Status::data_loss("the work is damaged: its digest is not the assignment's work id"));
+    }
+    let command = ExecuteBlock { assignment, spec: unseal(bytes, digest)? };
+    command_reply(endpoint.execute(command).await)
+}
+
+/// Moves the replica by a delta that has arrived as a payload.
+async fn put_delta(
+    endpoint: &dyn ShardEndpoint,
+    payload: Result<ReceivedPayload, PayloadError>,
+) -> Result<v1::StateReply, Status> {
+    let payload = payload?;
+    let epoch = epoch_from(payload.epoch)?;
+    state_reply(endpoint.put_delta(epoch, unseal(payload.bytes, payload.digest)?).await)
 }
 
 /// A value whose digest was checked when it arrived.
@@ -86,45 +117,48 @@ impl ExecutorShard for Service {
     /// Sends the received pings straight back: this needs no task and no cleanup.
     type PingStream = Streaming<v1::PingMessage>;
 
+    type ExecuteBlockStream = Answers<v1::CommandReply>;
+    type PutDeltaStream = Answers<v1::StateReply>;
+
     async fn execute_block(
         &self,
-        request: Request<v1::ExecuteBlockRequest>,
-    ) -> Result<Response<v1::CommandReply>, Status> {
-        let request = request.into_inner();
-        let assignment = assignment_from(request.assignment)?;
-        if codec::payload_digest(&request.work) != assignment.work.0 {
-            return Err(Status::data_loss("the work is damaged: its digest is not the assignment's work id"));
-        }
-        let spec = unseal(request.work, assignment.work.0)?;
-        let command = ExecuteBlock { assignment, round: RoundId(request.round), spec };
-        command_reply(self.endpoint.execute(command).await)
-    }
-
-    async fn put_block(
-        &self,
         request: Request<Streaming<v1::PayloadChunk>>,
-    ) -> Result<Response<v1::CommandReply>, Status> {
-        let payload = payload::receive(&mut request.into_inner(), MAX_PAYLOAD_BYTES).await?;
-        let epoch = epoch_from(payload.epoch)?;
-        let block = unseal(payload.bytes, payload.digest)?;
-        command_reply(self.endpoint.put_block(epoch, block).await)
+    ) -> Result<Response<Self::ExecuteBlockStream>, Status> {
+        let endpoint = Arc::clone(&self.endpoint);
+        let answer = move |payload| {
+            let endpoint = Arc::clone(&endpoint);
+            async move {
+                let failed = |status| v1::CommandReply {
+                    failure: Some(to_failure(&status)),
+                    ..v1::CommandReply::default()
+                };
+                execute(endpoint.as_ref(), payload).await.unwrap_or_else(failed)
+            }
+        };
+        Ok(Response::new(answer_each(request.into_inner(), MAX_PAYLOAD_BYTES, self.stop.clone(), answer)))
     }
 
     async fn put_delta(
         &self,
         request: Request<Streaming<v1::PayloadChunk>>,
-    ) -> Result<Response<v1::StateReply>, Status> {
-        let payload = payload::receive(&mut request.into_inner(), MAX_PAYLOAD_BYTES).await?;
-        let epoch = epoch_from(payload.epoch)?;
-        let delta = unseal(payload.bytes, payload.digest)?;
-        state_reply(self.endpoint.put_delta(epoch, delta).await)
+    ) -> Result<Response<Self::PutDeltaStream>, Status> {
+        let endpoint = Arc::clone(&self.endpoint);
+        let answer = move |payload| {
+            let endpoint = Arc::clone(&endpoint);
+            async move {
+                let failed =
+                    |status| v1::StateReply { failure: Some(to_failure(&status)), ..v1::StateReply::default() };
+                put_delta(endpoint.as_ref(), payload).await.unwrap_or_else(failed)
+            }
+        };
+        Ok(Response::new(answer_each(request.into_inner(), MAX_PAYLOAD_BYTES, self.stop.clone(), answer)))
     }
 
     async fn sync(&self, request: Request<v1::SyncRequest>) -> Result<Response<v1::StateReply>, Status> {
         let request = request.into_inner();
         let epoch = epoch_from(request.epoch)?;
         let target = summary_from(request.target.ok_or(Malformed("target"))?)?;
-        state_reply(self.endpoint.sync(epoch, target).await)
+        state_reply(self.endpoint.sync(epoch, target).await).map(Response::new)
     }
 
     async fn cancel(
@@ -132,12 +166,12 @@ impl ExecutorShard for Service {
         request: Request<v1::CancelRequest>,
     ) -> Result<Response<v1::CommandReply>, Status> {
         let assignment = assignment_from(request.into_inner().assignment)?;
-        command_reply(self.endpoint.cancel(assignment).await)
+        command_reply(self.endpoint.cancel(assignment).await).map(Response::new)
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::CommandReply>, Status> {
         let epoch = epoch_from(request.into_inner().epoch)?;
-        command_reply(self.endpoint.drain(epoch).await)
+        command_reply(self.endpoint.drain(epoch).await).map(Response::new)
     }
 
     async fn ping(

@@ -1,6 +1,7 @@
 //! Conversion between gRPC status codes and the errors of the endpoint traits.
 
 use common::endpoint::PeerError;
+use proto::v1;
 use tonic::{Code, Status};
 
 /// Converts a status to the caller's error.
@@ -47,6 +48,17 @@ pub fn to_status(error: &PeerError) -> Status {
     Status::new(code, text)
 }
 
+/// Converts an endpoint's error to the failure of one of several calls on a stream.
+pub(super) fn to_failure(status: &Status) -> v1::Failure {
+    v1::Failure { code: i32::from(status.code()).unsigned_abs(), message: status.message().to_owned() }
+}
+
+/// Converts such a failure to the caller's error.
+pub(super) fn from_failure(failure: v1::Failure) -> PeerError {
+    let code = Code::from_i32(i32::try_from(failure.code).unwrap_or_default());
+    from_status(&Status::new(code, failure.message))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +72,7 @@ mod tests {
             PeerError::Refused("d".into()),
         ] {
             assert_eq!(from_status(&to_status(&error)), error);
+            assert_eq!(from_failure(to_failure(&to_status(&error))), error);
         }
     }
 }

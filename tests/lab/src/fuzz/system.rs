@@ -5,11 +5,10 @@ use std::sync::atomic::AtomicBool;
 
 use alloy_primitives::{Address, B256, U256};
 use common::account::Account;
-use common::block::{Block, BlockPayload, Prelude, ShardBlock};
+use common::block::{Block, BlockBytes, Prelude};
 use common::chain_spec::ChainSpec;
 use common::codec::{self, MAX_PAYLOAD_BYTES};
 use common::id::{Gas, Height, StateRef, TxIndex};
-use common::sealed::Sealed;
 use common::work::{TxOutcome, WorkKind, WorkOutput, WorkSpec};
 use engine::sub_block::{self, Progress};
 use engine::{Code, MemoryState, Poisoned, StateError, StateView, recover_sender};
@@ -106,14 +105,7 @@ impl Case<'_> {
         let Self { block, spec, senders, base, plan, .. } = *self;
         let mut validator = Validator::begin(block, spec, base, None)?;
         let prelude = validator.prelude()?;
-        let payload = BlockPayload::new(block);
-        let shard_block = if draw.one_in(8) {
-            Sealed::new(wire("payload", &payload)?).open().map_err(|error| broken(&error))?
-        } else {
-            let (hash, header) = (block.hash, block.header.clone());
-            let transactions = block.transactions.clone();
-            ShardBlock { hash, header, transactions, inputs: B256::ZERO }
-        };
+        let bytes = BlockBytes::new(block);
         if self.signed {
             self.check_senders(coverage)?;
         }
@@ -127,7 +119,7 @@ impl Case<'_> {
         for indices in sub_blocks {
             let fate = draw.weighted(&FATES, Fate::Lost);
             let fate = if draw.one_in(12) { Fate::Lost } else { fate };
-            if let Some(output) = self.speculate(&shard_block, &prelude, &indices, fate)? {
+            if let Some(output) = self.speculate(&bytes, &prelude, &indices, fate)? {
                 self.deliver(output, &mut outcomes, coverage);
             }
             for index in &indices {
@@ -159,20 +151,17 @@ impl Case<'_> {
     /// Executes one sub-block like a slot does.
     fn speculate(
         &self,
-        block: &ShardBlock,
+        block: &BlockBytes,
         prelude: &Prelude,
         indices: &[TxIndex],
         fate: Fate,
     ) -> Result<Option<WorkOutput>, ValidateError> {
         let senders =
             indices.iter().filter_map(|index| self.senders.get(index.0 as usize).copied()).collect();
-        let work = WorkSpec {
-            base: StateRef { world: Default::default(), height: Height::default(), block_hash: B256::ZERO },
-            block: block.hash,
-            inputs: block.inputs,
-            kind: WorkKind::Execute { senders, prelude: prelude.clone() },
-            indices: indices.to_vec(),
-        };
+        let base = StateRef { world: Default::default(), height: Height::default(), block_hash: B256::ZERO };
+        let kind = WorkKind::Execute { senders, prelude: prelude.clone() };
+        let work = WorkSpec::of(base, block, kind, indices);
+        let work = if fate == Fate::Wired { wire("work", &work)? } else { work };
         let view: Box<dyn StateView + '_> = match fate {
             Fate::Lost => return Ok(None),
             Fate::Behind => Box::new(self.behind),
@@ -183,7 +172,7 @@ impl Case<'_> {
             Some(seed) => Box::new(Poisoned::new(view, seed)),
             None => view,
         };
-        let result = sub_block::run(&work, block, self.spec, Some(view), &AtomicBool::new(false), &Unwatched);
+        let result = sub_block::run(&work, self.spec, Some(view), &AtomicBool::new(false), &Unwatched);
         // A failure of a shard gives no result, so its work is executed again.
         let Some(Ok(output)) = result else {
             let failed = matches!(fate, Fate::Arrives | Fate::Wired) && self.plan.poison().is_none();

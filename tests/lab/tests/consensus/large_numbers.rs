@@ -1,9 +1,11 @@
 //! Balances and fees that 128 bits do not hold.
 
-use alloy_primitives::{Address, TxKind, U256};
+use alloy_consensus::TxEip4844;
+use alloy_primitives::{Address, B256, TxKind, U256, keccak256};
 use common::account::Account;
+use common::block::Transaction;
 
-use crate::stage::{Stage, call, legacy, signed};
+use crate::stage::{PRICE, STOP, Stage, call, legacy, signed};
 
 /// A price that makes any gas cost more than 128 bits hold.
 const DEAR: u128 = 1 << 126;
@@ -13,7 +15,7 @@ fn two_to(exponent: usize) -> U256 {
 }
 
 /// A transfer of 2¹⁵⁰ wei at a price of 2¹²⁶, by a sender with this balance.
-fn dear_transfer(network: &str, to: Address, balance: U256) -> (Stage, common::block::Transaction, Address) {
+fn dear_transfer(network: &str, to: Address, balance: U256) -> (Stage, Transaction, Address) {
     let mut transfer = legacy(TxKind::Call(to), 50_000, &[]);
     (transfer.gas_price, transfer.value) = (DEAR, two_to(150));
     let transaction = signed(transfer);
@@ -61,6 +63,67 @@ fn a_sender_must_hold_the_most_that_it_may_spend_also_beyond_128_bits() {
     let (stage, transaction, _) = dear_transfer("Prague", to, most);
     stage.block(vec![transaction]).accepted_by_plans();
     let (stage, transaction, _) = dear_transfer("Prague", to, most - U256::from(1));
+    stage.block(vec![transaction]).refused_by_plans("lack of funds");
+}
+
+#[test]
+fn the_most_that_a_sender_may_spend_must_itself_be_less_than_2_to_the_256() {
+    let mut transfer = legacy(TxKind::Call(Address::repeat_byte(0x33)), 50_000, &[]);
+    (transfer.gas_price, transfer.value) = (DEAR, U256::MAX);
+    let transaction = signed(transfer);
+    let mut stage = Stage::on("Prague");
+    let sender = stage.fund(&transaction);
+    stage.balance(sender, U256::MAX);
+    stage.block(vec![transaction]).refused_by_plans("lack of funds");
+}
+
+#[test]
+fn nonce_and_code_of_the_sender_are_checked_also_beyond_128_bits() {
+    let to = Address::repeat_byte(0x33);
+    let rich = Account { balance: two_to(250), ..Account::default() };
+    let (mut stage, transaction, sender) = dear_transfer("Prague", to, two_to(250));
+    stage.account(sender, Account { nonce: 1, ..rich }, vec![]);
+    stage.block(vec![transaction]).refused_by_plans("nonce");
+
+    // EIP-3607: an account with code sends nothing.
+    let (mut stage, transaction, sender) = dear_transfer("Prague", to, two_to(250));
+    stage.contract(sender, STOP, &[]);
+    stage.account(sender, Account { code_hash: keccak256(STOP), ..rich }, vec![]);
+    stage.block(vec![transaction]).refused_by_plans("code");
+}
+
+/// A transaction with one blob, each unit of whose gas may cost 2¹²⁶ wei, by a sender with this balance.
+fn dear_blob(balance: U256) -> (Stage, Transaction, Address) {
+    let transaction = signed(TxEip4844 {
+        chain_id: 1,
+        gas_limit: 50_000,
+        max_fee_per_gas: PRICE,
+        max_fee_per_blob_gas: DEAR,
+        to: Address::repeat_byte(0x33),
+        value: U256::from(7),
+        blob_versioned_hashes: vec![B256::repeat_byte(1)],
+        ..TxEip4844::default()
+    });
+    let mut stage = Stage::on("Prague");
+    let sender = stage.fund(&transaction);
+    stage.balance(sender, balance);
+    (stage, transaction, sender)
+}
+
+#[test]
+fn blobs_count_at_their_highest_price_and_cost_their_actual_one_also_beyond_128_bits() {
+    const BLOB_GAS: u64 = 131_072;
+    let blobs = U256::from(BLOB_GAS) * U256::from(DEAR);
+    let most = U256::from(50_000) * U256::from(PRICE) + blobs + U256::from(7);
+    let (stage, transaction, sender) = dear_blob(most);
+    let scene = stage.block(vec![transaction]);
+    scene.accepted_by_plans();
+    let base_fee = U256::from(scene.block.header.base_fee_per_gas.unwrap());
+    // A unit of blob gas costs 1 wei: no excess.
+    let spent = U256::from(21_000) * base_fee + U256::from(BLOB_GAS) + U256::from(7);
+    assert_eq!(scene.account_after(sender).unwrap().balance, most - spent);
+
+    let (stage, transaction, _) = dear_blob(most - U256::from(1));
     stage.block(vec![transaction]).refused_by_plans("lack of funds");
 }
 

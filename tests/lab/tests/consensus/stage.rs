@@ -6,7 +6,7 @@ use std::time::Duration;
 use alloy_consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
 use alloy_consensus::proofs::calculate_transaction_root;
 use alloy_consensus::transaction::SignerRecoverable;
-use alloy_consensus::{Header, SignableTransaction, TxLegacy};
+use alloy_consensus::{Header, SignableTransaction, Signed, TxLegacy};
 use alloy_eips::eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS;
 use alloy_eips::eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS;
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, keccak256};
@@ -356,7 +356,11 @@ pub(crate) fn legacy(to: TxKind, gas_limit: u64, input: &[u8]) -> TxLegacy {
 }
 
 /// Adds the signature.
-pub(crate) fn signed(transaction: TxLegacy) -> Transaction {
+pub(crate) fn signed<T>(transaction: T) -> Transaction
+where
+    T: SignableTransaction<Signature> + Clone,
+    Transaction: From<Signed<T>>,
+{
     // Not every number is the abscissa of a point: with an `s` of its own one is found.
     let signature = |s: u64| Signature::new(U256::from(1), U256::from(s), false);
     let mut candidates = (1..).map(|s| Transaction::from(transaction.clone().into_signed(signature(s))));

@@ -126,6 +126,21 @@ fn a_failing_request_contract_makes_the_block_invalid() {
 }
 
 #[test]
+fn the_output_of_a_request_contract_is_a_request_unless_it_is_empty() {
+    // PUSH3 aabbcc, PUSH1 0, MSTORE, PUSH1 3, PUSH1 29, RETURN
+    let returns = hex!("62aabbcc6000526003601df3");
+    for (address, request_type) in REQUEST_CONTRACTS.into_iter().zip([1, 2]) {
+        let mut stage = Stage::on("Prague");
+        stage.contract(address, &returns, &[]);
+        let scene = stage.block(vec![]);
+        scene.accepted_by_all();
+        let requests = scene.executed().unwrap().requests.unwrap();
+        let requests: Vec<_> = requests.iter().map(|request| request.to_vec()).collect();
+        assert_eq!(requests, [vec![request_type, 0xaa, 0xbb, 0xcc]]);
+    }
+}
+
+#[test]
 fn a_system_call_has_30_million_gas() {
     for (network, contracts) in [
         ("Cancun", vec![BEACON_ROOTS_ADDRESS]),
