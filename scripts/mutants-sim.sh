@@ -17,13 +17,19 @@ else
     patches=("${patches[@]/%/.patch}")
 fi
 
+# What is not under test is built with less optimisation than a release has: it takes a third of the time.
+quick=()
+for crate in lab coordinator ledger engine; do
+    quick+=(--config "profile.release.package.$crate.opt-level=1" --config "profile.release.package.$crate.debug=0")
+done
+
 missed=0
 for patch in "${patches[@]}"; do
     name=$(basename "$patch" .patch)
     seeds=$(sed -n 's/^Found within \([0-9]*\) seeds\.$/\1/p' "$patch")
     rm -rf "${copy:?}/tree" && mkdir "$copy/tree"
     git ls-files -z --cached --others --exclude-standard | xargs -0 tar -c | tar -x -C "$copy/tree"
-    (cd "$copy/tree" && patch -s -p1 <"$patch" && cargo build --quiet --locked --release -p lab)
+    (cd "$copy/tree" && patch -s -p1 <"$patch" && cargo build --quiet --locked --release -p lab "${quick[@]}")
     if report=$("$CARGO_TARGET_DIR/release/lab" simulate --seeds "$seeds" --json 2>/dev/null); then
         printf '%-32s NOT FOUND in %s seeds\n' "$name" "$seeds"
         missed=$((missed + 1))

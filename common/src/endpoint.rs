@@ -12,12 +12,13 @@ use futures_core::Stream;
 use std::pin::Pin;
 
 use crate::account::Delta;
-use crate::id::{AssignmentId, Epoch};
+use crate::id::{AssignmentId, Epoch, Incarnation, ShardId};
 use crate::message::{
     Draining, Heartbeat, Leave, Refusal, Register, Registered, ResultReceipt, SnapshotPart, SnapshotRequest,
     StateSummary, SubmitResult,
 };
 use crate::sealed::Sealed;
+use crate::token::SessionToken;
 use crate::work::ExecuteBlock;
 
 /// Why a call to a peer failed.
@@ -84,6 +85,28 @@ pub trait ShardEndpoint: Send + Sync + std::fmt::Debug {
     /// Resolves only when the connection to the peer is lost or the peer stops answering pings. Returns how
     /// that showed.
     async fn gone(&self) -> PeerError;
+}
+
+/// What a coordinator's service asks before it reads what a caller sends. A shard within the coordinator's
+/// process is not asked.
+pub trait Admission: Send + Sync + std::fmt::Debug {
+    /// Checks that the caller is the process that has registered as this shard.
+    ///
+    /// # Errors
+    /// [`PeerError::NotRegistered`] if no such shard is part of the fleet, [`PeerError::Refused`] if the
+    /// caller is another process.
+    fn check_caller(
+        &self,
+        token: &SessionToken,
+        shard: ShardId,
+        incarnation: Incarnation,
+    ) -> Result<(), PeerError>;
+
+    /// Checks that this coordinator has made the assignment whose result a caller wants to deliver.
+    ///
+    /// # Errors
+    /// [`PeerError::Refused`] if it has not.
+    fn check_assigned(&self, assignment: &AssignmentId) -> Result<(), PeerError>;
 }
 
 /// What a coordinator offers its shards.

@@ -17,6 +17,7 @@ pub mod panic;
 pub mod receipt;
 pub mod sealed;
 pub mod strikes;
+pub mod token;
 pub mod work;
 
 pub use alloy_primitives;

@@ -13,6 +13,7 @@ use crate::account::{AccountRecord, Delta};
 use crate::chain_spec::ChainSpec;
 use crate::codec::word;
 use crate::id::{AssignmentId, Epoch, Gas, Incarnation, ShardId, SlotIndex, StateRef, TxIndex};
+use crate::token::SessionToken;
 use crate::work::{WorkFailure, WorkOutput};
 
 /// The version of the protocol between coordinator and shards. The coordinator rejects a peer of
@@ -28,6 +29,9 @@ pub struct StateSummary {
     #[serde(with = "word")]
     pub digest: U256,
 }
+
+/// The most worker threads that a shard may offer, more than any machine has cores.
+pub const MAX_SLOTS: u16 = 1024;
 
 /// A shard's request to join the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub struct Register {
     pub state: Option<StateSummary>,
     /// The only chain that the shard serves, if its operator restricts it to one.
     pub chain_id: Option<u64>,
+    /// The secret by which both sides recognise each other from now on.
+    pub token: SessionToken,
 }
 
 /// The coordinator's answer to [`Register`].

@@ -61,7 +61,8 @@ impl WorkSpec {
     /// The work of `kind` over these transactions of a block. Indices beyond the block's end are left out.
     #[must_use]
     pub fn of(base: StateRef, block: &BlockBytes, kind: WorkKind, indices: &[TxIndex]) -> Self {
-        let found = indices.iter().filter_map(|index| Some((*index, block.transactions.get(index.0 as usize)?)));
+        let found =
+            indices.iter().filter_map(|index| Some((*index, block.transactions.get(index.0 as usize)?)));
         let (indices, transactions) = found.map(|(index, bytes)| (index, bytes.clone())).unzip();
         Self { base, header: block.header.clone(), kind, indices, transactions }
     }
@@ -263,8 +264,11 @@ mod tests {
     use alloy_consensus::{SignableTransaction, TxLegacy};
     use alloy_primitives::Signature;
 
-    const BASE: StateRef =
-        StateRef { world: crate::id::WorldId(B256::ZERO), height: crate::id::Height(0), block_hash: B256::ZERO };
+    const BASE: StateRef = StateRef {
+        world: crate::id::WorldId(B256::ZERO),
+        height: crate::id::Height(0),
+        block_hash: B256::ZERO,
+    };
 
     fn transaction(nonce: u64) -> Transaction {
         let tx = TxLegacy { nonce, gas_limit: 21_000, ..Default::default() };

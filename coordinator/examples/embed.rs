@@ -3,6 +3,7 @@
 //! `cargo run --release --example embed -- GENESIS.json CHAIN.rlp`
 
 use common::id::{Epoch, Incarnation, ShardId};
+use common::token::SessionToken;
 use coordinator::execute::{BlockExecutor, ExecuteOptions};
 use coordinator::fleet::{Fleet, FleetOptions};
 use coordinator::import::{ForkChoice, Importer};
@@ -22,6 +23,7 @@ fn import(genesis: &Path, chain: &Path, supervisor: &SupervisorHandle) -> anyhow
             advertise: String::new(), // empty: within this process
             lost_after: Duration::from_secs(1),
             chain_id: None,
+            token: SessionToken::fresh(),
         });
     }
     let ledger = Arc::new(Ledger::begin(read_genesis(genesis)?.into())?);

@@ -19,5 +19,5 @@ fn main() -> ExitCode {
 
 fn start(args: ShardArgs) -> anyhow::Result<Exit> {
     telemetry::init(&args.telemetry, PROGRAM)?;
-    Ok(command::block_on("shard", run(args))?.exit())
+    command::block_on("shard", run(args))
 }

@@ -12,6 +12,7 @@ use common::endpoint::{CoordinatorEndpoint, PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
 use common::message::{Heartbeat, PROTOCOL_VERSION, Refusal, Register, StateSummary};
 use common::sealed::Sealed;
+use common::token::SessionToken;
 use common::work::{ExecuteBlock, WorkKind};
 use net::backoff::BackoffPolicy;
 use net::bounded::BoundedExecutor;
@@ -47,6 +48,8 @@ pub struct NodeConfig {
     pub lost_after: Duration,
     /// The only chain that it serves; `None` if the operator does not restrict it.
     pub chain_id: Option<u64>,
+    /// The secret with which it registers: [`SessionToken::fresh`].
+    pub token: SessionToken,
 }
 
 impl NodeConfig {
@@ -96,6 +99,7 @@ impl SessionOptions for Introduction {
             advertise: self.config.advertise.clone(),
             state: self.replica.summary(),
             chain_id: self.config.chain_id,
+            token: self.config.token,
         }
     }
 
@@ -224,6 +228,9 @@ impl ShardNode {
         }
         if spec.transactions.len() != spec.indices.len() {
             return Err(malformed("there are not as many transactions as indices"));
+        }
+        if !spec.indices.is_sorted_by(|left, right| left < right) {
+            return Err(malformed("its indices do not ascend"));
         }
         let not_at_base =
             || Refusal::NotAtBase { at: self.replica.summary().map(|held| held.state), wanted: spec.base };

@@ -8,12 +8,13 @@ use std::time::Duration;
 use clap::Parser;
 use common::endpoint::CoordinatorEndpoint;
 use common::id::{Incarnation, ShardId};
+use common::token::SessionToken;
 use net::channel;
 use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::{FleetClient, NodeIdentity, shard_service};
 use tasks::launch::{ParentWatch, stop_asked};
-use tasks::supervise::{Drained, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
+use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tasks::telemetry::TelemetryArgs;
 use tonic::service::Routes;
 
@@ -95,12 +96,13 @@ pub struct ShardArgs {
 ///
 /// # Errors
 /// An error if the shard cannot start.
-pub async fn run(args: ShardArgs) -> anyhow::Result<Drained> {
+pub async fn run(args: ShardArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("executor-shard");
     let node = start(&args, &supervisor.handle()).await?;
     let (left, dismissed) = (node.left(), node.dismissed());
+    let was_dismissed = dismissed.clone();
     // A drain that the coordinator asked for also ends the process within the grace time, because a stuck
     // slot never lets the drain finish.
     let asked = async {
@@ -130,7 +132,10 @@ pub async fn run(args: ShardArgs) -> anyhow::Result<Drained> {
         }
     }
     drop(node);
-    Ok(supervisor.drain(patience, signals.next()).await)
+    match supervisor.drain(patience, signals.next()).await.exit() {
+        Exit::Clean if was_dismissed.is_cancelled() => Ok(Exit::Dismissed),
+        exit => Ok(exit),
+    }
 }
 
 /// Binds the address, serves on it and joins the fleet.
@@ -145,9 +150,10 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
         advertise: args.advertise.clone().unwrap_or_else(|| address.to_string()),
         lost_after: limits.lost_after,
         chain_id: args.chain_id,
+        token: SessionToken::fresh(),
     };
     let faults = Arc::new(Faults::new(args.fault.clone()));
-    let client = FleetClient::new(channel::lazy(&args.coordinator, &limits)?, limits);
+    let client = FleetClient::new(channel::lazy(&args.coordinator, &limits)?, limits, config.token);
     let mut coordinator: Arc<dyn CoordinatorEndpoint> = Arc::new(client);
     if !args.fault.is_empty() {
         tracing::warn!(faults = ?args.fault, "this shard goes wrong on purpose");
@@ -167,7 +173,7 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
     let node = ShardNode::start(config.clone(), coordinator, Arc::new(replica), faults, supervisor);
     let (health, _reporter) = Health::new();
     let stop = supervisor.shutdown_token();
-    let routes = Routes::new(shard_service(Arc::clone(&node) as _, identity, stop.clone()));
+    let routes = Routes::new(shard_service(Arc::clone(&node) as _, identity, config.token, stop.clone()));
     supervisor.spawn_critical("server", bound.serve(routes, health, stop));
     if let Some(file) = &args.address_file {
         std::fs::write(file, format!("{address}\n"))?;

@@ -8,6 +8,10 @@ pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
 /// The amount of data in one chunk of a payload, in bytes.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
+/// The largest message that a shard and its coordinator accept of each other, in bytes: a chunk and its
+/// header. Only parts of a snapshot are larger.
+pub const MAX_CALL_BYTES: usize = CHUNK_BYTES + (16 << 10);
+
 /// The largest payload that is reassembled from chunks, in bytes.
 pub const MAX_PAYLOAD_BYTES: usize = common::codec::MAX_PAYLOAD_BYTES;
 

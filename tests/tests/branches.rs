@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | a side block, then its child | SIGKILL between the two | the heavier branch becomes the chain |
 //! | a block with an unknown parent, then the parent | SIGKILL between | both are executed and committed |
+//! | a heavier branch, `--reorg none` and `--reorg 1` | – | it stays beside the chain |
 //! | a side block that is submitted again after a SIGKILL | – | it is known |
 //! | an invalid block and a block that follows it | – | both are rejected, no block waits |
 
@@ -92,6 +93,26 @@ fn a_branch_becomes_the_chain_although_its_coordinator_was_killed_between_two_of
         let row = submit(scene, &second, &block(scene, &long, 4)?)?;
         ensure!(row["verified"] == true, "{row}");
         wait_head(&second, 4)
+    })
+}
+
+#[test]
+fn a_heavier_branch_takes_back_no_more_blocks_than_it_may() -> Result<()> {
+    scenario(|scene| {
+        let Branches { short, long } = Branches::generate()?;
+        // The heavier branch takes back blocks 2 and 3.
+        for (limit, head) in [("none", 3), ("1", 3), ("2", 4)] {
+            let coordinator = Coordinator::start(scene, &short, &["--reorg", limit])?;
+            let _shard = Shard::start(scene, 1, &coordinator.url(), &[])?;
+            coordinator.wait_ready(&[1])?;
+            submit(scene, &coordinator, &short.rlp())?;
+            for number in 2..=4 {
+                let row = submit(scene, &coordinator, &block(scene, &long, number)?)?;
+                ensure!(row["verified"] == true, "{limit}: {row}");
+            }
+            ensure!(coordinator.status()?.head == head, "{limit}: {:?}", coordinator.status()?);
+        }
+        Ok(())
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -125,7 +126,8 @@ impl Ledger {
     /// [`LedgerError::Damaged`] if its contents contradict each other. In all these cases the file stays
     /// unchanged.
     pub fn open(folder: &Path, origin: Origin, options: LedgerOptions) -> Result<Self, LedgerError> {
-        fs::create_dir_all(folder).map_err(|source| LedgerError::Io { path: folder.into(), source })?;
+        let private = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        private.map_err(|source| LedgerError::Io { path: folder.into(), source })?;
         let path = folder.join(FILE);
         let identity = identity_of(&origin)?;
         contained(&path, || {

@@ -39,7 +39,12 @@ impl Replacement {
         let mut part = path.clone().into_os_string();
         part.push(SUFFIX);
         let part = PathBuf::from(part);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&part)?;
+        // What another process left there, or planted there, is neither followed nor written to.
+        match fs::remove_file(&part) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&part)?;
         Ok(Self { path, part, file: BufWriter::new(file), committed: false })
     }
 

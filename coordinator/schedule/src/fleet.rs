@@ -49,7 +49,7 @@ pub(super) struct Shard {
     pub(super) beat_at: Duration,
     /// Another process that asks for its place, and since when.
     challenged: Option<(Incarnation, Duration)>,
-    pub(super) watches: Vec<SlotWatch>,
+    pub(super) watches: BTreeMap<SlotIndex, SlotWatch>,
     pub(super) retired: BTreeSet<SlotIndex>,
     /// The shard rests after a refusal: it gets no work before this time.
     pub(super) rests_until: Duration,
@@ -82,7 +82,7 @@ impl Shard {
             heard_at: now,
             beat_at: now,
             challenged: None,
-            watches: Vec::new(),
+            watches: BTreeMap::new(),
             retired: BTreeSet::new(),
             rests_until: now,
             late_until: now,
@@ -122,7 +122,7 @@ impl Shard {
         if let Some((_, since)) = challenged {
             visit(Kept::stays(since, None));
         }
-        for watch in watches {
+        for watch in watches.values_mut() {
             watch.for_each_time(visit);
         }
         let rested = Some((*rests_until).max(*late_until));
@@ -141,7 +141,7 @@ impl Shard {
     /// Whether all its working slots seem stuck: new work would only wait behind them.
     pub(super) fn is_stuck(&self) -> bool {
         let stuck = |watch: &&SlotWatch| watch.struck && !self.retired.contains(&watch.slot);
-        self.watches.iter().filter(stuck).count() >= self.working_slots()
+        self.watches.values().filter(stuck).count() >= self.working_slots()
     }
 
     /// Applies a heartbeat; returns the retired slots that move again. A long gap before the heartbeat says
@@ -161,11 +161,12 @@ impl Shard {
         self.heard_at = self.heard_at.max(now);
         self.beat_at = self.beat_at.max(now);
         let mut returned = Vec::new();
-        for report in slots.iter().take(usize::from(self.slots)) {
+        // A shard cannot report more slots than it has offered.
+        for report in slots.iter().filter(|report| report.slot.0 < self.slots) {
             let current = report.current.map(|(assignment, _)| assignment);
             let SlotProgress { slot, transactions, gas, .. } = *report;
             let fresh = SlotWatch { slot, transactions, current, gas: gas.0, since: now, struck: false };
-            match self.watches.iter_mut().find(|watch| watch.slot == slot) {
+            match self.watches.get_mut(&slot) {
                 Some(watch) if (watch.transactions, watch.current) == (transactions, current) => {
                     watch.since = (watch.since + absence).min(now);
                 }
@@ -175,7 +176,7 @@ impl Shard {
                         returned.push(slot);
                     }
                 }
-                None => self.watches.push(fresh),
+                None => drop(self.watches.insert(slot, fresh)),
             }
         }
         returned
@@ -189,7 +190,7 @@ impl Shard {
         let was_at = |watch: &&mut SlotWatch| {
             watch.current.as_ref() == Some(assignment) && !retired.contains(&watch.slot)
         };
-        for watch in self.watches.iter_mut().filter(was_at) {
+        for watch in self.watches.values_mut().filter(was_at) {
             (watch.current, watch.since, watch.struck) = (None, now, false);
         }
     }
@@ -212,7 +213,7 @@ impl Shard {
 
     /// Whether heartbeats show a slot at this assignment.
     pub(super) fn is_at(&self, assignment: &AssignmentId) -> bool {
-        self.watches.iter().any(|watch| watch.current.as_ref() == Some(assignment))
+        self.watches.values().any(|watch| watch.current.as_ref() == Some(assignment))
     }
 
     /// The assignments that the process may have begun: those that its heartbeats named, and the oldest ones,
@@ -229,7 +230,7 @@ impl Shard {
     /// Whether every slot has stood still for longer than `limit`, and longer than the transaction that it
     /// runs may take.
     pub(super) fn stands_still(&self, now: Duration, limit: Duration, limits: &ScheduleLimits) -> bool {
-        self.watches.iter().all(|watch| {
+        self.watches.values().all(|watch| {
             let held = watch.current.and_then(|current| self.outstanding.get(&current));
             now.saturating_sub(watch.since) > limit.max(watch.longest(held, limits))
         })
@@ -241,7 +242,7 @@ impl Shard {
             let wanted = |current: &AssignmentId| self.outstanding.contains_key(current);
             watch.current.is_some_and(|current| !wanted(&current)) && now.saturating_sub(watch.since) > long
         };
-        self.watches.iter().filter(in_vain).count()
+        self.watches.values().filter(in_vain).count()
     }
 }
 

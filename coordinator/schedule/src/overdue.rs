@@ -154,7 +154,7 @@ impl Scheduler {
             // Only heartbeats show where a slot is. Without them it may have moved; the shard's silence will
             // lose it.
             let seen_at = shard.beat_at;
-            for watch in &mut shard.watches {
+            for watch in shard.watches.values_mut() {
                 let Some(current) = watch.current else { continue };
                 if shard.retired.contains(&watch.slot) {
                     continue;

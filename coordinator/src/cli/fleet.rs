@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use common::id::{Incarnation, ShardId};
+use common::token::SessionToken;
 use executor_shard::node::NodeConfig;
 use net::serve::{Bound, Health};
 use tasks::supervise::SupervisorHandle;
@@ -221,6 +222,7 @@ fn node(shard: ShardId, threads: u16) -> NodeConfig {
         advertise: String::new(),
         lost_after: FleetOptions::default().peer.lost_after,
         chain_id: None,
+        token: SessionToken::fresh(),
     }
 }
 

@@ -170,7 +170,7 @@ async fn fleet_engine(
     let all = args.timeline;
     supervisor.spawn_critical("timeline", timeline::tell(fleet.events(), bar.clone(), all, stop));
     let bound = crew.bind(None).await?;
-    let routes = Routes::new(fleet_service(fleet.endpoint(), supervisor.shutdown_token()));
+    let routes = Routes::new(fleet_service(fleet.endpoint(), fleet.admission(), supervisor.shutdown_token()));
     let children = crew.start(&fleet, bound, routes, supervisor)?;
     let executor = BlockExecutor::new(fleet.clone(), args.fleet.execute.options());
     Ok(RunEngine::Fleet { fleet, executor: Box::new(executor), children, kills })

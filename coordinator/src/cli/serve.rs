@@ -19,7 +19,7 @@ use super::take_over::take_over;
 use crate::api::{Chain, ChainHandle, StepDown, blocks_service};
 use crate::execute::BlockExecutor;
 use crate::fleet::{Fleet, FleetOptions};
-use crate::import::{ForkChoice, Importer};
+use crate::import::{ForkChoice, Importer, ReorgLimit};
 use crate::input::read_genesis;
 use ledger::{Holder, Ledger, LedgerError, LedgerOptions, Origin};
 use schedule::{NoShards, ScheduleLimits};
@@ -70,6 +70,11 @@ pub struct ServeArgs {
     /// How long SIGTERM waits for the block in flight
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub grace: u64,
+
+    /// How many blocks of the chain a heavier branch may take back: none, any, or a number. A branch that would
+    /// take back more stays beside the chain
+    #[arg(long, value_name = "LIMIT", default_value_t = ReorgLimit::Any)]
+    pub reorg: ReorgLimit,
 
     /// Take the data directory over from the process that holds it: a coordinator is asked to step down, an
     /// import gets SIGTERM, and either gets SIGKILL if it does not end in time
@@ -160,7 +165,8 @@ fn start(
     let address = bound.address();
     let fleet = Fleet::start(epoch, args.fleet_options(), supervisor)?;
     let executor = BlockExecutor::new(fleet.clone(), args.execute.options());
-    let importer = Importer::new(fleet.clone(), executor, Arc::clone(&ledger), ForkChoice::Heaviest)?;
+    let importer = Importer::new(fleet.clone(), executor, Arc::clone(&ledger), ForkChoice::Heaviest)?
+        .with_reorg_limit(args.reorg);
     let (chain, intake, handle) = Chain::new(importer)?;
     let (stop, stop_intake) = (supervisor.shutdown_token(), supervisor.shutdown_token());
     supervisor.spawn_thread("intake", move || intake.run(&stop_intake));
@@ -168,7 +174,7 @@ fn start(
     let step_down = if args.data_dir.is_some() { StepDown::with_secret() } else { StepDown::never() };
     let (health, _reporter) = Health::new();
     let mut routes = Routes::builder();
-    routes.add_service(fleet_service(fleet.endpoint(), supervisor.shutdown_token()));
+    routes.add_service(fleet_service(fleet.endpoint(), fleet.admission(), supervisor.shutdown_token()));
     routes.add_service(blocks_service(handle.clone(), fleet.clone(), step_down.clone()));
     supervisor.spawn_critical("server", bound.serve(routes.routes(), health, supervisor.shutdown_token()));
     if let Some(folder) = &args.data_dir {

@@ -4,6 +4,7 @@
 //! SIGTERM. A holder that does not, because it hangs or is cut off, gets SIGKILL. Signals go only to
 //! processes that really have the database open, whatever the note beside the database says.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -113,12 +114,12 @@ async fn ask(holder: Option<&Holder>) -> anyhow::Result<()> {
     tokio::time::timeout(ANSWER_WITHIN, asked).await.context("it does not answer")?
 }
 
-/// Sends a signal to the processes that have the database open. Returns their ids.
+/// Sends a signal to the processes that hold the database's lock. Returns their ids.
 fn signal_holders(database: &Path, signal: Signal) -> anyhow::Result<Vec<u32>> {
     let holders = holders_of(database)?;
     if holders.is_empty() {
         bail!(
-            "no process on this machine that may be looked at has {} open; stop its holder by hand",
+            "no process on this machine that may be looked at holds the lock of {}; stop its holder by hand",
             database.display()
         );
     }
@@ -129,9 +130,24 @@ fn signal_holders(database: &Path, signal: Signal) -> anyhow::Result<Vec<u32>> {
     Ok(holders)
 }
 
-/// The other processes on this machine that have a file open.
+/// The processes that hold an exclusive lock on a file with this inode number, on any device.
+fn lockers_of(inode: u64) -> anyhow::Result<BTreeSet<u32>> {
+    let locks = fs::read_to_string("/proc/locks").context("locks can only be found through /proc")?;
+    // "1: FLOCK  ADVISORY  WRITE 9612 fe:00:5685796 0 EOF"; "->" marks one that waits.
+    let locker = |line: &str| {
+        let mut fields = line.split_whitespace().skip(3);
+        let (mode, pid, place) = (fields.next()?, fields.next()?, fields.next()?);
+        let found = mode == "WRITE" && place.rsplit(':').next()?.parse() == Ok(inode);
+        if found { pid.parse().ok() } else { None }
+    };
+    Ok(locks.lines().filter(|line| !line.contains("->")).filter_map(locker).collect())
+}
+
+/// The other processes on this machine that have a file open and hold its lock. A process that only reads the
+/// file is none of them.
 fn holders_of(file: &Path) -> anyhow::Result<Vec<u32>> {
     let wanted = fs::metadata(file).with_context(|| file.display().to_string())?;
+    let lockers = lockers_of(wanted.ino())?;
     let has_it = |folder: PathBuf| {
         let open = fs::read_dir(folder).ok()?;
         // A process whose files cannot be listed belongs to another user.
@@ -140,7 +156,7 @@ fn holders_of(file: &Path) -> anyhow::Result<Vec<u32>> {
     };
     let processes = fs::read_dir("/proc").context("processes can only be found through /proc")?;
     let ids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let others = ids.filter(|pid| *pid != std::process::id());
+    let others = ids.filter(|pid| *pid != std::process::id() && lockers.contains(pid));
     Ok(others.filter(|pid| has_it(PathBuf::from(format!("/proc/{pid}/fd"))).is_some()).collect())
 }
 
@@ -152,15 +168,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_process_that_has_a_file_open_is_found_and_ended() {
+    fn the_process_that_holds_a_lock_is_found_and_ended_and_a_reader_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("held");
         fs::write(&file, "").unwrap();
         assert!(signal_holders(&file, Signal::KILL).is_err(), "nobody has it");
         let held = fs::File::open(&file).unwrap();
         assert_eq!(holders_of(&file).unwrap(), Vec::<u32>::new(), "this process is not looked at");
-        let mut child = Command::new("sleep").arg("60").stdin(Stdio::from(held)).spawn().unwrap();
-        assert_eq!(signal_holders(&file, Signal::KILL).unwrap(), vec![child.id()]);
-        assert!(!child.wait().unwrap().success());
+        let mut reader = Command::new("sleep").arg("60").stdin(Stdio::from(held)).spawn().unwrap();
+        assert!(signal_holders(&file, Signal::KILL).is_err(), "a reader holds no lock");
+        let locker = ["--no-fork", "--exclusive", file.to_str().unwrap(), "sleep", "60"];
+        let mut locker = Command::new("flock").args(locker).spawn().unwrap();
+        let began = Instant::now();
+        while holders_of(&file).unwrap().is_empty() && began.elapsed() < Duration::from_secs(30) {
+            std::thread::yield_now();
+        }
+        assert_eq!(signal_holders(&file, Signal::KILL).unwrap(), vec![locker.id()]);
+        assert!(!locker.wait().unwrap().success());
+        assert!(reader.try_wait().unwrap().is_none(), "the reader goes on");
+        reader.kill().unwrap();
+        reader.wait().unwrap();
     }
 }

@@ -212,6 +212,10 @@ impl Driver {
         reply: oneshot::Sender<Result<Registered, PeerError>>,
     ) {
         let (shard, incarnation, slots) = (request.shard, request.incarnation, request.slots);
+        if let Err(error) = self.shared.members.may_join(shard, incarnation, &request.token) {
+            let _ = reply.send(Err(error));
+            return;
+        }
         let mut answer = Err(PeerError::Refused(format!(
             "shard {shard} is alive in another process; give this one another --shard-id"
         )));
@@ -256,7 +260,7 @@ impl Driver {
             commands,
             stop: stop.clone(),
         };
-        self.shared.alive.write().insert(shard, request.incarnation);
+        self.shared.members.join(shard, request.incarnation, request.token);
         *self.shared.joined.lock().entry(shard).or_default() += 1;
         let place = if link.address.is_empty() { "this process".to_owned() } else { link.address.clone() };
         let text = format!("{} with {} slots at {place}", request.build, request.slots);

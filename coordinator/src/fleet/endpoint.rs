@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use common::endpoint::{CoordinatorEndpoint, PeerError, SnapshotStream};
+use common::endpoint::{Admission, CoordinatorEndpoint, PeerError, SnapshotStream};
+use common::id::{AssignmentId, Incarnation, ShardId};
 use common::message::{
-    Draining, Heartbeat, Leave, PROTOCOL_VERSION, Register, Registered, ResultReceipt, SnapshotRequest,
-    SubmitResult,
+    Draining, Heartbeat, Leave, MAX_SLOTS, PROTOCOL_VERSION, Register, Registered, ResultReceipt,
+    SnapshotRequest, SubmitResult,
 };
+use common::token::SessionToken;
 use engine::ENGINE_VERSION;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -49,24 +51,20 @@ impl FleetEndpoint {
             Err(_) => Err(PeerError::Overloaded("the coordinator does not keep up".into())),
         }
     }
+}
 
-    /// Checks that the scheduler knows the shard with this incarnation.
-    fn check_known(
+impl Admission for FleetEndpoint {
+    fn check_caller(
         &self,
-        shard: common::id::ShardId,
-        incarnation: common::id::Incarnation,
+        token: &SessionToken,
+        shard: ShardId,
+        incarnation: Incarnation,
     ) -> Result<(), PeerError> {
-        match self.shared.alive(shard) {
-            Some(known) if known == incarnation => Ok(()),
-            Some(_) => {
-                Err(PeerError::Refused(format!("another process has taken the place of shard {shard}")))
-            }
-            None => {
-                let loss = self.shared.loss(shard, incarnation);
-                let why = loss.map_or_else(String::new, |why| format!(": it was lost ({why})"));
-                Err(PeerError::NotRegistered(format!("shard {shard} is not part of the fleet{why}")))
-            }
-        }
+        self.shared.members.check_caller(token, shard, incarnation)
+    }
+
+    fn check_assigned(&self, assignment: &AssignmentId) -> Result<(), PeerError> {
+        self.shared.members.check_assigned(assignment)
     }
 }
 
@@ -97,13 +95,19 @@ impl CoordinatorEndpoint for FleetEndpoint {
         if request.slots == 0 {
             return Err(PeerError::Refused(format!("shard {} offers no slots", request.shard)));
         }
+        if request.slots > MAX_SLOTS {
+            return Err(PeerError::Refused(format!(
+                "shard {} offers {} slots, more than {MAX_SLOTS}; start it with fewer --threads",
+                request.shard, request.slots
+            )));
+        }
         let (reply, answer) = oneshot::channel();
         self.ask(Message::Register(request, reply), answer).await?
     }
 
     async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<(), PeerError> {
         let Heartbeat { shard, incarnation, state, epoch, slots, queued, .. } = heartbeat;
-        self.check_known(shard, incarnation)?;
+        self.shared.members.check_known(shard, incarnation)?;
         if epoch != self.shared.epoch {
             return Err(PeerError::NotRegistered(format!(
                 "this coordinator's epoch is {}",
@@ -120,13 +124,13 @@ impl CoordinatorEndpoint for FleetEndpoint {
 
     async fn draining(&self, notice: Draining) -> Result<(), PeerError> {
         let Draining { shard, incarnation } = notice;
-        self.check_known(shard, incarnation)?;
+        self.shared.members.check_known(shard, incarnation)?;
         self.tell(Message::Event(self.shared.now(), Event::Draining { shard, incarnation }))
     }
 
     async fn leave(&self, leave: Leave) -> Result<(), PeerError> {
         let Leave { shard, incarnation, reason } = leave;
-        self.check_known(shard, incarnation)?;
+        self.shared.members.check_known(shard, incarnation)?;
         // Its drain notice may still be in flight: a shard that leaves is draining, not lost.
         self.tell(Message::Event(self.shared.now(), Event::Draining { shard, incarnation }))?;
         let cause = LossCause::Left;
@@ -134,7 +138,7 @@ impl CoordinatorEndpoint for FleetEndpoint {
     }
 
     async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotStream, PeerError> {
-        self.check_known(request.shard, request.incarnation)?;
+        self.shared.members.check_known(request.shard, request.incarnation)?;
         self.snapshots.stream(request).await
     }
 }
@@ -162,6 +166,7 @@ mod tests {
             advertise: "127.0.0.1:1".into(),
             state: None,
             chain_id: None,
+            token: SessionToken::fresh(),
         }
     }
 

@@ -130,7 +130,7 @@ async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEn
             .ok_or_else(|| PeerError::Refused("no such shard in this process".into()));
     }
     let channel = channel::connect(&register.advertise, &shared.options.peer).await?;
-    let client = ShardClient::new(channel, shared.options.peer);
+    let client = ShardClient::new(channel, shared.options.peer, register.token);
     let info = client.node_info().await?;
     if info.shard != register.shard.0 || info.incarnation != register.incarnation.0 {
         return Err(PeerError::Refused(format!(

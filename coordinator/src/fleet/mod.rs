@@ -8,6 +8,7 @@ mod driver;
 mod endpoint;
 mod event;
 mod link;
+mod members;
 mod message;
 mod obey;
 mod probe;
@@ -16,13 +17,13 @@ mod snapshot;
 mod waiting;
 mod world;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
 use common::account::Delta;
-use common::endpoint::CoordinatorEndpoint;
+use common::endpoint::{Admission, CoordinatorEndpoint};
 use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
 use common::sealed::Sealed;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
@@ -35,6 +36,7 @@ use tokio::sync::broadcast;
 
 use driver::Driver;
 use endpoint::FleetEndpoint;
+use members::Members;
 use message::Message;
 use round::RoundEvents;
 use schedule::{ScheduleLimits, StrikeRecord};
@@ -50,9 +52,6 @@ const DRIVER_QUEUE: usize = 1 << 16;
 
 /// The number of events kept for a slow watcher; it misses older ones.
 const EVENT_QUEUE: usize = 4096;
-
-/// The number of lost shards whose reasons are kept.
-const LOSSES_REMEMBERED: usize = 256;
 
 /// The settings of a fleet.
 #[derive(Debug, Clone, Copy)]
@@ -133,12 +132,9 @@ struct Shared {
     options: FleetOptions,
     started: Instant,
     driver: Sender<Message>,
-    /// The shards that are alive; only the driver writes it.
-    alive: RwLock<HashMap<ShardId, Incarnation>>,
+    members: Members,
     /// How often processes of each shard have joined.
     joined: Mutex<BTreeMap<ShardId, u64>>,
-    /// Why shards were lost, to report it to them when they come back.
-    losses: Mutex<VecDeque<(ShardId, Incarnation, String)>>,
     /// The strikes of each shard; the driver keeps them up to date.
     strikes: Mutex<BTreeMap<ShardId, StrikeRecord>>,
     /// Shards within this process.
@@ -177,26 +173,6 @@ impl Shared {
         })
     }
 
-    fn alive(&self, shard: ShardId) -> Option<Incarnation> {
-        self.alive.read().get(&shard).copied()
-    }
-
-    fn remember_loss(&self, shard: ShardId, incarnation: Incarnation, reason: &str) {
-        let mut losses = self.losses.lock();
-        losses.retain(|(known, _, _)| *known != shard);
-        losses.push_back((shard, incarnation, reason.to_owned()));
-        if losses.len() > LOSSES_REMEMBERED {
-            losses.pop_front();
-        }
-    }
-
-    /// Why this incarnation of a shard was lost, if that is still remembered.
-    fn loss(&self, shard: ShardId, incarnation: Incarnation) -> Option<String> {
-        let losses = self.losses.lock();
-        let found = losses.iter().find(|(known, of, _)| (*known, *of) == (shard, incarnation));
-        found.map(|(_, _, reason)| reason.clone())
-    }
-
     fn world(&self) -> Option<Arc<dyn World>> {
         self.world.read().clone()
     }
@@ -206,6 +182,7 @@ impl Shared {
 ///
 /// ```no_run
 /// use common::id::{Epoch, Incarnation, ShardId};
+/// use common::token::SessionToken;
 /// use coordinator::fleet::{Fleet, FleetError, FleetOptions};
 /// use executor_shard::node::NodeConfig;
 /// use std::time::Duration;
@@ -220,6 +197,7 @@ impl Shared {
 ///     advertise: String::new(), // empty: within this process
 ///     lost_after: Duration::from_secs(1),
 ///     chain_id: None,
+///     token: SessionToken::fresh(),
 /// });
 /// # Ok(())
 /// # }
@@ -261,9 +239,8 @@ impl Fleet {
             options,
             started: Instant::now(),
             driver,
-            alive: RwLock::default(),
+            members: Members::default(),
             joined: Mutex::default(),
-            losses: Mutex::default(),
             strikes: Mutex::default(),
             local: Mutex::default(),
             world: RwLock::default(),
@@ -289,6 +266,12 @@ impl Fleet {
     /// The endpoint that shards call.
     #[must_use]
     pub fn endpoint(&self) -> Arc<dyn CoordinatorEndpoint> {
+        Arc::clone(&self.endpoint) as _
+    }
+
+    /// What the service asks before it reads what a caller sends.
+    #[must_use]
+    pub fn admission(&self) -> Arc<dyn Admission> {
         Arc::clone(&self.endpoint) as _
     }
 

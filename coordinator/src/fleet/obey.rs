@@ -152,8 +152,7 @@ impl Driver {
         }
         let Some(link) = self.links.remove(&shard) else { return };
         self.replicas.lose(shard, incarnation);
-        self.shared.alive.write().remove(&shard);
-        self.shared.remember_loss(shard, incarnation, &reason);
+        self.shared.members.lose(shard, &reason);
         if let Some(probe) = &self.shared.probe {
             probe.lost(shard);
         }
@@ -181,6 +180,7 @@ impl Driver {
             return;
         };
         tracing::debug!(%assignment, transactions = spec.indices.len(), "dispatched");
+        self.shared.members.assign(assignment);
         let command = ExecuteBlock { assignment, spec };
         let (shard, incarnation) = (assignment.shard, assignment.incarnation);
         self.command(shard, incarnation, LinkCommand::Execute(Box::new(command)));

@@ -1,19 +1,24 @@
-//! The snapshot service: streams whole states in chunks, at most two streams at once, each with a permit that
-//! it holds to its end. The service gives up a slow reader; a reader that leaves ends its stream.
+//! The snapshot service: streams whole states in chunks, or the deltas that lead to one. At most two streams
+//! of each kind run at once, each with a permit that it holds to its end. A shard has one stream: a newer
+//! request ends the one before. The service gives up a slow reader; a reader that leaves ends its stream.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::account::Delta;
 use common::endpoint::{PeerError, SnapshotStream};
+use common::id::ShardId;
 use common::message::{SnapshotHeader, SnapshotPart, SnapshotRequest, StateSummary};
 use engine::store::Cursor;
 use engine::{ANCESTORS_KEPT, StateError};
 use executor_shard::replica::SnapshotSum;
 use net::bounded::BoundedExecutor;
 use net::limits::MAX_MESSAGE_BYTES;
-use tokio::sync::{Semaphore, mpsc};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 
 use super::{FleetError, Shared, Version, World};
 
@@ -43,8 +48,13 @@ const PAUSE: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Snapshots {
     shared: Arc<Shared>,
+    /// For streams of whole states.
     permits: Arc<Semaphore>,
+    /// For streams of deltas, which are read into memory before they are sent.
+    delta_permits: Arc<Semaphore>,
     blocking: BoundedExecutor,
+    /// Ends the stream of each shard that has one.
+    running: Mutex<HashMap<ShardId, CancellationToken>>,
 }
 
 impl Snapshots {
@@ -52,6 +62,8 @@ impl Snapshots {
         Self {
             shared,
             permits: Arc::new(Semaphore::new(STREAMS)),
+            delta_permits: Arc::new(Semaphore::new(STREAMS)),
+            running: Mutex::default(),
             blocking: BoundedExecutor::new("snapshots", STREAMS),
         }
     }
@@ -61,39 +73,72 @@ impl Snapshots {
         let world =
             self.shared.world().ok_or_else(|| PeerError::Unreachable("there is no state yet".into()))?;
         let (parts, stream) = mpsc::channel(1);
-        let (permits, blocking) = (Arc::clone(&self.permits), self.blocking.clone());
+        let permits = [Arc::clone(&self.delta_permits), Arc::clone(&self.permits)];
+        let blocking = self.blocking.clone();
         let name = format!("snapshot-{}", request.shard);
         let shared = Arc::clone(&self.shared);
+        let replaced = self.replace(request.shard);
         self.shared.supervisor.spawn_job(name, async move {
-            match send_deltas(&shared, &world, &blocking, request.held, &parts).await {
-                Ok(Sent::NotKnown) => {}
-                Ok(Sent::All) => return Ok::<(), FleetError>(()),
-                Err(error) => {
-                    send(&parts, Err(error)).await;
-                    return Ok(());
+            let _over = replaced.clone().drop_guard();
+            let whole = async {
+                match send_state(&shared, &world, &blocking, permits, request.held, &parts).await {
+                    Ok(()) => {}
+                    Err(Unsent::Peer(error)) => {
+                        send(&parts, Err(error)).await;
+                    }
+                    Err(Unsent::Damaged(error)) => {
+                        send(&parts, Err(PeerError::Unreachable(error.clone()))).await;
+                        shared.give_up(error);
+                    }
                 }
-            }
-            // The stream holds the permit to its end.
-            let turn = tokio::time::timeout(TURN_WITHIN, permits.acquire_owned()).await;
-            let Ok(Ok(_permit)) = turn else {
-                let busy = PeerError::Overloaded(format!("{STREAMS} snapshots are being streamed already"));
-                send(&parts, Err(busy)).await;
-                return Ok(());
             };
-            match send_all(&world, &blocking, &parts).await {
-                Ok(()) => {}
-                Err(Unsent::Peer(error)) => {
-                    send(&parts, Err(error)).await;
-                }
-                Err(Unsent::Damaged(error)) => {
-                    send(&parts, Err(PeerError::Unreachable(error.clone()))).await;
-                    shared.give_up(error);
-                }
+            tokio::select! {
+                () = whole => {}
+                () = replaced.cancelled() => {}
             }
-            Ok(())
+            Ok::<(), FleetError>(())
         });
         Ok(Box::pin(ReceiverStream::new(stream)))
     }
+
+    /// Ends the shard's stream, if it has one; returns what ends the next one.
+    fn replace(&self, shard: ShardId) -> CancellationToken {
+        let next = CancellationToken::new();
+        let mut running = self.running.lock();
+        // A stream that has ended has cancelled its own token.
+        running.retain(|_, stream| !stream.is_cancelled());
+        if let Some(former) = running.insert(shard, next.clone()) {
+            former.cancel();
+        }
+        next
+    }
+}
+
+/// Waits for a permit of either kind of stream.
+async fn turn(permits: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, PeerError> {
+    match tokio::time::timeout(TURN_WITHIN, permits.acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(PeerError::Overloaded(format!("{STREAMS} snapshots are being streamed already"))),
+    }
+}
+
+/// Sends the missing deltas or, where they are not known, the whole state. `[deltas, states]` are the permits.
+async fn send_state(
+    shared: &Shared,
+    world: &Arc<dyn World>,
+    blocking: &BoundedExecutor,
+    [deltas, states]: [Arc<Semaphore>; 2],
+    held: Option<StateSummary>,
+    parts: &mpsc::Sender<Result<SnapshotPart, PeerError>>,
+) -> Result<(), Unsent> {
+    if held.is_some() {
+        let _permit = turn(deltas).await?;
+        if let Sent::All = send_deltas(shared, world, blocking, held, parts).await? {
+            return Ok(());
+        }
+    }
+    let _permit = turn(states).await?;
+    send_all(world, blocking, parts).await
 }
 
 /// Whether deltas lead on from the state that a shard holds.

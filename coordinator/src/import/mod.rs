@@ -7,6 +7,8 @@ mod pipeline;
 mod world;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use alloy_primitives::{Address, U256};
@@ -46,6 +48,53 @@ pub enum ForkChoice {
     /// Like [`ForkChoice::Heaviest`] before the Merge. After it the latest block, as if a consensus layer
     /// had chosen it.
     Latest,
+}
+
+/// How many blocks of the chain another branch may take back. A branch that would take back more is kept as
+/// side blocks, however heavy it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReorgLimit {
+    /// As many as the journal can take back.
+    #[default]
+    Any,
+    /// At most this many; with 0 the chain only grows.
+    Blocks(u64),
+}
+
+impl ReorgLimit {
+    fn allows(self, back: u64) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Blocks(most) => back <= most,
+        }
+    }
+}
+
+impl fmt::Display for ReorgLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Blocks(0) => f.write_str("none"),
+            Self::Blocks(most) => write!(f, "{most}"),
+        }
+    }
+}
+
+/// A text is not a [`ReorgLimit`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a limit of reorganisations: none, any, or the number of blocks that may be taken back")]
+pub struct ReorgLimitError(String);
+
+impl FromStr for ReorgLimit {
+    type Err = ReorgLimitError;
+
+    fn from_str(text: &str) -> Result<Self, ReorgLimitError> {
+        match text {
+            "any" => Ok(Self::Any),
+            "none" => Ok(Self::Blocks(0)),
+            number => number.parse().map(Self::Blocks).map_err(|_| ReorgLimitError(text.to_owned())),
+        }
+    }
 }
 
 /// The place of an imported block.
@@ -100,6 +149,7 @@ pub struct Importer {
     engine: Box<dyn BlockEngine>,
     ledger: Arc<Ledger>,
     choice: ForkChoice,
+    reorg: ReorgLimit,
     /// The shards' strikes as the ledger stores them.
     strikes: BTreeMap<ShardId, StrikeRecord>,
 }
@@ -119,7 +169,14 @@ impl Importer {
         let strikes = ledger.strikes()?;
         fleet.restore_strikes(strikes.clone())?;
         fleet.set_world(Arc::clone(&ledger))?;
-        Ok(Self { fleet, engine: engine.into(), ledger, choice, strikes })
+        let reorg = ReorgLimit::default();
+        Ok(Self { fleet, engine: engine.into(), ledger, choice, reorg, strikes })
+    }
+
+    /// Limits how many blocks of the chain another branch may take back.
+    #[must_use]
+    pub fn with_reorg_limit(self, reorg: ReorgLimit) -> Self {
+        Self { reorg, ..self }
     }
 
     /// The ledger that receives the blocks.
@@ -249,11 +306,15 @@ impl Importer {
         way.into_iter().try_for_each(|delta| self.fleet.advance(delta)).map_err(ExecuteError::from)
     }
 
-    /// Makes a verified block the head, or stores it as a side block.
+    /// Makes a verified block the head, or stores it as a side block: if the chain is heavier, or if the
+    /// block's branch would take back more blocks than it may.
     fn adopt(&self, head: &Arc<Tip>, parent: &Tip, verified: Verified) -> Result<Imported, ExecuteError> {
         let Verified { tip, finished, stats, .. } = verified;
         let forward = parent.summary() == head.summary();
-        if !forward && !self.prefers(&tip, head) {
+        let common = tip.way_there().map(|delta| delta.to.height.0).min().unwrap_or_default();
+        let back = if forward { 0 } else { head.summary().state.height.0.saturating_sub(common) };
+        let replaces = forward || (self.prefers(&tip, head) && self.reorg.allows(back));
+        if !replaces {
             if let Err(error) = self.ledger.keep_side_block(&tip) {
                 self.lead(parent.way_back())?;
                 return Err(error.into());
@@ -266,8 +327,6 @@ impl Importer {
             return Err(error.into());
         }
         self.lead(tip.delta().into_iter())?;
-        let common = tip.way_there().map(|delta| delta.to.height.0).min().unwrap_or_default();
-        let back = if forward { 0 } else { head.summary().state.height.0.saturating_sub(common) };
         let place = if forward { Placement::Head } else { Placement::Reorganised(back) };
         Ok(Imported { place, tip, finished, stats })
     }

@@ -70,7 +70,9 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    use common::endpoint::Admission;
     use common::id::{AssignmentId, Attempt, Epoch, Incarnation, ShardId, WorkId};
+    use common::token::SessionToken;
     use common::work::{WorkFailure, WorkOutput};
     use net::channel;
     use net::limits::PeerLimits;
@@ -116,6 +118,16 @@ mod tests {
         }
     }
 
+    impl Admission for Collector {
+        fn check_caller(&self, _: &SessionToken, _: ShardId, _: Incarnation) -> Result<(), PeerError> {
+            Ok(())
+        }
+
+        fn check_assigned(&self, _: &AssignmentId) -> Result<(), PeerError> {
+            Ok(())
+        }
+    }
+
     fn result(work: u8) -> Arc<SubmitResult> {
         let assignment = AssignmentId {
             work: WorkId(B256::repeat_byte(work)),
@@ -134,11 +146,15 @@ mod tests {
         let url = format!("http://{}", bound.address());
         let (health, _reporter) = Health::new();
         let stop = CancellationToken::new();
-        let routes = Routes::new(fleet_service(Arc::clone(&collector) as _, stop.clone()));
+        let routes = Routes::new(fleet_service(
+            Arc::clone(&collector) as _,
+            Arc::clone(&collector) as _,
+            stop.clone(),
+        ));
         let server = tokio::spawn(bound.serve(routes, health, stop.clone()));
 
         let limits = PeerLimits::default();
-        let client = FleetClient::new(channel::lazy(&url, &limits).unwrap(), limits);
+        let client = FleetClient::new(channel::lazy(&url, &limits).unwrap(), limits, SessionToken::fresh());
         let faults = Arc::new(Faults::default());
         let line = DamagingLine::new(Arc::new(client), Arc::clone(&faults));
         let (damaged, sound) = (result(1), result(2));

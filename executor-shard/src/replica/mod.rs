@@ -101,8 +101,8 @@ impl Replica {
     pub fn open(folder: &Path) -> Result<Self, StoredError> {
         let (stored, found) = Stored::open(folder)?;
         let replica = Self { stored: Some(Arc::new(stored)), ..Self::default() };
-        if let (Some((summary, spec)), Some(stored)) = (found, &replica.stored) {
-            replica.hold(summary, spec, stored.view()?);
+        if let Some(((summary, spec), view)) = found {
+            replica.hold(summary, spec, view);
         }
         Ok(replica)
     }

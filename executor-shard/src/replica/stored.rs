@@ -4,6 +4,9 @@
 //! The database is a copy of the coordinator's data. If anything is wrong with it, the shard deletes it
 //! and fetches the state again. So only every few commits are made durable.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +15,7 @@ use common::account::Delta;
 use common::chain_spec::ChainSpec;
 use common::codec;
 use common::message::{SnapshotChunk, StateSummary};
+use common::panic::panic_message;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition, WriteTransaction};
 
 use engine::StateError;
@@ -66,38 +70,73 @@ pub(super) struct Stored {
     applied: AtomicU64,
 }
 
-/// The state and chain specification that a database holds, if any.
-pub(super) type Held = Option<(StateSummary, ChainSpec)>;
+/// Why an existing database cannot be used.
+enum Unusable {
+    Locked,
+    Damaged(String),
+}
+
+/// Opens the database, or creates it.
+fn build(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder().set_cache_size(PAGE_CACHE).create(path)
+}
+
+/// Opens a database whose pages may be damaged. redb trusts the structure of its pages, and panics if they
+/// differ from what it wrote.
+fn contained<T>(open: impl FnOnce() -> Result<T, Unusable>) -> Result<T, Unusable> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
+        Err(Unusable::Damaged(format!(
+            "its pages are not what was written ({})",
+            panic_message(panic.as_ref())
+        )))
+    })
+}
+
+/// The state and chain specification that a database holds.
+type Held = (StateSummary, ChainSpec);
+
+/// What a database holds, and a view of it.
+type Found = (Held, ReplicaView);
 
 impl Stored {
-    /// Opens the database in `folder`, or creates one.
-    pub(super) fn open(folder: &Path) -> Result<(Self, Held), StoredError> {
+    /// Opens the database in `folder`, or creates one. Returns what it holds, with a view of it.
+    pub(super) fn open(folder: &Path) -> Result<(Self, Option<Found>), StoredError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| StoredError::Io { path, source }
         };
-        std::fs::create_dir_all(folder).map_err(io(folder))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io(folder))?;
         let path = folder.join(FILE);
-        let build = || Database::builder().set_cache_size(PAGE_CACHE).create(&path);
-        let database = match build() {
-            Ok(database) => database,
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => return Err(StoredError::Locked(path)),
-            Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "the replica's database is unusable; a new one is created");
+        match contained(|| Self::existing(&path)) {
+            Ok(found) => Ok(found),
+            Err(Unusable::Locked) => Err(StoredError::Locked(path)),
+            Err(Unusable::Damaged(reason)) => {
+                tracing::warn!(reason, path = %path.display(), "the replica's database is unusable; a new one is created");
                 std::fs::remove_file(&path).map_err(io(&path))?;
-                build().map_err(storage_error)?
+                Ok((Self::on(build(&path).map_err(storage_error)?), None))
             }
-        };
-        let cache = Arc::new(StateCache::new(CACHED_ACCOUNTS));
-        let stored = Self { database, cache, applied: AtomicU64::new(0) };
-        let held = stored.held().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the replica's database cannot be read; a new one is created");
-            None
-        });
-        Ok((stored, held))
+        }
     }
 
-    fn held(&self) -> Result<Held, StateError> {
+    fn on(database: Database) -> Self {
+        let cache = Arc::new(StateCache::new(CACHED_ACCOUNTS));
+        Self { database, cache, applied: AtomicU64::new(0) }
+    }
+
+    fn existing(path: &Path) -> Result<(Self, Option<Found>), Unusable> {
+        let stored = Self::on(build(path).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => Unusable::Locked,
+            error => Unusable::Damaged(error.to_string()),
+        })?);
+        let damaged = |error: StateError| Unusable::Damaged(error.to_string());
+        let found = match stored.held().map_err(damaged)? {
+            Some(held) => Some((held, stored.view().map_err(damaged)?)),
+            None => None,
+        };
+        Ok((stored, found))
+    }
+
+    fn held(&self) -> Result<Option<Held>, StateError> {
         let transaction = self.database.begin_read().map_err(storage_error)?;
         let meta = match transaction.open_table(META) {
             Ok(meta) => meta,

@@ -1,6 +1,7 @@
 //! Compares a replica in a folder with one in memory.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use alloy_primitives::{Address, Bytes, U256, keccak256};
@@ -161,4 +162,36 @@ fn a_damaged_database_begins_anew_and_a_foreign_process_is_named() {
     let summary = fill(&replica, &chunk, shadow.digest());
     drop(replica);
     assert_eq!(Replica::open(folder.path()).unwrap().summary(), Some(summary));
+}
+
+#[test]
+fn damaged_pages_never_keep_a_shard_from_starting() {
+    use rand::{Rng, SeedableRng};
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("replica.redb");
+    let (chunk, mut shadow) = snapshot();
+    let replica = Replica::open(folder.path()).unwrap();
+    let whole = fill(&replica, &chunk, shadow.digest());
+    replica.apply(&delta(&mut shadow, 1)).unwrap();
+    drop(replica);
+    let sound = std::fs::read(&file).unwrap();
+    let mut begun_anew = 0;
+    for seed in 0..40 {
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let mut bytes = sound.clone();
+        for _ in 0..200 {
+            let place = random.random_range(0..bytes.len());
+            bytes[place] ^= 1 << random.random_range(0..8);
+        }
+        std::fs::write(&file, &bytes).unwrap();
+        let replica = Replica::open(folder.path()).unwrap();
+        if replica.summary().is_none() {
+            begun_anew += 1;
+            let (chunk, shadow) = snapshot();
+            assert_eq!(fill(&replica, &chunk, shadow.digest()), whole, "seed {seed}");
+        }
+        // Damage in pages that nothing has read yet makes redb panic when it closes the file.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(replica)));
+    }
+    assert!(begun_anew > 0, "no damage was noticed");
 }

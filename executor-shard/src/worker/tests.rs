@@ -23,13 +23,7 @@ fn job(number: u8) -> PreparedWork {
         epoch: Epoch { number: 1, instance: 1 },
     };
     let chain = Arc::new(ChainSpec::mainnet());
-    PreparedWork {
-        assignment,
-        spec: Sealed::new(spec),
-        chain,
-        view: None,
-        cancelled: Arc::default(),
-    }
+    PreparedWork { assignment, spec: Sealed::new(spec), chain, view: None, cancelled: Arc::default() }
 }
 
 #[test]

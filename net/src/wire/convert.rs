@@ -8,7 +8,10 @@ use common::id::{
     AssignmentId, Attempt, Epoch, Gas, Height, Incarnation, ShardId, SlotIndex, StateRef, TxIndex, WorkId,
     WorldId,
 };
-use common::message::{Heartbeat, Register, Registered, SlotProgress, SnapshotRequest, StateSummary};
+use common::message::{
+    Heartbeat, MAX_SLOTS, Register, Registered, SlotProgress, SnapshotRequest, StateSummary,
+};
+use common::token::SessionToken;
 use prost::bytes::Bytes;
 use proto::v1;
 use tonic::Status;
@@ -115,11 +118,26 @@ pub(super) fn register_to(register: Register) -> v1::RegisterRequest {
     }
 }
 
-/// The longest name or other text that a peer may send about itself, in bytes.
+/// The longest explanation, in characters, that a peer may give.
+const MAX_REASON: usize = 1024;
+
+/// An explanation from a peer, for the log: at most 1,024 characters on one line.
+pub(super) fn explanation(text: &str) -> String {
+    text.chars().take(MAX_REASON).map(|each| if each.is_control() { ' ' } else { each }).collect()
+}
+
+/// The longest name or other text that a peer may send about itself, in bytes, without control characters.
 const MAX_TEXT: usize = 512;
 
-pub(super) fn register_from(request: v1::RegisterRequest) -> Result<Register, Malformed> {
-    let text = |field, text: String| if text.len() <= MAX_TEXT { Ok(text) } else { Err(Malformed(field)) };
+pub(super) fn register_from(
+    request: v1::RegisterRequest,
+    token: SessionToken,
+) -> Result<Register, Malformed> {
+    let text = |field, text: String| match text.len() <= MAX_TEXT && !text.chars().any(char::is_control) {
+        true => Ok(text),
+        // Such text could forge lines of a log.
+        false => Err(Malformed(field)),
+    };
     Ok(Register {
         protocol: request.protocol,
         build: text("build", request.build)?,
@@ -130,6 +148,7 @@ pub(super) fn register_from(request: v1::RegisterRequest) -> Result<Register, Ma
         advertise: text("advertise", request.advertise)?,
         state: request.state.map(summary_from).transpose()?,
         chain_id: request.chain_id,
+        token,
     })
 }
 
@@ -165,11 +184,8 @@ pub(super) fn heartbeat_to(heartbeat: Heartbeat) -> v1::HeartbeatRequest {
     }
 }
 
-/// The maximum number of slots in a heartbeat, more than any machine has cores.
-const MAX_SLOTS: usize = 4096;
-
 pub(super) fn heartbeat_from(request: v1::HeartbeatRequest) -> Result<Heartbeat, Malformed> {
-    if request.slots.len() > MAX_SLOTS {
+    if request.slots.len() > usize::from(MAX_SLOTS) {
         return Err(Malformed("slots"));
     }
     Ok(Heartbeat {
@@ -280,6 +296,8 @@ mod tests {
     #[test]
     fn a_peer_with_an_endless_name_is_refused() {
         let request = v1::RegisterRequest { build: "x".repeat(MAX_TEXT + 1), ..Default::default() };
-        assert_eq!(register_from(request), Err(Malformed("build")));
+        assert_eq!(register_from(request, SessionToken::fresh()), Err(Malformed("build")));
+        let request = v1::RegisterRequest { build: "x\n2026 ERROR all is lost".into(), ..Default::default() };
+        assert_eq!(register_from(request, SessionToken::fresh()), Err(Malformed("build")));
     }
 }

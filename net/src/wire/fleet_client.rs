@@ -8,6 +8,7 @@ use common::endpoint::{CoordinatorEndpoint, PeerError, SnapshotStream};
 use common::message::{
     Draining, Heartbeat, Leave, Register, Registered, ResultReceipt, SnapshotRequest, SubmitResult,
 };
+use common::token::SessionToken;
 use proto::v1;
 use proto::v1::fleet_client::FleetClient as Client;
 use tokio_stream::StreamExt;
@@ -18,12 +19,13 @@ use super::payload::chunks;
 use super::pipe::Pipe;
 use super::shard_client::within;
 use super::status::{from_failure, from_status};
+use super::token::{Attached, TokenChannel};
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_RESULT_BYTES, PeerLimits};
 
 /// A coordinator behind a channel.
 #[derive(Clone)]
 pub struct FleetClient {
-    client: Client<Channel>,
+    client: Client<TokenChannel>,
     limits: PeerLimits,
     /// The stream of results.
     results: Pipe<v1::SubmitReply>,
@@ -36,10 +38,11 @@ impl std::fmt::Debug for FleetClient {
 }
 
 impl FleetClient {
-    /// Creates a client for the coordinator at the other end of `channel`.
+    /// Creates a client for the coordinator at the other end of `channel`. All calls carry `token`, with which
+    /// the shard registers.
     #[must_use]
-    pub fn new(channel: Channel, limits: PeerLimits) -> Self {
-        let client = Client::new(channel)
+    pub fn new(channel: Channel, limits: PeerLimits, token: SessionToken) -> Self {
+        let client = Client::with_interceptor(channel, Attached(token))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Self { client, limits, results: Pipe::default() }

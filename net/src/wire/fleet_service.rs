@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use alloy_primitives::B256;
 use common::codec;
-use common::endpoint::{CoordinatorEndpoint, PeerError};
-use common::id::{Incarnation, ShardId};
+use common::endpoint::{Admission, CoordinatorEndpoint, PeerError};
+use common::id::{AssignmentId, Incarnation, ShardId};
 use common::message::{Draining, Leave, ResultReceipt, SnapshotPart, SubmitResult};
+use common::token::SessionToken;
 use common::work::{WorkFailure, WorkOutput};
 use prost::bytes::Bytes;
 use proto::v1;
@@ -16,12 +17,15 @@ use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::convert::{assignment_from, heartbeat_from, register_from, registered_to, snapshot_from};
+use super::convert::{
+    assignment_from, explanation, heartbeat_from, register_from, registered_to, snapshot_from,
+};
 use super::payload::{PayloadError, ReceivedPayload, decode};
 use super::pipe::{Answers, answer_each};
 use super::status::{to_failure, to_status};
+use super::token::stated;
 use crate::bounded::BoundedExecutor;
-use crate::limits::{MAX_MESSAGE_BYTES, MAX_RESULT_BYTES};
+use crate::limits::{MAX_CALL_BYTES, MAX_MESSAGE_BYTES, MAX_RESULT_BYTES};
 
 /// Results larger than this, in bytes, are decoded on a blocking thread, not on a worker of the
 /// runtime.
@@ -30,27 +34,35 @@ const DECODE_INLINE_BYTES: usize = 256 << 10;
 /// The maximum number of large results decoded at once.
 const DECODE_AT_ONCE: usize = 4;
 
-/// The gRPC service over a coordinator's endpoint. Its streams of results end when `stop` is cancelled.
+/// The gRPC service over a coordinator's endpoint, for those whom `admission` admits. Its streams of results
+/// end when `stop` is cancelled.
 pub fn fleet_service(
     endpoint: Arc<dyn CoordinatorEndpoint>,
+    admission: Arc<dyn Admission>,
     stop: CancellationToken,
 ) -> FleetServer<impl Fleet> {
     let decoding = BoundedExecutor::new("result decoding", DECODE_AT_ONCE);
-    FleetServer::new(Service { endpoint, decoding, stop })
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    FleetServer::new(Service { endpoint, admission, decoding, stop })
+        .max_decoding_message_size(MAX_CALL_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 #[derive(Debug)]
 struct Service {
     endpoint: Arc<dyn CoordinatorEndpoint>,
+    admission: Arc<dyn Admission>,
     decoding: BoundedExecutor,
     /// Ends the streams of results.
     stop: CancellationToken,
 }
 
-/// The longest reason, in characters, that a shard may give for leaving; the rest is cut off.
-const MAX_REASON: usize = 1024;
+impl Service {
+    /// Checks that the caller is the process that has registered as this shard.
+    fn check(&self, token: &SessionToken, shard: u32, incarnation: u64) -> Result<(), Status> {
+        let known = self.admission.check_caller(token, ShardId(shard), Incarnation(incarnation));
+        known.map_err(|error| to_status(&error))
+    }
+}
 
 fn answer<T>(result: Result<T, PeerError>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(|error| to_status(&error))
@@ -86,7 +98,13 @@ async fn submit(
     } else {
         decoding.run(move || decode("result", &bytes)).await.map_err(|error| to_status(&error))?
     };
-    let outcome = decoded.unwrap_or(Err(WorkFailure::Damaged));
+    let outcome = decoded.unwrap_or(Err(WorkFailure::Damaged)).map_err(|failure| match failure {
+        WorkFailure::WorkerPanicked { message, at } => {
+            WorkFailure::WorkerPanicked { message: explanation(&message), at }
+        }
+        WorkFailure::State(reason) => WorkFailure::State(explanation(&reason)),
+        other => other,
+    });
     let result = Arc::new(SubmitResult { assignment, outcome, digest: Some(digest) });
     endpoint.submit_result(result).await.map_err(|error| to_status(&error))
 }
@@ -100,7 +118,8 @@ impl Fleet for Service {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterReply>, Status> {
-        let register = register_from(request.into_inner())?;
+        let token = stated(request.metadata())?;
+        let register = register_from(request.into_inner(), token)?;
         answer(self.endpoint.register(register).await.map(registered_to))
     }
 
@@ -108,7 +127,10 @@ impl Fleet for Service {
         &self,
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatReply>, Status> {
-        let heartbeat = heartbeat_from(request.into_inner())?;
+        let token = stated(request.metadata())?;
+        let request = request.into_inner();
+        self.check(&token, request.shard, request.incarnation)?;
+        let heartbeat = heartbeat_from(request)?;
         answer(self.endpoint.heartbeat(heartbeat).await.map(|()| v1::HeartbeatReply {}))
     }
 
@@ -117,32 +139,42 @@ impl Fleet for Service {
         request: Request<Streaming<v1::PayloadChunk>>,
     ) -> Result<Response<Self::SubmitResultsStream>, Status> {
         let (endpoint, decoding) = (Arc::clone(&self.endpoint), self.decoding.clone());
+        let (token, admission) = (stated(request.metadata())?, Arc::clone(&self.admission));
+        let admit = move |header: &v1::PayloadHeader| {
+            let assignment = assignment_from(header.assignment.clone())?;
+            let AssignmentId { shard, incarnation, .. } = assignment;
+            let known = admission.check_caller(&token, shard, incarnation);
+            known.and_then(|()| admission.check_assigned(&assignment)).map_err(|error| to_status(&error))
+        };
         let answer = move |payload| {
             let (endpoint, decoding) = (Arc::clone(&endpoint), decoding.clone());
             async move {
                 match submit(endpoint.as_ref(), &decoding, payload).await {
-                    Ok(receipt) => {
-                        v1::SubmitReply { used: receipt == ResultReceipt::Used, failure: None }
-                    }
+                    Ok(receipt) => v1::SubmitReply { used: receipt == ResultReceipt::Used, failure: None },
                     Err(status) => v1::SubmitReply { used: false, failure: Some(to_failure(&status)) },
                 }
             }
         };
-        Ok(Response::new(answer_each(request.into_inner(), MAX_RESULT_BYTES, self.stop.clone(), answer)))
+        let stop = self.stop.clone();
+        Ok(Response::new(answer_each(request.into_inner(), MAX_RESULT_BYTES, stop, admit, answer)))
     }
 
     async fn draining(&self, request: Request<v1::ShardNotice>) -> Result<Response<v1::FleetAck>, Status> {
+        let token = stated(request.metadata())?;
         let notice = request.into_inner();
+        self.check(&token, notice.shard, notice.incarnation)?;
         let notice = Draining { shard: ShardId(notice.shard), incarnation: Incarnation(notice.incarnation) };
         answer(self.endpoint.draining(notice).await.map(|()| v1::FleetAck {}))
     }
 
     async fn leave(&self, request: Request<v1::ShardNotice>) -> Result<Response<v1::FleetAck>, Status> {
+        let token = stated(request.metadata())?;
         let notice = request.into_inner();
+        self.check(&token, notice.shard, notice.incarnation)?;
         let leave = Leave {
             shard: ShardId(notice.shard),
             incarnation: Incarnation(notice.incarnation),
-            reason: notice.reason.chars().take(MAX_REASON).collect(),
+            reason: explanation(&notice.reason),
         };
         answer(self.endpoint.leave(leave).await.map(|()| v1::FleetAck {}))
     }
@@ -151,7 +183,10 @@ impl Fleet for Service {
         &self,
         request: Request<v1::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        let request = snapshot_from(request.into_inner())?;
+        let token = stated(request.metadata())?;
+        let request = request.into_inner();
+        self.check(&token, request.shard, request.incarnation)?;
+        let request = snapshot_from(request)?;
         let parts = self.endpoint.snapshot(request).await.map_err(|error| to_status(&error))?;
         Ok(Response::new(Box::pin(parts.map(snapshot_message))))
     }

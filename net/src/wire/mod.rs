@@ -11,6 +11,7 @@ mod pipe_tests;
 mod shard_client;
 mod shard_service;
 mod status;
+mod token;
 
 pub use convert::{Malformed, epoch_message, summary_message};
 pub use fleet_client::FleetClient;

@@ -56,15 +56,30 @@ pub enum PayloadError {
         /// The assignment to which the payload belongs, if the sender stated one.
         assignment: Option<Assignment>,
     },
+    /// The header says that nobody wants the payload.
+    #[error("{status}")]
+    Unwanted {
+        /// Why.
+        status: Box<Status>,
+        /// Whether the whole payload has been read, so that the stream can be read on.
+        whole: bool,
+    },
     /// The payload did not arrive in time.
     #[error("the payload did not arrive within {0:?}")]
     TooSlow(Duration),
 }
 
+impl PayloadError {
+    /// Whether the payload has been read to its end, so that the next one of the stream can be read.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Unwanted { whole: true, .. })
+    }
+}
+
 impl From<PayloadError> for Status {
     fn from(error: PayloadError) -> Self {
         match error {
-            PayloadError::Broken(status) => *status,
+            PayloadError::Broken(status) | PayloadError::Unwanted { status, .. } => *status,
             PayloadError::TooLarge { .. } => Status::out_of_range(error.to_string()),
             _ => Status::data_loss(error.to_string()),
         }
@@ -111,21 +126,28 @@ where
     whole.unwrap_or(Err(PayloadError::TooSlow(RECEIVE_WITHIN)))
 }
 
-/// Reassembles the next of several payloads; `None` if the stream has ended before it. The time limit begins
-/// with the payload.
+/// Reassembles the next of several payloads if `admit` wants it by its header; `None` if the stream has ended
+/// before it. The time limit begins with the payload.
 ///
 /// # Errors
-/// [`PayloadError`] with the reason for the rejection. Only after [`PayloadError::Damaged`] can the stream be
-/// read on.
+/// [`PayloadError`] with the reason for the rejection.
 pub(super) async fn receive_next<S>(
     stream: &mut S,
     limit: usize,
+    admit: impl Fn(&PayloadHeader) -> Result<(), Status>,
 ) -> Result<Option<ReceivedPayload>, PayloadError>
 where
     S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
 {
     let Some(first) = stream.next().await else { return Ok(None) };
-    let whole = reassemble(first.map_err(broken)?, stream, limit);
+    let first = first.map_err(broken)?;
+    if let Some(header) = &first.header
+        && let Err(status) = admit(header)
+    {
+        let whole = first.data.len() as u64 == header.size;
+        return Err(PayloadError::Unwanted { status: Box::new(status), whole });
+    }
+    let whole = reassemble(first, stream, limit);
     let whole = tokio::time::timeout(RECEIVE_WITHIN, whole).await;
     whole.unwrap_or(Err(PayloadError::TooSlow(RECEIVE_WITHIN))).map(Some)
 }

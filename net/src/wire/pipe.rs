@@ -15,7 +15,7 @@ use std::time::Duration;
 use common::endpoint::PeerError;
 use futures_util::stream::{self, Stream};
 use parking_lot::Mutex;
-use proto::v1::PayloadChunk;
+use proto::v1::{PayloadChunk, PayloadHeader};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -188,28 +188,29 @@ impl<R> Stream for Calls<R> {
 pub(super) type Answers<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 
 /// The server's end: answers the payloads of a stream one after another, until the peer ends it or `stop` is
-/// cancelled. A damaged payload gets an answer like any other. After another error nothing tells where the
-/// next payload begins, so the stream ends with that error.
+/// cancelled. `admit` sees each header before the rest of its payload is received. A damaged payload gets an
+/// answer like any other. If an error leaves it open where the next payload begins, the stream ends with it.
 pub(super) fn answer_each<R, F>(
     chunks: Streaming<PayloadChunk>,
     limit: usize,
     stop: CancellationToken,
+    admit: impl Fn(&PayloadHeader) -> Result<(), Status> + Send + Sync + 'static,
     answer: impl Fn(Result<ReceivedPayload, PayloadError>) -> F + Send + 'static,
 ) -> Answers<R>
 where
     R: Send + 'static,
     F: Future<Output = R> + Send,
 {
-    Box::pin(stream::unfold(Some((chunks, stop, answer)), move |state| async move {
-        let (mut chunks, stop, answer) = state?;
+    Box::pin(stream::unfold(Some((chunks, stop, admit, answer)), move |state| async move {
+        let (mut chunks, stop, admit, answer) = state?;
         let received = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            received = receive_next(&mut chunks, limit) => received,
+            received = receive_next(&mut chunks, limit, &admit) => received,
         };
         let payload = match received {
             Ok(payload) => Ok(payload?),
-            Err(error @ PayloadError::Damaged { .. }) => Err(error),
+            Err(error) if error.is_whole() => Err(error),
             Err(error) => return Some((Err(error.into()), None)),
         };
         let answered = tokio::select! {
@@ -217,6 +218,6 @@ where
             () = stop.cancelled() => return None,
             answered = answer(payload) => answered,
         };
-        Some((Ok(answered), Some((chunks, stop, answer))))
+        Some((Ok(answered), Some((chunks, stop, admit, answer))))
     }))
 }

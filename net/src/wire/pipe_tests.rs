@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 use async_trait::async_trait;
-use common::endpoint::{CoordinatorEndpoint, PeerError, SnapshotStream};
+use common::endpoint::{Admission, CoordinatorEndpoint, PeerError, SnapshotStream};
 use common::id::{AssignmentId, Attempt, Epoch, Incarnation, ShardId, WorkId};
 use common::message::{
     Draining, Heartbeat, Leave, Register, Registered, ResultReceipt, SnapshotRequest, SubmitResult,
 };
+use common::token::SessionToken;
 use common::work::{WorkFailure, WorkOutput};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -72,6 +73,22 @@ impl CoordinatorEndpoint for Parity {
     }
 }
 
+impl Admission for Parity {
+    fn check_caller(&self, _: &SessionToken, _: ShardId, _: Incarnation) -> Result<(), PeerError> {
+        Ok(())
+    }
+
+    fn check_assigned(&self, assignment: &AssignmentId) -> Result<(), PeerError> {
+        match assignment.attempt.0 {
+            UNKNOWN => Err(PeerError::Refused("not assigned".into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The attempt of an assignment that was not made.
+const UNKNOWN: u32 = 1_000_000;
+
 fn result(attempt: u32) -> Arc<SubmitResult> {
     let assignment = AssignmentId {
         work: WorkId(B256::repeat_byte(1)),
@@ -100,7 +117,8 @@ impl Server {
         let bound = Bound::bind(at).await.unwrap();
         let address = bound.address();
         let (stop, endpoint) = (CancellationToken::new(), Arc::new(Parity::default()));
-        let routes = Routes::new(fleet_service(Arc::clone(&endpoint) as _, stop.clone()));
+        let routes =
+            Routes::new(fleet_service(Arc::clone(&endpoint) as _, Arc::clone(&endpoint) as _, stop.clone()));
         let (health, _reporter) = Health::new();
         let task = tokio::spawn(bound.serve(routes, health, stop.clone()));
         Self { endpoint, address, stop, task }
@@ -109,7 +127,7 @@ impl Server {
     fn client(&self, transfer: Duration) -> Arc<FleetClient> {
         let limits = PeerLimits { transfer, ..PeerLimits::default() };
         let channel = channel::lazy(&format!("http://{}", self.address), &limits).unwrap();
-        Arc::new(FleetClient::new(channel, limits))
+        Arc::new(FleetClient::new(channel, limits, SessionToken::fresh()))
     }
 
     async fn end(self) {
@@ -140,6 +158,19 @@ async fn each_of_many_calls_gets_its_own_answer() {
         assert_eq!(answer, expected);
     }
     assert_eq!(server.endpoint.received.load(Ordering::SeqCst), 300);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_result_that_nobody_wants_is_refused_and_does_not_reach_the_coordinator() {
+    let server = Server::start(any_port()).await;
+    let client = server.client(Duration::from_secs(30));
+    assert_eq!(client.submit_result(result(2)).await, Ok(ResultReceipt::Used));
+    let answer = client.submit_result(result(UNKNOWN)).await;
+    assert_eq!(answer, Err(PeerError::Refused("not assigned".into())));
+    // The stream goes on after it.
+    assert_eq!(client.submit_result(result(4)).await, Ok(ResultReceipt::Used));
+    assert_eq!(server.endpoint.received.load(Ordering::SeqCst), 2);
     server.end().await;
 }
 

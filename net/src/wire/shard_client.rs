@@ -10,6 +10,7 @@ use common::endpoint::{PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Epoch};
 use common::message::{Refusal, StateSummary};
 use common::sealed::Sealed;
+use common::token::SessionToken;
 use common::work::ExecuteBlock;
 use parking_lot::Mutex;
 use prost::bytes::Bytes;
@@ -25,6 +26,7 @@ use super::convert::{assignment_to, epoch_to, summary_from, summary_to};
 use super::payload::chunks;
 use super::pipe::Pipe;
 use super::status::{from_failure, from_status};
+use super::token::{Attached, TokenChannel};
 use crate::limits::{MAX_MESSAGE_BYTES, PeerLimits};
 
 /// The factor by which an idle shard's pings are further apart, as far as the lost limit allows.
@@ -33,7 +35,7 @@ const IDLE_PINGS: u32 = 3;
 /// A shard behind a channel.
 #[derive(Debug, Clone)]
 pub struct ShardClient {
-    client: ExecutorShardClient<Channel>,
+    client: ExecutorShardClient<TokenChannel>,
     limits: PeerLimits,
     /// The time of the last command that gave the shard work.
     used_at: Arc<Mutex<Option<Instant>>>,
@@ -44,10 +46,10 @@ pub struct ShardClient {
 }
 
 impl ShardClient {
-    /// Creates a client for the shard at the other end of `channel`.
+    /// Creates a client for the shard at the other end of `channel`, which has registered with `token`.
     #[must_use]
-    pub fn new(channel: Channel, limits: PeerLimits) -> Self {
-        let client = ExecutorShardClient::new(channel)
+    pub fn new(channel: Channel, limits: PeerLimits, token: SessionToken) -> Self {
+        let client = ExecutorShardClient::with_interceptor(channel, Attached(token))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Self { client, limits, used_at: Arc::default(), commands: Pipe::default(), deltas: Pipe::default() }

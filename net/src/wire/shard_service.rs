@@ -8,18 +8,21 @@ use common::endpoint::{PeerError, ShardEndpoint};
 use common::id::{Incarnation, ShardId};
 use common::message::{PROTOCOL_VERSION, StateSummary};
 use common::sealed::{Payload, Sealed};
+use common::token::SessionToken;
 use common::work::ExecuteBlock;
 use prost::bytes::Bytes;
 use proto::v1;
 use proto::v1::executor_shard_server::{ExecutorShard, ExecutorShardServer};
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{Malformed, assignment_from, epoch_from, summary_from, summary_to};
 use super::payload::{PayloadError, ReceivedPayload};
 use super::pipe::{Answers, answer_each};
 use super::status::{to_failure, to_status};
-use crate::limits::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
+use super::token::Demanded;
+use crate::limits::{MAX_CALL_BYTES, MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
 
 /// A shard's identity, returned by the `NodeInfo` call.
 #[derive(Debug, Clone)]
@@ -36,15 +39,18 @@ pub struct NodeIdentity {
     pub engine: String,
 }
 
-/// The gRPC service over a shard's endpoint. Its streams of commands end when `stop` is cancelled.
+/// The gRPC service over a shard's endpoint, for callers that know `token`. Its streams of commands end when
+/// `stop` is cancelled.
 pub fn shard_service(
     endpoint: Arc<dyn ShardEndpoint>,
     identity: NodeIdentity,
+    token: SessionToken,
     stop: CancellationToken,
-) -> ExecutorShardServer<impl ExecutorShard> {
-    ExecutorShardServer::new(Service { endpoint, identity, stop })
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+) -> InterceptedService<ExecutorShardServer<impl ExecutorShard>, Demanded> {
+    let service = ExecutorShardServer::new(Service { endpoint, identity, stop })
+        .max_decoding_message_size(MAX_CALL_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    InterceptedService::new(service, Demanded(token))
 }
 
 #[derive(Debug)]
@@ -135,7 +141,13 @@ impl ExecutorShard for Service {
                 execute(endpoint.as_ref(), payload).await.unwrap_or_else(failed)
             }
         };
-        Ok(Response::new(answer_each(request.into_inner(), MAX_PAYLOAD_BYTES, self.stop.clone(), answer)))
+        Ok(Response::new(answer_each(
+            request.into_inner(),
+            MAX_PAYLOAD_BYTES,
+            self.stop.clone(),
+            |_| Ok(()),
+            answer,
+        )))
     }
 
     async fn put_delta(
@@ -146,12 +158,20 @@ impl ExecutorShard for Service {
         let answer = move |payload| {
             let endpoint = Arc::clone(&endpoint);
             async move {
-                let failed =
-                    |status| v1::StateReply { failure: Some(to_failure(&status)), ..v1::StateReply::default() };
+                let failed = |status| v1::StateReply {
+                    failure: Some(to_failure(&status)),
+                    ..v1::StateReply::default()
+                };
                 put_delta(endpoint.as_ref(), payload).await.unwrap_or_else(failed)
             }
         };
-        Ok(Response::new(answer_each(request.into_inner(), MAX_PAYLOAD_BYTES, self.stop.clone(), answer)))
+        Ok(Response::new(answer_each(
+            request.into_inner(),
+            MAX_PAYLOAD_BYTES,
+            self.stop.clone(),
+            |_| Ok(()),
+            answer,
+        )))
     }
 
     async fn sync(&self, request: Request<v1::SyncRequest>) -> Result<Response<v1::StateReply>, Status> {

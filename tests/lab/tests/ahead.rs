@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::block::CheckedBlock;
 use common::id::{Epoch, Incarnation, ShardId};
+use common::token::SessionToken;
 use coordinator::execute::{BlockExecutor, ExecuteOptions};
 use coordinator::fleet::{Fleet, FleetOptions};
 use coordinator::import::{ForkChoice, Importer};
@@ -51,6 +52,7 @@ fn import(scene: &Scene, faults: &[&str], expected: impl Fn(usize) -> Option<usi
             advertise: String::new(),
             lost_after: FleetOptions::default().peer.lost_after,
             chain_id: None,
+            token: SessionToken::fresh(),
         };
         let faults: Vec<PlannedFault> = faults.iter().map(|fault| fault.parse().unwrap()).collect();
         fleet.start_local_with(node, faults);

@@ -91,6 +91,9 @@ pub enum Exit {
     /// 3: the process was asked to stop, but a task was still running at the end of the grace period (or at
     /// a second signal). Its work may be incomplete.
     DrainedLate,
+    /// 75: the process was asked by its peer to end, and its supervisor should start it again (`EX_TEMPFAIL`
+    /// of `sysexits.h`).
+    Dismissed,
     /// 141: the reader of standard output closed it, for example `head -1` after its line. Shells report
     /// the same code for a program that SIGPIPE ends (128 + 13).
     OutputClosed,
@@ -105,6 +108,7 @@ impl Exit {
             Self::Failed => 1,
             Self::BadCommandLine => 2,
             Self::DrainedLate => 3,
+            Self::Dismissed => 75,
             Self::OutputClosed => 141,
         }
     }

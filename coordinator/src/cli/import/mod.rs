@@ -166,7 +166,7 @@ async fn start(
     let importer = Importer::new(fleet.clone(), engine, Arc::clone(&ledger), ForkChoice::Heaviest)?;
     let chain = ChainHandle::importing(ledger);
     let mut routes = Routes::builder();
-    routes.add_service(fleet_service(fleet.endpoint(), supervisor.shutdown_token()));
+    routes.add_service(fleet_service(fleet.endpoint(), fleet.admission(), supervisor.shutdown_token()));
     routes.add_service(blocks_service(chain.clone(), fleet.clone(), StepDown::never()));
     let wanted = crew.count();
     let address = bound.as_ref().map(Bound::address);

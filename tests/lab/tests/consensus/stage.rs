@@ -14,6 +14,7 @@ use common::account::{Account, AccountRecord, SlotValue};
 use common::block::{Block, CheckedBlock, Ommers, Transaction};
 use common::chain_spec::ChainSpec;
 use common::id::{Epoch, Height, Incarnation, ShardId};
+use common::token::SessionToken;
 use coordinator::execute::{BlockExecutor, ExecuteError, ExecuteOptions, Verified};
 use coordinator::fleet::{Fleet, FleetOptions};
 use coordinator::rules::{Fields, next_base_fee, next_difficulty, next_excess_blob_gas};
@@ -310,6 +311,7 @@ impl Scene {
             advertise: String::new(),
             lost_after: FleetOptions::default().peer.lost_after,
             chain_id: None,
+            token: SessionToken::fresh(),
         };
         fleet.start_local_with(node, plan.poison().map(PlannedFault::always_poison).into_iter().collect());
         fleet.set_world(Arc::clone(&self.ledger)).unwrap();

@@ -84,7 +84,8 @@ pub(super) async fn run(args: BlocktestArgs, telemetry: TelemetryArgs) -> anyhow
     let fleet = Fleet::start(Epoch::first(), args.fleet.options(), &supervisor.handle())?;
     let crew = args.fleet.crew(SHARDS, &telemetry)?;
     let bound = crew.bind(None).await?;
-    let routes = Routes::new(fleet_service(fleet.endpoint(), supervisor.handle().shutdown_token()));
+    let routes =
+        Routes::new(fleet_service(fleet.endpoint(), fleet.admission(), supervisor.handle().shutdown_token()));
     let children = crew.start(&fleet, bound, routes, &supervisor.handle())?;
     let options = args.fleet.execute.options();
     let importer = idle_importer(fleet.clone(), BlockExecutor::new(fleet.clone(), options))?;

@@ -1,0 +1,49 @@
+//! Session tokens in the metadata of calls: clients attach them, services demand them before they read what
+//! a caller sends.
+
+use common::token::SessionToken;
+use tonic::metadata::{BinaryMetadataKey, BinaryMetadataValue, MetadataMap};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+/// The metadata key of the token.
+const KEY: &str = "shardexec-token-bin";
+
+/// A channel whose calls carry a token.
+pub(super) type TokenChannel = InterceptedService<Channel, Attached>;
+
+/// Attaches a token to each call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attached(pub(super) SessionToken);
+
+impl Interceptor for Attached {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let mut value = BinaryMetadataValue::from_bytes(self.0.bytes());
+        value.set_sensitive(true);
+        request.metadata_mut().insert_bin(BinaryMetadataKey::from_static(KEY), value);
+        Ok(request)
+    }
+}
+
+/// Refuses calls without this token.
+#[derive(Debug, Clone, Copy)]
+pub struct Demanded(pub(super) SessionToken);
+
+impl Interceptor for Demanded {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        if stated(request.metadata())? == self.0 {
+            return Ok(request);
+        }
+        Err(Status::unauthenticated("a shard obeys only the coordinator with which it has registered"))
+    }
+}
+
+/// The token that a caller states.
+pub(super) fn stated(metadata: &MetadataMap) -> Result<SessionToken, Status> {
+    let bytes = metadata.get_bin(KEY).and_then(|value| value.to_bytes().ok());
+    bytes.as_deref().and_then(SessionToken::from_bytes).ok_or_else(|| {
+        Status::unauthenticated("the call has no session token; run the same build on both sides")
+    })
+}
