@@ -6,9 +6,25 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 root=$PWD
-copy=$(mktemp -d)
-trap 'rm -rf "$copy"' EXIT
-export CARGO_TARGET_DIR="${MUTANTS_TARGET_DIR:-${CARGO_TARGET_DIR:-$root/target}}"
+export CARGO_TARGET_DIR="${MUTANTS_TARGET_DIR:-$root/target/mutants-sim}"
+# Cargo names crates by their folders: it has to be the same one every time, or all is built anew.
+tree=$CARGO_TARGET_DIR/tree
+list=$(mktemp)
+trap 'rm -f "$list"' EXIT
+mkdir -p -- "$tree"
+
+# Brings the tree back to the sources. A file that differs gets a new time, so that cargo builds it again; the
+# others keep theirs.
+fresh_tree() {
+    git -C "$root" ls-files --cached --others --exclude-standard >"$list"
+    while IFS= read -r file; do
+        [ -f "$root/$file" ] || continue
+        cmp -s -- "$root/$file" "$tree/$file" && continue
+        mkdir -p -- "$tree/$(dirname "$file")"
+        cp -- "$root/$file" "$tree/$file"
+    done <"$list"
+    find "$tree" \( -name '*.orig' -o -name '*.rej' \) -delete
+}
 
 if [ $# -eq 0 ]; then
     patches=("$root"/tests/mutants/sim-*.patch)
@@ -27,9 +43,8 @@ missed=0
 for patch in "${patches[@]}"; do
     name=$(basename "$patch" .patch)
     seeds=$(sed -n 's/^Found within \([0-9]*\) seeds\.$/\1/p' "$patch")
-    rm -rf "${copy:?}/tree" && mkdir "$copy/tree"
-    git ls-files -z --cached --others --exclude-standard | xargs -0 tar -c | tar -x -C "$copy/tree"
-    (cd "$copy/tree" && patch -s -p1 <"$patch" && cargo build --quiet --locked --release -p lab "${quick[@]}")
+    fresh_tree
+    (cd "$tree" && patch -s -p1 <"$patch" && cargo build --quiet --locked --release -p lab "${quick[@]}")
     if report=$("$CARGO_TARGET_DIR/release/lab" simulate --seeds "$seeds" --json 2>/dev/null); then
         printf '%-32s NOT FOUND in %s seeds\n' "$name" "$seeds"
         missed=$((missed + 1))
@@ -38,6 +53,4 @@ for patch in "${patches[@]}"; do
         printf '%-32s found at seed %s (within %s)\n' "$name" "${first:-unknown}" "$seeds"
     fi
 done
-# The binary of the last mutant must not be taken for the real one.
-rm -f "$CARGO_TARGET_DIR/release/lab"
 [ "$missed" -eq 0 ]
