@@ -9,22 +9,8 @@ root=$PWD
 export CARGO_TARGET_DIR="${MUTANTS_TARGET_DIR:-$root/target/mutants-sim}"
 # Cargo names crates by their folders: it has to be the same one every time, or all is built anew.
 tree=$CARGO_TARGET_DIR/tree
-list=$(mktemp)
-trap 'rm -f "$list"' EXIT
-mkdir -p -- "$tree"
-
-# Brings the tree back to the sources. A file that differs gets a new time, so that cargo builds it again; the
-# others keep theirs.
-fresh_tree() {
-    git -C "$root" ls-files --cached --others --exclude-standard >"$list"
-    while IFS= read -r file; do
-        [ -f "$root/$file" ] || continue
-        cmp -s -- "$root/$file" "$tree/$file" && continue
-        mkdir -p -- "$tree/$(dirname "$file")"
-        cp -- "$root/$file" "$tree/$file"
-    done <"$list"
-    find "$tree" \( -name '*.orig' -o -name '*.rej' \) -delete
-}
+# shellcheck source=tests/mutants/tree.sh
+. tests/mutants/tree.sh
 
 if [ $# -eq 0 ]; then
     patches=("$root"/tests/mutants/sim-*.patch)

@@ -18,6 +18,8 @@ trap 'rm -rf -- "$copy"' EXIT
 mkdir -p -- "$target"
 # Cargo names crates by their folders: it has to be the same one every time, or all is built anew.
 tree=$target/tree
+# shellcheck source=tests/mutants/tree.sh
+. tests/mutants/tree.sh
 
 quick=()
 for crate in lab coordinator schedule ledger executor-shard engine; do
@@ -30,19 +32,6 @@ selected() {
     shift
     for word in "$@"; do [[ $name == *"$word"* ]] && return 0; done
     return 1
-}
-
-# Keeps the times of files that do not change, so that cargo does not build them again.
-fresh_tree() {
-    mkdir -p -- "$tree"
-    local list=$copy/files
-    git -C "$root" ls-files --cached --others --exclude-standard >"$list"
-    while IFS= read -r file; do
-        [ -f "$root/$file" ] || continue
-        cmp -s -- "$root/$file" "$tree/$file" && continue
-        mkdir -p -- "$tree/$(dirname "$file")"
-        cp -- "$root/$file" "$tree/$file"
-    done <"$list"
 }
 
 rows=() missed=0

@@ -39,8 +39,6 @@ pub struct ShardClient {
     limits: PeerLimits,
     /// The time of the last command that gave the shard work.
     used_at: Arc<Mutex<Option<Instant>>>,
-    /// The stream of ExecuteBlock commands.
-    commands: Pipe<v1::CommandReply>,
     /// The stream of deltas.
     deltas: Pipe<v1::StateReply>,
 }
@@ -52,7 +50,7 @@ impl ShardClient {
         let client = ExecutorShardClient::with_interceptor(channel, Attached(token))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, limits, used_at: Arc::default(), commands: Pipe::default(), deltas: Pipe::default() }
+        Self { client, limits, used_at: Arc::default(), deltas: Pipe::default() }
     }
 
     /// Asks the shard for its identity.
@@ -106,10 +104,10 @@ impl ShardEndpoint for ShardClient {
         let assignment = Some(assignment_to(command.assignment));
         let chunks = chunks(work.0, command.assignment.work.0, None, assignment);
         let mut client = self.client.clone();
-        let dial = |calls| async move { client.execute_block(calls).await };
-        let reply = self.commands.call(self.limits.call, chunks, dial).await?;
-        reply.failure.map_or(Ok(()), |failure| Err(from_failure(failure)))?;
-        accepted(&reply.refusal)
+        // A call of its own: its answer is complete before anything that the shard's end does to the
+        // connection. Whether a shard had accepted what it died at is evidence.
+        let call = client.execute_block(tokio_stream::iter(chunks));
+        accepted(&within(self.limits.call, call).await?.refusal)
     }
 
     async fn put_delta(&self, epoch: Epoch, delta: Sealed<Delta>) -> Result<StateSummary, PeerError> {

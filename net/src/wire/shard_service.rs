@@ -18,7 +18,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{Malformed, assignment_from, epoch_from, summary_from, summary_to};
-use super::payload::{PayloadError, ReceivedPayload};
+use super::payload::{PayloadError, ReceivedPayload, receive};
 use super::pipe::{Answers, answer_each};
 use super::status::{to_failure, to_status};
 use super::token::Demanded;
@@ -39,8 +39,8 @@ pub struct NodeIdentity {
     pub engine: String,
 }
 
-/// The gRPC service over a shard's endpoint, for callers that know `token`. Its streams of commands end when
-/// `stop` is cancelled.
+/// The gRPC service over a shard's endpoint, for callers that know `token`. Its streams of deltas end when `stop`
+/// is cancelled.
 pub fn shard_service(
     endpoint: Arc<dyn ShardEndpoint>,
     identity: NodeIdentity,
@@ -57,7 +57,7 @@ pub fn shard_service(
 struct Service {
     endpoint: Arc<dyn ShardEndpoint>,
     identity: NodeIdentity,
-    /// Ends the streams of commands.
+    /// Ends the streams of deltas.
     stop: CancellationToken,
 }
 
@@ -76,7 +76,7 @@ fn command_reply(result: Result<(), PeerError>) -> Result<v1::CommandReply, Stat
         Ok(()) => Bytes::new(),
         Err(error) => refusal(error)?,
     };
-    Ok(v1::CommandReply { refusal, failure: None })
+    Ok(v1::CommandReply { refusal })
 }
 
 fn state_reply(result: Result<StateSummary, PeerError>) -> Result<v1::StateReply, Status> {
@@ -89,28 +89,17 @@ fn state_reply(result: Result<StateSummary, PeerError>) -> Result<v1::StateReply
     }
 }
 
-/// Carries out an ExecuteBlock command that has arrived as a payload.
-async fn execute(
-    endpoint: &dyn ShardEndpoint,
-    payload: Result<ReceivedPayload, PayloadError>,
-) -> Result<v1::CommandReply, Status> {
-    let ReceivedPayload { bytes, digest, assignment, .. } = payload?;
-    let assignment = assignment_from(assignment)?;
-    if digest != assignment.work.0 {
-        return Err(Status::data_loss("the work is damaged: its digest is not the assignment's work id"));
-    }
-    let command = ExecuteBlock { assignment, spec: unseal(bytes, digest)? };
-    command_reply(endpoint.execute(command).await)
-}
-
 /// Moves the replica by a delta that has arrived as a payload.
 async fn put_delta(
-    endpoint: &dyn ShardEndpoint,
+    endpoint: Arc<dyn ShardEndpoint>,
     payload: Result<ReceivedPayload, PayloadError>,
-) -> Result<v1::StateReply, Status> {
-    let payload = payload?;
-    let epoch = epoch_from(payload.epoch)?;
-    state_reply(endpoint.put_delta(epoch, unseal(payload.bytes, payload.digest)?).await)
+) -> v1::StateReply {
+    let moved = async {
+        let ReceivedPayload { bytes, digest, epoch, .. } = payload?;
+        state_reply(endpoint.put_delta(epoch_from(epoch)?, unseal(bytes, digest)?).await)
+    };
+    let failed = |status| v1::StateReply { failure: Some(to_failure(&status)), ..v1::StateReply::default() };
+    moved.await.unwrap_or_else(failed)
 }
 
 /// A value whose digest was checked when it arrived.
@@ -123,31 +112,20 @@ impl ExecutorShard for Service {
     /// Sends the received pings straight back: this needs no task and no cleanup.
     type PingStream = Streaming<v1::PingMessage>;
 
-    type ExecuteBlockStream = Answers<v1::CommandReply>;
     type PutDeltaStream = Answers<v1::StateReply>;
 
     async fn execute_block(
         &self,
         request: Request<Streaming<v1::PayloadChunk>>,
-    ) -> Result<Response<Self::ExecuteBlockStream>, Status> {
-        let endpoint = Arc::clone(&self.endpoint);
-        let answer = move |payload| {
-            let endpoint = Arc::clone(&endpoint);
-            async move {
-                let failed = |status| v1::CommandReply {
-                    failure: Some(to_failure(&status)),
-                    ..v1::CommandReply::default()
-                };
-                execute(endpoint.as_ref(), payload).await.unwrap_or_else(failed)
-            }
-        };
-        Ok(Response::new(answer_each(
-            request.into_inner(),
-            MAX_PAYLOAD_BYTES,
-            self.stop.clone(),
-            |_| Ok(()),
-            answer,
-        )))
+    ) -> Result<Response<v1::CommandReply>, Status> {
+        let payload = receive(&mut request.into_inner(), MAX_PAYLOAD_BYTES).await?;
+        let ReceivedPayload { bytes, digest, assignment, .. } = payload;
+        let assignment = assignment_from(assignment)?;
+        if digest != assignment.work.0 {
+            return Err(Status::data_loss("the work is damaged: its digest is not the assignment's work id"));
+        }
+        let command = ExecuteBlock { assignment, spec: unseal(bytes, digest)? };
+        command_reply(self.endpoint.execute(command).await).map(Response::new)
     }
 
     async fn put_delta(
@@ -155,23 +133,9 @@ impl ExecutorShard for Service {
         request: Request<Streaming<v1::PayloadChunk>>,
     ) -> Result<Response<Self::PutDeltaStream>, Status> {
         let endpoint = Arc::clone(&self.endpoint);
-        let answer = move |payload| {
-            let endpoint = Arc::clone(&endpoint);
-            async move {
-                let failed = |status| v1::StateReply {
-                    failure: Some(to_failure(&status)),
-                    ..v1::StateReply::default()
-                };
-                put_delta(endpoint.as_ref(), payload).await.unwrap_or_else(failed)
-            }
-        };
-        Ok(Response::new(answer_each(
-            request.into_inner(),
-            MAX_PAYLOAD_BYTES,
-            self.stop.clone(),
-            |_| Ok(()),
-            answer,
-        )))
+        let answer = move |payload| put_delta(Arc::clone(&endpoint), payload);
+        let (stream, stop) = (request.into_inner(), self.stop.clone());
+        Ok(Response::new(answer_each(stream, MAX_PAYLOAD_BYTES, stop, |_| Ok(()), answer)))
     }
 
     async fn sync(&self, request: Request<v1::SyncRequest>) -> Result<Response<v1::StateReply>, Status> {
