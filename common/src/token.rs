@@ -18,7 +18,7 @@ pub const TOKEN_BYTES: usize = 32;
 pub struct SessionToken([u8; TOKEN_BYTES]);
 
 impl SessionToken {
-    /// A token that nobody else knows, drawn from the operating system's randomness.
+    /// A secret token, drawn from the operating system's randomness.
     #[must_use]
     pub fn fresh() -> Self {
         Self(rand::random())
@@ -30,7 +30,7 @@ impl SessionToken {
         Some(Self(bytes.try_into().ok()?))
     }
 
-    /// The bytes, to be sent to the peer and to nobody else.
+    /// The bytes, to be sent to the peer only.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0

@@ -322,8 +322,6 @@ impl Scheduler {
     pub(super) fn settle_spent(&mut self, turn: &mut Turn) {
         let limit = self.limits.max_attempts;
         let spent = |work: &&Work| {
-            // A try of a suspect alone is spoiled if another shard is lost about the same time.
-            let limit = if work.is_isolated() { limit * 2 } else { limit };
             work.live.is_empty() && work.tries >= limit && !work.may_be_checked() && !work.is_checked()
         };
         let spent: Vec<WorkId> = self.work.values().filter(spent).map(|work| work.item.id).collect();

@@ -84,9 +84,10 @@ impl Scheduler {
                 continue;
             }
             let deaths = self.block_deaths.add(block, isolated);
-            // Deaths that come too close to one another prove nothing, so more than two may be needed.
-            let limit = self.limits.max_attempts * 2;
-            if deaths.isolated >= limit || deaths.searching >= limit {
+            // The search may cost twice as many deaths as its last step, the short one with a single
+            // transaction.
+            let limit = self.limits.max_attempts;
+            if deaths.isolated >= limit || deaths.searching >= limit * 2 {
                 self.block_deaths.forget(&block);
                 let deaths = deaths.isolated + deaths.searching;
                 let reason = format!(

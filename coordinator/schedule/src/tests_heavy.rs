@@ -251,7 +251,7 @@ fn tries_at_the_whole_do_not_count_against_what_the_search_isolates() {
     let parts: Vec<WorkItem> = (50..54).map(|n| WorkItem { transactions: 1, ..item(n) }).collect();
     scheduler.handle(ms(30_000), Event::Recut { round: ROUND, work: whole, parts });
     join(&mut scheduler, 9, 1);
-    // Each piece has all tries of its own, and as many again: deaths of others spoil some.
+    // Each piece has all tries of its own.
     let mut tries = 0;
     for when in (31_000..300_000).step_by(100) {
         let mut commands = beat(&mut scheduler, when, 9, vec![]);
@@ -262,7 +262,7 @@ fn tries_at_the_whole_do_not_count_against_what_the_search_isolates() {
             commands = scheduler.handle(ms(when), Event::Failed { assignment, fault, reason });
         }
     }
-    assert_eq!(tries, 2 * ScheduleLimits::default().max_attempts);
+    assert_eq!(tries, ScheduleLimits::default().max_attempts);
 }
 
 #[test]

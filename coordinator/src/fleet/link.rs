@@ -3,7 +3,6 @@
 //! State changes go out in order, each after the answer to the one before it. When the link ends the shard
 //! is lost, whatever the cause.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,24 +15,20 @@ use common::sealed::Sealed;
 use common::work::ExecuteBlock;
 use net::channel;
 use net::wire::ShardClient;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::loss::cause_of;
 use super::message::Message;
-use schedule::{AssignmentFault, Event, LossCause};
+use schedule::{AssignmentFault, Event};
 
 /// The most commands that wait for a link.
 pub(super) const LINK_QUEUE: usize = 4096;
 
 /// The largest delta that is sent as one payload, in bytes, with room for its encoding.
 const MAX_DELTA: usize = MAX_PAYLOAD_BYTES / 2;
-
-/// How long to probe whether a process still listens after its link has ended.
-const PROBE_WITHIN: Duration = Duration::from_millis(200);
 
 /// How long calls that were in flight when a link ended may take to finish.
 const LAST_WORDS: Duration = Duration::from_millis(50);
@@ -103,21 +98,9 @@ pub(super) async fn run_link(
         reason = serve(&shared, &register, id, &mut commands, &mut calls) => reason,
     };
     last_words(&shared, &mut calls).await;
-    let cause = cause_of(&register).await;
+    let cause = cause_of(&register, &shared.options.peer).await;
+    tracing::debug!(shard = %register.shard, ?cause, "the link to a shard has ended");
     send(&shared, Message::LinkEnded { link: id, cause, reason: reason.to_string() });
-}
-
-/// Finds out how the shard was lost. Its process has ended if the connection to its address is refused. A
-/// process that still listens, or does not answer at all, may be alive.
-async fn cause_of(register: &Register) -> LossCause {
-    if register.advertise.is_empty() {
-        return LossCause::Unfit;
-    }
-    let address = register.advertise.rsplit("://").next().unwrap_or_default().trim_end_matches('/');
-    match timeout(PROBE_WITHIN, TcpStream::connect(address)).await {
-        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => LossCause::Died,
-        _ => LossCause::Silent,
-    }
 }
 
 async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEndpoint>, PeerError> {
@@ -236,7 +219,10 @@ async fn execute(endpoint: Arc<dyn ShardEndpoint>, command: ExecuteBlock) -> Don
 
 fn executed(shared: &Arc<Shared>, assignment: AssignmentId, answer: Result<(), PeerError>) {
     let event = match answer {
-        Ok(()) => Event::Accepted(assignment),
+        Ok(()) => {
+            tracing::debug!(%assignment, "accepted");
+            Event::Accepted(assignment)
+        }
         Err(error) => {
             Event::Failed { assignment, fault: AssignmentFault::from(&error), reason: error.to_string() }
         }

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_returns_in_place_of_a_process_that_was_lost() {
+    fn only_the_process_that_was_lost_returns_in_its_place() {
         let (members, own, other) = (Members::default(), SessionToken::fresh(), SessionToken::fresh());
         members.join(SHARD, RUN, own);
         members.lose(SHARD, "silent");

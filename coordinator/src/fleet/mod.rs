@@ -8,6 +8,7 @@ mod driver;
 mod endpoint;
 mod event;
 mod link;
+mod loss;
 mod members;
 mod message;
 mod obey;

@@ -56,7 +56,7 @@ pub enum PayloadError {
         /// The assignment to which the payload belongs, if the sender stated one.
         assignment: Option<Assignment>,
     },
-    /// The header says that nobody wants the payload.
+    /// The header is refused: its payload is not received.
     #[error("{status}")]
     Unwanted {
         /// Why.

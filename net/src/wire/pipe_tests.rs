@@ -162,7 +162,7 @@ async fn each_of_many_calls_gets_its_own_answer() {
 }
 
 #[tokio::test]
-async fn a_result_that_nobody_wants_is_refused_and_does_not_reach_the_coordinator() {
+async fn an_unwanted_result_is_refused_and_does_not_reach_the_coordinator() {
     let server = Server::start(any_port()).await;
     let client = server.client(Duration::from_secs(30));
     assert_eq!(client.submit_result(result(2)).await, Ok(ResultReceipt::Used));
