@@ -7,14 +7,13 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use alloy_consensus::proofs::{
-    calculate_ommers_root, calculate_transaction_root, calculate_withdrawals_root,
-};
+use alloy_consensus::proofs::{calculate_ommers_root, calculate_withdrawals_root};
 use alloy_consensus::{EthereumTxEnvelope, Header, TxEip4844};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes};
 use alloy_rlp::{Decodable, Encodable};
+use hashing::ordered_root;
 use serde::{Deserialize, Serialize};
 
 use crate::account::AccountDelta;
@@ -220,8 +219,7 @@ impl Block {
     /// # Errors
     /// [`BlockError::Mismatch`] with the first field that disagrees.
     pub fn check_body(&self) -> Result<(), BlockError> {
-        let transactions = calculate_transaction_root(&self.transactions);
-        check_root("transactionsRoot", self.header.transactions_root, transactions)?;
+        check_root("transactionsRoot", self.header.transactions_root, transactions_root(&self.transactions))?;
         if let Ommers::Headers(ommers) = &self.ommers {
             check_root("sha3Uncles", self.header.ommers_hash, calculate_ommers_root(ommers))?;
         }
@@ -240,6 +238,19 @@ impl Block {
             }),
         }
     }
+}
+
+/// The root of the trie of these transactions.
+fn transactions_root(transactions: &[Transaction]) -> B256 {
+    let mut bytes = Vec::new();
+    let mut ends = Vec::with_capacity(transactions.len());
+    for transaction in transactions {
+        transaction.encode_2718(&mut bytes);
+        ends.push(bytes.len());
+    }
+    let begins = std::iter::once(0).chain(ends.iter().copied());
+    let encoded = begins.zip(&ends).map(|(begin, end)| bytes.get(begin..*end).unwrap_or_default());
+    ordered_root(&encoded.collect::<Vec<_>>())
 }
 
 /// A block whose content fits the roots of its header. It is immutable, so one check is enough. Copies share
@@ -306,6 +317,7 @@ impl BlockBytes {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
+    use alloy_consensus::proofs::calculate_transaction_root;
     use alloy_consensus::{SignableTransaction, TxLegacy};
     use alloy_primitives::{Signature, U256};
 

@@ -8,7 +8,7 @@ use alloy_consensus::{Eip658Value, ReceiptEnvelope, TxType};
 use alloy_eips::eip2718::Decodable2718;
 use alloy_primitives::{Address, B256, Bloom, BloomInput, Bytes, Log};
 use alloy_rlp::{Decodable, Encodable, Header};
-use alloy_trie::root::ordered_trie_root_encoded;
+use hashing::ordered_root;
 use serde::{Deserialize, Serialize};
 
 /// The length of a bloom filter in bytes.
@@ -139,7 +139,7 @@ impl Receipts {
     /// The root of the trie of these receipts, as a header contains it.
     #[must_use]
     pub fn root(&self) -> B256 {
-        ordered_trie_root_encoded(&self.iter().collect::<Vec<_>>())
+        ordered_root(&self.iter().collect::<Vec<_>>())
     }
 
     /// Appends the RLP list of these receipts, as `eth/69` and block stores have it: a typed receipt is a

@@ -1,5 +1,6 @@
 //! Applies one sorted batch to one trie. It descends from the root to the places that the batch names,
-//! and makes the changed nodes on the way back. The old tree stays as it is.
+//! and makes the changed nodes on the way back. The old tree stays as it is. The new nodes are open: `seal`
+//! hashes them.
 //!
 //! This module knows leaves only as keys and values. `update` combines accounts and their storage.
 //!
@@ -10,7 +11,6 @@
 
 use std::borrow::Cow;
 
-use alloy_primitives::keccak256;
 use alloy_trie::nodes::RlpNode;
 use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieMask};
 
@@ -25,7 +25,7 @@ pub(super) const WORTH_DIVIDING: usize = 512;
 /// A trie after a batch.
 #[derive(Debug)]
 pub(super) struct Descended {
-    /// The new trie.
+    /// The new trie, open if it has changed.
     pub(super) trie: Subtree,
     /// The paths at which a node was stored and none is stored any more. A later node may have taken such a
     /// place again.
@@ -418,18 +418,17 @@ impl<'a, S: NodeSource> Descent<'a, S> {
 
     /// The subtree with this top node at `path`.
     fn settle(&mut self, path: &Nibbles, form: Form, old: Option<&Subtree>) -> Subtree {
-        self.buffer.clear();
-        form.encode(&mut self.buffer);
-        // The root is always referred to by its hash.
-        let reference = match path.is_empty() {
-            true => RlpNode::word_rlp(&keccak256(&self.buffer)),
-            false => RlpNode::from_rlp(&self.buffer),
-        };
         self.grown += i64::from(old.is_none_or(|old| old.node.is_none()));
-        if !reference.is_hash() && old.is_some_and(Subtree::has_own_place) {
-            self.removed.push(*path);
+        // The root is always referred to by its hash.
+        if !path.is_empty() && form.is_short() {
+            self.buffer.clear();
+            form.encode(&mut self.buffer);
+            if old.is_some_and(Subtree::has_own_place) {
+                self.removed.push(*path);
+            }
+            return self.loader.held(RlpNode::from_rlp(&self.buffer), form);
         }
-        self.loader.held(reference, form)
+        self.loader.open(form)
     }
 }
 

@@ -20,6 +20,7 @@ mod fan_out;
 mod key;
 mod memory;
 mod node;
+mod seal;
 mod tree;
 mod update;
 mod walk;

@@ -122,6 +122,11 @@ impl<S: NodeSource> Loader<'_, S> {
         Subtree { reference, node: Some(Arc::new(Node { generation: self.generation, form })) }
     }
 
+    /// A subtree whose top node is new and not hashed yet.
+    pub(super) fn open(&self, form: Form) -> Subtree {
+        self.held(RlpNode::default(), form)
+    }
+
     fn read(&self, path: &Nibbles, named: &RlpNode) -> Result<Form, TrieError> {
         let Some(expected) = named.as_hash() else { return self.decode(path, named.as_slice()) };
         let Some(bytes) = self.source.node(&self.tree, path)? else {

@@ -2,18 +2,21 @@
 //! read or computed. Nodes never change, so the trees of different states share those that are equal.
 //!
 //! A node that is not in memory is stored under its path. This module neither reads nor writes it.
+//!
+//! New nodes are first open: no hash names them yet. `seal` hashes many of them at once.
 
 use std::sync::Arc;
 
 use alloy_primitives::B256;
-use alloy_rlp::Encodable;
-use alloy_trie::nodes::{BranchNodeRef, ExtensionNodeRef, LeafNodeRef, RlpNode, TrieNode};
+use alloy_rlp::{EMPTY_STRING_CODE, Encodable, Header};
+use alloy_trie::nodes::{ExtensionNodeRef, LeafNodeRef, RlpNode, TrieNode};
 use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieMask};
 
 /// A subtree, or a whole trie.
 #[derive(Debug, Clone)]
 pub struct Subtree {
-    /// The hash of the top node, or the node itself if it has less than 32 bytes.
+    /// The hash of the top node, or the node itself if it has less than 32 bytes. Nothing as long as the
+    /// subtree is open.
     pub(super) reference: RlpNode,
     pub(super) node: Option<Arc<Node>>,
 }
@@ -41,9 +44,14 @@ impl Subtree {
         Self { reference, node: None }
     }
 
+    /// Whether the top node is new and not hashed yet. Its encoding has at least 32 bytes, or it is a root.
+    pub(super) fn is_open(&self) -> bool {
+        self.reference.is_empty()
+    }
+
     /// Whether the top node is stored under its own path, and not inside its parent.
     pub(super) fn has_own_place(&self) -> bool {
-        self.reference.is_hash()
+        self.reference.is_hash() || self.is_open()
     }
 
     /// The same tree without the nodes of a generation before `oldest`, and the number of nodes that it has in
@@ -73,7 +81,7 @@ impl Subtree {
 }
 
 /// A node, and the generation in which it was read or computed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) generation: u64,
     pub(super) form: Form,
@@ -117,6 +125,13 @@ impl Branch {
         self.children.get(below.count_ones() as usize)
     }
 
+    /// The length of the encodings of all children and of the missing value, in bytes.
+    fn payload_length(&self) -> usize {
+        let children: usize = self.children.iter().map(|child| child.reference.len()).sum();
+        // Each nibble without a child takes one byte, and so does the missing value.
+        children + 17 - self.children.len()
+    }
+
     /// The children with their nibbles.
     pub(super) fn each(&self) -> impl DoubleEndedIterator<Item = (u8, &Subtree)> {
         (0..16).filter_map(|nibble| Some((nibble, self.child(nibble)?)))
@@ -152,15 +167,43 @@ impl Form {
         }
     }
 
-    /// Appends the node's encoding to `out`.
+    /// The subtrees directly below the node, in order.
+    pub(super) fn children_mut(&mut self) -> &mut [Subtree] {
+        match self {
+            Self::Leaf(_) => &mut [],
+            Self::Extension(node) => std::slice::from_mut(&mut node.child),
+            Self::Branch(branch) => &mut branch.children,
+        }
+    }
+
+    /// Whether the node's encoding has less than 32 bytes, so that it lies inside its parent. Subtrees below it
+    /// may be open.
+    pub(super) fn is_short(&self) -> bool {
+        let length = match self {
+            Self::Leaf(leaf) => LeafNodeRef::new(&leaf.key, &leaf.value).length(),
+            Self::Extension(node) if node.child.is_open() => return false,
+            Self::Extension(node) => ExtensionNodeRef::new(&node.key, &node.child.reference).length(),
+            Self::Branch(branch) if branch.children.iter().any(Subtree::is_open) => return false,
+            Self::Branch(branch) => 1 + branch.payload_length(),
+        };
+        length < B256::len_bytes()
+    }
+
+    /// Appends the node's encoding to `out`. No subtree below it is open.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Leaf(leaf) => LeafNodeRef::new(&leaf.key, &leaf.value).encode(out),
             Self::Extension(node) => ExtensionNodeRef::new(&node.key, &node.child.reference).encode(out),
             Self::Branch(branch) => {
-                let stack: Vec<RlpNode> =
-                    branch.children.iter().map(|child| child.reference.clone()).collect();
-                BranchNodeRef::new(&stack, branch.mask).encode(out);
+                Header { list: true, payload_length: branch.payload_length() }.encode(out);
+                for nibble in 0..16 {
+                    match branch.child(nibble) {
+                        Some(child) => out.extend_from_slice(&child.reference),
+                        None => out.push(EMPTY_STRING_CODE),
+                    }
+                }
+                // No key ends at a branch, so it has no value.
+                out.push(EMPTY_STRING_CODE);
             }
         }
     }

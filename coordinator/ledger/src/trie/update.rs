@@ -8,11 +8,15 @@ use super::descend::{Descended, WORTH_DIVIDING, descend};
 use super::fan_out;
 use super::key::FULL_PATH;
 use super::node::{Entry, Loader, Value, step, storage_of};
+use super::seal::{seal_all, seal_one};
 use super::tree::{Branch, Extension, Form, Leaf, Subtree};
 use super::{AccountChange, NodeSource, Touched, Tree, TrieError, Updated};
 
 /// The smallest total number of slots for which threads save more than they cost.
 const SLOTS_WORTH_THREADS: usize = 64;
+
+/// The smallest number of changed leaves whose nodes are worth hashing on several threads.
+const LEAVES_WORTH_THREADS: usize = 4096;
 
 /// How an update is to run.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +61,7 @@ pub fn update<S: NodeSource>(
     let descended = descend(&loader, &accounts, &entries, threads)?;
     touched.removed.extend(descended.removed.into_iter().map(|path| (Tree::Accounts, path)));
     grown += descended.grown;
-    Ok(Updated { trie: descended.trie, touched, grown })
+    Ok(Updated { trie: seal_one(threads_to_seal(entries.len(), threads), descended.trie), touched, grown })
 }
 
 /// The result of updating the storage tries.
@@ -116,20 +120,30 @@ fn update_storage<S: NodeSource>(
         jobs.into_iter().partition(|job| threads > 1 && job.slots.len() >= WORTH_DIVIDING);
     let mut updates = Vec::with_capacity(large.len() + small.len());
     for job in large {
-        updates.push(update_one(loader, job, threads)?);
+        let threads_to_seal = threads_to_seal(job.slots.len(), threads);
+        let (owner, update) = update_one(loader, job, threads)?;
+        let trie = seal_one(threads_to_seal, update.trie);
+        updates.push((owner, Descended { trie, ..update }));
     }
     for update in fan_out::each(threads, small, |job| update_one(loader, job, 1)) {
         updates.push(update?);
     }
     updates.sort_unstable_by_key(|(owner, _)| *owner);
-    let mut tries = Vec::with_capacity(updates.len());
+    let (mut owners, mut tries) = (Vec::with_capacity(updates.len()), Vec::with_capacity(updates.len()));
     for (owner, update) in updates {
         let tree = Tree::Storage(owner);
         touched.removed.extend(update.removed.into_iter().map(|path| (tree, path)));
         grown += update.grown;
-        tries.push((owner, update.trie));
+        owners.push(owner);
+        tries.push(update.trie);
     }
+    // Most storage tries change in a few places: their nodes are hashed together.
+    let tries = owners.into_iter().zip(seal_all(threads_to_seal(all, threads), tries)).collect();
     Ok(Storage { accounts, tries, touched, grown })
+}
+
+fn threads_to_seal(leaves: usize, threads: usize) -> usize {
+    if leaves < LEAVES_WORTH_THREADS { 1 } else { threads }
 }
 
 fn update_one<S: NodeSource>(
