@@ -93,6 +93,20 @@ mod tests {
         assert_eq!(ordered_root(&values), ordered_trie_root_encoded(&values));
     }
 
+    #[test]
+    fn leaves_around_the_length_from_which_they_are_hashed_are_where_they_belong() {
+        for (count, length) in
+            [2, 17, 130].into_iter().flat_map(|count| (0..40).map(move |length| (count, length)))
+        {
+            let values = vec![vec![0x55; length]; count];
+            assert_eq!(
+                ordered_root(&values),
+                ordered_trie_root_encoded(&values),
+                "{count} of {length} bytes"
+            );
+        }
+    }
+
     proptest! {
         #[test]
         fn roots_are_those_of_the_library(

@@ -51,7 +51,7 @@ impl Subtree {
 
     /// Whether the top node is stored under its own path, and not inside its parent.
     pub(super) fn has_own_place(&self) -> bool {
-        self.reference.is_hash() || self.is_open()
+        self.reference.is_hash()
     }
 
     /// The same tree without the nodes of a generation before `oldest`, and the number of nodes that it has in
