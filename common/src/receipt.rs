@@ -148,7 +148,9 @@ impl Receipts {
         let length = |bytes: &[u8], typed: bool| if typed { bytes.length() } else { bytes.len() };
         let payload_length =
             self.iter().zip(&self.places).map(|(bytes, place)| length(bytes, place.typed)).sum();
-        Header { list: true, payload_length }.encode(out);
+        let header = Header { list: true, payload_length };
+        out.reserve(header.length_with_payload());
+        header.encode(out);
         for (bytes, place) in self.iter().zip(&self.places) {
             match place.typed {
                 true => bytes.encode(out),

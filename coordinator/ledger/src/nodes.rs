@@ -67,6 +67,12 @@ impl Nodes {
         Self { stored: Arc::new(stored), trie: Subtree::of_root(root), held: 0, generation: 0 }
     }
 
+    /// These nodes with the trie in memory that has just been built and stored, if it has at most `limit` nodes.
+    pub(super) fn with_built(self, built: &Updated, limit: usize) -> Self {
+        let fits = usize::try_from(built.grown).is_ok_and(|nodes| nodes <= limit);
+        if fits && built.trie.root() == self.root() { self.after(built) } else { self }
+    }
+
     /// The state root.
     pub(super) fn root(&self) -> B256 {
         self.trie.root()

@@ -28,7 +28,7 @@ use super::nodes::{NodeWriter, Nodes, StoredNodes};
 use super::records::{FORMAT, HeadRecord, Identity, RecordWriter, Records, word};
 use super::replacement::rename_durably;
 use super::side::SideIndex;
-use super::trie::Subtree;
+use super::trie::{Subtree, Updated};
 use super::{Ledger, LedgerError, Origin, Tip};
 
 /// The name of the database's file in its folder.
@@ -115,7 +115,7 @@ impl Ledger {
     ) -> Result<Self, LedgerError> {
         let database = Database::builder().set_cache_size(options.page_cache).create_with_backend(backend)?;
         let identity = identity_of(&origin)?;
-        Self::on_database(database, &origin, identity, options, Path::new("memory"))
+        Self::on_database(database, &origin, identity, options, Path::new("memory"), None)
     }
 
     /// Opens the ledger in a folder. If there is none, creates the folder and a ledger with this origin.
@@ -131,17 +131,18 @@ impl Ledger {
         let path = folder.join(FILE);
         let identity = identity_of(&origin)?;
         contained(&path, || {
+            let mut built = None;
             if path.exists() {
                 check_file(&path, &identity)?;
             } else {
                 // Created under another name: a crash meanwhile leaves no incomplete ledger behind.
-                create(&folder.join(NEW_FILE), &path, (&origin, &identity), options)?;
+                built = create(&folder.join(NEW_FILE), &path, (&origin, &identity), options)?;
             }
             let database = Database::builder()
                 .set_cache_size(options.page_cache)
                 .create(&path)
                 .map_err(|error| unusable(&path, error))?;
-            Self::on_database(database, &origin, identity, options, &path)
+            Self::on_database(database, &origin, identity, options, &path, built)
         })
         .map(|ledger| ledger.fenced(file_fence(folder)))
     }
@@ -164,7 +165,7 @@ impl Ledger {
                 check_format(&Records(&transaction), &path)?;
                 Records(&transaction).identity()?
             };
-            Self::resume(database, identity, options)
+            Self::resume(database, identity, options, None)
         })
         .map(|ledger| ledger.fenced(file_fence(folder)))
     }
@@ -181,6 +182,7 @@ impl Ledger {
         expected: Identity,
         options: LedgerOptions,
         path: &Path,
+        built: Option<Updated>,
     ) -> Result<Self, LedgerError> {
         let found = {
             let transaction = database.begin_read()?;
@@ -194,21 +196,34 @@ impl Ledger {
             }
         };
         match found {
-            None => begin(database, (origin, &expected), options),
+            None => {
+                let built = begin(&database, (origin, &expected))?;
+                Self::resume(database, expected, options, built)
+            }
             Some(identity) => {
                 check_identity(&identity, &expected, path)?;
-                Self::resume(database, identity, options)
+                Self::resume(database, identity, options, built)
             }
         }
     }
 
-    fn resume(database: Database, identity: Identity, options: LedgerOptions) -> Result<Self, LedgerError> {
+    /// Opens what the database contains. `built` is the trie of its state, if it has just been computed.
+    fn resume(
+        database: Database,
+        identity: Identity,
+        options: LedgerOptions,
+        built: Option<Updated>,
+    ) -> Result<Self, LedgerError> {
         let cache = Arc::new(StateCache::new(options.cached_accounts));
         let transaction = database.begin_read()?;
         let (head, tables) = (Records(&transaction).head()?, Records(&transaction).checkpoint()?);
         let state = DiskState::open(&transaction, cache.newest(), Arc::clone(&cache))?;
         let nodes = if identity.complete {
-            Some(Nodes::new(StoredNodes::open(&transaction)?, tables.state_root))
+            let nodes = Nodes::new(StoredNodes::open(&transaction)?, tables.state_root);
+            Some(match built {
+                Some(built) => nodes.with_built(&built, options.held_nodes()),
+                None => nodes,
+            })
         } else {
             None
         };
@@ -300,13 +315,13 @@ fn contained(path: &Path, open: impl FnOnce() -> Result<Ledger, LedgerError>) ->
     })
 }
 
-/// Creates a database that holds the origin, then renames it to its final name.
+/// Creates a database that holds the origin, then renames it to its final name. Returns the state's trie.
 fn create(
     new: &Path,
     path: &Path,
     beginning: (&Origin, &Identity),
     options: LedgerOptions,
-) -> Result<(), LedgerError> {
+) -> Result<Option<Updated>, LedgerError> {
     let io = |source| LedgerError::Io { path: path.into(), source };
     match fs::remove_file(new) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
@@ -316,17 +331,19 @@ fn create(
         .set_cache_size(options.page_cache)
         .create(new)
         .map_err(|error| unusable(new, error))?;
-    drop(begin(database, beginning, options)?);
-    rename_durably(new, path).map_err(io)
+    let built = begin(&database, beginning)?;
+    drop(database);
+    rename_durably(new, path).map_err(io)?;
+    Ok(built)
 }
 
-/// Writes the origin in one transaction.
+/// Writes the origin in one transaction. Returns the state's trie, if the whole state is known.
 fn begin(
-    database: Database,
+    database: &Database,
     (origin, identity): (&Origin, &Identity),
-    options: LedgerOptions,
-) -> Result<Ledger, LedgerError> {
+) -> Result<Option<Updated>, LedgerError> {
     let transaction = database.begin_write()?;
+    let mut built = None;
     let mut state_root = B256::ZERO;
     {
         let mut state = StateWriter::open(&transaction)?;
@@ -349,6 +366,7 @@ fn begin(
             state_root = updated.trie.root();
             let touched = std::iter::once(&updated.touched);
             nodes.apply(&super::trie::writes(&empty, (&nothing, &updated.trie), touched)?)?;
+            built = Some(updated);
         }
         if let Some(header) = origin.header.as_ref().filter(|_| origin.complete)
             && header.state_root != state_root
@@ -367,7 +385,7 @@ fn begin(
         records.checkpoint(&CheckpointRecord { summary: identity.origin, state_root })?;
     }
     transaction.commit()?;
-    Ledger::resume(database, identity.clone(), options)
+    Ok(built)
 }
 
 /// The origin's accounts as changes to the empty state.
