@@ -76,12 +76,84 @@ async fn look(register: &Register, limits: &PeerLimits) -> Found {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use common::id::{Incarnation, ShardId};
+    use async_trait::async_trait;
+    use common::account::Delta;
+    use common::endpoint::ShardEndpoint;
+    use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
+    use common::message::StateSummary;
+    use common::sealed::Sealed;
     use common::token::SessionToken;
+    use common::work::ExecuteBlock;
+    use net::serve::{Bound, Health};
+    use net::wire::{NodeIdentity, shard_service};
+    use std::sync::Arc;
     use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+    use tonic::service::Routes;
+
+    /// A shard that does nothing but say who it is.
+    #[derive(Debug)]
+    struct Idle;
+
+    fn busy<T>() -> Result<T, PeerError> {
+        Err(PeerError::Overloaded("it does nothing".into()))
+    }
+
+    #[async_trait]
+    impl ShardEndpoint for Idle {
+        async fn execute(&self, _: ExecuteBlock) -> Result<(), PeerError> {
+            busy()
+        }
+
+        async fn put_delta(&self, _: Epoch, _: Sealed<Delta>) -> Result<StateSummary, PeerError> {
+            busy()
+        }
+
+        async fn sync(&self, _: Epoch, _: StateSummary) -> Result<StateSummary, PeerError> {
+            busy()
+        }
+
+        async fn cancel(&self, _: AssignmentId) -> Result<(), PeerError> {
+            busy()
+        }
+
+        async fn drain(&self, _: Epoch) -> Result<(), PeerError> {
+            busy()
+        }
+
+        async fn gone(&self) -> PeerError {
+            std::future::pending().await
+        }
+    }
+
+    /// The cause that is found when a process with this incarnation and token answers at the shard's address.
+    async fn cause_with(incarnation: Incarnation, token: Option<SessionToken>) -> LossCause {
+        let bound = Bound::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let register = lost_at(bound.address().to_string());
+        let identity = NodeIdentity {
+            shard: register.shard,
+            incarnation,
+            slots: 1,
+            build: String::new(),
+            engine: String::new(),
+        };
+        let stop = CancellationToken::new();
+        let token = token.unwrap_or(register.token);
+        let service = shard_service(Arc::new(Idle), identity, token, stop.clone());
+        let (health, _reporter) = Health::new();
+        let serving = tokio::spawn(bound.serve(Routes::new(service), health, stop.clone()));
+        let cause = cause_of(&register, &PeerLimits::default()).await;
+        stop.cancel();
+        serving.await.unwrap().unwrap();
+        cause
+    }
 
     /// A shard that advertises the address of the listener.
     fn at(listener: &TcpListener) -> Register {
+        lost_at(listener.local_addr().unwrap().to_string())
+    }
+
+    fn lost_at(advertise: String) -> Register {
         Register {
             protocol: 0,
             build: String::new(),
@@ -89,7 +161,7 @@ mod tests {
             shard: ShardId(4),
             incarnation: Incarnation(1),
             slots: 1,
-            advertise: listener.local_addr().unwrap().to_string(),
+            advertise,
             state: None,
             chain_id: None,
             token: SessionToken::fresh(),
@@ -117,6 +189,17 @@ mod tests {
         let ends = async move { drop(listener.accept().await.unwrap()) };
         let (cause, ()) = tokio::join!(cause_of(&register, &limits), ends);
         assert_eq!(cause, LossCause::Died);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_answers_is_alive() {
+        assert_eq!(cause_with(Incarnation(1), None).await, LossCause::Silent);
+    }
+
+    #[tokio::test]
+    async fn a_process_has_died_if_another_answers_in_its_place() {
+        assert_eq!(cause_with(Incarnation(2), None).await, LossCause::Died);
+        assert_eq!(cause_with(Incarnation(2), Some(SessionToken::fresh())).await, LossCause::Died);
     }
 
     #[tokio::test]
