@@ -130,7 +130,7 @@ fn hash_group<S: Simd>(simd: S, messages: &[Message<'_>], give: &mut impl FnMut(
         }
         for (state, words) in state.iter_mut().zip(&words) {
             let (words, _) = words.split_at(S::u64s::LEN);
-            *state = *state ^ S::u64s::from_slice(simd, words);
+            *state ^= S::u64s::from_slice(simd, words);
         }
         state = permuted(simd, state);
         for (lane, message) in
@@ -158,24 +158,29 @@ fn rotated<S: Simd>(word: S::u64s, by: u32) -> S::u64s {
     if by == 0 { word } else { (word << by) | (word >> (64 - by)) }
 }
 
-/// One round of the permutation: theta; rho and pi; chi and iota. Word `x + 5 * y` is at column x, row y.
+/// What theta adds to each word of a column.
 #[inline(always)]
-fn round<S: Simd>(simd: S, a: [S::u64s; 25], constant: u64) -> [S::u64s; 25] {
-    let column = |v: S::u64s, w: S::u64s, x: S::u64s, y: S::u64s, z: S::u64s| v ^ w ^ x ^ y ^ z;
+fn parities<S: Simd>(a: &[S::u64s; 25]) -> [S::u64s; 5] {
     let c = [
-        column(a[0], a[5], a[10], a[15], a[20]),
-        column(a[1], a[6], a[11], a[16], a[21]),
-        column(a[2], a[7], a[12], a[17], a[22]),
-        column(a[3], a[8], a[13], a[18], a[23]),
-        column(a[4], a[9], a[14], a[19], a[24]),
+        a[0] ^ a[5] ^ a[10] ^ a[15] ^ a[20],
+        a[1] ^ a[6] ^ a[11] ^ a[16] ^ a[21],
+        a[2] ^ a[7] ^ a[12] ^ a[17] ^ a[22],
+        a[3] ^ a[8] ^ a[13] ^ a[18] ^ a[23],
+        a[4] ^ a[9] ^ a[14] ^ a[19] ^ a[24],
     ];
-    let d = [
+    [
         c[4] ^ rotated::<S>(c[1], 1),
         c[0] ^ rotated::<S>(c[2], 1),
         c[1] ^ rotated::<S>(c[3], 1),
         c[2] ^ rotated::<S>(c[4], 1),
         c[3] ^ rotated::<S>(c[0], 1),
-    ];
+    ]
+}
+
+/// One round of the permutation: theta; rho and pi; chi and iota. Word `x + 5 * y` is at column x, row y.
+#[inline(always)]
+fn round<S: Simd>(simd: S, a: [S::u64s; 25], constant: u64) -> [S::u64s; 25] {
+    let d = parities::<S>(&a);
     let moved = |word: S::u64s, parity: S::u64s, by: u32| rotated::<S>(word ^ parity, by);
     let b = [
         moved(a[0], d[0], 0),
@@ -240,7 +245,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn one_by_one<M: AsRef<[u8]>>(messages: &[M]) -> Vec<B256> {
-        messages.iter().map(|message| keccak256(message)).collect()
+        messages.iter().map(keccak256).collect()
     }
 
     #[test]
