@@ -88,8 +88,9 @@ impl Message<'_> {
             return *block;
         }
         let mut block = [0; RATE];
-        for (to, from) in block.iter_mut().zip(rest.iter().chain([&1])) {
-            *to = *from;
+        if let Some((message, padding)) = block.split_at_mut_checked(rest.len()) {
+            message.copy_from_slice(rest);
+            padding.iter_mut().take(1).for_each(|byte| *byte = 1);
         }
         block[RATE - 1] |= 0x80;
         block
