@@ -34,11 +34,18 @@ const DEFAULT_FILTER: &str = "info";
 #[command(about = None, long_about = None)]
 pub struct TelemetryArgs {
     /// What to log: off, error, warn, info, debug, trace, or a filter such as `info,coordinator=debug`
-    #[arg(long, env = "SHARDS_LOG", value_name = "LEVEL|FILTER", help_heading = "Logging")]
+    #[arg(long, global = true, env = "SHARDS_LOG", value_name = "LEVEL|FILTER", help_heading = "Logging")]
     pub log: Option<LogFilter>,
 
     /// The form of the log on stderr
-    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Logging"
+    )]
     pub log_format: LogFormat,
 }
 

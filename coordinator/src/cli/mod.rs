@@ -147,3 +147,18 @@ impl Cli {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn options_for_logging_may_stand_anywhere() {
+        let parsed = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().telemetry;
+        let before = parsed("coordinator --log debug --log-format json verify --data-dir x");
+        assert_eq!(parsed("coordinator verify --data-dir x --log debug --log-format json"), before);
+        assert_eq!(parsed("coordinator --log debug verify --data-dir x --log-format json"), before);
+        assert_ne!(parsed("coordinator verify --data-dir x"), before);
+    }
+}

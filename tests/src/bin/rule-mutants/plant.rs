@@ -242,6 +242,19 @@ mod tests {
     }
 
     #[test]
+    fn every_mistake_of_the_tables_has_its_place_in_the_sources() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mutants = crate::table::read(&root.join("tests/mutants/rules")).unwrap();
+        let files: std::collections::BTreeSet<&str> =
+            mutants.iter().map(|mutant| mutant.file.as_str()).collect();
+        for file in files {
+            let text = fs::read_to_string(root.join(file)).unwrap();
+            let there: Vec<&Mutant> = mutants.iter().filter(|mutant| mutant.file == file).collect();
+            rewrite(&text, file, &there).unwrap();
+        }
+    }
+
+    #[test]
     fn what_is_not_there_exactly_once_is_refused() {
         let refused =
             |mutant: Mutant| format!("{:#}", rewrite("x > 1; g(x > 1)", "a.rs", &[&mutant]).unwrap_err());
