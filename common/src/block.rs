@@ -13,7 +13,7 @@ use alloy_eips::eip2718::Encodable2718;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_primitives::{B256, Bytes};
 use alloy_rlp::{Decodable, Encodable};
-use hashing::ordered_root;
+use hashing::{Encodings, ordered_root};
 use serde::{Deserialize, Serialize};
 
 use crate::account::AccountDelta;
@@ -242,15 +242,11 @@ impl Block {
 
 /// The root of the trie of these transactions.
 fn transactions_root(transactions: &[Transaction]) -> B256 {
-    let mut bytes = Vec::new();
-    let mut ends = Vec::with_capacity(transactions.len());
+    let mut encodings = Encodings::default();
     for transaction in transactions {
-        transaction.encode_2718(&mut bytes);
-        ends.push(bytes.len());
+        encodings.push(|bytes| transaction.encode_2718(bytes));
     }
-    let begins = std::iter::once(0).chain(ends.iter().copied());
-    let encoded = begins.zip(&ends).map(|(begin, end)| bytes.get(begin..*end).unwrap_or_default());
-    ordered_root(&encoded.collect::<Vec<_>>())
+    ordered_root(&encodings.slices())
 }
 
 /// A block whose content fits the roots of its header. It is immutable, so one check is enough. Copies share

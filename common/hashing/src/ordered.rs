@@ -10,7 +10,7 @@ use alloy_trie::nodes::LeafNodeRef;
 use alloy_trie::root::{adjust_index_for_rlp, ordered_trie_root_encoded};
 use alloy_trie::{HashBuilder, Nibbles};
 
-use crate::keccak256_each;
+use crate::{Encodings, keccak256_each};
 
 /// The number of leaves that are encoded before they are hashed.
 const LEAVES_AT_ONCE: usize = 128;
@@ -23,17 +23,16 @@ const HASHED_FROM: usize = 32;
 pub fn ordered_root<V: AsRef<[u8]>>(values: &[V]) -> B256 {
     let Some(leaves) = leaves(values) else { return ordered_trie_root_encoded(values) };
     let mut builder = HashBuilder::default();
-    let mut encoded = Vec::new();
+    let mut encodings = Encodings::default();
     for group in leaves.chunks(LEAVES_AT_ONCE) {
-        encoded.resize_with(group.len(), Vec::new);
-        for (leaf, encoded) in group.iter().zip(&mut encoded) {
-            encoded.clear();
-            LeafNodeRef::new(&leaf.rest, leaf.value).encode(encoded);
-            if encoded.len() < HASHED_FROM {
+        encodings.clear();
+        for leaf in group {
+            let length = encodings.push(|bytes| LeafNodeRef::new(&leaf.rest, leaf.value).encode(bytes));
+            if length < HASHED_FROM {
                 return ordered_trie_root_encoded(values);
             }
         }
-        for (leaf, hash) in group.iter().zip(keccak256_each(&encoded)) {
+        for (leaf, hash) in group.iter().zip(keccak256_each(&encodings.slices())) {
             builder.add_branch(leaf.path, hash, false);
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use alloy_trie::nodes::RlpNode;
-use hashing::keccak256_each;
+use hashing::{Encodings, keccak256_each};
 
 use super::fan_out;
 use super::tree::{Node, Subtree};
@@ -14,30 +14,21 @@ use super::tree::{Node, Subtree};
 /// The most nodes that are encoded before they are hashed.
 const NODES_AT_ONCE: usize = 256;
 
-/// Seals the tries on at most `threads` threads. The order stays.
-pub(super) fn seal_all(threads: usize, tries: Vec<Subtree>) -> Vec<Subtree> {
+/// Seals tries on at most `threads` threads.
+pub(super) fn seal_all(threads: usize, tries: &mut [Subtree]) {
     let share = tries.len().div_ceil(threads.max(1)).max(1);
-    let mut rest = tries.into_iter();
-    let shares = std::iter::from_fn(|| {
-        let share: Vec<_> = rest.by_ref().take(share).collect();
-        (!share.is_empty()).then_some(share)
-    });
-    fan_out::each(threads, shares.collect(), seal).into_iter().flatten().collect()
+    fan_out::each(threads, tries.chunks_mut(share).collect(), seal);
 }
 
 /// Seals one trie on at most `threads` threads: first the subtrees below its root, then the root.
-pub(super) fn seal_one(threads: usize, mut trie: Subtree) -> Subtree {
+pub(super) fn seal_one(threads: usize, trie: &mut Subtree) {
     if threads > 1
         && trie.is_open()
         && let Some(node) = &mut trie.node
     {
-        let children = Arc::make_mut(node).form.children_mut();
-        let sealed = seal_all(threads, children.iter_mut().map(taken).collect());
-        for (child, sealed) in children.iter_mut().zip(sealed) {
-            *child = sealed;
-        }
+        seal_all(threads, Arc::make_mut(node).form.children_mut());
     }
-    seal(vec![trie]).pop().unwrap_or_else(|| Subtree::stored(RlpNode::default()))
+    seal(std::slice::from_mut(trie));
 }
 
 /// Where the reference to an open node is missing.
@@ -57,25 +48,21 @@ struct Open {
 }
 
 /// Seals tries on this thread.
-fn seal(mut tries: Vec<Subtree>) -> Vec<Subtree> {
+fn seal(tries: &mut [Subtree]) {
     let mut waves = Waves::default();
     for (index, trie) in tries.iter_mut().enumerate() {
         waves.take(trie, Place::Trie(index));
     }
     let Waves { mut nodes, levels } = waves;
-    let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(NODES_AT_ONCE));
+    let mut encodings = Encodings::default();
     for group in levels.iter().flat_map(|level| level.chunks(NODES_AT_ONCE)) {
-        bytes.clear();
-        ends.clear();
+        encodings.clear();
         let open: Vec<Open> = group.iter().filter_map(|index| nodes.get_mut(*index)?.take()).collect();
         for Open { node, .. } in &open {
-            node.form.encode(&mut bytes);
-            ends.push(bytes.len());
+            encodings.push(|bytes| node.form.encode(bytes));
         }
-        let begins = std::iter::once(0).chain(ends.iter().copied());
-        let encoded: Vec<&[u8]> =
-            begins.zip(&ends).map(|(begin, end)| bytes.get(begin..*end).unwrap_or_default()).collect();
-        for (Open { node, place }, hash) in open.into_iter().zip(keccak256_each(&encoded)) {
+        let hashes = keccak256_each(&encodings.slices());
+        for (Open { node, place }, hash) in open.into_iter().zip(hashes) {
             let sealed = Subtree { reference: RlpNode::word_rlp(&hash), node: Some(node) };
             let missing = match place {
                 Place::Trie(index) => tries.get_mut(index),
@@ -90,7 +77,6 @@ fn seal(mut tries: Vec<Subtree>) -> Vec<Subtree> {
             }
         }
     }
-    tries
 }
 
 /// The open nodes of tries, and in which order they can be hashed.

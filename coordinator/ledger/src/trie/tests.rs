@@ -13,7 +13,7 @@ use alloy_trie::{EMPTY_ROOT_HASH, HashBuilder, KECCAK_EMPTY, Nibbles, TrieAccoun
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::descend::{Descended, descend};
+use super::descend::descend;
 use super::node::{Entry, Loader, Value, step};
 use super::seal::seal_one;
 use super::*;
@@ -197,8 +197,8 @@ fn edit_short(nodes: &mut MemoryNodes, trie: &Subtree, key_len: usize, batch: &S
     };
     let entries: Vec<_> = batch.iter().map(entry).collect();
     let loader = Loader { source: &*nodes, tree: Tree::Accounts, key_len, generation: 0 };
-    let edited = descend(&loader, trie, &entries, 1).unwrap();
-    let edited = Descended { trie: seal_one(1, edited.trie), ..edited };
+    let mut edited = descend(&loader, trie, &entries, 1).unwrap();
+    seal_one(1, &mut edited.trie);
     let removed = edited.removed.into_iter().map(|path| (Tree::Accounts, path));
     let touched = Touched { removed: removed.collect(), ..Touched::default() };
     let changes = writes(&*nodes, (trie, &edited.trie), std::iter::once(&touched)).unwrap();

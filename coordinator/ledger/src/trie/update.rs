@@ -58,10 +58,11 @@ pub fn update<S: NodeSource>(
         };
         entries.push(Entry { key: path_of(&change.hashed_address), value });
     }
-    let descended = descend(&loader, &accounts, &entries, threads)?;
+    let mut descended = descend(&loader, &accounts, &entries, threads)?;
+    seal_one(threads_to_seal(entries.len(), threads), &mut descended.trie);
     touched.removed.extend(descended.removed.into_iter().map(|path| (Tree::Accounts, path)));
     grown += descended.grown;
-    Ok(Updated { trie: seal_one(threads_to_seal(entries.len(), threads), descended.trie), touched, grown })
+    Ok(Updated { trie: descended.trie, touched, grown })
 }
 
 /// The result of updating the storage tries.
@@ -121,9 +122,9 @@ fn update_storage<S: NodeSource>(
     let mut updates = Vec::with_capacity(large.len() + small.len());
     for job in large {
         let threads_to_seal = threads_to_seal(job.slots.len(), threads);
-        let (owner, update) = update_one(loader, job, threads)?;
-        let trie = seal_one(threads_to_seal, update.trie);
-        updates.push((owner, Descended { trie, ..update }));
+        let (owner, mut update) = update_one(loader, job, threads)?;
+        seal_one(threads_to_seal, &mut update.trie);
+        updates.push((owner, update));
     }
     for update in fan_out::each(threads, small, |job| update_one(loader, job, 1)) {
         updates.push(update?);
@@ -138,7 +139,8 @@ fn update_storage<S: NodeSource>(
         tries.push(update.trie);
     }
     // Most storage tries change in a few places: their nodes are hashed together.
-    let tries = owners.into_iter().zip(seal_all(threads_to_seal(all, threads), tries)).collect();
+    seal_all(threads_to_seal(all, threads), &mut tries);
+    let tries = owners.into_iter().zip(tries).collect();
     Ok(Storage { accounts, tries, touched, grown })
 }
 
