@@ -6,12 +6,13 @@
 # others keep theirs, so that cargo does not.
 fresh_tree() {
     mkdir -p -- "$tree"
-    local file
+    local file files
+    files=$(git -C "$root" ls-files --cached --others --exclude-standard)
     while IFS= read -r file; do
         [ -f "$root/$file" ] || continue
         cmp -s -- "$root/$file" "$tree/$file" && continue
         mkdir -p -- "$tree/$(dirname "$file")"
         cp -- "$root/$file" "$tree/$file"
-    done < <(git -C "$root" ls-files --cached --others --exclude-standard)
+    done <<<"$files"
     find "$tree" \( -name '*.orig' -o -name '*.rej' \) -delete
 }

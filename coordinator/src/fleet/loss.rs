@@ -60,11 +60,9 @@ async fn look(register: &Register, limits: &PeerLimits) -> Found {
         Err(_) => return Found::Unclear,
         Ok(_) => {}
     }
-    let answer = async {
-        let channel = channel::connect(&register.advertise, limits).await?;
-        ShardClient::new(channel, *limits, register.token).node_info().await
-    };
-    match answer.await {
+    // An address that cannot be used says nothing about the process.
+    let Ok(channel) = channel::connect(&register.advertise, limits).await else { return Found::Unclear };
+    match ShardClient::new(channel, *limits, register.token).node_info().await {
         Ok(info) if info.incarnation == register.incarnation.0 => Found::Itself,
         // Another process has another token.
         Ok(_) | Err(PeerError::Refused(_)) => Found::Gone,
@@ -208,5 +206,12 @@ mod tests {
         let cause = cause_of(&at(&listener), &PeerLimits::default()).await;
         assert_eq!(cause, LossCause::Silent);
         drop(listener);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_used_is_no_evidence() {
+        let listener = listen().await;
+        let register = lost_at(format!("https://{}", listener.local_addr().unwrap()));
+        assert_eq!(cause_of(&register, &PeerLimits::default()).await, LossCause::Silent);
     }
 }
