@@ -36,6 +36,7 @@ pub struct Account {
     /// Number of transactions sent, or contracts created.
     pub nonce: u64,
     /// Keccak-256 of the code; [`KECCAK256_EMPTY`] for an account without code.
+    #[serde(with = "codec::code_hash")]
     pub code_hash: B256,
 }
 

@@ -22,7 +22,7 @@ const EMPTY_LIST: [u8; 1] = [0xc0];
 pub struct EncodedLogs {
     /// The RLP list of the logs.
     pub list: Bytes,
-    /// The bloom filter's 256 bytes; empty if there are no logs.
+    /// The bloom filter: see [`EncodedLogs::bloom`].
     pub bloom: Bytes,
 }
 
@@ -42,16 +42,26 @@ impl EncodedLogs {
         let mut list = Vec::new();
         alloy_rlp::encode_list(logs, &mut list);
         let bloom = alloy_primitives::logs_bloom(logs);
-        Self { list: list.into(), bloom: Bytes::copy_from_slice(bloom.as_slice()) }
+        Self { list: list.into(), bloom: compact(&bloom) }
     }
 
-    /// The bloom filter; `None` if its length is wrong.
+    /// The bloom filter; `None` if its bytes encode none. They are the positions of the bits that are set,
+    /// in ascending order, two big-endian bytes each. From 128 bits on they are the filter itself.
     #[must_use]
     pub fn bloom(&self) -> Option<Bloom> {
-        if self.bloom.is_empty() {
-            return Some(Bloom::ZERO);
+        if let Ok(filter) = <[u8; BLOOM_BYTES]>::try_from(self.bloom.as_ref()) {
+            return Some(Bloom::new(filter));
         }
-        <[u8; BLOOM_BYTES]>::try_from(self.bloom.as_ref()).ok().map(Bloom::new)
+        let (positions, rest) = self.bloom.as_chunks::<2>();
+        if positions.len() >= BLOOM_BYTES / 2 || !rest.is_empty() {
+            return None;
+        }
+        let mut filter = [0; BLOOM_BYTES];
+        for position in positions {
+            let position = u16::from_be_bytes(*position);
+            *filter.get_mut(usize::from(position / 8))? |= 1 << (position % 8);
+        }
+        Some(Bloom::new(filter))
     }
 
     /// The logs.
@@ -67,6 +77,21 @@ impl EncodedLogs {
     pub fn is_sound(&self) -> bool {
         self.decode().is_ok_and(|logs| Self::new(&logs) == *self)
     }
+}
+
+/// The encoding that [`EncodedLogs::bloom`] reads. A transaction with a few logs sets a few bits.
+fn compact(bloom: &Bloom) -> Bytes {
+    let mut positions = Vec::new();
+    for (word, at) in bloom.as_chunks::<8>().0.iter().zip(0_u16..) {
+        // Bit 0 of the first byte becomes bit 0 of the word. Most words are zero.
+        let mut bits = u64::from_le_bytes(*word);
+        while bits != 0 {
+            let position = at * 64 + bits.trailing_zeros() as u16;
+            positions.extend_from_slice(&position.to_be_bytes());
+            bits &= bits - 1;
+        }
+    }
+    if positions.len() >= BLOOM_BYTES { Bytes::copy_from_slice(bloom.as_slice()) } else { positions.into() }
 }
 
 /// Where a receipt lies in the bytes of all receipts.
@@ -165,10 +190,9 @@ impl Receipts {
     /// # Errors
     /// An RLP error if such a receipt's logs are not a list of logs.
     pub fn logs_with(&self, address: Address, topic: B256) -> alloy_rlp::Result<Vec<(u32, Vec<Log>)>> {
-        let has = |bloom: &Bloom| {
-            bloom.contains_input(BloomInput::Raw(address.as_slice()))
-                && bloom.contains_input(BloomInput::Raw(topic.as_slice()))
-        };
+        let mut wanted = Bloom::from(BloomInput::Raw(address.as_slice()));
+        wanted.accrue(BloomInput::Raw(topic.as_slice()));
+        let has = |bloom: &Bloom| bloom.contains(&wanted);
         if !has(&self.bloom) {
             return Ok(Vec::new());
         }
@@ -282,13 +306,32 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_of_many_bits_travels_whole_and_one_of_few_as_positions() {
+        let topics = |count: u8| (0..count).map(|seed| log(seed, 4, 0)).collect::<Vec<_>>();
+        let (few, many) = (EncodedLogs::new(&topics(1)), EncodedLogs::new(&topics(60)));
+        assert!(few.bloom.len() <= 30, "five inputs set at most 15 bits");
+        assert_eq!(many.bloom.len(), BLOOM_BYTES);
+        assert_eq!(few.bloom().unwrap(), alloy_primitives::logs_bloom(&topics(1)));
+        assert_eq!(many.bloom().unwrap(), alloy_primitives::logs_bloom(&topics(60)));
+        for bits in [126_u16, 127, 128, 129] {
+            let mut filter = Bloom::ZERO;
+            for bit in 0..bits {
+                filter.0[usize::from(bit / 8)] |= 1 << (bit % 8);
+            }
+            assert_eq!(EncodedLogs { bloom: compact(&filter), ..few.clone() }.bloom(), Some(filter));
+        }
+    }
+
+    #[test]
     fn damaged_logs_are_not_sound() {
         let sound = EncodedLogs::new(&[log(1, 2, 3)]);
         let other = EncodedLogs::new(&[log(2, 2, 3)]);
         assert!(EncodedLogs::default().is_sound());
         assert!(!EncodedLogs { bloom: other.bloom, ..sound.clone() }.is_sound());
         assert!(!EncodedLogs { bloom: Bytes::from_static(&[1]), ..sound.clone() }.is_sound());
-        assert_eq!(EncodedLogs { bloom: Bytes::from_static(&[1]), ..sound.clone() }.bloom(), None);
+        for bytes in [&[1][..], &[0, 1, 2], &[0x08, 0], &[0; 255], &[0; 258]] {
+            assert_eq!(EncodedLogs { bloom: Bytes::copy_from_slice(bytes), ..sound.clone() }.bloom(), None);
+        }
         let cut = sound.list.slice(..sound.list.len() - 1);
         assert!(!EncodedLogs { list: cut, ..sound }.is_sound());
     }

@@ -11,7 +11,7 @@ use alloy_rlp::Decodable;
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, SlotValue, WriteSet};
-use crate::block::{BlockBytes, BlockError, Prelude, Transaction};
+use crate::block::{BlockError, EncodedBlock, Prelude, Transaction};
 use crate::codec::{self, CodecError, word};
 use crate::id::{AssignmentId, Gas, StateRef, TxIndex, WorkId};
 use crate::receipt::EncodedLogs;
@@ -60,11 +60,12 @@ pub struct WorkInputs {
 impl WorkSpec {
     /// The work of `kind` over these transactions of a block. Indices beyond the block's end are left out.
     #[must_use]
-    pub fn of(base: StateRef, block: &BlockBytes, kind: WorkKind, indices: &[TxIndex]) -> Self {
-        let found =
-            indices.iter().filter_map(|index| Some((*index, block.transactions.get(index.0 as usize)?)));
+    pub fn of(base: StateRef, block: &EncodedBlock, kind: WorkKind, indices: &[TxIndex]) -> Self {
+        let found = indices
+            .iter()
+            .filter_map(|index| Some((*index, block.encoded_transactions().get(index.0 as usize)?)));
         let (indices, transactions) = found.map(|(index, bytes)| (index, bytes.clone())).unzip();
-        Self { base, header: block.header.clone(), kind, indices, transactions }
+        Self { base, header: block.header_rlp().clone(), kind, indices, transactions }
     }
 
     /// Decodes header and transactions.
@@ -183,6 +184,7 @@ pub struct Transfer {
     /// The sender's nonce before the transaction.
     pub nonce: u64,
     /// The sender's code hash.
+    #[serde(with = "codec::code_hash")]
     pub code_hash: B256,
     /// The balance that the sender must have, in wei: the most that the transaction may spend.
     #[serde(with = "word")]
@@ -282,7 +284,7 @@ mod tests {
     }
 
     fn spec() -> WorkSpec {
-        WorkSpec::of(BASE, &BlockBytes::new(&block()), WorkKind::Recover, &[TxIndex(0), TxIndex(2)])
+        WorkSpec::of(BASE, &EncodedBlock::new(block()), WorkKind::Recover, &[TxIndex(0), TxIndex(2)])
     }
 
     #[test]

@@ -90,7 +90,11 @@ fn next(parent: &Tip, changes: Vec<AccountDelta>) -> Arc<Tip> {
         state_root: draft.state_root().unwrap(),
         ..Default::default()
     };
-    parent.seal(draft, &Block::new(header, vec![], Ommers::Headers(vec![]), None), &Receipts::default())
+    parent.seal(
+        draft,
+        &Block::new(header, vec![], Ommers::Headers(vec![]), None).into(),
+        &Receipts::default(),
+    )
 }
 
 fn bench(criterion: &mut Criterion) {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Once;
 
 use alloy_primitives::B256;
-use common::block::{Block, CheckedBlock};
+use common::block::{CheckedBlock, EncodedBlock};
 use common::id::{ShardId, TxIndex};
 use redb::{Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use redb::{Table, WriteTransaction};
@@ -100,13 +100,14 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError`]; then no block is journaled.
-    pub fn accept<'b>(&self, blocks: impl IntoIterator<Item = (u64, &'b Block)>) -> Result<(), LedgerError> {
+    pub fn accept<'b>(
+        &self,
+        blocks: impl IntoIterator<Item = (u64, &'b EncodedBlock)>,
+    ) -> Result<(), LedgerError> {
         self.write_accepted(Durability::Immediate, |accepted| {
             for (sequence, block) in blocks {
-                let mut rlp = Vec::new();
-                block.encode(&mut rlp);
                 accepted.set(&block.hash, &AcceptedRecord { sequence, starts: 0, parked: None })?;
-                accepted.blocks.insert(&block.hash.0, rlp.as_slice())?;
+                accepted.blocks.insert(&block.hash.0, block.rlp().as_ref())?;
             }
             Ok(())
         })
@@ -127,7 +128,7 @@ impl Ledger {
             let record: AcceptedRecord = decode("accepted block", record.value())?;
             let what = format!("accepted block {hash}");
             let rlp = blocks.get(&hash.0)?.ok_or_else(|| damaged(&what, "its bytes are missing"))?;
-            let block = Block::decode_exact(rlp.value()).map_err(|error| damaged(&what, error))?;
+            let block = EncodedBlock::decode_exact(rlp.value()).map_err(|error| damaged(&what, error))?;
             if block.hash != hash {
                 return Err(damaged(&what, format!("its bytes are those of {}", block.hash)));
             }

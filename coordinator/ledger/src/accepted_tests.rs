@@ -2,6 +2,7 @@
 //! are removed.
 #![allow(clippy::unwrap_used)]
 
+use common::block::EncodedBlock;
 use common::id::ShardId;
 
 use super::tests::{Disk, block_after, next, origin};
@@ -13,7 +14,7 @@ fn hashes(ledger: &Ledger) -> Vec<B256> {
 }
 
 /// Two different blocks that may follow the head.
-fn two_blocks(ledger: &Ledger) -> (Block, Block) {
+fn two_blocks(ledger: &Ledger) -> (EncodedBlock, EncodedBlock) {
     (block_after(&ledger.head(), 1), block_after(&ledger.head(), 2))
 }
 

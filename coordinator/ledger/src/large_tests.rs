@@ -25,12 +25,18 @@ fn block_with(parent: &Tip, changes: Vec<AccountDelta>) -> Arc<Tip> {
         difficulty: U256::from(1),
         ..Default::default()
     };
-    parent.seal(draft, &Block::new(header, vec![], Ommers::Headers(vec![]), None), &Receipts::default())
+    parent.seal(
+        draft,
+        &Block::new(header, vec![], Ommers::Headers(vec![]), None).into(),
+        &Receipts::default(),
+    )
 }
 
-/// A contract with this many slots.
+/// A contract with this many slots. Their words have 32 bytes, as those of mappings have: small words
+/// would have short records.
 fn contract(slots: u64) -> AccountDelta {
-    let slot = |slot: u64| SlotValue { slot: U256::from(slot), value: U256::from(slot + 1) };
+    let high = U256::from(1) << 255;
+    let slot = |slot: u64| SlotValue { slot: high + U256::from(slot), value: high + U256::from(slot + 1) };
     AccountDelta {
         address: CONTRACT,
         account: Some(Account { nonce: 1, ..Default::default() }),

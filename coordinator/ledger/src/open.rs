@@ -25,7 +25,7 @@ use super::checkpoint::{CheckpointRecord, Pending, weight_of};
 use super::fence::{Fence, FileFence, MemoryFence};
 use super::memory::Memory;
 use super::nodes::{NodeWriter, Nodes, StoredNodes};
-use super::records::{FORMAT, HeadRecord, Identity, RecordWriter, Records, word};
+use super::records::{FORMAT, HeadRecord, Identity, OLDEST_FORMAT, RecordWriter, Records, word};
 use super::replacement::rename_durably;
 use super::side::SideIndex;
 use super::trie::{Subtree, Updated};
@@ -216,6 +216,11 @@ impl Ledger {
     ) -> Result<Self, LedgerError> {
         let cache = Arc::new(StateCache::new(options.cached_accounts));
         let transaction = database.begin_read()?;
+        if Records(&transaction).format()? != Some(FORMAT) {
+            let upgrade = database.begin_write()?;
+            RecordWriter::open(&upgrade)?.upgrade()?;
+            upgrade.commit()?;
+        }
         let (head, tables) = (Records(&transaction).head()?, Records(&transaction).checkpoint()?);
         let state = DiskState::open(&transaction, cache.newest(), Arc::clone(&cache))?;
         let nodes = if identity.complete {
@@ -452,8 +457,11 @@ fn check_magic(path: &Path) -> Result<(), LedgerError> {
 
 fn check_format(records: &Records<'_>, path: &Path) -> Result<(), LedgerError> {
     match records.format()? {
-        Some(FORMAT) => Ok(()),
-        Some(other) => Err(format(path, &format!("it has format {other}, this build has {FORMAT}"))),
+        Some(OLDEST_FORMAT..=FORMAT) => Ok(()),
+        Some(other) => {
+            let read = format!("this build reads {OLDEST_FORMAT} to {FORMAT}");
+            Err(format(path, &format!("it has format {other}, {read}")))
+        }
         None => Err(format(path, "it holds no ledger")),
     }
 }

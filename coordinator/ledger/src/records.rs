@@ -16,8 +16,11 @@ use super::checkpoint::CheckpointRecord;
 use super::pieces::{self, MAX_VALUE_BYTES, PIECE_BYTES};
 use common::strikes::StrikeRecord;
 
-/// The version of the database's layout. A database of another version is rejected.
-pub(super) const FORMAT: u64 = 2;
+/// The version of the database's layout. A database of a later version is rejected.
+pub(super) const FORMAT: u64 = 3;
+
+/// The oldest version that is read. Format 2 has all words in 32 bytes, which the codec reads as well.
+pub(super) const OLDEST_FORMAT: u64 = 2;
 
 /// Single values by name.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -219,8 +222,13 @@ impl<'t> RecordWriter<'t> {
         Ok(())
     }
 
+    /// Says that records of this build's format follow: an older build must not read them.
+    pub(super) fn upgrade(&mut self) -> Result<(), LedgerError> {
+        self.set("format", &FORMAT)
+    }
+
     pub(super) fn begin(&mut self, identity: &Identity) -> Result<(), LedgerError> {
-        self.set("format", &FORMAT)?;
+        self.upgrade()?;
         self.set("identity", identity)
     }
 

@@ -249,7 +249,7 @@ impl Ledger {
         let block = SideBlock {
             hash: added.hash,
             parent: step.delta.from.block_hash,
-            rlp: added.rlp.clone(),
+            rlp: added.rlp.to_vec(),
             receipts: added.receipts.clone(),
             delta: Arc::clone(&step.delta),
         };

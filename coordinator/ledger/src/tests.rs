@@ -7,7 +7,7 @@ use alloy_consensus::Header;
 use alloy_consensus::constants::EMPTY_OMMER_ROOT_HASH;
 use alloy_primitives::{Address, B256, U256};
 use common::account::{Account, AccountDelta, AccountRecord, SlotValue};
-use common::block::{Block, Ommers};
+use common::block::{Block, EncodedBlock, Ommers};
 use common::chain_spec::ChainSpec;
 use common::id::Height;
 use common::receipt::Receipts;
@@ -82,7 +82,7 @@ fn changes(seed: u64) -> Vec<AccountDelta> {
 }
 
 /// A block with the changes of `seed` on `parent`.
-pub(super) fn block_after(parent: &Tip, seed: u64) -> Block {
+pub(super) fn block_after(parent: &Tip, seed: u64) -> EncodedBlock {
     let draft = parent.draft(changes(seed), vec![]).unwrap();
     let header = Header {
         parent_hash: parent.summary().state.block_hash,
@@ -93,7 +93,7 @@ pub(super) fn block_after(parent: &Tip, seed: u64) -> Block {
         extra_data: seed.to_be_bytes().to_vec().into(),
         ..Default::default()
     };
-    Block::new(header, vec![], Ommers::Headers(vec![]), None)
+    Block::new(header, vec![], Ommers::Headers(vec![]), None).into()
 }
 
 /// The tip after that block.
@@ -488,4 +488,27 @@ fn the_term_of_a_folder_is_seen_from_outside_of_the_database() {
     drop(ledger);
     let again = Ledger::open(folder.path(), origin(), LedgerOptions::small()).unwrap();
     assert!(again.raise_epoch().unwrap().number > epoch.number + 1);
+}
+
+#[test]
+fn a_ledger_of_the_format_before_is_read_and_becomes_one_of_this() {
+    use super::records::{FORMAT, OLDEST_FORMAT, Records};
+    let disk = Disk::default();
+    drop(Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap());
+    let written = |format: u64| {
+        let database = redb::Database::builder().create_with_backend(disk.clone()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
+        let bytes = common::codec::encode("format", &format, 8).unwrap();
+        transaction.open_table(meta).unwrap().insert("format", bytes.as_slice()).unwrap();
+        transaction.commit().unwrap();
+    };
+    for unread in [OLDEST_FORMAT - 1, FORMAT + 1] {
+        written(unread);
+        let error = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap_err();
+        assert!(error.to_string().contains(&format!("it has format {unread}")), "{error}");
+    }
+    written(OLDEST_FORMAT);
+    let ledger = Ledger::on_backend(disk, origin(), LedgerOptions::small()).unwrap();
+    assert_eq!(Records(&ledger.database.begin_read().unwrap()).format().unwrap(), Some(FORMAT));
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use alloy_consensus::Header;
 use alloy_primitives::{B256, Bytes, U256};
 use common::account::{AccountDelta, Delta};
-use common::block::Block;
+use common::block::{Block, EncodedBlock};
 use common::id::StateRef;
 use common::message::StateSummary;
 use common::receipt::Receipts;
@@ -66,7 +66,7 @@ pub(super) struct Change {
 #[derive(Debug)]
 pub(super) struct AddedBlock {
     pub(super) hash: B256,
-    pub(super) rlp: Vec<u8>,
+    pub(super) rlp: Bytes,
     pub(super) receipts: Vec<u8>,
     pub(super) total_difficulty: U256,
     pub(super) blocks: u64,
@@ -164,9 +164,7 @@ impl Tip {
 
     /// The tip after `block`, whose changes to this state are in `draft`.
     #[must_use]
-    pub fn seal(&self, draft: Draft, block: &Block, receipts: &Receipts) -> Arc<Self> {
-        let mut rlp = Vec::new();
-        block.encode(&mut rlp);
+    pub fn seal(&self, draft: Draft, block: &EncodedBlock, receipts: &Receipts) -> Arc<Self> {
         let mut encoded = Vec::new();
         receipts.encode_list(&mut encoded);
         let ancestor = Ancestor {
@@ -174,11 +172,11 @@ impl Tip {
             header: block.header.clone(),
             ommers: block.ommers.headers().iter().map(Header::hash_slow).collect(),
         };
-        self.extend(draft, ancestor, rlp, encoded)
+        self.extend(draft, ancestor, block.rlp().clone(), encoded)
     }
 
     /// The tip after a block in its stored form.
-    pub(super) fn extend(&self, draft: Draft, block: Ancestor, rlp: Vec<u8>, receipts: Vec<u8>) -> Arc<Self> {
+    pub(super) fn extend(&self, draft: Draft, block: Ancestor, rlp: Bytes, receipts: Vec<u8>) -> Arc<Self> {
         let state_root = draft.state_root();
         let Draft { accounts, code, consequence, trie } = draft;
         let from = self.summary.state;

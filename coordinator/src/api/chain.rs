@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use alloy_primitives::B256;
-use common::block::{Block, CheckedBlock};
+use common::block::{CheckedBlock, EncodedBlock};
 use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -73,7 +73,7 @@ impl ChainHandle {
     ///
     /// # Errors
     /// [`SubmitError`] if the block cannot be queued.
-    pub fn submit(&self, block: Block) -> Result<Ticket, SubmitError> {
+    pub fn submit(&self, block: EncodedBlock) -> Result<Ticket, SubmitError> {
         self.desk.as_ref().ok_or(SubmitError::Importing)?.submit(block)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::B256;
-use common::block::{Block, CheckedBlock};
+use common::block::{Block, CheckedBlock, EncodedBlock};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A block that a client submitted.
 #[derive(Debug)]
 struct Submission {
-    block: Arc<Block>,
+    block: Arc<EncodedBlock>,
     accepted: oneshot::Sender<Result<Acceptance, SubmitError>>,
     outcome: oneshot::Sender<BlockOutcome>,
 }
@@ -212,7 +212,7 @@ impl Desk {
     }
 
     /// Puts a block into the queue of the desk's thread.
-    pub(super) fn submit(&self, block: Block) -> Result<Ticket, SubmitError> {
+    pub(super) fn submit(&self, block: EncodedBlock) -> Result<Ticket, SubmitError> {
         if self.admission.is_cancelled() {
             return Err(SubmitError::Stopping);
         }
@@ -286,7 +286,7 @@ impl Desk {
     }
 
     /// The block, if it must be executed; otherwise the outcome that it already has.
-    fn check(&self, block: &Arc<Block>) -> Result<Result<CheckedBlock, BlockOutcome>, LedgerError> {
+    fn check(&self, block: &Arc<EncodedBlock>) -> Result<Result<CheckedBlock, BlockOutcome>, LedgerError> {
         if is_known(&self.ledger, block)? {
             // The ledger decides whether the block is known; the remembered outcome only adds details.
             let remembered = self.state().remembered.get(&block.hash).cloned();
@@ -477,8 +477,8 @@ fn behind_invalid(ancestor: &B256, reason: &str) -> String {
     format!("it follows block {ancestor}, which was refused: {reason}")
 }
 
-fn candidate(block: &Block) -> Candidate {
-    Candidate { hash: block.hash, parent: block.header.parent_hash, bytes: block.encoded_len() }
+fn candidate(block: &EncodedBlock) -> Candidate {
+    Candidate { hash: block.hash, parent: block.header.parent_hash, bytes: block.rlp().len() }
 }
 
 /// Whether the ledger already knows the block. This includes the genesis block, with which an export

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use alloy_primitives::B256;
-use common::block::{Block, MAX_BLOCK_BYTES};
+use common::block::{EncodedBlock, MAX_BLOCK_BYTES};
 use net::limits::MAX_MESSAGE_BYTES;
 use net::wire::{epoch_message, receive, summary_message};
 use proto::v1;
@@ -52,7 +52,8 @@ impl Service {
     ) -> Result<(Taken, Acceptance), Status> {
         let payload = receive(&mut request.into_inner(), MAX_BLOCK_PAYLOAD).await?;
         let block = on_thread(move || {
-            Block::decode_exact(&payload.bytes).map_err(|error| Status::invalid_argument(error.to_string()))
+            EncodedBlock::decode_exact(&payload.bytes)
+                .map_err(|error| Status::invalid_argument(error.to_string()))
         })
         .await??;
         let (number, hash) = (block.header.number, block.hash);

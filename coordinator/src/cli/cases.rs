@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use common::block::{Block, BlockError, CheckedBlock};
+use common::block::{Block, BlockError, CheckedBlock, EncodedBlock};
 use common::chain_spec::ChainSpec;
 use common::id::Height;
 
@@ -19,7 +19,7 @@ pub(super) struct Case {
     /// The file that contains it.
     pub(super) file: PathBuf,
     /// The block.
-    pub(super) block: Arc<Block>,
+    pub(super) block: Arc<EncodedBlock>,
     /// The block with its content checked, or why it contradicts itself.
     pub(super) checked: Result<CheckedBlock, BlockError>,
     /// The ledger on which it is executed.
@@ -29,7 +29,7 @@ pub(super) struct Case {
 }
 
 impl Case {
-    fn new(file: PathBuf, block: Block, ledger: Arc<Ledger>, began: Instant) -> Self {
+    fn new(file: PathBuf, block: EncodedBlock, ledger: Arc<Ledger>, began: Instant) -> Self {
         let block = Arc::new(block);
         let checked = CheckedBlock::new(Arc::clone(&block));
         Self { file, block, checked, ledger, load: began.elapsed() }
@@ -131,7 +131,7 @@ impl Cases {
                 InputKind::Prestate => {
                     let case = prestate_ledger(&file);
                     return Some(match case {
-                        Ok((block, ledger)) => Ok(Case::new(file, block, Arc::new(ledger), began)),
+                        Ok((block, ledger)) => Ok(Case::new(file, block.into(), Arc::new(ledger), began)),
                         Err(error) => Err(Unreadable { file, error }),
                     });
                 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use alloy_primitives::B256;
 use anyhow::{Context, bail};
 use clap::Args;
-use common::block::{Block, Ommers};
+use common::block::{Block, EncodedBlock, Ommers};
 use common::id::Height;
 use indicatif::{ProgressBar, ProgressStyle};
 use tasks::supervise::Exit;
@@ -139,7 +139,7 @@ fn write_all(ledger: &Ledger, range: &Range, out: &mut impl Write, bar: &Progres
 /// Checks that the bytes encode the block with this hash, and that it follows `parent`.
 fn check(height: Height, hash: B256, parent: Option<B256>, rlp: &[u8]) -> Result<(), LedgerError> {
     let damaged = |reason: String| LedgerError::Damaged { what: format!("block {height} ({hash})"), reason };
-    let block = Block::decode_exact(rlp).map_err(|error| damaged(error.to_string()))?;
+    let block = EncodedBlock::decode_exact(rlp).map_err(|error| damaged(error.to_string()))?;
     if block.hash != hash {
         return Err(damaged(format!("its bytes have hash {}", block.hash)));
     }
@@ -167,7 +167,8 @@ fn block_rlp(ledger: &Ledger, height: Height, parent: Option<B256>) -> anyhow::R
         .with_context(|| format!("the ledger does not hold block {height}"))?;
     let withdrawals = header.withdrawals_root.map(|_| Vec::new());
     let mut rlp = Vec::new();
-    write_block(&mut rlp, &Block::new(header, Vec::new(), Ommers::Headers(Vec::new()), withdrawals))?;
+    let block = Block::new(header, Vec::new(), Ommers::Headers(Vec::new()), withdrawals);
+    write_block(&mut rlp, &block.into())?;
     Ok(rlp)
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::hex;
 use anyhow::bail;
 use clap::Args;
-use common::block::Block;
+use common::block::EncodedBlock;
 use common::codec::payload_digest;
 use net::wire::chunks;
 use proto::v1;
@@ -49,7 +49,7 @@ pub struct SubmitArgs {
 /// A block that was read, with its file.
 struct Input<'a> {
     file: &'a Path,
-    block: Block,
+    block: EncodedBlock,
     /// The time for reading and decoding it.
     load: Duration,
 }
@@ -188,9 +188,8 @@ async fn accept(client: &mut Client, args: &SubmitArgs) -> anyhow::Result<Exit> 
     Ok(Exit::Clean)
 }
 
-fn encoded(block: &Block) -> Vec<v1::PayloadChunk> {
-    let mut bytes = Vec::new();
-    block.encode(&mut bytes);
+fn encoded(block: &EncodedBlock) -> Vec<v1::PayloadChunk> {
+    let bytes = block.rlp().to_vec();
     let digest = payload_digest(&bytes);
     chunks(bytes, digest, None, None).collect()
 }

@@ -4,7 +4,7 @@
 //! round like any other; what was begun for a block that does not come is given up.
 
 use alloy_primitives::B256;
-use common::block::{BlockBytes, CheckedBlock};
+use common::block::CheckedBlock;
 use common::id::StateRef;
 use schedule::planner;
 
@@ -15,7 +15,6 @@ use super::rounds::{self, OpenRound, RoundClient};
 #[derive(Debug)]
 struct Begun {
     block: B256,
-    bytes: BlockBytes,
     round: OpenRound,
 }
 
@@ -45,11 +44,10 @@ impl Ahead {
             return Ok(());
         }
         self.give_up(rounds)?;
-        let bytes = BlockBytes::new(&block);
         let parts = planner::recovery_ahead(block.transactions.len(), slots);
-        let work = rounds::recovery_work(base, &bytes, &parts)?;
+        let work = rounds::recovery_work(base, &block, &parts)?;
         let round = rounds.open(block.header.number, block.hash, work, &[].into())?;
-        self.begun = Some(Begun { block: block.hash, bytes, round });
+        self.begun = Some(Begun { block: block.hash, round });
         Ok(())
     }
 
@@ -58,11 +56,11 @@ impl Ahead {
         &mut self,
         block: B256,
         rounds: &RoundClient,
-    ) -> Result<Option<(BlockBytes, OpenRound)>, ExecuteError> {
+    ) -> Result<Option<OpenRound>, ExecuteError> {
         // Its turn has come, whether it was begun or not.
         self.expected.take_if(|expected| expected.hash == block);
         match self.begun.take_if(|begun| begun.block == block) {
-            Some(begun) => Ok(Some((begun.bytes, begun.round))),
+            Some(begun) => Ok(Some(begun.round)),
             None => self.give_up(rounds).map(|()| None),
         }
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use alloy_consensus::Transaction;
 use alloy_primitives::{Address, B256};
-use common::block::{Block, BlockBytes, BlockError, CheckedBlock};
+use common::block::{BlockError, CheckedBlock};
 use common::chain_spec::ChainSpec;
 use common::codec::CodecError;
 use common::id::{TxIndex, TxRange};
@@ -206,7 +206,7 @@ pub struct BlockExecutor {
 
 /// One block in flight.
 struct InFlight<'a> {
-    block: &'a Block,
+    block: &'a CheckedBlock,
     spec: &'a ChainSpec,
     parent: &'a Tip,
     stats: BlockStats,
@@ -302,19 +302,16 @@ impl BlockExecutor {
         let block = run.block;
         let mut validator =
             Validator::begin(block, run.spec, run.parent.view().clone(), state_roots(run.parent))?;
-        let (bytes, begun) = match self.ahead.take(block.hash, &self.rounds)? {
-            Some((bytes, round)) => (bytes, Some(round)),
-            None => (BlockBytes::new(block), None),
-        };
+        let begun = self.ahead.take(block.hash, &self.rounds)?;
         let slots = self.fleet.slots()?;
         let began = Instant::now();
-        let senders = self.recover(run, referee, &bytes, begun, slots)?;
+        let senders = self.recover(run, referee, begun, slots)?;
         run.stats.recovery = began.elapsed();
         let began = Instant::now();
         let sub_blocks = planner::plan(self.options.plan, &block.transactions, &senders, slots);
         run.stats.sub_blocks = u32::try_from(sub_blocks.len()).unwrap_or(u32::MAX);
         let (base, prelude) = (run.parent.summary().state, validator.prelude()?);
-        let work = rounds::execution_work(base, &bytes, &sub_blocks, &senders, &prelude)?;
+        let work = rounds::execution_work(base, block, &sub_blocks, &senders, &prelude)?;
         let mut outcomes: Vec<Option<TxOutcome>> = vec![None; block.transactions.len()];
         let mut arrived = vec![false; block.transactions.len()];
         let gas: Arc<[u64]> = block.transactions.iter().map(Transaction::gas_limit).collect();
@@ -355,7 +352,6 @@ impl BlockExecutor {
         &mut self,
         run: &mut InFlight<'_>,
         referee: &mut Referee<'_>,
-        bytes: &BlockBytes,
         begun: Option<OpenRound>,
         slots: usize,
     ) -> Result<Vec<Address>, ExecuteError> {
@@ -378,7 +374,7 @@ impl BlockExecutor {
             Ok(None) | Err(_) => {
                 let parts = planner::recovery(block.transactions.len(), slots);
                 let base = run.parent.summary().state;
-                let work = rounds::recovery_work(base, bytes, &parts)?;
+                let work = rounds::recovery_work(base, block, &parts)?;
                 let round = self.rounds.open(block.header.number, block.hash, work, &Arc::default())?;
                 self.rounds.finish(round, referee, &mut take)?
             }
@@ -455,7 +451,7 @@ pub fn admit(block: &CheckedBlock, spec: &ChainSpec, parent: &Tip) -> Result<(),
         return Ok(());
     }
     let parentage = Parentage { total_difficulty: parent.total_difficulty(), ancestors: parent.ancestors() };
-    Ok(check_block(block, block.encoded_len(), &parentage, spec)?)
+    Ok(check_block(block, block.rlp().len(), &parentage, spec)?)
 }
 
 /// Validates results in block order, as far as they have arrived.

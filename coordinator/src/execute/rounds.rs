@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256};
-use common::block::{BlockBytes, Prelude};
+use common::block::{EncodedBlock, Prelude};
 use common::codec::CodecError;
 use common::id::{AssignmentId, RoundId, StateRef, TxIndex, WorkId};
 use common::sealed::Sealed;
@@ -50,7 +50,7 @@ pub(super) struct RoundEnd {
 /// Builds the work of recovering senders.
 pub(super) fn recovery_work(
     base: StateRef,
-    block: &BlockBytes,
+    block: &EncodedBlock,
     parts: &[SubBlock],
 ) -> Result<Work, CodecError> {
     parts.iter().map(|indices| named(WorkSpec::of(base, block, WorkKind::Recover, indices))).collect()
@@ -59,7 +59,7 @@ pub(super) fn recovery_work(
 /// Builds the work of executing sub-blocks.
 pub(super) fn execution_work(
     base: StateRef,
-    block: &BlockBytes,
+    block: &EncodedBlock,
     sub_blocks: &[SubBlock],
     senders: &[Address],
     prelude: &Prelude,

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use alloy_primitives::{Address, U256};
-use common::block::{Block, CheckedBlock};
+use common::block::{Block, CheckedBlock, EncodedBlock};
 use common::chain_spec::ChainSpec;
 use common::id::{Height, ShardId};
 use engine::{StateError, recover_sender};
@@ -219,7 +219,8 @@ impl Importer {
     ///
     /// # Errors
     /// [`ExecuteError`]; then neither the ledger nor the chain has moved.
-    pub fn import(&mut self, block: Block) -> Result<Option<Imported>, ExecuteError> {
+    pub fn import(&mut self, block: impl Into<Arc<EncodedBlock>>) -> Result<Option<Imported>, ExecuteError> {
+        let block = block.into();
         // A known block needs no check of its content.
         if self.knows(&block)? {
             return Ok(None);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use alloy_consensus::Header;
 use alloy_primitives::B256;
-use common::block::{Block, BlockError, CheckedBlock};
+use common::block::{BlockError, CheckedBlock, EncodedBlock};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -162,7 +162,7 @@ enum Upcoming {
     /// It follows the block before it, so it is executed in any case: its content is checked.
     Checked(CheckedBlock),
     /// It may be known already; then it needs no check.
-    Unchecked(Box<Block>),
+    Unchecked(Arc<EncodedBlock>),
 }
 
 impl Upcoming {
@@ -183,20 +183,23 @@ impl Upcoming {
     fn checked(self) -> Result<CheckedBlock, BlockError> {
         match self {
             Self::Checked(block) => Ok(block),
-            Self::Unchecked(block) => CheckedBlock::new(*block),
+            Self::Unchecked(block) => CheckedBlock::new(block),
         }
     }
 }
 
 /// Looks at the next block of the source, which comes after the block `before`.
-fn look_at<E>(block: Option<Result<Block, E>>, before: &B256) -> Option<Result<Upcoming, ImportStop<E>>> {
+fn look_at<E>(
+    block: Option<Result<EncodedBlock, E>>,
+    before: &B256,
+) -> Option<Result<Upcoming, ImportStop<E>>> {
     Some(match block? {
         Ok(block) if block.header.parent_hash == *before => {
             let (number, hash) = (block.header.number, block.hash);
-            let checked = CheckedBlock::new(block).map(Upcoming::Checked);
+            let checked = CheckedBlock::new(Arc::new(block)).map(Upcoming::Checked);
             checked.map_err(|error| ImportStop::Block { number, hash, error: error.into() })
         }
-        Ok(block) => Ok(Upcoming::Unchecked(Box::new(block))),
+        Ok(block) => Ok(Upcoming::Unchecked(Arc::new(block))),
         Err(error) => Err(ImportStop::Source(error)),
     })
 }
@@ -207,7 +210,7 @@ impl Importer {
     /// if the disk allows it.
     pub fn import_all<E: Send>(
         &mut self,
-        blocks: impl Iterator<Item = Result<Block, E>>,
+        blocks: impl Iterator<Item = Result<EncodedBlock, E>>,
         stop: &dyn Fn() -> bool,
         report: &mut (dyn FnMut(&Durable) + Send),
     ) -> ImportEnd<E> {
@@ -246,7 +249,7 @@ impl Pipeline<'_> {
     /// Returns whether all blocks were handled.
     fn run<E>(
         &mut self,
-        mut blocks: impl Iterator<Item = Result<Block, E>>,
+        mut blocks: impl Iterator<Item = Result<EncodedBlock, E>>,
         stop: &dyn Fn() -> bool,
         known: &mut u64,
     ) -> Result<bool, ImportStop<E>> {
@@ -308,7 +311,7 @@ impl Pipeline<'_> {
         }
         let imported = match block {
             Upcoming::Checked(block) => self.importer.import_checked(&block)?,
-            Upcoming::Unchecked(block) => self.importer.import(*block)?,
+            Upcoming::Unchecked(block) => self.importer.import(block)?,
         };
         self.tip = self.importer.ledger.head();
         Ok(imported.map_or(Next::Known, |imported| Next::Executed(Box::new(imported))))

@@ -9,7 +9,7 @@ use std::path::Path;
 use alloy_consensus::Header;
 use alloy_eips::eip4895::Withdrawal;
 use alloy_rlp::Decodable;
-use common::block::{Block, MAX_BLOCK_BYTES, Ommers, Transaction};
+use common::block::{EncodedBlock, MAX_BLOCK_BYTES, Ommers, Transaction};
 
 use super::source::Source;
 use super::{InputError, InputPosition};
@@ -50,7 +50,7 @@ impl ChainReader {
     }
 
     /// The next block; `None` at the end of the file. A file without any block is an error.
-    fn read_block(&mut self) -> Result<Option<Block>, InputError> {
+    fn read_block(&mut self) -> Result<Option<EncodedBlock>, InputError> {
         let mut bytes = Vec::new();
         if self.source.append(1, &mut bytes)? == 0 {
             if self.ordinal == 0 {
@@ -67,7 +67,7 @@ impl ChainReader {
             return Err(self.undecodable(InputPosition::default(), reason));
         }
         self.fill(rest, &mut bytes)?;
-        let block = Block::decode_exact(&bytes).map_err(|error| {
+        let block = EncodedBlock::decode_exact(&bytes).map_err(|error| {
             let (place, reason) =
                 diagnose(&bytes).unwrap_or_else(|| (InputPosition::default(), error.to_string()));
             self.undecodable(place, reason)
@@ -115,7 +115,7 @@ impl ChainReader {
 }
 
 impl Iterator for ChainReader {
-    type Item = Result<Block, InputError>;
+    type Item = Result<EncodedBlock, InputError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
@@ -134,14 +134,12 @@ impl std::iter::FusedIterator for ChainReader {}
 /// # Errors
 /// The error of `out`, or [`io::ErrorKind::InvalidInput`] for a block of which only the ommers' hashes
 /// are known, because such a block could not be read again.
-pub fn write_block(out: &mut impl Write, block: &Block) -> io::Result<()> {
+pub fn write_block(out: &mut impl Write, block: &EncodedBlock) -> io::Result<()> {
     if matches!(&block.ommers, Ommers::Hashes(hashes) if !hashes.is_empty()) {
         let message = format!("block {}: the headers of its ommers are not known", block.header.number);
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    let mut bytes = Vec::new();
-    block.encode(&mut bytes);
-    out.write_all(&bytes)
+    out.write_all(block.rlp())
 }
 
 /// Decodes a block part by part to find the wrong part; `None` if every part is right by itself.
@@ -190,9 +188,10 @@ mod tests {
     use super::*;
     use alloy_consensus::{SignableTransaction, TxEip1559, TxLegacy};
     use alloy_primitives::{B256, Signature, U256};
+    use common::block::Block;
     use proptest::prelude::*;
 
-    fn block(number: u64) -> Block {
+    fn block(number: u64) -> EncodedBlock {
         let signature = Signature::new(U256::from(1), U256::from(2), false);
         let legacy = TxLegacy { nonce: number, input: vec![0xee; 300].into(), ..Default::default() };
         let typed = TxEip1559 { nonce: 77, ..Default::default() };
@@ -205,7 +204,7 @@ mod tests {
         };
         let ommer = Header { number: number - 1, ..Default::default() };
         let withdrawals = Some(vec![Withdrawal { index: number, ..Default::default() }]);
-        Block::new(header, transactions, Ommers::Headers(vec![ommer]), withdrawals)
+        Block::new(header, transactions, Ommers::Headers(vec![ommer]), withdrawals).into()
     }
 
     fn chain(numbers: std::ops::RangeInclusive<u64>) -> Vec<u8> {
@@ -217,7 +216,7 @@ mod tests {
     }
 
     /// The blocks before the first error, and the error.
-    fn read(bytes: &[u8]) -> (Vec<Block>, Option<InputError>) {
+    fn read(bytes: &[u8]) -> (Vec<EncodedBlock>, Option<InputError>) {
         let (_dir, path) = file(bytes);
         let mut blocks = Vec::new();
         let mut reader = ChainReader::open(&path).unwrap();
@@ -334,8 +333,8 @@ mod tests {
 
     #[test]
     fn a_block_whose_ommers_are_not_known_is_not_written() {
-        let block = Block { ommers: Ommers::Hashes(vec![B256::ZERO]), ..block(1) };
-        let error = write_block(&mut Vec::new(), &block).unwrap_err();
+        let block = Block { ommers: Ommers::Hashes(vec![B256::ZERO]), ..block(1).into_block() };
+        let error = write_block(&mut Vec::new(), &block.into()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 

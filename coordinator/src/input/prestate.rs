@@ -365,7 +365,7 @@ mod tests {
             let name = path.file_name().unwrap().to_str().unwrap();
             assert_eq!(name, format!("{}.json.gz", case.block.header.number));
             assert_eq!(case.block.header.hash_slow(), case.block.hash);
-            assert_eq!(case.block.check_body(), Ok(()), "{name}");
+            assert_eq!(common::block::EncodedBlock::new(case.block).check_body(), Ok(()), "{name}");
             assert!(case.accounts.is_sorted_by(|one, next| one.address < next.address));
             count += 1;
         }

@@ -3,7 +3,7 @@
 use super::*;
 use alloy_consensus::Header;
 use alloy_primitives::B256;
-use common::block::{Block, BlockBytes, Ommers};
+use common::block::{Block, EncodedBlock, Ommers};
 use common::id::{Attempt, Epoch, Height, Incarnation, ShardId, StateRef, WorkId, WorldId};
 use common::work::WorkKind;
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn job(number: u8) -> PreparedWork {
     let (world, block_hash) = (WorldId::default(), B256::ZERO);
     let base = StateRef { world, height: Height(0), block_hash };
     let block = Block::new(Header::default(), vec![], Ommers::Headers(vec![]), None);
-    let spec = WorkSpec::of(base, &BlockBytes::new(&block), WorkKind::Recover, &[]);
+    let spec = WorkSpec::of(base, &EncodedBlock::new(block), WorkKind::Recover, &[]);
     let assignment = AssignmentId {
         work: WorkId(B256::repeat_byte(number)),
         shard: ShardId(1),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use alloy_primitives::{B256, U256};
 use common::account::Delta;
-use common::block::{BlockBytes, CheckedBlock};
+use common::block::CheckedBlock;
 use common::endpoint::{CoordinatorEndpoint, PeerError, ShardEndpoint};
 use common::id::{AssignmentId, Attempt, Epoch, Incarnation, ShardId, StateRef, WorkId, WorldId};
 use common::message::{
@@ -179,7 +179,7 @@ async fn command_the_shard(client: &ShardClient, block: &CheckedBlock) {
     refused(client.sync(epoch, StateSummary { state: state(), digest: U256::ZERO }).await);
     let delta = Delta { from: state(), to: state(), accounts: vec![], code: vec![], digest: U256::ZERO };
     refused(client.put_delta(epoch, Sealed::new(delta)).await);
-    let spec = Sealed::new(WorkSpec::of(state(), &BlockBytes::new(block), WorkKind::Recover, &[]));
+    let spec = Sealed::new(WorkSpec::of(state(), block, WorkKind::Recover, &[]));
     let command = AssignmentId { work: spec.id().unwrap(), epoch, ..assignment(1) };
     refused(client.execute(ExecuteBlock { assignment: command, spec }).await);
     refused(client.node_info().await);

@@ -6,7 +6,7 @@ use alloy_consensus::ReceiptEnvelope;
 use alloy_consensus::proofs::calculate_receipt_root;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use common::account::{AccountDelta, Delta};
-use common::block::Block;
+use common::block::{Block, EncodedBlock};
 use common::digest::ContentDigest;
 use common::id::Height;
 
@@ -21,12 +21,12 @@ const STEP: u64 = 64;
 
 /// Decodes a stored block and checks it against its hash.
 fn decode(hash: B256, rlp: &[u8]) -> Result<Block, String> {
-    let block = Block::decode_exact(rlp).map_err(|error| error.to_string())?;
+    let block = EncodedBlock::decode_exact(rlp).map_err(|error| error.to_string())?;
     if block.hash != hash {
         return Err(format!("its bytes have hash {}", block.hash));
     }
     block.check_body().map_err(|error| error.to_string())?;
-    Ok(block)
+    Ok(block.into_block())
 }
 
 /// Checks that receipts match the header.

@@ -1,10 +1,9 @@
 //! The automatic plan: transactions expected to conflict go together in index order, and the
 //! groups are balanced over sub-blocks of similar cost, several per slot.
 //!
-//! Same sender is one group (a nonce chain). A contract's callers are one group too as long as
-//! the group does not grow past a slot's share: beyond that, parallelism is worth more than a few
-//! transactions executed again. Plain transfers do not join their recipients: their credits are
-//! additions and conflict with nothing.
+//! Same sender is one group (a nonce chain). Transactions that share a [key](super::keys) go together too,
+//! those of rare keys first, and so do a contract's callers, as long as the group does not grow past a
+//! slot's share: beyond that, parallelism is worth more than a few transactions executed again.
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::Address;
@@ -13,6 +12,7 @@ use common::block::Transaction;
 use common::id::TxIndex;
 
 use super::SubBlock;
+use super::keys::shared_keys;
 
 /// The most sub-blocks per slot: a faster slot takes more, and the loss of one costs little.
 const PER_SLOT: u64 = 4;
@@ -42,6 +42,13 @@ pub(super) fn sub_blocks(transactions: &[Transaction], senders: &[Address], slot
     for (index, sender) in senders.iter().enumerate() {
         let first = *by_sender.entry(*sender).or_insert(index);
         groups.join(first, index, u64::MAX);
+    }
+    for sharers in shared_keys(transactions, senders) {
+        for pair in sharers.windows(2) {
+            if let [left, right] = pair {
+                groups.join(*left, *right, share);
+            }
+        }
     }
     let mut by_contract: AddressMap<usize> = HashMap::default();
     for (index, transaction) in transactions.iter().enumerate() {

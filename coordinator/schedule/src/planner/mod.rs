@@ -3,6 +3,7 @@
 //! Pure. A plan never decides a block's result, only how much of the block must be executed again.
 
 mod auto;
+mod keys;
 
 pub use auto::cost;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 use anyhow::Context;
-use common::block::Block;
+use common::block::EncodedBlock;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use indicatif::ProgressBar;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// A decoded block.
 struct Decoded {
-    block: Block,
+    block: EncodedBlock,
     file: Arc<Path>,
     /// The number of bytes of all files read up to this block.
     bytes: u64,
@@ -106,7 +106,7 @@ impl Source {
 }
 
 impl Iterator for Source {
-    type Item = anyhow::Result<Block>;
+    type Item = anyhow::Result<EncodedBlock>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {

@@ -10,7 +10,7 @@ use alloy_consensus::proofs::{
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
 use alloy_rlp::Decodable;
 use common::account::AccountRecord;
-use common::block::Block;
+use common::block::{Block, EncodedBlock};
 use common::chain_spec::ChainSpec;
 use common::chain_spec::networks::{NetworkConfig, chain_spec};
 use common::id::Height;
@@ -176,10 +176,9 @@ impl CaseRun<'_> {
         header.transactions_root = calculate_transaction_root(&block.transactions);
         header.ommers_hash = calculate_ommers_root(block.ommers.headers());
         header.withdrawals_root = block.withdrawals.as_deref().map(calculate_withdrawals_root);
-        let mut mended = Vec::with_capacity(rlp.len());
-        block.encode(&mut mended);
+        let mended = EncodedBlock::new(block);
         let before = importer.head();
-        match importer.import(&mended) {
+        match importer.import(mended.rlp()) {
             Err(ImportError::Refused { kind, reason }) if importer.head() == before => {
                 self.compare(expected, kind, &format!("with the right roots, {reason}"))
             }

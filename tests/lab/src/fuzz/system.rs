@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use alloy_primitives::{Address, B256, U256};
 use common::account::Account;
-use common::block::{Block, BlockBytes, Prelude};
+use common::block::{Block, EncodedBlock, Prelude};
 use common::chain_spec::ChainSpec;
 use common::codec::{self, MAX_PAYLOAD_BYTES};
 use common::id::{Gas, Height, StateRef, TxIndex};
@@ -105,7 +105,7 @@ impl Case<'_> {
         let Self { block, spec, senders, base, plan, .. } = *self;
         let mut validator = Validator::begin(block, spec, base, None)?;
         let prelude = validator.prelude()?;
-        let bytes = BlockBytes::new(block);
+        let bytes = EncodedBlock::new(block.clone());
         if self.signed {
             self.check_senders(coverage)?;
         }
@@ -151,7 +151,7 @@ impl Case<'_> {
     /// Executes one sub-block like a slot does.
     fn speculate(
         &self,
-        block: &BlockBytes,
+        block: &EncodedBlock,
         prelude: &Prelude,
         indices: &[TxIndex],
         fate: Fate,

@@ -12,7 +12,7 @@ use alloy_consensus::constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS};
 use alloy_consensus::proofs::calculate_transaction_root;
 use alloy_consensus::transaction::SignerRecoverable;
 use alloy_primitives::{Address, B256, Bytes, keccak256};
-use common::block::{Block, Ommers};
+use common::block::{Block, EncodedBlock, Ommers};
 use common::chain_spec::ActiveSpec;
 
 use coordinator::execute::state_roots;
@@ -93,7 +93,7 @@ impl ChainBuilder {
     ///
     /// # Errors
     /// [`GenerateError`] if transactions cannot be generated or do not execute.
-    pub fn next_block(&mut self, txs: usize) -> Result<Block, GenerateError> {
+    pub fn next_block(&mut self, txs: usize) -> Result<EncodedBlock, GenerateError> {
         let base_fee = self.next_base_fee().unwrap_or_default();
         let transactions = if self.set_up {
             self.traffic.next_block(base_fee, self.head.gas_limit, txs)?
@@ -120,7 +120,8 @@ impl ChainBuilder {
         header.gas_used = finished.gas_used.0;
         header.blob_gas_used = header.blob_gas_used.map(|_| finished.blob_gas_used.0);
         header.requests_hash = finished.requests.map(|requests| requests.requests_hash());
-        let block = Block::new(block.header, block.transactions, block.ommers, block.withdrawals);
+        let block: EncodedBlock =
+            Block::new(block.header, block.transactions, block.ommers, block.withdrawals).into();
         self.ledger.commit(&tip.seal(draft, &block, &finished.receipts))?;
         self.head = block.header.clone();
         Ok(block)
@@ -192,7 +193,7 @@ mod tests {
             block.check_body().unwrap();
             let parentage =
                 Parentage { total_difficulty: tip.total_difficulty(), ancestors: tip.ancestors() };
-            check_block(&block, block.encoded_len(), &parentage, builder.ledger.spec()).unwrap();
+            check_block(&block, block.rlp().len(), &parentage, builder.ledger.spec()).unwrap();
             let finished = execute_sequentially(&block, builder.ledger.spec(), tip.view()).unwrap();
             verify_header(&block, builder.ledger.spec(), &finished, None).unwrap();
         }
