@@ -80,6 +80,19 @@ pub enum AccountWrite {
         /// All its non-zero slots, in ascending order.
         storage: Vec<SlotValue>,
     },
+    /// The transaction changes or touches an account whose balance it did not observe. The code stays.
+    Add {
+        /// The nonce after the transaction.
+        nonce: u64,
+        /// The amount that the balance grows by, in wei.
+        #[serde(with = "word")]
+        credit: U256,
+        /// The amount that the balance shrinks by, in wei. One of the two amounts is zero.
+        #[serde(with = "word")]
+        debit: U256,
+        /// The slots that changed, in ascending order.
+        storage: Vec<SlotValue>,
+    },
     /// The transaction changes or touches the account in any other way.
     Update {
         /// The account after the transaction.

@@ -157,11 +157,17 @@ pub struct AccountReads {
     /// The account as one value: existence, balance, nonce and code hash. The outer option says whether the
     /// transaction read it at all.
     pub account: Option<Option<Account>>,
+    /// If there is a value, the transaction did not depend on the balance in `account`: its result is the same
+    /// for every balance from this one up to [`MOST_BALANCE`], in wei.
+    pub least: Option<crate::codec::Word>,
     /// Whether the account has storage, if the transaction asked for that (EIP-7610).
     pub has_storage: Option<bool>,
     /// The slots that were read, in the order of reading.
     pub slots: Vec<SlotValue>,
 }
+
+/// The largest balance in wei that can count as not observed, 2²⁰⁰: sums of such balances do not overflow.
+pub const MOST_BALANCE: U256 = U256::from_limbs([0, 0, 0, 1 << 8]);
 
 /// The read set of one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, U256};
-use common::account::AccountWrite;
+use common::account::{Account, AccountWrite};
 use common::id::{AssignmentId, Gas, TxIndex};
 use common::message::StateSummary;
 use common::work::{Effects, Executed, TxOutcome, WorkKind, WorkOutput, WorkSpec};
@@ -311,10 +311,14 @@ fn enrich(executed: &mut Executed) {
         Effects::Transfer(transfer) => transfer.debit = transfer.debit.saturating_sub(U256::from(1)),
         Effects::Exact { writes, .. } => {
             for (_, write) in &mut writes.accounts {
-                if let AccountWrite::Update { account, .. } | AccountWrite::Create { account, .. } = write {
-                    account.balance = account.balance.saturating_add(U256::from(1));
-                    return;
-                }
+                let (AccountWrite::Add { credit: balance, .. }
+                | AccountWrite::Update { account: Account { balance, .. }, .. }
+                | AccountWrite::Create { account: Account { balance, .. }, .. }) = write
+                else {
+                    continue;
+                };
+                *balance = balance.saturating_add(U256::from(1));
+                return;
             }
         }
     }

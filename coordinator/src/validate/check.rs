@@ -3,9 +3,10 @@
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, KECCAK256_EMPTY};
-use common::account::Account;
+use common::account::{Account, AccountWrite};
 use common::block::Transaction;
-use common::work::{AccountReads, Effects, Executed, ReadSet, Transfer};
+use common::codec::Word;
+use common::work::{AccountReads, Effects, Executed, MOST_BALANCE, ReadSet, Transfer};
 use engine::{StateError, StateView};
 
 /// Whether sequential execution of `transaction` on `view` gives `executed`.
@@ -19,7 +20,10 @@ pub(super) fn is_valid<V: StateView>(
         return Ok(false);
     }
     match &executed.effects {
-        Effects::Exact { reads, .. } => reads_hold(view, reads),
+        Effects::Exact { reads, writes } => {
+            Ok(writes.accounts.iter().all(|(address, write)| is_covered(reads, address, write))
+                && reads_hold(view, reads)?)
+        }
         Effects::Transfer(transfer) => {
             // The transaction itself states these values, so they are not taken from the shard.
             let its_own = transfer.sender == sender
@@ -29,6 +33,14 @@ pub(super) fn is_valid<V: StateView>(
             Ok(its_own && transfer_holds(view, transfer)?)
         }
     }
+}
+
+/// Whether a write that changes a balance by an amount is of an account of which the balance was not observed,
+/// and is not more than the least that the account must have.
+fn is_covered(reads: &ReadSet, address: &Address, write: &AccountWrite) -> bool {
+    let AccountWrite::Add { debit, .. } = write else { return true };
+    let mut read = reads.accounts.iter().filter(|entry| entry.address == *address);
+    read.any(|entry| entry.account.flatten().is_some() && entry.least.is_some_and(|least| least.0 >= *debit))
 }
 
 fn reads_hold<V: StateView>(view: &V, reads: &ReadSet) -> Result<bool, StateError> {
@@ -46,10 +58,18 @@ fn reads_hold<V: StateView>(view: &V, reads: &ReadSet) -> Result<bool, StateErro
 }
 
 fn account_holds<V: StateView>(view: &V, entry: &AccountReads) -> Result<bool, StateError> {
-    if let Some(account) = &entry.account
-        && view.account(&entry.address)? != *account
-    {
-        return Ok(false);
+    if let Some(account) = &entry.account {
+        let now = view.account(&entry.address)?;
+        let holds = match (&entry.least, account, &now) {
+            (Some(Word(least)), Some(account), Some(now)) => {
+                (now.nonce, now.code_hash) == (account.nonce, account.code_hash)
+                    && (*least..=MOST_BALANCE).contains(&now.balance)
+            }
+            _ => now == *account,
+        };
+        if !holds {
+            return Ok(false);
+        }
     }
     for read in &entry.slots {
         if view.slot(&entry.address, &read.slot)? != read.value {
@@ -198,6 +218,7 @@ mod tests {
             accounts: vec![AccountReads {
                 address: RECIPIENT,
                 account: Some(account),
+                least: None,
                 has_storage: None,
                 slots: vec![],
             }],
@@ -215,6 +236,7 @@ mod tests {
             let entry = AccountReads {
                 address: SENDER,
                 account: Some(Some(Account { balance: U256::from(balance), nonce, ..Default::default() })),
+                least: None,
                 has_storage: Some(storage),
                 slots: vec![SlotValue { slot: U256::from(1), value: U256::from(slot) }],
             };

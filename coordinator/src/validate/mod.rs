@@ -313,7 +313,9 @@ fn changes_of<V: StateView>(
                 touched.push(match write {
                     AccountWrite::Delete => (*address, true, Vec::new()),
                     AccountWrite::Create { storage, .. } => (*address, true, storage.clone()),
-                    AccountWrite::Update { storage, .. } => (*address, false, storage.clone()),
+                    AccountWrite::Add { storage, .. } | AccountWrite::Update { storage, .. } => {
+                        (*address, false, storage.clone())
+                    }
                 });
             }
         }

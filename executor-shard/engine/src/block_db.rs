@@ -7,7 +7,7 @@ use revm::primitives::hardfork::SpecId;
 use revm::state::{Account as EvmAccount, AccountInfo, Bytecode};
 use revm::{Database, DatabaseCommit};
 
-use super::execute::write_set;
+use super::effects::write_set;
 use super::overlay::Layered;
 use super::recording::account_info;
 use super::view::{StateError, StateView};
@@ -59,8 +59,11 @@ impl<V: StateView> Database for BlockDb<V> {
     }
 }
 
-impl<V> DatabaseCommit for BlockDb<V> {
+impl<V: StateView> DatabaseCommit for BlockDb<V> {
     fn commit(&mut self, changes: AddressMap<EvmAccount>) {
-        self.view.overlay.apply(&write_set(changes));
+        let Layered { overlay, base } = &mut self.view;
+        // Only additions need the base, and a write set made here has none.
+        let applied = overlay.apply(base, &write_set(&changes));
+        debug_assert!(applied.is_ok(), "{applied:?}");
     }
 }

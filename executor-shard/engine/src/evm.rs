@@ -34,20 +34,24 @@ pub(super) struct Transacted {
     pub(super) result: Result<ExecutionResult<HaltReason>, ShardEvmError>,
     /// The accounts and slots that the transaction loaded, with revm's flags.
     pub(super) state: EvmState,
-    /// The fee owed to the beneficiary in wei; `None` if the writes already contain it.
-    pub(super) fee: Option<U256>,
+    /// The fee owed to the beneficiary in wei.
+    pub(super) fee: U256,
+    /// Whether the beneficiary was loaded, so that its balance in `state` already contains the fee.
+    pub(super) is_paid: bool,
 }
 
 /// Runs the transaction that is set in the context, and finalizes the journal in every case.
 pub(super) fn transact<V: StateView>(evm: &mut ShardEvm<V>) -> Transacted {
-    let mut handler = ShardHandler { fee: Cell::new(None), _view: std::marker::PhantomData };
+    let mut handler =
+        ShardHandler { fee: Cell::default(), is_paid: Cell::default(), _view: std::marker::PhantomData };
     let result = handler.run(evm);
     let state = evm.ctx.journaled_state.finalize();
-    Transacted { result, state, fee: handler.fee.get() }
+    Transacted { result, state, fee: handler.fee.get(), is_paid: handler.is_paid.get() }
 }
 
 struct ShardHandler<V> {
-    fee: Cell<Option<U256>>,
+    fee: Cell<U256>,
+    is_paid: Cell<bool>,
     _view: std::marker::PhantomData<V>,
 }
 
@@ -103,8 +107,8 @@ impl<V: StateView> Handler for ShardHandler<V> {
         charge::reimburse_sender(&mut evm.ctx, exec_result.gas()).map_err(EVMError::Database)
     }
 
-    /// Keeps the fee as a number, unless the transaction itself has loaded the beneficiary. Then the reads
-    /// already contain its value, and the fee is added like any other credit.
+    /// Keeps the fee as a number. If the transaction itself has loaded the beneficiary, the fee is also added
+    /// like any other credit.
     fn reward_beneficiary(
         &self,
         evm: &mut Self::Evm,
@@ -122,10 +126,10 @@ impl<V: StateView> Handler for ShardHandler<V> {
         };
         let used = gas.used().saturating_sub(gas.reservoir());
         let fee = U256::from(price) * U256::from(used);
-        if evm.ctx.journaled_state.inner.state.contains_key(&beneficiary) {
+        self.fee.set(fee);
+        self.is_paid.set(evm.ctx.journaled_state.inner.state.contains_key(&beneficiary));
+        if self.is_paid.get() {
             evm.ctx.journal_mut().load_account_mut(beneficiary)?.incr_balance(fee);
-        } else {
-            self.fee.set(Some(fee));
         }
         Ok(())
     }

@@ -1,22 +1,21 @@
 //! The executor: one EVM over one view with its own overlay. It runs the transactions of a sub-block
 //! or, in the coordinator, of a whole block.
 
-use alloy_consensus::Transaction as _;
 use alloy_evm::{EvmEnv, FromRecoveredTx};
-use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
-use common::account::{Account, AccountWrite, SlotValue, WriteSet};
+use alloy_primitives::{Address, U256};
 use common::block::Transaction;
 use common::codec::Word;
 use common::id::Gas;
 use common::receipt::EncodedLogs;
-use common::work::{Effects, Executed, ReadSet, Transfer, TxOutcome};
+use common::work::{Effects, Executed, Transfer, TxOutcome};
 use revm::context::result::{EVMError, ExecutionResult, HaltReason};
 use revm::context::{BlockEnv, CfgEnv, ContextSetters, TxEnv};
 use revm::handler::{MainBuilder, MainnetContext};
 use revm::primitives::hardfork::SpecId;
-use revm::state::{Account as EvmAccount, EvmState};
 
+use super::balances;
 use super::charge;
+use super::effects::Run;
 use super::evm::{ShardEvm, Transacted, transact};
 use super::net_gas;
 use super::overlay::{Layered, Overlay};
@@ -104,6 +103,7 @@ impl<V: StateView> Executor<V> {
         if net_gas {
             net_gas::install(&mut evm);
         }
+        balances::install(&mut evm);
         Self { evm, rules, spec }
     }
 
@@ -145,8 +145,8 @@ impl<V: StateView> Executor<V> {
         let tx = TxEnv::from_recovered_tx(transaction, sender);
         let required = charge::most_spent(&tx);
         self.evm.ctx.set_tx(tx);
-        let Transacted { result, state, fee } = transact(&mut self.evm);
-        let reads = self.evm.ctx.journaled_state.database.take_reads();
+        let Transacted { result, state, fee, is_paid } = transact(&mut self.evm);
+        let (reads, observed) = self.evm.ctx.journaled_state.database.take_reads();
         let result = match result {
             Ok(result) => result,
             Err(EVMError::Transaction(error)) => {
@@ -159,11 +159,19 @@ impl<V: StateView> Executor<V> {
             Err(EVMError::Custom(reason)) => return Err(StateError::Evm(reason)),
             Err(EVMError::CustomAny(error)) => return Err(StateError::Evm(error.to_string())),
         };
-        let required = required.unwrap_or(U256::MAX);
-        let effects = match self.as_transfer(transaction, sender, &result, &state, &reads, fee, required) {
-            Some(transfer) => Effects::Transfer(transfer),
-            None => Effects::Exact { reads, writes: write_set(state) },
+        let run = Run {
+            transaction,
+            sender,
+            succeeded_silently: result.is_success() && result.logs().is_empty(),
+            state,
+            reads,
+            observed,
+            required: required.unwrap_or(U256::MAX),
+            beneficiary: self.rules.beneficiary,
+            fee,
+            is_paid,
         };
+        let (effects, fee) = run.effects(self.spec);
         Ok(TxOutcome::Executed(Box::new(executed(result, fee, effects))))
     }
 
@@ -176,7 +184,7 @@ impl<V: StateView> Executor<V> {
         let rules = self.rules;
         let (overlay, base) = self.layers_mut();
         match &executed.effects {
-            Effects::Exact { writes, .. } => overlay.apply(writes),
+            Effects::Exact { writes, .. } => overlay.apply(base, writes)?,
             Effects::Transfer(transfer) => commit_transfer(overlay, base, transfer, rules.state_clear)?,
         }
         if let Some(Word(fee)) = executed.fee {
@@ -184,69 +192,6 @@ impl<V: StateView> Executor<V> {
         }
         Ok(true)
     }
-
-    /// The transaction as additions, if that form is exact: it succeeded, sets no code, and loaded only its
-    /// sender and a recipient without code, neither of them the beneficiary.
-    #[allow(clippy::too_many_arguments)]
-    fn as_transfer(
-        &self,
-        transaction: &Transaction,
-        sender: Address,
-        result: &ExecutionResult<HaltReason>,
-        state: &EvmState,
-        reads: &ReadSet,
-        fee: Option<U256>,
-        required: U256,
-    ) -> Option<Transfer> {
-        let recipient = transaction.to()?;
-        let plain = result.is_success()
-            // Amsterdam prices a transfer by whether the recipient exists, and logs the transfer.
-            && !self.spec.is_enabled_in(SpecId::AMSTERDAM)
-            && !transaction.is_eip7702()
-            && fee.is_some()
-            && recipient != sender
-            && state.len() == 2
-            && reads.accounts.len() == 2
-            && reads.block_hashes.is_empty()
-            && result.logs().is_empty();
-        if !plain {
-            return None;
-        }
-        let payer = read_account(reads, &sender)??;
-        let payee = read_account(reads, &recipient)?;
-        let (after_sender, after_recipient) = (state.get(&sender)?, state.get(&recipient)?);
-        let untangled = |account: &EvmAccount| account.storage.is_empty() && !account.is_selfdestructed();
-        let exact = untangled(after_sender)
-            && untangled(after_recipient)
-            && payee.is_none_or(|account| account.code_hash == KECCAK256_EMPTY)
-            && after_recipient.info.code_hash == KECCAK256_EMPTY
-            && after_sender.info.code_hash == payer.code_hash
-            && after_sender.info.nonce == payer.nonce.checked_add(1)?
-            && after_recipient.info.nonce == payee.map_or(0, |account| account.nonce);
-        if !exact {
-            return None;
-        }
-        let debit = payer.balance.checked_sub(after_sender.info.balance)?;
-        let credit =
-            after_recipient.info.balance.checked_sub(payee.map_or(U256::ZERO, |account| account.balance))?;
-        // A blob transaction also pays for its blobs, at a price that depends only on the header.
-        Some(Transfer {
-            sender,
-            nonce: payer.nonce,
-            code_hash: payer.code_hash,
-            required,
-            debit,
-            recipient,
-            credit,
-        })
-    }
-}
-
-/// The value that was read of an account, if the account as a whole was read and nothing else of it.
-fn read_account(reads: &ReadSet, address: &Address) -> Option<Option<Account>> {
-    let entry = reads.accounts.iter().find(|entry| entry.address == *address)?;
-    let alone = entry.slots.is_empty() && entry.has_storage.is_none();
-    if alone { entry.account } else { None }
 }
 
 fn commit_transfer<V: StateView>(
@@ -278,50 +223,4 @@ fn executed(result: ExecutionResult<HaltReason>, fee: Option<U256>, effects: Eff
         fee: fee.map(Word),
         effects,
     }
-}
-
-/// Derives a transaction's writes from revm's flags, not from differences of values.
-pub(super) fn write_set(state: EvmState) -> WriteSet {
-    let mut accounts = Vec::with_capacity(state.len());
-    let mut code: Vec<(B256, Bytes)> = Vec::new();
-    for (address, account) in state {
-        if !account.is_touched() {
-            continue;
-        }
-        let value = Account {
-            balance: account.info.balance,
-            nonce: account.info.nonce,
-            code_hash: account.info.code_hash,
-        };
-        let write = if account.is_selfdestructed() {
-            AccountWrite::Delete
-        } else if account.is_created() {
-            AccountWrite::Create { account: value, storage: changed_slots(&account) }
-        } else if value.is_empty() {
-            AccountWrite::Delete
-        } else {
-            AccountWrite::Update { account: value, storage: changed_slots(&account) }
-        };
-        if !matches!(write, AccountWrite::Delete)
-            && value.code_hash != KECCAK256_EMPTY
-            && (account.is_created() || account.original_info().code_hash != value.code_hash)
-            && let Some(bytes) = &account.info.code
-        {
-            code.push((value.code_hash, bytes.original_bytes()));
-        }
-        accounts.push((address, write));
-    }
-    accounts.sort_unstable_by_key(|(address, _)| *address);
-    code.sort_unstable_by_key(|(hash, _)| *hash);
-    code.dedup_by_key(|(hash, _)| *hash);
-    WriteSet { accounts, code }
-}
-
-fn changed_slots(account: &EvmAccount) -> Vec<SlotValue> {
-    let mut slots: Vec<SlotValue> = account
-        .changed_storage_slots()
-        .map(|(slot, value)| SlotValue { slot: *slot, value: value.present_value })
-        .collect();
-    slots.sort_unstable();
-    slots
 }

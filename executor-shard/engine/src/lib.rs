@@ -5,9 +5,11 @@
 //! moves no replica. revm provides the EVM and its gas rules, alloy the block environment and the
 //! transaction encodings.
 
+mod balances;
 mod block_db;
 mod charge;
 mod code;
+mod effects;
 mod env;
 mod evm;
 mod execute;

@@ -47,12 +47,24 @@ impl Overlay {
         self.accounts.is_empty()
     }
 
-    /// Applies a write set.
-    pub fn apply(&mut self, writes: &WriteSet) {
+    /// Applies a write set above `base`.
+    ///
+    /// # Errors
+    /// [`StateError`] if the base cannot be read.
+    pub fn apply<V: StateView>(&mut self, base: &V, writes: &WriteSet) -> Result<(), StateError> {
         for (address, write) in &writes.accounts {
-            self.apply_account(*address, write);
+            self.apply_account(base, *address, write)?;
         }
         self.add_code(&writes.code);
+        Ok(())
+    }
+
+    /// The account's value here or, if nothing of it was written, in the base.
+    fn current<V: StateView>(&self, base: &V, address: &Address) -> Result<Option<Account>, StateError> {
+        match self.accounts.get(address) {
+            Some(entry) => Ok(entry.account),
+            None => base.account(address),
+        }
     }
 
     /// Applies a change that precedes the block's transactions.
@@ -79,21 +91,39 @@ impl Overlay {
         self.code.get(hash)
     }
 
-    fn apply_account(&mut self, address: Address, write: &AccountWrite) {
-        let entry = self.accounts.entry(address).or_default();
+    fn apply_account<V: StateView>(
+        &mut self,
+        base: &V,
+        address: Address,
+        write: &AccountWrite,
+    ) -> Result<(), StateError> {
         match write {
-            AccountWrite::Delete => {
-                *entry = OverlayAccount { account: None, wiped: true, storage: HashMap::default() };
-            }
+            AccountWrite::Delete => self.delete(address),
             AccountWrite::Create { account, storage } => {
-                *entry = OverlayAccount { account: Some(*account), wiped: true, storage: HashMap::default() };
-                extend(&mut entry.storage, storage);
+                self.delete(address);
+                self.update(address, *account, storage);
             }
-            AccountWrite::Update { account, storage } => {
-                entry.account = Some(*account);
-                extend(&mut entry.storage, storage);
+            AccountWrite::Update { account, storage } => self.update(address, *account, storage),
+            AccountWrite::Add { nonce, credit, debit, storage } => {
+                let mut account = self.current(base, &address)?.unwrap_or_default();
+                // The validation has checked that the sum stays within its bounds.
+                account.balance = account.balance.saturating_add(*credit).saturating_sub(*debit);
+                account.nonce = *nonce;
+                self.update(address, account, storage);
             }
         }
+        Ok(())
+    }
+
+    fn update(&mut self, address: Address, account: Account, storage: &[SlotValue]) {
+        let entry = self.accounts.entry(address).or_default();
+        entry.account = Some(account);
+        extend(&mut entry.storage, storage);
+    }
+
+    fn delete(&mut self, address: Address) {
+        let gone = OverlayAccount { account: None, wiped: true, storage: HashMap::default() };
+        self.accounts.insert(address, gone);
     }
 
     /// Sets an account's value without changing its storage.
@@ -115,10 +145,7 @@ impl Overlay {
         amount: U256,
         state_clear: bool,
     ) -> Result<bool, StateError> {
-        let before = match self.accounts.get(&address) {
-            Some(entry) => entry.account,
-            None => base.account(&address)?,
-        };
+        let before = self.current(base, &address)?;
         let mut account = before.unwrap_or_default();
         let sum = account.balance.checked_add(amount);
         account.balance = sum.unwrap_or(account.balance);
@@ -126,7 +153,7 @@ impl Overlay {
             self.set_account(address, account);
         } else if state_clear {
             if before.is_some() {
-                self.apply_account(address, &AccountWrite::Delete);
+                self.delete(address);
             }
         } else if before.is_none() {
             self.set_account(address, account);
@@ -273,7 +300,7 @@ mod tests {
     #[test]
     fn a_deleted_account_is_absent_and_its_slots_are_zero() {
         let mut overlay = Overlay::default();
-        overlay.apply_account(ADDRESS, &AccountWrite::Delete);
+        overlay.apply_account(&base(), ADDRESS, &AccountWrite::Delete).unwrap();
         let view = layered(overlay);
         assert_eq!(view.account(&ADDRESS).unwrap(), None);
         assert_eq!(view.slot(&ADDRESS, &U256::from(1)).unwrap(), U256::ZERO);
@@ -283,9 +310,11 @@ mod tests {
     #[test]
     fn an_account_recreated_after_deletion_does_not_see_its_old_slots() {
         let mut overlay = Overlay::default();
-        overlay.apply_account(ADDRESS, &AccountWrite::Delete);
+        overlay.apply_account(&base(), ADDRESS, &AccountWrite::Delete).unwrap();
         let account = Account { nonce: 1, ..Default::default() };
-        overlay.apply_account(ADDRESS, &AccountWrite::Create { account, storage: vec![slot(2, 3)] });
+        overlay
+            .apply_account(&base(), ADDRESS, &AccountWrite::Create { account, storage: vec![slot(2, 3)] })
+            .unwrap();
         let view = layered(overlay);
         assert_eq!(view.slot(&ADDRESS, &U256::from(1)).unwrap(), U256::ZERO);
         assert_eq!(view.slot(&ADDRESS, &U256::from(2)).unwrap(), U256::from(3));
@@ -304,9 +333,9 @@ mod tests {
     #[test]
     fn an_account_recreated_as_it_was_has_still_lost_its_slots() {
         let mut overlay = Overlay::default();
-        overlay.apply_account(ADDRESS, &AccountWrite::Delete);
+        overlay.apply_account(&base(), ADDRESS, &AccountWrite::Delete).unwrap();
         let account = Account { balance: U256::from(5), ..Default::default() };
-        overlay.apply_account(ADDRESS, &AccountWrite::Create { account, storage: vec![] });
+        overlay.apply_account(&base(), ADDRESS, &AccountWrite::Create { account, storage: vec![] }).unwrap();
         let wiped = AccountDelta { address: ADDRESS, account: Some(account), wiped: true, storage: vec![] };
         assert_eq!(overlay.net_changes(&base()).unwrap(), vec![wiped]);
     }
@@ -316,7 +345,7 @@ mod tests {
         let mut overlay = Overlay::default();
         let account = Account { balance: U256::from(5), ..Default::default() };
         let storage = vec![slot(1, 0), slot(2, 0)];
-        overlay.apply_account(ADDRESS, &AccountWrite::Update { account, storage });
+        overlay.apply_account(&base(), ADDRESS, &AccountWrite::Update { account, storage }).unwrap();
         assert!(!layered(overlay).any_slot(&ADDRESS, &|_| true).unwrap());
     }
 
@@ -324,7 +353,9 @@ mod tests {
     fn writes_of_the_same_values_are_no_net_change() {
         let mut overlay = Overlay::default();
         let account = Account { balance: U256::from(5), ..Default::default() };
-        overlay.apply_account(ADDRESS, &AccountWrite::Update { account, storage: vec![slot(1, 10)] });
+        overlay
+            .apply_account(&base(), ADDRESS, &AccountWrite::Update { account, storage: vec![slot(1, 10)] })
+            .unwrap();
         assert_eq!(overlay.net_changes(&base()).unwrap(), vec![]);
     }
 

@@ -11,6 +11,7 @@ use revm::Database;
 use revm::primitives::hardfork::SpecId;
 use revm::state::{AccountInfo, Bytecode};
 
+use super::balances::Observed;
 use super::view::{StateError, StateView};
 
 /// A recording database over a view.
@@ -22,23 +23,43 @@ pub(super) struct RecordingDb<V> {
     spec: SpecId,
     reads: ReadSet,
     positions: AddressMap<usize>,
+    observed: AddressMap<Observed>,
 }
 
 impl<V> RecordingDb<V> {
     pub(super) fn new(view: V, spec: SpecId) -> Self {
-        Self { view, spec, reads: ReadSet::default(), positions: AddressMap::default() }
+        let (reads, positions, observed) = Default::default();
+        Self { view, spec, reads, positions, observed }
     }
 
-    /// The reads since the last call.
-    pub(super) fn take_reads(&mut self) -> ReadSet {
+    /// The reads since the last call, and what was observed of balances.
+    pub(super) fn take_reads(&mut self) -> (ReadSet, AddressMap<Observed>) {
         self.positions.clear();
-        std::mem::take(&mut self.reads)
+        (std::mem::take(&mut self.reads), std::mem::take(&mut self.observed))
+    }
+
+    /// Notes what the transaction has learned about a balance.
+    pub(super) fn observe(&mut self, address: Address, observed: Observed) {
+        let known = self.observed.entry(address).or_insert(observed);
+        *known = known.and(observed);
+    }
+
+    /// The balance that was read of an account that exists.
+    pub(super) fn balance_read(&self, address: &Address) -> Option<U256> {
+        let entry = self.reads.accounts.get(*self.positions.get(address)?)?;
+        entry.account.flatten().map(|account| account.balance)
     }
 
     fn entry(&mut self, address: Address) -> Option<&mut AccountReads> {
         let accounts = &mut self.reads.accounts;
         let position = *self.positions.entry(address).or_insert_with(|| {
-            accounts.push(AccountReads { address, account: None, has_storage: None, slots: Vec::new() });
+            accounts.push(AccountReads {
+                address,
+                account: None,
+                least: None,
+                has_storage: None,
+                slots: Vec::new(),
+            });
             accounts.len() - 1
         });
         self.reads.accounts.get_mut(position)

@@ -58,6 +58,8 @@ features! {
     Failures,
     /// results merged as plain transfers
     MergedTransfers,
+    /// changes of accounts of which the balance was not observed
+    AddedBalances,
     /// accounts created
     Creations,
     /// accounts created that had been deleted before in the same chain
@@ -137,6 +139,7 @@ impl Coverage {
                     self.count(Feature::Deletions, 1);
                     self.count(Feature::BeneficiaryDeletions, u64::from(*address == beneficiary));
                 }
+                AccountWrite::Add { .. } => self.count(Feature::AddedBalances, 1),
                 AccountWrite::Update { .. } => {}
             }
         }
