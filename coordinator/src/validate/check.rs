@@ -100,8 +100,10 @@ fn transfer_holds<V: StateView>(view: &V, transfer: &Transfer) -> Result<bool, S
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use alloy_primitives::{B256, U256};
-    use common::account::{AccountRecord, SlotValue};
+    use alloy_consensus::{SignableTransaction, TxLegacy};
+    use alloy_primitives::{B256, Signature, U256};
+    use common::account::{AccountRecord, SlotValue, WriteSet};
+    use common::id::Gas;
     use common::receipt::EncodedLogs;
     use engine::MemoryState;
     use proptest::prelude::*;
@@ -157,9 +159,7 @@ mod tests {
 
     #[test]
     fn what_a_transaction_says_itself_is_not_taken_from_a_shard() {
-        use alloy_consensus::{SignableTransaction, TxLegacy};
-        use alloy_primitives::{Signature, TxKind};
-        use common::id::Gas;
+        use alloy_primitives::TxKind;
         let legacy = |to| TxLegacy {
             nonce: 3,
             gas_limit: 21_000,
@@ -210,6 +210,67 @@ mod tests {
         let account = Account { balance: U256::MAX, ..Default::default() };
         state.insert(AccountRecord { address: RECIPIENT, account, storage: vec![] });
         assert!(!transfer_holds(&state, &transfer()).unwrap());
+    }
+
+    /// The read of an account of which only a least balance matters.
+    fn at_least(least: U256, account: Account) -> AccountReads {
+        let (address, account, least) = (SENDER, Some(Some(account)), Some(Word(least)));
+        AccountReads { address, account, least, has_storage: None, slots: vec![] }
+    }
+
+    fn exact(account: Option<Option<Account>>) -> AccountReads {
+        AccountReads { account, least: None, ..at_least(U256::ZERO, Account::default()) }
+    }
+
+    #[test]
+    fn an_unobserved_balance_may_differ_within_its_bounds_and_nothing_else_may() {
+        let account = |nonce, balance| Account { balance, nonce, ..Account::default() };
+        let read = at_least(U256::from(7), account(3, U256::from(50)));
+        let holds = |now: Option<Account>| {
+            let mut state = MemoryState::default();
+            if let Some(account) = now {
+                state.insert(AccountRecord { address: SENDER, account, storage: vec![] });
+            }
+            account_holds(&state, &read).unwrap()
+        };
+        assert!(holds(Some(account(3, U256::from(7)))) && holds(Some(account(3, MOST_BALANCE))));
+        assert!(!holds(Some(account(3, U256::from(6)))));
+        assert!(!holds(Some(account(3, MOST_BALANCE + U256::from(1)))));
+        assert!(!holds(Some(account(4, U256::from(50)))));
+        assert!(!holds(Some(Account { code_hash: B256::ZERO, ..account(3, U256::from(50)) })));
+        assert!(!holds(None));
+    }
+
+    #[test]
+    fn an_addition_needs_an_account_that_exists_and_has_what_is_taken() {
+        let account = Account { balance: U256::from(50), nonce: 3, ..Account::default() };
+        let accepted = |read: AccountReads, debit: u64| {
+            let (credit, debit) = (U256::ZERO, U256::from(debit));
+            let write = AccountWrite::Add { nonce: 3, credit, debit, storage: vec![] };
+            let writes = WriteSet { accounts: vec![(SENDER, write)], code: vec![] };
+            let reads = ReadSet { accounts: vec![read], block_hashes: vec![] };
+            let executed = Executed {
+                success: true,
+                gas_used: Gas(0),
+                regular_gas: Gas(0),
+                state_gas: Gas(0),
+                logs: EncodedLogs::default(),
+                fee: None,
+                effects: Effects::Exact { reads, writes },
+            };
+            let tx = TxLegacy { gas_limit: 21_000, ..TxLegacy::default() };
+            let tx = tx.into_signed(Signature::new(U256::from(1), U256::from(1), false)).into();
+            is_valid(&state(50, 3), &tx, SENDER, &executed).unwrap()
+        };
+        assert!(accepted(at_least(U256::from(5), account), 5));
+        assert!(!accepted(at_least(U256::from(5), account), 6));
+        assert!(!accepted(exact(Some(Some(account))), 5));
+        assert!(!accepted(exact(Some(None)), 0));
+        assert!(!accepted(exact(None), 0));
+        let elsewhere = AccountReads { address: OTHER, ..at_least(U256::from(5), account) };
+        assert!(!accepted(elsewhere, 5));
+        let unread = AccountReads { account: None, ..at_least(U256::from(5), account) };
+        assert!(!accepted(unread, 5));
     }
 
     #[test]

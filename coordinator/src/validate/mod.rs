@@ -347,4 +347,6 @@ pub fn overlay_of(prelude: &Prelude) -> Overlay {
 }
 
 #[cfg(test)]
+mod balance_tests;
+#[cfg(test)]
 mod tests;
