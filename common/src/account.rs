@@ -82,6 +82,8 @@ pub enum AccountWrite {
     },
     /// The transaction changes or touches an account whose balance it did not observe. The code stays.
     Add {
+        /// The account's position in the transaction's read set.
+        read: u32,
         /// The nonce after the transaction.
         nonce: u64,
         /// The amount that the balance grows by, in wei.

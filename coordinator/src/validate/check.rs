@@ -38,9 +38,11 @@ pub(super) fn is_valid<V: StateView>(
 /// Whether a write that changes a balance by an amount is of an account of which the balance was not observed,
 /// and is not more than the least that the account must have.
 fn is_covered(reads: &ReadSet, address: &Address, write: &AccountWrite) -> bool {
-    let AccountWrite::Add { debit, .. } = write else { return true };
-    let mut read = reads.accounts.iter().filter(|entry| entry.address == *address);
-    read.any(|entry| entry.account.flatten().is_some() && entry.least.is_some_and(|least| least.0 >= *debit))
+    let AccountWrite::Add { read, debit, .. } = write else { return true };
+    let entry = reads.accounts.get(*read as usize).filter(|entry| entry.address == *address);
+    entry.is_some_and(|entry| {
+        entry.account.flatten().is_some() && entry.least.is_some_and(|least| least.0 >= *debit)
+    })
 }
 
 fn reads_hold<V: StateView>(view: &V, reads: &ReadSet) -> Result<bool, StateError> {
@@ -244,9 +246,9 @@ mod tests {
     #[test]
     fn an_addition_needs_an_account_that_exists_and_has_what_is_taken() {
         let account = Account { balance: U256::from(50), nonce: 3, ..Account::default() };
-        let accepted = |read: AccountReads, debit: u64| {
+        let at = |position: u32, read: AccountReads, debit: u64| {
             let (credit, debit) = (U256::ZERO, U256::from(debit));
-            let write = AccountWrite::Add { nonce: 3, credit, debit, storage: vec![] };
+            let write = AccountWrite::Add { read: position, nonce: 3, credit, debit, storage: vec![] };
             let writes = WriteSet { accounts: vec![(SENDER, write)], code: vec![] };
             let reads = ReadSet { accounts: vec![read], block_hashes: vec![] };
             let executed = Executed {
@@ -262,7 +264,9 @@ mod tests {
             let tx = tx.into_signed(Signature::new(U256::from(1), U256::from(1), false)).into();
             is_valid(&state(50, 3), &tx, SENDER, &executed).unwrap()
         };
+        let accepted = |read, debit| at(0, read, debit);
         assert!(accepted(at_least(U256::from(5), account), 5));
+        assert!(!at(1, at_least(U256::from(5), account), 5));
         assert!(!accepted(at_least(U256::from(5), account), 6));
         assert!(!accepted(exact(Some(Some(account))), 5));
         assert!(!accepted(exact(Some(None)), 0));

@@ -4,7 +4,6 @@
 //! too, so that transactions which only pay the same account do not conflict.
 
 use alloy_consensus::Transaction as _;
-use alloy_primitives::map::AddressMap;
 use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
 use common::account::{Account, AccountWrite, SlotValue, WriteSet};
 use common::block::Transaction;
@@ -13,7 +12,8 @@ use common::work::{Effects, ReadSet, Transfer};
 use revm::primitives::hardfork::SpecId;
 use revm::state::{Account as EvmAccount, EvmState};
 
-use super::balances::{Observed, least};
+use super::balances::least;
+use super::recording::Recorded;
 
 /// A transaction that was executed, and what it left behind.
 pub(super) struct Run<'t> {
@@ -23,9 +23,7 @@ pub(super) struct Run<'t> {
     pub(super) succeeded_silently: bool,
     /// The accounts and slots that it loaded, with revm's flags.
     pub(super) state: EvmState,
-    pub(super) reads: ReadSet,
-    /// What it has learned about balances. Nothing is known of an account that is missing.
-    pub(super) observed: AddressMap<Observed>,
+    pub(super) recorded: Recorded,
     /// The most that it may take from its sender, in wei.
     pub(super) required: U256,
     pub(super) beneficiary: Address,
@@ -49,12 +47,13 @@ impl Run<'_> {
         let is_apart = !self.is_paid || self.added(&self.beneficiary).is_some();
         let mut writes = write_set(&self.state);
         for (address, write) in &mut writes.accounts {
-            if let (AccountWrite::Update { account, storage }, Some(before)) =
+            if let (AccountWrite::Update { account, storage }, Some((read, before))) =
                 (&mut *write, self.added(address))
             {
                 let paid = if self.is_paid && *address == self.beneficiary { self.fee } else { U256::ZERO };
                 let after = account.balance.saturating_sub(paid);
                 *write = AccountWrite::Add {
+                    read,
                     nonce: account.nonce,
                     credit: after.saturating_sub(before.balance),
                     debit: before.balance.saturating_sub(after),
@@ -62,30 +61,34 @@ impl Run<'_> {
                 };
             }
         }
-        (Effects::Exact { reads: self.reads, writes }, is_apart.then_some(self.fee))
+        (Effects::Exact { reads: self.recorded.reads, writes }, is_apart.then_some(self.fee))
     }
 
     /// Marks the accounts of which the balance was not observed.
     fn loosen(&mut self) {
-        for entry in &mut self.reads.accounts {
+        let Recorded { reads, observed, .. } = &mut self.recorded;
+        for entry in &mut reads.accounts {
             let (Some(Some(account)), None) = (&entry.account, entry.has_storage) else { continue };
             let Some(after) = self.state.get(&entry.address) else { continue };
             let spent = (entry.address == self.sender).then_some(self.required);
-            let observed = self.observed.get(&entry.address).copied();
+            let observed = observed.get(&entry.address).copied();
             entry.least = least(account, after, observed, spent).map(Word);
         }
     }
 
-    /// The account before the transaction, if its balance was not observed.
-    fn added(&self, address: &Address) -> Option<Account> {
-        let entry = self.reads.accounts.iter().find(|entry| entry.address == *address)?;
-        entry.least.as_ref().and(entry.account?)
+    /// The account before the transaction and its position among the reads, if its balance was not observed.
+    fn added(&self, address: &Address) -> Option<(u32, Account)> {
+        let position = *self.recorded.positions.get(address)?;
+        let entry = self.recorded.reads.accounts.get(position)?;
+        let account = entry.least.as_ref().and(entry.account?)?;
+        Some((u32::try_from(position).ok()?, account))
     }
 
     /// The transaction as additions, if that form is exact: it succeeded, sets no code, and loaded only its
     /// sender and a recipient without code, which is not the beneficiary.
     fn as_transfer(&self) -> Option<Transfer> {
-        let Self { sender, state, reads, .. } = self;
+        let Self { sender, state, .. } = self;
+        let reads = &self.recorded.reads;
         let recipient = self.transaction.to()?;
         let plain = self.succeeded_silently
             && !self.transaction.is_eip7702()

@@ -146,14 +146,14 @@ impl<V: StateView> Executor<V> {
         let required = charge::most_spent(&tx);
         self.evm.ctx.set_tx(tx);
         let Transacted { result, state, fee, is_paid } = transact(&mut self.evm);
-        let (reads, observed) = self.evm.ctx.journaled_state.database.take_reads();
+        let recorded = self.evm.ctx.journaled_state.database.take();
         let result = match result {
             Ok(result) => result,
             Err(EVMError::Transaction(error)) => {
-                return Ok(TxOutcome::Invalid { reads, reason: error.to_string() });
+                return Ok(TxOutcome::Invalid { reads: recorded.reads, reason: error.to_string() });
             }
             Err(EVMError::Header(error)) => {
-                return Ok(TxOutcome::Invalid { reads, reason: error.to_string() });
+                return Ok(TxOutcome::Invalid { reads: recorded.reads, reason: error.to_string() });
             }
             Err(EVMError::Database(error)) => return Err(error),
             Err(EVMError::Custom(reason)) => return Err(StateError::Evm(reason)),
@@ -164,8 +164,7 @@ impl<V: StateView> Executor<V> {
             sender,
             succeeded_silently: result.is_success() && result.logs().is_empty(),
             state,
-            reads,
-            observed,
+            recorded,
             required: required.unwrap_or(U256::MAX),
             beneficiary: self.rules.beneficiary,
             fee,

@@ -104,7 +104,7 @@ impl Overlay {
                 self.update(address, *account, storage);
             }
             AccountWrite::Update { account, storage } => self.update(address, *account, storage),
-            AccountWrite::Add { nonce, credit, debit, storage } => {
+            AccountWrite::Add { nonce, credit, debit, storage, .. } => {
                 let mut account = self.current(base, &address)?.unwrap_or_default();
                 // The validation has checked that the sum stays within its bounds.
                 account.balance = account.balance.saturating_add(*credit).saturating_sub(*debit);

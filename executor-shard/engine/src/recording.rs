@@ -14,6 +14,16 @@ use revm::state::{AccountInfo, Bytecode};
 use super::balances::Observed;
 use super::view::{StateError, StateView};
 
+/// What one transaction has read and observed.
+#[derive(Debug, Default)]
+pub(super) struct Recorded {
+    pub(super) reads: ReadSet,
+    /// The positions of the accounts in `reads`.
+    pub(super) positions: AddressMap<usize>,
+    /// What was learned about balances; nothing about an account that is missing.
+    pub(super) observed: AddressMap<Observed>,
+}
+
 /// A recording database over a view.
 #[derive(Debug)]
 pub(super) struct RecordingDb<V> {
@@ -32,10 +42,11 @@ impl<V> RecordingDb<V> {
         Self { view, spec, reads, positions, observed }
     }
 
-    /// The reads since the last call, and what was observed of balances.
-    pub(super) fn take_reads(&mut self) -> (ReadSet, AddressMap<Observed>) {
-        self.positions.clear();
-        (std::mem::take(&mut self.reads), std::mem::take(&mut self.observed))
+    /// What was read and observed since the last call.
+    pub(super) fn take(&mut self) -> Recorded {
+        let Self { reads, positions, observed, .. } = self;
+        let (reads, positions) = (std::mem::take(reads), std::mem::take(positions));
+        Recorded { reads, positions, observed: std::mem::take(observed) }
     }
 
     /// Notes what the transaction has learned about a balance.

@@ -4,7 +4,7 @@
 //! Nothing here executes code or knows a state. A wrong guess costs time and changes no result.
 
 use alloy_consensus::Transaction as _;
-use alloy_primitives::map::{AddressSet, HashMap};
+use alloy_primitives::map::HashMap;
 use alloy_primitives::{Address, B256, TxKind};
 use common::block::Transaction;
 
@@ -20,11 +20,9 @@ const SELECTOR: usize = 4;
 /// The indices of the transactions that share a key, for each key that several have, in ascending order.
 /// Keys of few transactions come first: they say more about a conflict than those of many.
 pub(super) fn shared_keys(transactions: &[Transaction], senders: &[Address]) -> Vec<Vec<usize>> {
-    let callers: AddressSet =
-        transactions.iter().zip(senders).filter(|(tx, _)| is_call(tx)).map(|(_, sender)| *sender).collect();
     let mut sharers: HashMap<Key, Vec<usize>> = HashMap::default();
     for (index, (transaction, sender)) in transactions.iter().zip(senders).enumerate() {
-        each_key(transaction, *sender, &callers, |key| {
+        each_key(transaction, *sender, |key| {
             let sharers = sharers.entry(key).or_default();
             if sharers.last() != Some(&index) {
                 sharers.push(index);
@@ -36,27 +34,16 @@ pub(super) fn shared_keys(transactions: &[Transaction], senders: &[Address]) -> 
     shared
 }
 
-fn is_call(transaction: &Transaction) -> bool {
-    !transaction.input().is_empty()
-}
-
-/// Calls `take` with every key of a transaction. `callers` are the senders of the block's calls.
-fn each_key(transaction: &Transaction, sender: Address, callers: &AddressSet, mut take: impl FnMut(Key)) {
-    let own_balance = |account: Address| (account, B256::ZERO);
+/// Calls `take` with every key of a transaction. A plain transfer has none: its credit conflicts with nothing.
+fn each_key(transaction: &Transaction, sender: Address, mut take: impl FnMut(Key)) {
     if let Some(list) = transaction.access_list() {
         let slots = list.iter().flat_map(|item| item.storage_keys.iter().map(|slot| (item.address, *slot)));
         slots.take(MOST).for_each(&mut take);
     }
     let TxKind::Call(to) = transaction.kind() else { return };
-    if !is_call(transaction) {
-        // Credits conflict with nothing but a call of the account that receives them: a call reads its
-        // sender's whole account.
-        if callers.contains(&to) {
-            take(own_balance(to));
-        }
+    if transaction.input().is_empty() {
         return;
     }
-    take(own_balance(sender));
     take((to, sender.into_word()));
     let (words, _) = transaction.input().get(SELECTOR..).unwrap_or_default().as_chunks::<32>();
     words.iter().take(MOST).map(|word| B256::new(*word)).filter(is_account).for_each(|word| take((to, word)));
@@ -111,12 +98,10 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_transfer_goes_with_the_calls_of_the_account_that_receives_it_only() {
-        let transfer = |to| send(to, Bytes::new());
+    fn plain_transfers_share_nothing() {
         let transactions =
-            [transfer(account(5)), token(account(1)), transfer(account(8)), transfer(account(8))];
-        let senders = [account(3), account(5), account(6), account(7)];
-        assert_eq!(shared_keys(&transactions, &senders), [vec![0, 1]]);
+            [send(account(5), Bytes::new()), token(account(5)), send(account(5), Bytes::new())];
+        assert!(shared_keys(&transactions, &[account(3), account(5), account(3)]).is_empty());
     }
 
     #[test]
@@ -134,7 +119,7 @@ mod tests {
     fn rare_keys_come_before_frequent_ones() {
         let transactions = [token(account(1)), token(account(1)), token(account(1)), token(account(2))];
         let senders = [account(4), account(5), account(6), account(6)];
-        assert_eq!(shared_keys(&transactions, &senders), [vec![2, 3], vec![2, 3], vec![0, 1, 2]]);
+        assert_eq!(shared_keys(&transactions, &senders), [vec![2, 3], vec![0, 1, 2]]);
     }
 
     #[test]
