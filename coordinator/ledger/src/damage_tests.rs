@@ -1,5 +1,5 @@
-//! Damage of stored data: the check of the whole ledger finds and names every flipped bit in a record's
-//! value.
+//! Data that is not as this build writes it. Damage: the check of the whole ledger finds and names every flipped
+//! bit in a record's value. Formats: an older one is read or refused.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use alloy_primitives::{Address, B256, U256, keccak256};
@@ -178,4 +178,27 @@ fn a_read_that_the_trie_does_not_cover_is_damage() {
     let view = audited();
     assert!(view.slot(&other, &U256::from(3)).is_err());
     assert!(view.into_damage().unwrap().to_string().contains("slot 0x3"));
+}
+
+#[test]
+fn a_ledger_of_the_format_before_is_read_and_becomes_one_of_this() {
+    use super::records::{FORMAT, OLDEST_FORMAT, Records};
+    let disk = Disk::default();
+    drop(Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap());
+    let written = |format: u64| {
+        let database = redb::Database::builder().create_with_backend(disk.clone()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let meta = TableDefinition::<&str, &[u8]>::new("meta");
+        let bytes = common::codec::encode("format", &format, 8).unwrap();
+        transaction.open_table(meta).unwrap().insert("format", bytes.as_slice()).unwrap();
+        transaction.commit().unwrap();
+    };
+    for unread in [OLDEST_FORMAT - 1, FORMAT + 1] {
+        written(unread);
+        let error = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap_err();
+        assert!(error.to_string().contains(&format!("it has format {unread}")), "{error}");
+    }
+    written(OLDEST_FORMAT);
+    let ledger = Ledger::on_backend(disk, origin(), LedgerOptions::small()).unwrap();
+    assert_eq!(Records(&ledger.database.begin_read().unwrap()).format().unwrap(), Some(FORMAT));
 }

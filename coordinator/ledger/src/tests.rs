@@ -489,26 +489,3 @@ fn the_term_of_a_folder_is_seen_from_outside_of_the_database() {
     let again = Ledger::open(folder.path(), origin(), LedgerOptions::small()).unwrap();
     assert!(again.raise_epoch().unwrap().number > epoch.number + 1);
 }
-
-#[test]
-fn a_ledger_of_the_format_before_is_read_and_becomes_one_of_this() {
-    use super::records::{FORMAT, OLDEST_FORMAT, Records};
-    let disk = Disk::default();
-    drop(Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap());
-    let written = |format: u64| {
-        let database = redb::Database::builder().create_with_backend(disk.clone()).unwrap();
-        let transaction = database.begin_write().unwrap();
-        let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
-        let bytes = common::codec::encode("format", &format, 8).unwrap();
-        transaction.open_table(meta).unwrap().insert("format", bytes.as_slice()).unwrap();
-        transaction.commit().unwrap();
-    };
-    for unread in [OLDEST_FORMAT - 1, FORMAT + 1] {
-        written(unread);
-        let error = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap_err();
-        assert!(error.to_string().contains(&format!("it has format {unread}")), "{error}");
-    }
-    written(OLDEST_FORMAT);
-    let ledger = Ledger::on_backend(disk, origin(), LedgerOptions::small()).unwrap();
-    assert_eq!(Records(&ledger.database.begin_read().unwrap()).format().unwrap(), Some(FORMAT));
-}
