@@ -255,3 +255,40 @@ fn payments_hold_on_other_balances() {
     let empty = [Some(3), Some(0), Some(0), Some(4), Some(1), Some(0)];
     assert_eq!(check(&case(before, empty)).unwrap(), Seen::Nothing);
 }
+
+/// A contract pays all but 20 of 2²⁵⁶ wei, which fits into the balance of the recipient or does not.
+#[test]
+fn a_payment_that_may_overflow_holds_only_on_the_balance_it_was_made_with() {
+    let spec = ChainSpec::of_network("Prague").unwrap();
+    let header = Header { number: 1, timestamp: 10, gas_limit: 30_000_000, ..Header::default() };
+    let header = Header { base_fee_per_gas: Some(0), excess_blob_gas: Some(0), ..header };
+    let amount = U256::MAX - U256::from(20);
+    let mut payer = vec![op::PUSH1, 0, op::PUSH1, 0, op::PUSH1, 0, op::PUSH1, 0, op::PUSH32];
+    payer.extend_from_slice(&amount.to_be_bytes::<32>());
+    payer.push(op::PUSH20);
+    payer.extend_from_slice(account(1).as_slice());
+    payer.extend_from_slice(&[op::GAS, op::CALL, op::PUSH1, 0, op::SSTORE]);
+    // It gives the amount back, so that the balances after the transaction are small.
+    let mut back = vec![op::PUSH1, 0, op::PUSH1, 0, op::PUSH1, 0, op::PUSH1, 0, op::CALLVALUE, op::PUSH20];
+    back.extend_from_slice(account(3).as_slice());
+    back.extend_from_slice(&[op::GAS, op::CALL, op::STOP]);
+    let holds = |before: u64, other: u64| {
+        let codes = [Bytes::from(payer.clone()), Bytes::new(), Bytes::new()];
+        let with = |balance: u64| {
+            let mut state = state(&[Some(1), None, None, None, None, None], &codes, 1);
+            let contract = Account { balance: U256::MAX, code_hash: keccak256(&codes[0]), nonce: 1 };
+            let receiver = Account { balance: U256::from(balance), code_hash: keccak256(&back), nonce: 1 };
+            state.insert_code(receiver.code_hash, back.clone().into());
+            for (number, account_) in [(3, contract), (1, receiver)] {
+                state.insert(AccountRecord { address: account(number), account: account_, storage: vec![] });
+            }
+            state
+        };
+        let tx = transaction(3, 0, 1);
+        let guess = run(&header, &spec, &with(before), &tx).unwrap();
+        is_valid(&&with(other), &tx, account(SENDER), &guess).unwrap()
+    };
+    assert!(holds(5, 5));
+    assert!(!holds(5, 30), "the payment would overflow");
+    assert!(!holds(30, 5), "it did overflow");
+}

@@ -262,7 +262,9 @@ mod tests {
             };
             let tx = TxLegacy { gas_limit: 21_000, ..TxLegacy::default() };
             let tx = tx.into_signed(Signature::new(U256::from(1), U256::from(1), false)).into();
-            is_valid(&state(50, 3), &tx, SENDER, &executed).unwrap()
+            let mut state = state(50, 3);
+            state.insert(AccountRecord { address: OTHER, account, storage: vec![] });
+            is_valid(&state, &tx, SENDER, &executed).unwrap()
         };
         let accepted = |read, debit| at(0, read, debit);
         assert!(accepted(at_least(U256::from(5), account), 5));

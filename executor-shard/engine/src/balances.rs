@@ -104,6 +104,10 @@ fn call<const KIND: u8, V: StateView>(mut context: Call<'_, V>) -> InstructionEx
         let now = journal.inner.state.get(&own).map(|account| account.info.balance);
         let before = journal.database.balance_read(&own);
         observe(&mut context, own, compared(value, now, before));
+        if value > MOST_BALANCE {
+            // Whether it overflows the recipient depends on the recipient's balance.
+            context.host.journaled_state.database.observe_all();
+        }
     }
     contract::call::<KIND, _, _>(context)
 }
@@ -161,7 +165,9 @@ pub(super) fn least(
 
 #[cfg(test)]
 mod tests {
+    use super::super::recording::account_info;
     use super::*;
+    use alloy_primitives::B256;
 
     fn wei(amount: u64) -> U256 {
         U256::from(amount)
@@ -188,5 +194,42 @@ mod tests {
         assert_eq!(least(5).and(least(3)), least(5));
         assert_eq!(least(3).and(Observed::Exactly), Observed::Exactly);
         assert_eq!(Observed::Exactly.and(least(3)), Observed::Exactly);
+    }
+
+    #[test]
+    fn only_an_account_that_stays_what_it_is_may_have_another_balance() {
+        let contract = Account { balance: wei(5), nonce: 1, code_hash: B256::repeat_byte(7) };
+        let after = |account: &Account, change: &dyn Fn(&mut EvmAccount)| {
+            let mut after = EvmAccount::from(account_info(account));
+            change(&mut after);
+            after
+        };
+        let of = |account: &Account, change: &dyn Fn(&mut EvmAccount)| {
+            least(account, &after(account, change), None, None)
+        };
+        let same = |_: &mut EvmAccount| {};
+        assert_eq!(of(&contract, &same), Some(wei(0)));
+        assert_eq!(of(&contract, &|after| after.info.balance = wei(9)), Some(wei(0)));
+        assert_eq!(of(&contract, &|after| after.mark_created()), None);
+        assert_eq!(of(&contract, &|after| after.mark_selfdestruct()), None);
+        assert_eq!(of(&contract, &|after| after.info.nonce = 2), None);
+        assert_eq!(of(&contract, &|after| after.info.code_hash = B256::ZERO), None);
+        assert_eq!(of(&contract, &|after| after.info.balance = MOST_BALANCE), Some(wei(0)));
+        assert_eq!(of(&contract, &|after| after.info.balance = MOST_BALANCE + wei(1)), None);
+        let rich = Account { balance: MOST_BALANCE + wei(1), ..contract };
+        assert_eq!(of(&rich, &|after| after.info.balance = wei(1)), None);
+
+        let bare = Account { balance: wei(5), ..Account::default() };
+        assert_eq!(of(&bare, &same), Some(wei(1)));
+        assert_eq!(of(&bare, &|after| after.info.balance = wei(0)), None);
+
+        let sent = |after: &mut EvmAccount| after.info.nonce += 1;
+        let by_sender = |spent: u64| least(&bare, &after(&bare, &sent), None, Some(wei(spent)));
+        assert_eq!((by_sender(4), by_sender(5), by_sender(6)), (Some(wei(4)), Some(wei(5)), None));
+        assert_eq!(least(&bare, &after(&bare, &same), None, Some(wei(4))), None, "its nonce must grow");
+
+        let observed = |observed| least(&contract, &after(&contract, &same), Some(observed), None);
+        assert_eq!(observed(Observed::Exactly), None);
+        assert_eq!(observed(Observed::AtLeast(wei(3))), Some(wei(3)));
     }
 }

@@ -66,7 +66,10 @@ impl Run<'_> {
 
     /// Marks the accounts of which the balance was not observed.
     fn loosen(&mut self) {
-        let Recorded { reads, observed, .. } = &mut self.recorded;
+        let Recorded { reads, observed, observed_all, .. } = &mut self.recorded;
+        if *observed_all {
+            return;
+        }
         for entry in &mut reads.accounts {
             let (Some(Some(account)), None) = (&entry.account, entry.has_storage) else { continue };
             let Some(after) = self.state.get(&entry.address) else { continue };

@@ -22,6 +22,8 @@ pub(super) struct Recorded {
     pub(super) positions: AddressMap<usize>,
     /// What was learned about balances; nothing about an account that is missing.
     pub(super) observed: AddressMap<Observed>,
+    /// Whether every balance counts as observed.
+    pub(super) observed_all: bool,
 }
 
 /// A recording database over a view.
@@ -34,19 +36,28 @@ pub(super) struct RecordingDb<V> {
     reads: ReadSet,
     positions: AddressMap<usize>,
     observed: AddressMap<Observed>,
+    observed_all: bool,
 }
 
 impl<V> RecordingDb<V> {
     pub(super) fn new(view: V, spec: SpecId) -> Self {
         let (reads, positions, observed) = Default::default();
-        Self { view, spec, reads, positions, observed }
+        Self { view, spec, reads, positions, observed, observed_all: false }
     }
 
     /// What was read and observed since the last call.
     pub(super) fn take(&mut self) -> Recorded {
-        let Self { reads, positions, observed, .. } = self;
-        let (reads, positions) = (std::mem::take(reads), std::mem::take(positions));
-        Recorded { reads, positions, observed: std::mem::take(observed) }
+        Recorded {
+            reads: std::mem::take(&mut self.reads),
+            positions: std::mem::take(&mut self.positions),
+            observed: std::mem::take(&mut self.observed),
+            observed_all: std::mem::take(&mut self.observed_all),
+        }
+    }
+
+    /// Notes that the transaction may depend on any balance.
+    pub(super) fn observe_all(&mut self) {
+        self.observed_all = true;
     }
 
     /// Notes what the transaction has learned about a balance.
