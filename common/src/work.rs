@@ -208,7 +208,7 @@ pub struct Transfer {
 /// The values that a transaction depends on, and its changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effects {
-    /// The result is valid if and only if every value read is the sequential one.
+    /// The result is valid if and only if every value read is the sequential one, or within its bounds.
     Exact {
         /// The values that the transaction read.
         reads: ReadSet,
@@ -232,9 +232,9 @@ pub struct Executed {
     pub state_gas: Gas,
     /// Its logs.
     pub logs: EncodedLogs,
-    /// The fee owed to the beneficiary, in wei. The validator adds it before the writes are committed, even
-    /// if it is zero (that touches the account). `None` if the writes already contain it, because the
-    /// transaction itself had loaded the beneficiary.
+    /// The fee owed to the beneficiary, in wei. It is added after the writes, even if it is zero (that touches
+    /// the account). `None` if the writes already contain it: the transaction itself had loaded the
+    /// beneficiary, and its balance is not open (see [`AccountReads::least`]).
     pub fee: Option<crate::codec::Word>,
     /// The values that the result depends on, and the changes.
     pub effects: Effects,

@@ -292,3 +292,36 @@ fn a_payment_that_may_overflow_holds_only_on_the_balance_it_was_made_with() {
     assert!(!holds(5, 30), "the payment would overflow");
     assert!(!holds(30, 5), "it did overflow");
 }
+
+/// The transaction itself pays all but 20 of 2²⁵⁶ wei to a contract that gives them back by reverting.
+#[test]
+fn a_payment_of_the_transaction_that_may_overflow_holds_only_on_the_balance_it_was_made_with() {
+    let spec = ChainSpec::of_network("Homestead").unwrap();
+    let header = Header { number: 1, timestamp: 10, gas_limit: 30_000_000, ..Header::default() };
+    let code = Bytes::from_static(&[op::PUSH1, 0, op::PUSH1, 0, op::MLOAD, op::INVALID]);
+    let with = |balance: u64| {
+        let mut state = MemoryState::default();
+        let sender = Account { balance: U256::MAX, nonce: 1, ..Account::default() };
+        let contract = Account { balance: U256::from(balance), nonce: 1, code_hash: keccak256(&code) };
+        state.insert_code(contract.code_hash, code.clone());
+        for (number, account_) in [(SENDER, sender), (3, contract)] {
+            state.insert(AccountRecord { address: account(number), account: account_, storage: vec![] });
+        }
+        state
+    };
+    let unsigned = TxLegacy {
+        nonce: 1,
+        gas_limit: 100_000,
+        to: TxKind::Call(account(3)),
+        value: U256::MAX - U256::from(20),
+        ..TxLegacy::default()
+    };
+    let tx = unsigned.into_signed(Signature::new(U256::from(1), U256::from(1), false)).into();
+    let holds = |before: u64, other: u64| {
+        let guess = run(&header, &spec, &with(before), &tx).unwrap();
+        is_valid(&&with(other), &tx, account(SENDER), &guess).unwrap()
+    };
+    assert!(holds(5, 5));
+    assert!(!holds(5, 30), "the payment would overflow");
+    assert!(!holds(30, 5), "it did overflow");
+}

@@ -1,5 +1,5 @@
 //! Checks a speculative result: it is valid if every value that it read is the one that sequential
-//! execution would have read.
+//! execution would have read, or lies within the bounds that the result gives.
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, KECCAK256_EMPTY};

@@ -1,5 +1,5 @@
 //! The validator: it takes the speculative results of a block's transactions in block order, keeps
-//! those whose reads are the sequential values, executes the others again, and finishes the block.
+//! those whose reads hold (see `check`), executes the others again, and finishes the block.
 //!
 //! Invariant: [`Validator::finish`] returns the result of sequential execution, whatever base state the
 //! speculation used, if this engine made the speculative results. (The header exposes a dishonest shard
@@ -158,7 +158,7 @@ impl<'a, V: StateView> Validator<'a, V> {
     }
 
     /// Takes the speculative result of the next transaction, if there is one. The result counts if its
-    /// reads are the sequential values; otherwise the transaction is executed again.
+    /// reads hold; otherwise the transaction is executed again.
     ///
     /// # Errors
     /// [`ValidateError::Rejected`] if the transaction cannot be part of the block.

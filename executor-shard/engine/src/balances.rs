@@ -104,7 +104,7 @@ fn call<const KIND: u8, V: StateView>(mut context: Call<'_, V>) -> InstructionEx
         let now = journal.inner.state.get(&own).map(|account| account.info.balance);
         let before = journal.database.balance_read(&own);
         observe(&mut context, own, compared(value, now, before));
-        if value > MOST_BALANCE {
+        if KIND == CALL && value > MOST_BALANCE && now.is_some_and(|now| now >= value) {
             // Whether it overflows the recipient depends on the recipient's balance.
             context.host.journaled_state.database.observe_all();
         }

@@ -8,7 +8,7 @@ use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
 use common::account::{Account, AccountWrite, SlotValue, WriteSet};
 use common::block::Transaction;
 use common::codec::Word;
-use common::work::{Effects, ReadSet, Transfer};
+use common::work::{Effects, MOST_BALANCE, ReadSet, Transfer};
 use revm::primitives::hardfork::SpecId;
 use revm::state::{Account as EvmAccount, EvmState};
 
@@ -67,10 +67,12 @@ impl Run<'_> {
     /// Marks the accounts of which the balance was not observed.
     fn loosen(&mut self) {
         let Recorded { reads, observed, observed_all, .. } = &mut self.recorded;
-        if *observed_all {
+        // Whether the transaction's own payment overflows the recipient depends on the recipient's balance.
+        if *observed_all || self.required > MOST_BALANCE {
             return;
         }
         for entry in &mut reads.accounts {
+            // Whether an account has storage is asked of one at whose address a contract is created.
             let (Some(Some(account)), None) = (&entry.account, entry.has_storage) else { continue };
             let Some(after) = self.state.get(&entry.address) else { continue };
             let spent = (entry.address == self.sender).then_some(self.required);
