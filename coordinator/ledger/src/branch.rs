@@ -44,7 +44,7 @@ impl Ledger {
                 let reason = "its bytes or its changes are not those that its hash covers";
                 return Err(damaged(&format!("side block {}", block.hash), reason));
             }
-            tip = tip.extend(draft, ancestor, block.rlp.clone().into(), block.receipts.clone());
+            tip = tip.extend(draft, ancestor, block.rlp.clone(), block.receipts.clone());
         }
         Ok(Some(tip))
     }

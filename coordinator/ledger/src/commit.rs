@@ -126,7 +126,7 @@ impl Ledger {
             let removed = match (before.block(&hash)?, before.receipts(&hash)?) {
                 (Some(rlp), Some(receipts)) => {
                     let (parent, delta) = (step.delta.to.block_hash, Arc::clone(&step.inverse));
-                    Some(SideBlock { hash, parent, rlp, receipts, delta })
+                    Some(SideBlock { hash, parent, rlp: rlp.into(), receipts, delta })
                 }
                 _ => None,
             };

@@ -222,7 +222,7 @@ impl<'t> RecordWriter<'t> {
         Ok(())
     }
 
-    /// Says that records of this build's format follow: an older build must not read them.
+    /// Sets the format to this build's, so that an older build rejects the database.
     pub(super) fn upgrade(&mut self) -> Result<(), LedgerError> {
         self.set("format", &FORMAT)
     }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use alloy_primitives::B256;
+use alloy_primitives::{B256, Bytes};
 use common::account::Delta;
 use common::id::Height;
 use redb::{
@@ -48,7 +48,7 @@ const SIDE_MORE: TableDefinition<'_, &[u8; 36], &[u8]> = TableDefinition::new("s
 pub(super) struct SideBlock {
     pub(super) hash: B256,
     pub(super) parent: B256,
-    pub(super) rlp: Vec<u8>,
+    pub(super) rlp: Bytes,
     pub(super) receipts: Vec<u8>,
     /// The block's change of its parent's state.
     pub(super) delta: Arc<Delta>,
@@ -152,7 +152,7 @@ impl<'t> SideWriter<'t> {
             bytes: bytes as u64,
         };
         self.records.insert(&block.hash.0, encode("side block", &record)?.as_slice())?;
-        self.blocks.insert(&block.hash.0, block.rlp.as_slice())?;
+        self.blocks.insert(&block.hash.0, block.rlp.as_ref())?;
         self.receipts.insert(&block.hash.0, block.receipts.as_slice())?;
         let (first, others) = pieces::cut(&delta, PIECE_BYTES);
         self.deltas.insert(&block.hash.0, first)?;
@@ -222,7 +222,7 @@ pub(super) fn read(transaction: &ReadTransaction, hash: &B256) -> Result<Option<
             .map_err(|error| damaged(&what, error))?
     };
     let parent = delta.from.block_hash;
-    Ok(Some(SideBlock { hash: *hash, parent, rlp, receipts, delta: Arc::new(delta) }))
+    Ok(Some(SideBlock { hash: *hash, parent, rlp: rlp.into(), receipts, delta: Arc::new(delta) }))
 }
 
 /// Opens a table; `None` if it was never written to.
@@ -249,7 +249,7 @@ impl Ledger {
         let block = SideBlock {
             hash: added.hash,
             parent: step.delta.from.block_hash,
-            rlp: added.rlp.to_vec(),
+            rlp: added.rlp.clone(),
             receipts: added.receipts.clone(),
             delta: Arc::clone(&step.delta),
         };

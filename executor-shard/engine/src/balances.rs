@@ -1,11 +1,15 @@
-//! Finds out which balances a transaction observes. The instructions that can observe one are wrapped: each
-//! notes what it asks, then does what revm does.
+//! Records which balances a transaction observes. It wraps the instructions that can observe one: each
+//! wrapper records the observation and then calls revm's instruction.
 //!
-//! A result in which a balance was not observed is right for other balances too, so that credits and debits
-//! can be applied as additions. Three things observe a balance: an instruction that returns it (BALANCE,
-//! SELFBALANCE), one that moves all of it (SELFDESTRUCT), and a comparison with an amount that is to be sent
-//! (CALL, CALLCODE, CREATE, CREATE2). A CALL that can pay only shows that the balance is large enough.
-//! Whether an account is empty (EIP-161) depends on its balance too: see [`least`].
+//! If a transaction did not observe a balance, its result is right for other balances too, and the engine can
+//! write the credits and debits of that account as additions. Three kinds of instructions observe a balance:
+//!
+//! - BALANCE and SELFBALANCE return it.
+//! - SELFDESTRUCT moves all of it.
+//! - CALL, CALLCODE, CREATE and CREATE2 compare it with the amount that they send.
+//!
+//! A CALL that can pay only shows that the balance is large enough. Whether an account is empty (EIP-161)
+//! depends on its balance too: see [`least`].
 
 use alloy_primitives::{Address, KECCAK256_EMPTY, U256};
 use common::account::Account;
@@ -28,7 +32,7 @@ type Call<'a, V> = InstructionContext<'a, Host<V>, EthInterpreter>;
 /// The position of the value among the operands of CALL and CALLCODE, from the top of the stack.
 const CALL_VALUE: usize = 2;
 
-/// What a transaction has learned about an account's balance.
+/// An observation of an account's balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Observed {
     /// The balance itself.
@@ -38,7 +42,7 @@ pub(super) enum Observed {
 }
 
 impl Observed {
-    /// What is known after learning both.
+    /// Combines two observations.
     pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::AtLeast(one), Self::AtLeast(other)) => Self::AtLeast(one.max(other)),
@@ -120,8 +124,8 @@ fn create<const IS_CREATE2: bool, V: StateView>(mut context: Call<'_, V>) -> Ins
     contract::create::<IS_CREATE2, _, _>(context)
 }
 
-/// What the comparison of a balance with an amount shows, given the balance `now` and `before` the
-/// transaction. The difference of the two is the same for every balance before.
+/// The observation that the comparison of a balance with an amount makes, given the balance `now` and `before`
+/// the transaction. The difference of the two is the same for every balance before.
 fn compared(value: U256, now: Option<U256>, before: Option<U256>) -> Observed {
     let (Some(now), Some(before)) = (now, before) else { return Observed::Exactly };
     if now < value || now > MOST_BALANCE || before > MOST_BALANCE {
@@ -135,9 +139,9 @@ fn address_of(word: U256) -> Address {
     Address::from_word(word.into())
 }
 
-/// The least balance with which an account gives the same result, if the transaction did not observe more
-/// than that it has so much; `None` if only the balance that it read does. `spent` is the most that the
-/// transaction itself may take from the account.
+/// The least balance for which the transaction has the same result; `None` if it must have the balance that
+/// was read. `spent` is the most that the transaction itself may take from the account: `Some` only for its
+/// sender.
 pub(super) fn least(
     account: &Account,
     after: &EvmAccount,

@@ -15,7 +15,7 @@ use revm::state::{Account as EvmAccount, EvmState};
 use super::balances::least;
 use super::recording::Recorded;
 
-/// A transaction that was executed, and what it left behind.
+/// A transaction that was executed, with revm's state and the recorded reads.
 pub(super) struct Run<'t> {
     pub(super) transaction: &'t Transaction,
     pub(super) sender: Address,

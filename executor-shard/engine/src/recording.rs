@@ -14,13 +14,13 @@ use revm::state::{AccountInfo, Bytecode};
 use super::balances::Observed;
 use super::view::{StateError, StateView};
 
-/// What one transaction has read and observed.
+/// The reads and observations of one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Recorded {
     pub(super) reads: ReadSet,
     /// The positions of the accounts in `reads`.
     pub(super) positions: AddressMap<usize>,
-    /// What was learned about balances; nothing about an account that is missing.
+    /// The observations of balances. An account without an entry was not observed.
     pub(super) observed: AddressMap<Observed>,
     /// Whether every balance counts as observed.
     pub(super) observed_all: bool,
@@ -45,7 +45,7 @@ impl<V> RecordingDb<V> {
         Self { view, spec, reads, positions, observed, observed_all: false }
     }
 
-    /// What was read and observed since the last call.
+    /// Returns the reads and observations since the last call.
     pub(super) fn take(&mut self) -> Recorded {
         Recorded {
             reads: std::mem::take(&mut self.reads),
@@ -55,12 +55,12 @@ impl<V> RecordingDb<V> {
         }
     }
 
-    /// Notes that the transaction may depend on any balance.
+    /// Records that the transaction may depend on any balance.
     pub(super) fn observe_all(&mut self) {
         self.observed_all = true;
     }
 
-    /// Notes what the transaction has learned about a balance.
+    /// Records an observation of a balance.
     pub(super) fn observe(&mut self, address: Address, observed: Observed) {
         let known = self.observed.entry(address).or_insert(observed);
         *known = known.and(observed);

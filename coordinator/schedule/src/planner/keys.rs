@@ -1,5 +1,5 @@
-//! What transactions will probably read and write, guessed from what they say: contracts keep what belongs to
-//! an account under that account, and calls name the accounts that they are about.
+//! Predicts the keys that a transaction reads and writes, from its calldata and its access list. A contract
+//! usually stores an account's data under the account's address, and calls pass that address as an argument.
 //!
 //! Nothing here executes code or knows a state. A wrong guess costs time and changes no result.
 
@@ -8,7 +8,7 @@ use alloy_primitives::map::HashMap;
 use alloy_primitives::{Address, B256, TxKind};
 use common::block::Transaction;
 
-/// A guess of what a transaction touches: something that an account (a contract, say) keeps under a word.
+/// A predicted key: a contract, and the word under which it stores data (an account's address, or a slot).
 type Key = (Address, B256);
 
 /// The most words of a call, and slots of an access list, that are looked at.
