@@ -10,6 +10,7 @@ use common::endpoint::CoordinatorEndpoint;
 use common::id::{Incarnation, ShardId};
 use common::token::SessionToken;
 use net::channel;
+use net::identity::{Door, Expect, ListenArgs, Roles, Security, TlsArgs};
 use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::{FleetClient, NodeIdentity, shard_service};
@@ -52,6 +53,14 @@ pub struct ShardArgs {
     /// The address that the coordinator must use for this shard, if it differs from --listen.
     #[arg(long, value_name = "ADDR")]
     pub advertise: Option<String>,
+
+    /// The shard's identity.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
+    /// What may be served to whom.
+    #[command(flatten)]
+    pub door: ListenArgs,
 
     /// Worker threads.
     #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -141,7 +150,14 @@ pub async fn run(args: ShardArgs) -> anyhow::Result<Exit> {
 /// Binds the address, serves on it and joins the fleet.
 async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Result<Arc<ShardNode>> {
     let limits = PeerLimits::default().checked()?;
-    let bound = Bound::bind(args.listen).await?;
+    let credentials = args.tls.load()?;
+    if let Some(credentials) = &credentials {
+        credentials.check_role(Roles::SHARD, Some(ShardId(args.shard_id)))?;
+    }
+    args.door.check(args.listen, credentials.is_some())?;
+    let door = Door::new(credentials.clone(), None)?;
+    supervisor.spawn_critical("door", door.clone().watch(supervisor.shutdown_token()));
+    let bound = Bound::bind(args.listen).await?.behind(door);
     let address = bound.address();
     let config = NodeConfig {
         shard: ShardId(args.shard_id),
@@ -153,7 +169,9 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
         token: SessionToken::fresh(),
     };
     let faults = Arc::new(Faults::new(args.fault.clone()));
-    let client = FleetClient::new(channel::lazy(&args.coordinator, &limits)?, limits, config.token);
+    let security = Security::new(credentials, None);
+    let channel = channel::lazy(&args.coordinator, &limits, &security, Expect::Coordinator)?;
+    let client = FleetClient::new(channel, limits, config.token);
     let mut coordinator: Arc<dyn CoordinatorEndpoint> = Arc::new(client);
     if !args.fault.is_empty() {
         tracing::warn!(faults = ?args.fault, "this shard goes wrong on purpose");

@@ -1,42 +1,85 @@
-//! Channels to peers: addresses, timeouts, keepalive and message limits in one place.
+//! Channels to peers: addresses, TLS, timeouts, keepalive and message limits in one place.
 
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use common::endpoint::PeerError;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::codegen::Service;
+use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::connections::explained;
+use crate::identity::{Credentials, Expect, Security};
 use crate::limits::PeerLimits;
 
 /// The interval of HTTP/2 keepalive probes on an idle connection, and the time limit for their answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Creates a channel to `url` that connects at its first use.
+/// The server name of each handshake. Peers are recognised by their roles, not by the names of their hosts.
+const SERVER_NAME: &str = "peer.shardexec.internal";
+
+/// Creates a channel to `url` that connects at its first use. With TLS the peer must be the expected one.
 ///
 /// # Errors
-/// [`PeerError::Refused`] if the address is not a URL.
-pub fn lazy(url: &str, limits: &PeerLimits) -> Result<Channel, PeerError> {
-    Ok(endpoint(url, limits)?.connect_lazy())
+/// [`PeerError::Refused`] if the address is not a URL, or its scheme is not that of `security`.
+pub fn lazy(
+    url: &str,
+    limits: &PeerLimits,
+    security: &Security,
+    expect: Expect,
+) -> Result<Channel, PeerError> {
+    let endpoint = endpoint(url, limits, security)?;
+    Ok(match &security.tls {
+        None => endpoint.connect_lazy(),
+        Some(credentials) => endpoint.connect_with_connector_lazy(Connector::new(credentials, expect)),
+    })
 }
 
-/// Connects a channel to `url`.
+/// Connects a channel to `url`. With TLS the peer must be the expected one.
 ///
 /// # Errors
-/// [`PeerError::Refused`] if the address is not a URL, [`PeerError::Unreachable`] if no peer answers
-/// there.
-pub async fn connect(url: &str, limits: &PeerLimits) -> Result<Channel, PeerError> {
-    endpoint(url, limits)?
-        .connect()
-        .await
-        .map_err(|error| PeerError::Unreachable(format!("{url}: {}", root_cause(&error))))
+/// [`PeerError::Refused`] if the address is not a URL, or its scheme is not that of `security`,
+/// [`PeerError::Unreachable`] if no such peer answers there.
+pub async fn connect(
+    url: &str,
+    limits: &PeerLimits,
+    security: &Security,
+    expect: Expect,
+) -> Result<Channel, PeerError> {
+    let endpoint = endpoint(url, limits, security)?;
+    let connected = match &security.tls {
+        None => endpoint.connect().await,
+        Some(credentials) => endpoint.connect_with_connector(Connector::new(credentials, expect)).await,
+    };
+    connected.map_err(|error| PeerError::Unreachable(format!("{url}: {}", root_cause(&error))))
 }
 
-fn endpoint(url: &str, limits: &PeerLimits) -> Result<Endpoint, PeerError> {
+fn endpoint(url: &str, limits: &PeerLimits, security: &Security) -> Result<Endpoint, PeerError> {
     let refuse = |reason: String| PeerError::Refused(format!("{url:?} is not a usable address: {reason}"));
-    let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    if !full.starts_with("http://") {
-        return Err(refuse("only http:// is spoken".into()));
+    let (scheme, address) = url.split_once("://").map_or((None, url), |(scheme, rest)| (Some(scheme), rest));
+    match (scheme, &security.tls) {
+        (None, _) | (Some("http"), None) | (Some("https"), Some(_)) => {}
+        (Some("https"), None) => {
+            return Err(refuse("https:// needs --tls-cert, --tls-key and --tls-ca".into()));
+        }
+        (Some("http"), Some(_)) => {
+            return Err(refuse("http:// is not encrypted, and --tls-cert is given; write https://".into()));
+        }
+        (Some(_), None) => return Err(refuse("only http:// is spoken without TLS".into())),
+        (Some(_), Some(_)) => return Err(refuse("only https:// is spoken with TLS".into())),
     }
-    let endpoint = Endpoint::from_shared(full).map_err(|error| refuse(error.to_string()))?;
+    // The connector adds the encryption: HTTP itself is the same.
+    let endpoint =
+        Endpoint::from_shared(format!("http://{address}")).map_err(|error| refuse(error.to_string()))?;
     Ok(endpoint
         .connect_timeout(limits.connect)
         .tcp_nodelay(true)
@@ -46,6 +89,43 @@ fn endpoint(url: &str, limits: &PeerLimits) -> Result<Endpoint, PeerError> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20))
+}
+
+/// Connects with TLS, with the credentials as they are at that time.
+#[derive(Debug, Clone)]
+pub(crate) struct Connector {
+    credentials: Arc<Credentials>,
+    expect: Expect,
+}
+
+impl Connector {
+    pub(crate) fn new(credentials: &Arc<Credentials>, expect: Expect) -> Self {
+        Self { credentials: Arc::clone(credentials), expect }
+    }
+
+    pub(crate) async fn connect(self, uri: Uri) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+        let config = self.credentials.client(self.expect).map_err(io::Error::other)?;
+        let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;
+        stream.set_nodelay(true)?;
+        let stream = TlsConnector::from(config).connect(name, stream).await;
+        stream.map(TokioIo::new).map_err(|error| io::Error::new(error.kind(), explained(&error)))
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(uri))
+    }
 }
 
 /// The message of an error's innermost cause: transport errors hide it behind "transport error".

@@ -1,5 +1,5 @@
-//! All communication with a peer: servers and channels with explicit limits, the retrying sender,
-//! payloads in chunks, and the gRPC adapters of the two endpoint traits.
+//! All communication with a peer: servers and channels with explicit limits, the peers' identities, the
+//! retrying sender, payloads in chunks, and the gRPC adapters of the two endpoint traits.
 //!
 //! The crate carries work and results but does not interpret them: it knows neither the meaning of a
 //! block nor which shard executes what.
@@ -7,6 +7,8 @@
 pub mod backoff;
 pub mod bounded;
 pub mod channel;
+pub mod connections;
+pub mod identity;
 pub mod limits;
 pub mod retry;
 pub mod serve;

@@ -1,14 +1,18 @@
-//! gRPC servers: binding, limits, health and reflection, and a shutdown with a hard time limit.
+//! gRPC servers: binding, limits, identity, health and reflection, and a shutdown with a hard time limit.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::Request;
+use tonic::service::interceptor::InterceptedService;
+use tonic::service::{InterceptorLayer, Routes};
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
+
+use crate::connections::{ConnectionLimits, connections, introduce};
+use crate::identity::{Door, Roles, allowed};
 
 /// The maximum number of concurrent requests on one connection.
 const CONCURRENCY_PER_CONNECTION: usize = 256;
@@ -52,6 +56,8 @@ pub enum ServeError {
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
+    door: Door,
+    limits: ConnectionLimits,
 }
 
 impl Bound {
@@ -63,7 +69,19 @@ impl Bound {
         let bind = |source| ServeError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, door: Door::default(), limits: ConnectionLimits::default() })
+    }
+
+    /// Lets peers in by this door, instead of everybody.
+    #[must_use]
+    pub fn behind(self, door: Door) -> Self {
+        Self { door, ..self }
+    }
+
+    /// Takes no more connections than `limits` allow.
+    #[must_use]
+    pub fn limited(self, limits: ConnectionLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The bound address, with the actual port.
@@ -83,15 +101,17 @@ impl Bound {
         health: Health,
         stop: CancellationToken,
     ) -> Result<(), ServeError> {
-        let Self { listener, address } = self;
+        let Self { listener, address, door, limits } = self;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .map_err(|error| ServeError::Reflection(error.to_string()))?;
-        // Set on the incoming connections, because the builder's own setting affects only sockets that it
-        // binds. Without it small answers wait 40 ms each for the peer's delayed acknowledgement.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        // Where peers have identities, only operators see what there is to call.
+        let reflection = InterceptedService::new(reflection, |request: Request<()>| {
+            allowed(&request, Roles::OPERATOR).map(|_| request)
+        });
+        let incoming = connections(listener, door, limits);
         let server = Server::builder()
             .concurrency_limit_per_connection(CONCURRENCY_PER_CONNECTION)
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
@@ -100,6 +120,7 @@ impl Bound {
             .initial_connection_window_size(16 << 20)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .layer(InterceptorLayer::new(introduce))
             .add_routes(routes)
             .add_service(health.service)
             .add_service(reflection)

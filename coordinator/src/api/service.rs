@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use alloy_primitives::B256;
 use common::block::{EncodedBlock, MAX_BLOCK_BYTES};
+use net::identity::{Roles, allowed};
 use net::limits::MAX_MESSAGE_BYTES;
 use net::wire::{epoch_message, receive, summary_message};
 use proto::v1;
@@ -44,12 +45,19 @@ struct Service {
     step_down: StepDown,
 }
 
+/// Who may submit blocks and see the status.
+const READERS: Roles = Roles::CLIENT.or(Roles::OPERATOR);
+
+/// Who may ask a coordinator to step down, if they know its secret.
+const SUCCESSORS: Roles = Roles::COORDINATOR.or(Roles::OPERATOR);
+
 impl Service {
     /// Accepts a block. When this returns, the block is in the journal or its outcome is known.
     async fn take(
         &self,
         request: Request<Streaming<v1::PayloadChunk>>,
     ) -> Result<(Taken, Acceptance), Status> {
+        allowed(&request, READERS)?;
         let payload = receive(&mut request.into_inner(), MAX_BLOCK_PAYLOAD).await?;
         let block = on_thread(move || {
             EncodedBlock::decode_exact(&payload.bytes)
@@ -139,8 +147,9 @@ impl Blocks for Service {
 
     async fn list_parked(
         &self,
-        _: Request<v1::ListParkedRequest>,
+        request: Request<v1::ListParkedRequest>,
     ) -> Result<Response<v1::ListParkedReply>, Status> {
+        allowed(&request, Roles::OPERATOR)?;
         let blocks = self.chain.parked().into_iter().map(parked_message).collect();
         Ok(Response::new(v1::ListParkedReply { blocks }))
     }
@@ -149,6 +158,7 @@ impl Blocks for Service {
         &self,
         request: Request<v1::ParkedRequest>,
     ) -> Result<Response<v1::ParkedReply>, Status> {
+        allowed(&request, Roles::OPERATOR)?;
         let hash = parked_hash(request.get_ref())?;
         let chain = self.chain.clone();
         on_thread(move || chain.retry(&hash)).await?.map_err(not_parked)?;
@@ -159,6 +169,7 @@ impl Blocks for Service {
         &self,
         request: Request<v1::ParkedRequest>,
     ) -> Result<Response<v1::ParkedReply>, Status> {
+        allowed(&request, Roles::OPERATOR)?;
         let hash = parked_hash(request.get_ref())?;
         let chain = self.chain.clone();
         on_thread(move || chain.discard(&hash)).await?.map_err(not_parked)?;
@@ -169,13 +180,15 @@ impl Blocks for Service {
         &self,
         request: Request<v1::StepDownRequest>,
     ) -> Result<Response<v1::StepDownReply>, Status> {
+        allowed(&request, SUCCESSORS)?;
         if !self.step_down.ask(&request.get_ref().secret) {
             return Err(Status::permission_denied("the secret is not this coordinator's"));
         }
         Ok(Response::new(v1::StepDownReply {}))
     }
 
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+        allowed(&request, READERS)?;
         let fleet = self.fleet.clone();
         let shards = on_thread(move || fleet.shards())
             .await?
@@ -219,7 +232,8 @@ impl Blocks for Service {
         }))
     }
 
-    async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        allowed(&request, READERS)?;
         let stream = futures_util::stream::unfold(self.fleet.events(), |mut events| async move {
             match events.recv().await {
                 Ok(event) => Some((Ok(message(event)), events)),

@@ -5,11 +5,13 @@
 use std::error::Error as _;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use net::backoff::{BackoffPolicy, Delays};
 use net::channel;
+use net::identity::{ClientArgs, Expect, Security};
 use net::limits::{MAX_MESSAGE_BYTES, PeerLimits};
+use net::wire::{ClientChannel, client_channel};
 use proto::v1::blocks_client::BlocksClient;
-use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use crate::api::{RETRY, RETRY_STOPPING};
@@ -25,12 +27,32 @@ const FIRST_CONTACT: Duration = Duration::from_secs(5);
 /// How long a coordinator may be busy before the client prints a message.
 const BUSY_QUIETLY: Duration = Duration::from_secs(2);
 
+/// A client of the service for clients.
+pub(super) type Blocks = BlocksClient<ClientChannel>;
+
+/// The coordinator that a command calls, and the caller's identity.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    /// The coordinator's address
+    #[arg(long, value_name = "URL")]
+    pub coordinator: String,
+
+    /// The caller's identity.
+    #[command(flatten)]
+    pub identity: ClientArgs,
+}
+
 /// Connects once, for commands that make a single call.
-pub(super) async fn connect(url: &str) -> anyhow::Result<BlocksClient<Channel>> {
-    let channel = channel::connect(url, &PeerLimits::default())
+pub(super) async fn connect(target: &Target) -> anyhow::Result<Blocks> {
+    connect_as(&target.coordinator, &target.identity.security()?).await
+}
+
+/// Connects once, with this identity.
+pub(super) async fn connect_as(url: &str, security: &Security) -> anyhow::Result<Blocks> {
+    let channel = channel::connect(url, &PeerLimits::default(), security, Expect::Coordinator)
         .await
         .map_err(|error| anyhow::anyhow!("the coordinator does not answer: {error}"))?;
-    Ok(BlocksClient::new(channel)
+    Ok(BlocksClient::new(client_channel(channel, security))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES))
 }
@@ -54,19 +76,20 @@ pub(super) enum CallError {
 /// A client that waits for its coordinator, up to a limit.
 #[derive(Debug)]
 pub(super) struct Client {
-    blocks: BlocksClient<Channel>,
+    blocks: Blocks,
     patience: Duration,
     pauses: BackoffPolicy,
 }
 
 impl Client {
     /// Connects. `patience` limits how long later calls wait for a coordinator that is away.
-    pub(super) async fn connect(url: &str, patience: Duration) -> anyhow::Result<Self> {
+    pub(super) async fn connect(target: &Target, patience: Duration) -> anyhow::Result<Self> {
         let policy = BackoffPolicy::new(PAUSE.0, PAUSE.1, 0.0)?;
         let (mut pauses, mut told) = (Delays::new(policy), false);
+        let security = target.identity.security()?;
         let (began, limit) = (Instant::now(), patience.min(FIRST_CONTACT));
         loop {
-            match connect(url).await {
+            match connect_as(&target.coordinator, &security).await {
                 Ok(blocks) => return Ok(Self { blocks, patience, pauses: policy }),
                 Err(error) if began.elapsed() >= limit => return Err(error),
                 Err(error) if !told => {
@@ -82,7 +105,7 @@ impl Client {
     /// Makes a call and repeats it while the coordinator is busy or away. Prints a message about the wait.
     pub(super) async fn call<T>(
         &mut self,
-        call: impl AsyncFn(&mut BlocksClient<Channel>) -> Result<Response<T>, Status>,
+        call: impl AsyncFn(&mut Blocks) -> Result<Response<T>, Status>,
     ) -> Result<T, CallError> {
         let mut trouble: Option<Instant> = None;
         let (mut pauses, mut told) = (Delays::new(self.pauses), false);

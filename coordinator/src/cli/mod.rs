@@ -4,6 +4,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod cases;
+mod certs;
 mod children;
 mod client;
 mod export;
@@ -29,6 +30,7 @@ use tasks::command;
 
 use moved::{Moved, MovedFlags};
 
+pub use certs::{CertsArgs, CertsCommand};
 pub use export::{ExportArgs, UnwindArgs};
 pub use fleet::FleetArgs;
 pub use import::ImportArgs;
@@ -80,6 +82,8 @@ pub enum Command {
     /// List, retry or discard blocks that wait for an operator because they kill, or seem to kill, their
     /// shards
     Parked(ParkedArgs),
+    /// Make certificates for the processes of a fleet and its clients
+    Certs(CertsArgs),
     /// Now `lab blocktest`
     #[command(hide = true, disable_help_flag = true)]
     Blocktest(Moved),
@@ -124,6 +128,7 @@ impl Cli {
             Command::Export(args) => return export::export(&args),
             Command::Unwind(args) => return export::unwind(&args),
             Command::Verify(args) => return verify::verify(&args),
+            Command::Certs(args) => return certs::certs(&args),
             Command::Blocktest(_) => return moved::refuse("blocktest"),
             Command::Generate(_) => return moved::refuse("generate"),
             Command::Fuzz(_) => return moved::refuse("fuzz"),

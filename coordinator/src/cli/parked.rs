@@ -8,7 +8,7 @@ use proto::v1;
 use serde_json::json;
 use tasks::supervise::Exit;
 
-use super::client::connect;
+use super::client::{Target, connect};
 use tasks::console::{print_json, print_line, tell_as_program};
 
 /// Options of `coordinator parked`.
@@ -24,25 +24,25 @@ pub struct ParkedArgs {
 pub enum ParkedCommand {
     /// Show the parked blocks, the reasons, and how many blocks wait for each
     List {
-        /// The coordinator's address
-        #[arg(long, value_name = "URL")]
-        coordinator: String,
+        /// The coordinator to call.
+        #[command(flatten)]
+        target: Box<Target>,
         /// Print one JSON object per block
         #[arg(long)]
         json: bool,
     },
     /// Retry a block, after a new build was rolled out or if the fault was not the block's
-    Retry(OneBlock),
+    Retry(Box<OneBlock>),
     /// Discard a block: it is removed from the accepted blocks, and its descendants wait for it
-    Discard(OneBlock),
+    Discard(Box<OneBlock>),
 }
 
 /// The block to retry or discard.
 #[derive(Debug, Clone, Args)]
 pub struct OneBlock {
-    /// The coordinator's address
-    #[arg(long, value_name = "URL")]
-    pub coordinator: String,
+    /// The coordinator to call.
+    #[command(flatten)]
+    pub target: Target,
 
     /// The block's hash
     #[arg(value_name = "HASH")]
@@ -52,15 +52,17 @@ pub struct OneBlock {
 /// Runs the action.
 pub(super) async fn parked(args: ParkedArgs) -> anyhow::Result<Exit> {
     match args.command {
-        ParkedCommand::List { coordinator, json } => list(&coordinator, json).await?,
-        ParkedCommand::Retry(OneBlock { coordinator, hash }) => {
+        ParkedCommand::List { target, json } => list(&target, json).await?,
+        ParkedCommand::Retry(block) => {
+            let OneBlock { target, hash } = *block;
             let request = v1::ParkedRequest { hash: hash.to_vec().into() };
-            connect(&coordinator).await?.retry_parked(request).await.map_err(told)?;
+            connect(&target).await?.retry_parked(request).await.map_err(told)?;
             tell_as_program!("block {hash} is tried again");
         }
-        ParkedCommand::Discard(OneBlock { coordinator, hash }) => {
+        ParkedCommand::Discard(block) => {
+            let OneBlock { target, hash } = *block;
             let request = v1::ParkedRequest { hash: hash.to_vec().into() };
-            connect(&coordinator).await?.discard_parked(request).await.map_err(told)?;
+            connect(&target).await?.discard_parked(request).await.map_err(told)?;
             tell_as_program!("block {hash} is given up");
         }
     }
@@ -71,8 +73,8 @@ fn told(status: tonic::Status) -> anyhow::Error {
     anyhow::anyhow!("{}", status.message())
 }
 
-async fn list(coordinator: &str, as_json: bool) -> anyhow::Result<()> {
-    let mut client = connect(coordinator).await?;
+async fn list(target: &Target, as_json: bool) -> anyhow::Result<()> {
+    let mut client = connect(target).await?;
     let reply = client.list_parked(v1::ListParkedRequest {}).await.map_err(told)?;
     let blocks = reply.into_inner().blocks;
     if as_json {

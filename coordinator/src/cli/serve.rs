@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use common::id::Epoch;
+use net::identity::{Door, ListenArgs, Roles, Security, TlsArgs};
 use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::fleet_service;
@@ -91,6 +92,19 @@ pub struct ServeArgs {
     )]
     pub take_over_grace: u64,
 
+    /// The coordinator's identity.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
+    /// What may be served to whom.
+    #[command(flatten)]
+    pub door: ListenArgs,
+
+    /// Let clients and operators in by the tokens of this file, a line each: client/NAME TOKEN or
+    /// operator/NAME TOKEN
+    #[arg(long, value_name = "FILE", env = "SHARDS_TOKENS", help_heading = "TLS")]
+    pub tokens: Option<PathBuf>,
+
     /// Write the bound address to this file once it is served
     #[arg(long, value_name = "FILE")]
     pub address_file: Option<PathBuf>,
@@ -101,7 +115,7 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    fn fleet_options(&self) -> FleetOptions {
+    fn fleet_options(&self, security: Security) -> FleetOptions {
         let peer = PeerLimits {
             beat: Duration::from_millis(self.heartbeat_ms),
             lost_after: Duration::from_millis(self.lost_after_ms),
@@ -114,7 +128,7 @@ impl ServeArgs {
             no_shard_wait: Duration::from_secs(self.no_shard_wait),
             ..FleetOptions::default().schedule
         };
-        self.detection.adjust(FleetOptions { peer, schedule })
+        self.detection.adjust(FleetOptions { peer, schedule, security })
     }
 }
 
@@ -140,13 +154,13 @@ struct Service {
 }
 
 /// Opens the ledger, taking it over from another coordinator if asked to.
-async fn open(args: &ServeArgs) -> anyhow::Result<(Arc<Ledger>, Epoch)> {
+async fn open(args: &ServeArgs, security: &Security) -> anyhow::Result<(Arc<Ledger>, Epoch)> {
     let (genesis, folder) = (args.genesis.clone(), args.data_dir.clone());
     let (ledger, epoch) = match (args.take_over, folder) {
         (true, Some(folder)) => {
             let patience = Duration::from_secs(args.take_over_grace);
             let (origin, at) = (read_genesis(&genesis)?, folder.clone());
-            take_over(&folder, patience, move || begin_term(&at, origin.clone().into())).await?
+            take_over(&folder, patience, security, move || begin_term(&at, origin.clone().into())).await?
         }
         (_, folder) => {
             tokio::task::spawn_blocking(move || open_ledger(&genesis, folder.as_deref())).await??
@@ -160,10 +174,11 @@ fn start(
     args: &ServeArgs,
     bound: Bound,
     (ledger, epoch): (Arc<Ledger>, Epoch),
+    security: Security,
     supervisor: &SupervisorHandle,
 ) -> anyhow::Result<Service> {
     let address = bound.address();
-    let fleet = Fleet::start(epoch, args.fleet_options(), supervisor)?;
+    let fleet = Fleet::start(epoch, args.fleet_options(security), supervisor)?;
     let executor = BlockExecutor::new(fleet.clone(), args.execute.options());
     let importer = Importer::new(fleet.clone(), executor, Arc::clone(&ledger), ForkChoice::Heaviest)?
         .with_reorg_limit(args.reorg);
@@ -190,22 +205,36 @@ fn start(
     Ok(Service { fleet, chain: handle, step_down })
 }
 
+/// The coordinator's identity, if it has one.
+fn identity(args: &ServeArgs) -> anyhow::Result<Security> {
+    let credentials = args.tls.load()?;
+    if let Some(credentials) = &credentials {
+        credentials.check_role(Roles::COORDINATOR, None)?;
+    }
+    args.door.check(args.listen, credentials.is_some())?;
+    Ok(Security::new(credentials, None))
+}
+
 /// Runs the service until it is asked to stop.
 pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("coordinator");
+    let security = identity(&args)?;
+    let door = Door::new(security.credentials().cloned(), args.tokens.as_deref())?;
+    supervisor.handle().spawn_critical("door", door.clone().watch(supervisor.handle().shutdown_token()));
     // First the ledger: its holder may hold the address too.
     let (ledger, epoch) = tokio::select! {
-        opened = open(&args) => opened?,
+        opened = open(&args, &security) => opened?,
         reason = stop_asked(&mut signals, &parent) => {
             tracing::info!(%reason, "asked to stop before the data directory was open");
             return Ok(Exit::Clean);
         }
     };
-    let bound = Bound::bind(args.listen).await?;
+    let bound = Bound::bind(args.listen).await?.behind(door);
     let held = Arc::downgrade(&ledger);
-    let Service { fleet, chain, step_down } = start(&args, bound, (ledger, epoch), &supervisor.handle())?;
+    let Service { fleet, chain, step_down } =
+        start(&args, bound, (ledger, epoch), security, &supervisor.handle())?;
     let asked = async {
         tokio::select! {
             reason = stop_asked(&mut signals, &parent) => reason,

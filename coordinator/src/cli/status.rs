@@ -8,15 +8,15 @@ use proto::v1;
 use serde_json::json;
 use tasks::supervise::Exit;
 
-use super::client::connect;
+use super::client::{Target, connect};
 use tasks::console::{OutputError, print_json, print_line};
 
 /// Options of `coordinator status`.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArgs {
-    /// The coordinator's address
-    #[arg(long, value_name = "URL")]
-    pub coordinator: String,
+    /// The coordinator to call.
+    #[command(flatten)]
+    pub target: Target,
 
     /// Print JSON
     #[arg(long)]
@@ -25,7 +25,7 @@ pub struct StatusArgs {
 
 /// Prints the status of the coordinator and its shards.
 pub(super) async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
-    let mut client = connect(&args.coordinator).await?;
+    let mut client = connect(&args.target).await?;
     let status = client
         .status(v1::StatusRequest {})
         .await

@@ -14,7 +14,7 @@ use serde_json::json;
 use tasks::supervise::{Exit, Signals, StopReason};
 use tonic::Code;
 
-use super::client::{CallError, Client};
+use super::client::{CallError, Client, Target};
 use super::report::{Report, Row, Status};
 use super::run::complaint;
 use crate::input::{ChainReader, InputError};
@@ -24,9 +24,9 @@ use tasks::console::{print_json, tell_as_program};
 /// Options of `coordinator submit`.
 #[derive(Debug, Clone, Args)]
 pub struct SubmitArgs {
-    /// The coordinator's address
-    #[arg(long, value_name = "URL")]
-    pub coordinator: String,
+    /// The coordinator to call.
+    #[command(flatten)]
+    pub target: Target,
 
     /// RLP chain files (geth export), plain or gzip
     #[arg(value_name = "INPUT", required = true)]
@@ -81,7 +81,7 @@ fn blocks(files: &[PathBuf]) -> impl Iterator<Item = Result<Input<'_>, Unreadabl
 /// Submits every block of the files, in order, and stops at the first that is not committed.
 pub(super) async fn submit(args: SubmitArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
-    let mut client = Client::connect(&args.coordinator, Duration::from_secs(args.retry_for)).await?;
+    let mut client = Client::connect(&args.target, Duration::from_secs(args.retry_for)).await?;
     if args.no_wait {
         return accept(&mut client, &args).await;
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::hex;
 use anyhow::{Context as _, bail};
 use net::channel;
+use net::identity::{Expect, Security};
 use net::limits::PeerLimits;
 use proto::v1;
 use proto::v1::blocks_client::BlocksClient;
@@ -30,10 +31,11 @@ const GONE_WITHIN: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Opens the directory with `open`. If another process holds it, makes that process release it.
-/// `patience` is how long the holder may take to step down.
+/// `patience` is how long the holder may take to step down; `security` is how it is called.
 pub(super) async fn take_over<T: Send + 'static>(
     folder: &Path,
     patience: Duration,
+    security: &Security,
     open: impl Fn() -> Result<T, LedgerError> + Send + Sync + Clone + 'static,
 ) -> anyhow::Result<T> {
     if let Some(opened) = try_open(&open).await? {
@@ -44,7 +46,7 @@ pub(super) async fn take_over<T: Send + 'static>(
         tracing::warn!(%error, "the holder's note cannot be read");
         None
     });
-    match ask(holder.as_ref()).await {
+    match ask(holder.as_ref(), security).await {
         Ok(()) => tracing::info!(?patience, "asked the holder of the data directory to step down"),
         Err(error) => {
             tracing::warn!("the holder of the data directory cannot be asked to step down: {error:#}");
@@ -100,14 +102,15 @@ async fn wait_open<T: Send + 'static>(
 }
 
 /// Asks the holder to step down.
-async fn ask(holder: Option<&Holder>) -> anyhow::Result<()> {
+async fn ask(holder: Option<&Holder>, security: &Security) -> anyhow::Result<()> {
     let holder = holder.context("there is no note of who it is")?;
     if holder.address.is_empty() {
         bail!("it serves no clients");
     }
     let secret = hex::decode(&holder.secret)?.into();
     let asked = async {
-        let channel = channel::connect(&format!("http://{}", holder.address), &PeerLimits::default()).await?;
+        let limits = PeerLimits::default();
+        let channel = channel::connect(&holder.address, &limits, security, Expect::Coordinator).await?;
         BlocksClient::new(channel).step_down(v1::StepDownRequest { secret }).await?;
         anyhow::Ok(())
     };

@@ -14,14 +14,15 @@ use common::message::{Register, StateSummary};
 use common::sealed::Sealed;
 use common::work::ExecuteBlock;
 use net::channel;
+use net::identity::Expect;
 use net::wire::ShardClient;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use super::loss::cause_of;
 use super::message::Message;
+use super::{FleetOptions, Shared};
 use schedule::{AssignmentFault, Event};
 
 /// The most commands that wait for a link.
@@ -98,7 +99,7 @@ pub(super) async fn run_link(
         reason = serve(&shared, &register, id, &mut commands, &mut calls) => reason,
     };
     last_words(&shared, &mut calls).await;
-    let cause = cause_of(&register, &shared.options.peer).await;
+    let cause = cause_of(&register, &shared.options).await;
     tracing::debug!(shard = %register.shard, ?cause, "the link to a shard has ended");
     send(&shared, Message::LinkEnded { link: id, cause, reason: reason.to_string() });
 }
@@ -112,7 +113,9 @@ async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEn
             .map(|node| node as Arc<dyn ShardEndpoint>)
             .ok_or_else(|| PeerError::Refused("no such shard in this process".into()));
     }
-    let channel = channel::connect(&register.advertise, &shared.options.peer).await?;
+    let FleetOptions { peer, security, .. } = &shared.options;
+    let expected = Expect::Shard(register.shard);
+    let channel = channel::connect(&register.advertise, peer, security, expected).await?;
     let client = ShardClient::new(channel, shared.options.peer, register.token);
     let info = client.node_info().await?;
     if info.shard != register.shard.0 || info.incarnation != register.incarnation.0 {

@@ -7,11 +7,13 @@ use std::time::Duration;
 use common::endpoint::PeerError;
 use common::message::Register;
 use net::channel;
-use net::limits::PeerLimits;
+use net::identity::Expect;
 use net::wire::ShardClient;
 use schedule::LossCause;
 use tokio::net::TcpStream;
 use tokio::time::{interval, timeout};
+
+use super::FleetOptions;
 
 /// How long to find out whether the process still answers.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(200);
@@ -35,7 +37,7 @@ enum Found {
 /// A process that ends closes its sockets one after another, in no certain order: its port may still take
 /// connections when those to the coordinator are closed. Such a connection is closed before an answer comes,
 /// and the next try is refused.
-pub(super) async fn cause_of(register: &Register, limits: &PeerLimits) -> LossCause {
+pub(super) async fn cause_of(register: &Register, options: &FleetOptions) -> LossCause {
     if register.advertise.is_empty() {
         return LossCause::Unfit;
     }
@@ -43,7 +45,7 @@ pub(super) async fn cause_of(register: &Register, limits: &PeerLimits) -> LossCa
         let mut tries = interval(TRY_AGAIN);
         loop {
             tries.tick().await;
-            match look(register, limits).await {
+            match look(register, options).await {
                 Found::Itself => return LossCause::Silent,
                 Found::Gone => return LossCause::Died,
                 Found::Unclear => {}
@@ -53,7 +55,7 @@ pub(super) async fn cause_of(register: &Register, limits: &PeerLimits) -> LossCa
     timeout(ANSWERS_WITHIN, cause).await.unwrap_or(LossCause::Silent)
 }
 
-async fn look(register: &Register, limits: &PeerLimits) -> Found {
+async fn look(register: &Register, options: &FleetOptions) -> Found {
     let address = register.advertise.rsplit("://").next().unwrap_or_default().trim_end_matches('/');
     match TcpStream::connect(address).await {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Found::Gone,
@@ -61,8 +63,10 @@ async fn look(register: &Register, limits: &PeerLimits) -> Found {
         Ok(_) => {}
     }
     // An address that cannot be used says nothing about the process.
-    let Ok(channel) = channel::connect(&register.advertise, limits).await else { return Found::Unclear };
-    match ShardClient::new(channel, *limits, register.token).node_info().await {
+    let FleetOptions { peer, security, .. } = options;
+    let channel = channel::connect(&register.advertise, peer, security, Expect::Shard(register.shard));
+    let Ok(channel) = channel.await else { return Found::Unclear };
+    match ShardClient::new(channel, *peer, register.token).node_info().await {
         Ok(info) if info.incarnation == register.incarnation.0 => Found::Itself,
         // Another process has another token.
         Ok(_) | Err(PeerError::Refused(_)) => Found::Gone,
@@ -140,7 +144,7 @@ mod tests {
         let service = shard_service(Arc::new(Idle), identity, token, stop.clone());
         let (health, _reporter) = Health::new();
         let serving = tokio::spawn(bound.serve(Routes::new(service), health, stop.clone()));
-        let cause = cause_of(&register, &PeerLimits::default()).await;
+        let cause = cause_of(&register, &FleetOptions::default()).await;
         stop.cancel();
         serving.await.unwrap().unwrap();
         cause
@@ -175,17 +179,17 @@ mod tests {
         let listener = listen().await;
         let register = at(&listener);
         drop(listener);
-        assert_eq!(cause_of(&register, &PeerLimits::default()).await, LossCause::Died);
+        assert_eq!(cause_of(&register, &FleetOptions::default()).await, LossCause::Died);
     }
 
     #[tokio::test]
     async fn a_port_that_is_closed_after_the_connections_belongs_to_a_process_that_has_died() {
         let listener = listen().await;
         let register = at(&listener);
-        let limits = PeerLimits::default();
+        let options = FleetOptions::default();
         // The port takes the first connection, and closes with it.
         let ends = async move { drop(listener.accept().await.unwrap()) };
-        let (cause, ()) = tokio::join!(cause_of(&register, &limits), ends);
+        let (cause, ()) = tokio::join!(cause_of(&register, &options), ends);
         assert_eq!(cause, LossCause::Died);
     }
 
@@ -203,7 +207,7 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_does_not_answer_may_be_alive() {
         let listener = listen().await;
-        let cause = cause_of(&at(&listener), &PeerLimits::default()).await;
+        let cause = cause_of(&at(&listener), &FleetOptions::default()).await;
         assert_eq!(cause, LossCause::Silent);
         drop(listener);
     }
@@ -212,6 +216,6 @@ mod tests {
     async fn an_address_that_cannot_be_used_is_no_evidence() {
         let listener = listen().await;
         let register = lost_at(format!("https://{}", listener.local_addr().unwrap()));
-        assert_eq!(cause_of(&register, &PeerLimits::default()).await, LossCause::Silent);
+        assert_eq!(cause_of(&register, &FleetOptions::default()).await, LossCause::Silent);
     }
 }

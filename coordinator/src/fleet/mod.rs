@@ -30,6 +30,7 @@ use common::sealed::Sealed;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use executor_shard::fault::{Faults, PlannedFault};
 use executor_shard::node::{NodeConfig, ShardNode};
+use net::identity::Security;
 use net::limits::{LimitsError, PeerLimits};
 use parking_lot::{Mutex, RwLock};
 use tasks::supervise::SupervisorHandle;
@@ -55,12 +56,14 @@ const DRIVER_QUEUE: usize = 1 << 16;
 const EVENT_QUEUE: usize = 4096;
 
 /// The settings of a fleet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct FleetOptions {
     /// Timeouts and liveness limits towards shards.
     pub peer: PeerLimits,
     /// Bounds of the scheduler.
     pub schedule: ScheduleLimits,
+    /// How the coordinator proves to shards who it is, and recognises them.
+    pub security: Security,
 }
 
 impl Default for FleetOptions {
@@ -68,7 +71,7 @@ impl Default for FleetOptions {
         // On a machine with more threads than cores even a small transaction may take long. Work that is
         // merely slow is duplicated long before this.
         let schedule = ScheduleLimits { stuck_floor: Duration::from_secs(3), ..ScheduleLimits::default() };
-        Self { peer: PeerLimits::default(), schedule }
+        Self { peer: PeerLimits::default(), schedule, security: Security::default() }
     }
 }
 

@@ -75,6 +75,7 @@ mod tests {
     use common::token::SessionToken;
     use common::work::{WorkFailure, WorkOutput};
     use net::channel;
+    use net::identity::{Expect, Security};
     use net::limits::PeerLimits;
     use net::serve::{Bound, Health};
     use net::wire::{FleetClient, fleet_service};
@@ -154,7 +155,8 @@ mod tests {
         let server = tokio::spawn(bound.serve(routes, health, stop.clone()));
 
         let limits = PeerLimits::default();
-        let client = FleetClient::new(channel::lazy(&url, &limits).unwrap(), limits, SessionToken::fresh());
+        let channel = channel::lazy(&url, &limits, &Security::default(), Expect::Coordinator).unwrap();
+        let client = FleetClient::new(channel, limits, SessionToken::fresh());
         let faults = Arc::new(Faults::default());
         let line = DamagingLine::new(Arc::new(client), Arc::clone(&faults));
         let (damaged, sound) = (result(1), result(2));

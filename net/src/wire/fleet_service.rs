@@ -25,6 +25,7 @@ use super::pipe::{Answers, answer_each};
 use super::status::{to_failure, to_status};
 use super::token::stated;
 use crate::bounded::BoundedExecutor;
+use crate::identity::{Role, Roles, allowed};
 use crate::limits::{MAX_CALL_BYTES, MAX_MESSAGE_BYTES, MAX_RESULT_BYTES};
 
 /// Results larger than this, in bytes, are decoded on a blocking thread, not on a worker of the
@@ -58,8 +59,42 @@ struct Service {
 
 impl Service {
     /// Checks that the caller is the process that has registered as this shard.
-    fn check(&self, token: &SessionToken, shard: u32, incarnation: u64) -> Result<(), Status> {
-        let known = self.admission.check_caller(token, ShardId(shard), Incarnation(incarnation));
+    fn check(&self, caller: &Caller, shard: u32, incarnation: u64) -> Result<(), Status> {
+        caller.check(self.admission.as_ref(), ShardId(shard), Incarnation(incarnation))
+    }
+}
+
+/// What a caller has shown of itself.
+struct Caller {
+    /// Its role by its certificate; `None` where nobody has an identity.
+    role: Option<Role>,
+    token: SessionToken,
+}
+
+impl Caller {
+    fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let role = allowed(request, Roles::SHARD)?;
+        Ok(Self { role, token: stated(request.metadata())? })
+    }
+
+    /// Checks that the caller's certificate is this shard's.
+    fn check_certificate(&self, shard: ShardId) -> Result<(), Status> {
+        match &self.role {
+            Some(role) if *role != Role::Shard(shard) => {
+                Err(Status::permission_denied(format!("{role} may not speak for shard {shard}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check(
+        &self,
+        admission: &dyn Admission,
+        shard: ShardId,
+        incarnation: Incarnation,
+    ) -> Result<(), Status> {
+        self.check_certificate(shard)?;
+        let known = admission.check_caller(&self.token, shard, incarnation);
         known.map_err(|error| to_status(&error))
     }
 }
@@ -118,8 +153,9 @@ impl Fleet for Service {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterReply>, Status> {
-        let token = stated(request.metadata())?;
-        let register = register_from(request.into_inner(), token)?;
+        let caller = Caller::of(&request)?;
+        let register = register_from(request.into_inner(), caller.token)?;
+        caller.check_certificate(register.shard)?;
         answer(self.endpoint.register(register).await.map(registered_to))
     }
 
@@ -127,9 +163,9 @@ impl Fleet for Service {
         &self,
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatReply>, Status> {
-        let token = stated(request.metadata())?;
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        self.check(&token, request.shard, request.incarnation)?;
+        self.check(&caller, request.shard, request.incarnation)?;
         let heartbeat = heartbeat_from(request)?;
         answer(self.endpoint.heartbeat(heartbeat).await.map(|()| v1::HeartbeatReply {}))
     }
@@ -139,12 +175,12 @@ impl Fleet for Service {
         request: Request<Streaming<v1::PayloadChunk>>,
     ) -> Result<Response<Self::SubmitResultsStream>, Status> {
         let (endpoint, decoding) = (Arc::clone(&self.endpoint), self.decoding.clone());
-        let (token, admission) = (stated(request.metadata())?, Arc::clone(&self.admission));
+        let (caller, admission) = (Caller::of(&request)?, Arc::clone(&self.admission));
         let admit = move |header: &v1::PayloadHeader| {
             let assignment = assignment_from(header.assignment.clone())?;
             let AssignmentId { shard, incarnation, .. } = assignment;
-            let known = admission.check_caller(&token, shard, incarnation);
-            known.and_then(|()| admission.check_assigned(&assignment)).map_err(|error| to_status(&error))
+            caller.check(admission.as_ref(), shard, incarnation)?;
+            admission.check_assigned(&assignment).map_err(|error| to_status(&error))
         };
         let answer = move |payload| {
             let (endpoint, decoding) = (Arc::clone(&endpoint), decoding.clone());
@@ -160,17 +196,17 @@ impl Fleet for Service {
     }
 
     async fn draining(&self, request: Request<v1::ShardNotice>) -> Result<Response<v1::FleetAck>, Status> {
-        let token = stated(request.metadata())?;
+        let caller = Caller::of(&request)?;
         let notice = request.into_inner();
-        self.check(&token, notice.shard, notice.incarnation)?;
+        self.check(&caller, notice.shard, notice.incarnation)?;
         let notice = Draining { shard: ShardId(notice.shard), incarnation: Incarnation(notice.incarnation) };
         answer(self.endpoint.draining(notice).await.map(|()| v1::FleetAck {}))
     }
 
     async fn leave(&self, request: Request<v1::ShardNotice>) -> Result<Response<v1::FleetAck>, Status> {
-        let token = stated(request.metadata())?;
+        let caller = Caller::of(&request)?;
         let notice = request.into_inner();
-        self.check(&token, notice.shard, notice.incarnation)?;
+        self.check(&caller, notice.shard, notice.incarnation)?;
         let leave = Leave {
             shard: ShardId(notice.shard),
             incarnation: Incarnation(notice.incarnation),
@@ -183,9 +219,9 @@ impl Fleet for Service {
         &self,
         request: Request<v1::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        let token = stated(request.metadata())?;
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        self.check(&token, request.shard, request.incarnation)?;
+        self.check(&caller, request.shard, request.incarnation)?;
         let request = snapshot_from(request)?;
         let parts = self.endpoint.snapshot(request).await.map_err(|error| to_status(&error))?;
         Ok(Response::new(Box::pin(parts.map(snapshot_message))))

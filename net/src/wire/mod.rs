@@ -20,3 +20,4 @@ pub use payload::{PayloadError, ReceivedPayload, chunks, receive};
 pub use shard_client::ShardClient;
 pub use shard_service::{NodeIdentity, shard_service};
 pub use status::{from_status, to_status};
+pub use token::{Bearer, ClientChannel, client_channel};

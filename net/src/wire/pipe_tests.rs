@@ -22,6 +22,7 @@ use tonic::service::Routes;
 
 use super::{FleetClient, fleet_service};
 use crate::channel;
+use crate::identity::{Expect, Security};
 use crate::limits::PeerLimits;
 use crate::serve::{Bound, Health, ServeError};
 
@@ -126,7 +127,8 @@ impl Server {
 
     fn client(&self, transfer: Duration) -> Arc<FleetClient> {
         let limits = PeerLimits { transfer, ..PeerLimits::default() };
-        let channel = channel::lazy(&format!("http://{}", self.address), &limits).unwrap();
+        let (url, plain) = (format!("http://{}", self.address), Security::default());
+        let channel = channel::lazy(&url, &limits, &plain, Expect::Coordinator).unwrap();
         Arc::new(FleetClient::new(channel, limits, SessionToken::fresh()))
     }
 

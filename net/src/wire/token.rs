@@ -2,11 +2,13 @@
 //! a caller sends.
 
 use common::token::SessionToken;
-use tonic::metadata::{BinaryMetadataKey, BinaryMetadataValue, MetadataMap};
+use tonic::metadata::{Ascii, BinaryMetadataKey, BinaryMetadataValue, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
+
+use crate::identity::{AUTHORIZATION, BEARER, Roles, Security, allowed};
 
 /// The metadata key of the token.
 const KEY: &str = "shardexec-token-bin";
@@ -27,12 +29,40 @@ impl Interceptor for Attached {
     }
 }
 
-/// Refuses calls without this token.
+/// A channel whose calls carry a client's token, if it has one.
+pub type ClientChannel = InterceptedService<Channel, Bearer>;
+
+/// The channel with calls that carry the token of `security`.
+#[must_use]
+pub fn client_channel(channel: Channel, security: &Security) -> ClientChannel {
+    let value = security.token.as_ref().and_then(|token| {
+        let mut value = MetadataValue::try_from(format!("{BEARER}{}", token.text())).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    });
+    InterceptedService::new(channel, Bearer(value))
+}
+
+/// Attaches a client's token to each call.
+#[derive(Debug, Clone)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert(AUTHORIZATION, value.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// Refuses calls of others than a coordinator, and those without this token.
 #[derive(Debug, Clone, Copy)]
 pub struct Demanded(pub(super) SessionToken);
 
 impl Interceptor for Demanded {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        allowed(&request, Roles::COORDINATOR)?;
         if stated(request.metadata())? == self.0 {
             return Ok(request);
         }

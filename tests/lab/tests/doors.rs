@@ -26,6 +26,7 @@ use executor_shard::node::{NodeConfig, ShardNode};
 use lab::generate::{ChainBuilder, Mix, TrafficOptions};
 use ledger::Ledger;
 use net::channel;
+use net::identity::{Expect, Security};
 use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::{FleetClient, NodeIdentity, ShardClient, fleet_service, shard_service};
@@ -57,12 +58,14 @@ async fn bind() -> Bound {
 
 fn fleet_client(address: &str, token: SessionToken) -> FleetClient {
     let limits = PeerLimits::default();
-    FleetClient::new(channel::lazy(address, &limits).unwrap(), limits, token)
+    let channel = channel::lazy(address, &limits, &Security::default(), Expect::Coordinator).unwrap();
+    FleetClient::new(channel, limits, token)
 }
 
 fn shard_client(address: &str, token: SessionToken) -> ShardClient {
     let limits = PeerLimits::default();
-    ShardClient::new(channel::lazy(address, &limits).unwrap(), limits, token)
+    let channel = channel::lazy(address, &limits, &Security::default(), Expect::Shard(SHARD)).unwrap();
+    ShardClient::new(channel, limits, token)
 }
 
 impl Scene {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use indicatif::ProgressBar;
+use net::identity::ListenArgs;
 use net::serve::Bound;
 use net::wire::fleet_service;
 use tasks::launch::{ParentWatch, stop_asked};
@@ -75,6 +76,10 @@ pub struct ImportArgs {
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
 
+    /// What may be served to whom.
+    #[command(flatten)]
+    pub door: ListenArgs,
+
     /// Write the bound address to this file once it is served
     #[arg(long, value_name = "FILE", requires = "listen")]
     pub address_file: Option<PathBuf>,
@@ -104,6 +109,9 @@ pub async fn import(
         None => args.fleet.crew(SHARDS, &telemetry)?,
     };
     let bar = tally::progress_bar(source::total_bytes(&args.inputs)?);
+    if let Some(listen) = args.listen {
+        args.door.check(listen, false)?;
+    }
     let bound = crew.bind(args.listen).await?;
     let supervisor = Supervisor::new("coordinator");
     let stop = CancellationToken::new();

@@ -1,0 +1,260 @@
+//! The book of open connections: which there are, which of them are silent, and which must go.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// How many connections a server may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// In all.
+    pub total: usize,
+    /// Of one address.
+    pub per_address: usize,
+    /// Of those that have made no call yet.
+    pub silent: usize,
+    /// How long a connection may be silent.
+    pub first_call: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self { total: 4096, per_address: 1024, silent: 256, first_call: Duration::from_secs(10) }
+    }
+}
+
+impl ConnectionLimits {
+    /// Limits that leave `reserve` of `descriptors` open files to everything else.
+    #[must_use]
+    pub fn within(self, descriptors: u64, reserve: usize) -> Self {
+        let free = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(reserve).max(16);
+        Self {
+            total: self.total.min(free),
+            per_address: self.per_address.min(free / 2),
+            silent: self.silent.min(free / 4),
+            ..self
+        }
+    }
+}
+
+/// One connection in the book.
+#[derive(Debug)]
+struct Row {
+    address: IpAddr,
+    close: CancellationToken,
+}
+
+/// The open connections. Numbers ascend, so the first of a map is the oldest.
+#[derive(Debug)]
+struct Book {
+    limits: ConnectionLimits,
+    next: u64,
+    silent: BTreeMap<u64, Row>,
+    used: BTreeMap<u64, Row>,
+    per_address: HashMap<IpAddr, usize>,
+}
+
+impl Book {
+    fn admit(&mut self, address: IpAddr) -> Option<(u64, CancellationToken)> {
+        let of_address = self.per_address.get(&address).copied().unwrap_or_default();
+        if of_address >= self.limits.per_address && !self.close_oldest_silent(Some(address)) {
+            return None;
+        }
+        if self.silent.len() + self.used.len() >= self.limits.total && !self.close_oldest_silent(None) {
+            return None;
+        }
+        if self.silent.len() >= self.limits.silent {
+            self.close_oldest_silent(None);
+        }
+        let (number, close) = (self.next, CancellationToken::new());
+        self.next += 1;
+        *self.per_address.entry(address).or_default() += 1;
+        self.silent.insert(number, Row { address, close: close.clone() });
+        Some((number, close))
+    }
+
+    /// Closes the oldest silent connection, of one address if that is given. Returns whether there was one.
+    fn close_oldest_silent(&mut self, of: Option<IpAddr>) -> bool {
+        let mut silent =
+            self.silent.iter().filter(|(_, row)| of.is_none_or(|address| row.address == address));
+        let Some(number) = silent.next().map(|(number, _)| *number) else { return false };
+        if let Some(row) = self.silent.remove(&number) {
+            row.close.cancel();
+            self.forget(row.address);
+        }
+        true
+    }
+
+    fn heard(&mut self, number: u64) {
+        if let Some(row) = self.silent.remove(&number) {
+            self.used.insert(number, row);
+        }
+    }
+
+    fn gone(&mut self, number: u64) {
+        if let Some(row) = self.silent.remove(&number).or_else(|| self.used.remove(&number)) {
+            self.forget(row.address);
+        }
+    }
+
+    fn forget(&mut self, address: IpAddr) {
+        if let Some(count) = self.per_address.get_mut(&address) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.per_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// The book of one server.
+#[derive(Debug, Clone)]
+pub(super) struct SharedBook(Arc<Mutex<Book>>);
+
+impl SharedBook {
+    pub(super) fn new(limits: ConnectionLimits) -> Self {
+        let (silent, used, per_address) = Default::default();
+        Self(Arc::new(Mutex::new(Book { limits, next: 0, silent, used, per_address })))
+    }
+
+    /// Enters a connection; `None` if there is no room for it.
+    pub(super) fn admit(&self, address: IpAddr) -> Option<Entry> {
+        let (first_call, admitted) = {
+            let mut book = self.0.lock();
+            (book.limits.first_call, book.admit(address))
+        };
+        let (number, close) = admitted?;
+        Some(Entry { book: self.clone(), number, close, first_call, heard: AtomicBool::new(false) })
+    }
+
+    /// Closes the oldest silent connection. Returns whether there was one.
+    pub(super) fn close_oldest_silent(&self) -> bool {
+        self.0.lock().close_oldest_silent(None)
+    }
+}
+
+/// A connection's entry. It leaves the book when it is dropped.
+#[derive(Debug)]
+pub(super) struct Entry {
+    book: SharedBook,
+    number: u64,
+    close: CancellationToken,
+    first_call: Duration,
+    heard: AtomicBool,
+}
+
+impl Entry {
+    /// The connection has made a call.
+    pub(super) fn heard(&self) {
+        if !self.heard.swap(true, Ordering::Relaxed) {
+            self.book.0.lock().heard(self.number);
+        }
+    }
+
+    /// Whether the connection has made a call.
+    pub(super) fn was_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// How long the connection may be silent.
+    pub(super) fn first_call(&self) -> Duration {
+        self.first_call
+    }
+
+    /// The token that is cancelled when the connection must make room.
+    pub(super) fn close_token(&self) -> CancellationToken {
+        self.close.clone()
+    }
+
+    /// Resolves when the connection must make room.
+    pub(super) async fn closed(&self) {
+        self.close.cancelled().await;
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.book.0.lock().gone(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, last).into()
+    }
+
+    fn book(total: usize, per_address: usize, silent: usize) -> SharedBook {
+        SharedBook::new(ConnectionLimits { total, per_address, silent, first_call: Duration::from_secs(1) })
+    }
+
+    fn is_closed(entry: &Entry) -> bool {
+        entry.close.is_cancelled()
+    }
+
+    #[test]
+    fn silent_connections_make_room_oldest_first() {
+        let book = book(3, 3, 3);
+        let entries: Vec<_> = (1..=3).map(|last| book.admit(address(last)).unwrap()).collect();
+        entries[0].heard();
+        let fourth = book.admit(address(4)).unwrap();
+        assert_eq!(entries.iter().map(is_closed).collect::<Vec<_>>(), [false, true, false]);
+        entries[2].heard();
+        fourth.heard();
+        assert!(book.admit(address(5)).is_none(), "all of them are in use");
+        drop(entries);
+        assert!(book.admit(address(5)).is_some());
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_connections() {
+        let book = book(100, 2, 100);
+        let other = book.admit(address(2)).unwrap();
+        let first = book.admit(address(1)).unwrap();
+        let second = book.admit(address(1)).unwrap();
+        let third = book.admit(address(1)).unwrap();
+        assert!(is_closed(&first) && !is_closed(&second) && !is_closed(&other), "its own oldest has to go");
+        second.heard();
+        third.heard();
+        assert!(book.admit(address(1)).is_none());
+        assert!(book.admit(address(2)).is_some());
+    }
+
+    #[test]
+    fn few_connections_are_silent_at_a_time() {
+        let book = book(100, 100, 2);
+        let entries: Vec<_> = (0..5).map(|_| book.admit(address(1)).unwrap()).collect();
+        assert_eq!(entries.iter().filter(|entry| !is_closed(entry)).count(), 2);
+        assert!(!is_closed(&entries[4]));
+    }
+
+    #[test]
+    fn what_has_left_is_forgotten() {
+        let book = book(10, 10, 10);
+        for _ in 0..100 {
+            let entry = book.admit(address(1)).unwrap();
+            entry.heard();
+            entry.heard();
+        }
+        let inner = book.0.lock();
+        assert!(inner.silent.is_empty() && inner.used.is_empty() && inner.per_address.is_empty());
+    }
+
+    #[test]
+    fn limits_leave_descriptors_for_the_rest() {
+        let limits = ConnectionLimits::default().within(1024, 256);
+        assert_eq!((limits.total, limits.per_address, limits.silent), (768, 384, 192));
+        assert_eq!(ConnectionLimits::default().within(1 << 20, 256), ConnectionLimits::default());
+        assert!(ConnectionLimits::default().within(1, 256).total > 0);
+    }
+}

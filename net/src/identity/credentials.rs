@@ -1,0 +1,268 @@
+//! A process's own certificate and the authorities that it trusts, as they are now: the files may change while
+//! the process runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::RwLock;
+use tokio::task::JoinError;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
+use tokio_rustls::rustls::{
+    ClientConfig, ConfigBuilder, ConfigSide, ServerConfig, WantsVerifier, WantsVersions, version,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::files::{Material, TlsFiles};
+use super::role::{Identity, Role, Roles};
+use super::trust::{Details, Expect, Side, Trust, TrustError};
+use super::verify::{Clients, Server};
+use super::{CredentialError, tokens::Token};
+
+/// The protocol that is agreed upon in a handshake: HTTP/2.
+const PROTOCOL: &[u8] = b"h2";
+
+/// The interval at which the files are looked at.
+pub(super) const LOOK: Duration = Duration::from_secs(2);
+
+/// A certificate that expires within this share of its lifetime is warned of.
+const WARN_SHARE: u32 = 5;
+
+/// The interval of the warnings.
+const WARN_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What was read from the files last.
+#[derive(Debug)]
+struct Loaded {
+    material: Material,
+    own: Details,
+    trust: Arc<Trust>,
+}
+
+/// A process's certificate, key and trust.
+#[derive(Debug)]
+pub struct Credentials {
+    files: TlsFiles,
+    loaded: RwLock<Arc<Loaded>>,
+    /// Counts how often `loaded` was replaced.
+    version: AtomicU64,
+}
+
+impl Credentials {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`CredentialError`] with the file and what is wrong with it.
+    pub fn load(files: TlsFiles) -> Result<Arc<Self>, CredentialError> {
+        let loaded = RwLock::new(Arc::new(Loaded::read(&files)?));
+        Ok(Arc::new(Self { files, loaded, version: AtomicU64::new(0) }))
+    }
+
+    /// Who this process is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.now().own.identity.clone()
+    }
+
+    /// Checks that this process has one of these roles.
+    ///
+    /// # Errors
+    /// [`CredentialError::OtherRole`] with the role of the certificate.
+    pub fn check_role(
+        &self,
+        roles: Roles,
+        shard: Option<common::id::ShardId>,
+    ) -> Result<(), CredentialError> {
+        let found = self.identity().role;
+        let needed = match shard {
+            Some(id) if found != Role::Shard(id) => Role::Shard(id).to_string(),
+            None if !roles.contain(&found) => roles.to_string(),
+            _ => return Ok(()),
+        };
+        Err(CredentialError::OtherRole { path: self.files.certificate.clone(), found, needed })
+    }
+
+    /// Reads the files again. Returns whether they have changed. If they cannot be used, the former ones count on.
+    ///
+    /// # Errors
+    /// [`CredentialError`] with the file and what is wrong with it.
+    pub fn reload(&self) -> Result<bool, CredentialError> {
+        let fresh = Loaded::read(&self.files)?;
+        if fresh.material == self.now().material {
+            return Ok(false);
+        }
+        *self.loaded.write() = Arc::new(fresh);
+        self.version.fetch_add(1, Ordering::AcqRel);
+        Ok(true)
+    }
+
+    /// Looks at the files from time to time until `stop`, and warns of a certificate that expires soon.
+    pub(super) fn look(&self, warned: &mut Option<Instant>) {
+        match self.reload() {
+            Ok(false) => {}
+            Ok(true) => {
+                *warned = None;
+                let own = &self.now().own;
+                tracing::info!(identity = %own.identity, serial = own.serial, "the certificates were read again");
+            }
+            Err(error) => {
+                if warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+                    *warned = Some(Instant::now());
+                    tracing::warn!(%error, "the certificates have changed and cannot be used: the former ones count on");
+                }
+            }
+        }
+        self.warn_of_expiry(warned);
+    }
+
+    fn warn_of_expiry(&self, warned: &mut Option<Instant>) {
+        if warned.is_some_and(|at| at.elapsed() <= WARN_EVERY) {
+            return;
+        }
+        let own = &self.now().own;
+        let lifetime = own.expires.duration_since(own.begins).unwrap_or_default();
+        let (certificate, identity) = (self.files.certificate.display(), &own.identity);
+        match own.expires.duration_since(SystemTime::now()) {
+            Ok(left) if left > lifetime / WARN_SHARE => return,
+            Ok(left) => tracing::warn!(
+                %certificate, %identity, hours = left.as_secs() / 3600,
+                "this process's certificate expires soon: renew it"
+            ),
+            Err(_) => {
+                tracing::error!(%certificate, %identity, "this process's certificate has expired: renew it")
+            }
+        }
+        *warned = Some(Instant::now());
+    }
+
+    fn now(&self) -> Arc<Loaded> {
+        Arc::clone(&self.loaded.read())
+    }
+
+    /// How often the files were replaced. A connection that was judged by an earlier version is judged again.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Who presents this chain as a client, if it is valid now.
+    pub(crate) fn identify_client(&self, chain: &[CertificateDer<'_>]) -> Result<Identity, TrustError> {
+        self.now().trust.identify(chain, Side::Client, UnixTime::now())
+    }
+
+    /// The configuration of a server. If `optional`, clients without a certificate may connect.
+    pub(crate) fn server(&self, optional: bool) -> Result<Arc<ServerConfig>, CredentialError> {
+        let loaded = self.now();
+        let clients = Clients { trust: Arc::clone(&loaded.trust), optional };
+        let mut config = only_tls13(ServerConfig::builder_with_provider(Arc::new(ring::default_provider())))
+            .and_then(|builder| {
+                let builder = builder.with_client_cert_verifier(Arc::new(clients));
+                builder.with_single_cert(loaded.material.chain.clone(), loaded.material.key.clone_key())
+            })
+            .map_err(|source| mismatch(&self.files, source))?;
+        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        // A resumed session would not be judged by what was revoked since.
+        config.session_storage = Arc::new(tokio_rustls::rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+
+    /// The configuration of a client that shows no certificate.
+    #[cfg(test)]
+    pub(crate) fn anonymous_client(&self) -> Arc<ClientConfig> {
+        let server = Server { trust: Arc::clone(&self.now().trust), expect: Expect::Coordinator };
+        let builder = only_tls13(ClientConfig::builder_with_provider(Arc::new(ring::default_provider())));
+        let builder = builder.ok().map(|builder| {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(server)).with_no_client_auth()
+        });
+        Arc::new(builder.unwrap_or_else(|| unreachable!("the provider speaks TLS 1.3")))
+    }
+
+    /// The configuration of a client that wants to reach a certain peer.
+    pub(crate) fn client(&self, expect: Expect) -> Result<Arc<ClientConfig>, CredentialError> {
+        let loaded = self.now();
+        let server = Server { trust: Arc::clone(&loaded.trust), expect };
+        let mut config = only_tls13(ClientConfig::builder_with_provider(Arc::new(ring::default_provider())))
+            .and_then(|builder| {
+                let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(server));
+                builder.with_client_auth_cert(loaded.material.chain.clone(), loaded.material.key.clone_key())
+            })
+            .map_err(|source| mismatch(&self.files, source))?;
+        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        config.resumption = tokio_rustls::rustls::client::Resumption::disabled();
+        Ok(Arc::new(config))
+    }
+}
+
+fn only_tls13<S: ConfigSide>(
+    builder: ConfigBuilder<S, WantsVersions>,
+) -> Result<ConfigBuilder<S, WantsVerifier>, tokio_rustls::rustls::Error> {
+    builder.with_protocol_versions(&[&version::TLS13])
+}
+
+fn mismatch(files: &TlsFiles, source: tokio_rustls::rustls::Error) -> CredentialError {
+    CredentialError::Mismatch { certificate: files.certificate.clone(), key: files.key.clone(), source }
+}
+
+impl Loaded {
+    fn read(files: &TlsFiles) -> Result<Self, CredentialError> {
+        let material = Material::read(files)?;
+        let own = |source| CredentialError::Own { path: files.certificate.clone(), source };
+        let details = match material.chain.first() {
+            Some(certificate) => Details::of(certificate).map_err(own)?,
+            None => return Err(own(TrustError::Nameless)),
+        };
+        let trust = Arc::new(Trust::new(&details.identity.fleet, &material)?);
+        let loaded = Self { material, own: details, trust };
+        loaded.check_key(files)?;
+        Ok(loaded)
+    }
+
+    /// Checks that the key is the certificate's, so that a half-replaced pair is never used.
+    fn check_key(&self, files: &TlsFiles) -> Result<(), CredentialError> {
+        let key =
+            ring::sign::any_supported_type(&self.material.key).map_err(|source| mismatch(files, source))?;
+        tokio_rustls::rustls::sign::CertifiedKey::new(self.material.chain.clone(), key)
+            .keys_match()
+            .map_err(|source| mismatch(files, source))
+    }
+}
+
+/// How a process proves to its peers who it is, and by what it recognises them. The default is neither: plain text.
+#[derive(Debug, Clone, Default)]
+pub struct Security {
+    pub(crate) tls: Option<Arc<Credentials>>,
+    pub(crate) token: Option<Token>,
+}
+
+impl Security {
+    /// Uses these credentials, and this token for calls to a coordinator.
+    #[must_use]
+    pub fn new(tls: Option<Arc<Credentials>>, token: Option<Token>) -> Self {
+        Self { tls, token }
+    }
+
+    /// The credentials; `None` without TLS.
+    #[must_use]
+    pub fn credentials(&self) -> Option<&Arc<Credentials>> {
+        self.tls.as_ref()
+    }
+}
+
+/// Runs `look` on a blocking thread at intervals until `stop`.
+pub(super) async fn watch(
+    stop: CancellationToken,
+    mut look: impl FnMut() + Send + 'static,
+) -> Result<(), JoinError> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let looked = move || {
+            look();
+            look
+        };
+        look = tokio::task::spawn_blocking(looked).await?;
+    }
+}

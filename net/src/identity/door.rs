@@ -1,0 +1,171 @@
+//! The door of a server: what it knows of a connection, and whether the peer behind it may make a call.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::RwLock;
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Status};
+
+use super::CredentialError;
+use super::credentials::{Credentials, watch};
+use super::role::{Identity, Role, Roles};
+use super::tokens::Tokens;
+
+/// The metadata key of a bearer token.
+pub(crate) const AUTHORIZATION: &str = "authorization";
+
+/// The scheme of a bearer token in [`AUTHORIZATION`].
+pub(crate) const BEARER: &str = "Bearer ";
+
+/// How a server learns who its callers are. The default learns nothing and lets everybody in.
+#[derive(Debug, Clone, Default)]
+pub struct Door {
+    tls: Option<Arc<Credentials>>,
+    tokens: Option<Arc<TokenSource>>,
+}
+
+#[derive(Debug)]
+struct TokenSource {
+    path: PathBuf,
+    tokens: RwLock<Tokens>,
+}
+
+impl Door {
+    /// A door that recognises certificates, if there are credentials, and the tokens of a file, if there is one.
+    ///
+    /// # Errors
+    /// [`CredentialError`] if the token file cannot be used.
+    pub fn new(tls: Option<Arc<Credentials>>, tokens: Option<&Path>) -> Result<Self, CredentialError> {
+        let tokens = match tokens {
+            None => None,
+            Some(path) => {
+                let tokens = RwLock::new(Tokens::read(path)?);
+                Some(Arc::new(TokenSource { path: path.to_owned(), tokens }))
+            }
+        };
+        Ok(Self { tls, tokens })
+    }
+
+    /// The credentials; `None` without TLS.
+    pub(crate) fn credentials(&self) -> Option<&Arc<Credentials>> {
+        self.tls.as_ref()
+    }
+
+    /// Whether a caller may have a token instead of a certificate.
+    pub(crate) fn takes_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// Reads changed files again until `stop`, and warns of certificates that expire soon.
+    ///
+    /// # Errors
+    /// [`JoinError`] if looking at the files has panicked.
+    pub async fn watch(self, stop: CancellationToken) -> Result<(), JoinError> {
+        let mut warned: (Option<Instant>, bool) = (None, false);
+        watch(stop, move || {
+            if let Some(credentials) = &self.tls {
+                credentials.look(&mut warned.0);
+            }
+            if let Some(source) = &self.tokens {
+                warned.1 = source.look(warned.1);
+            }
+        })
+        .await
+    }
+}
+
+impl TokenSource {
+    /// Reads the tokens again; returns whether they cannot be used. Only the first such time is logged.
+    fn look(&self, failed: bool) -> bool {
+        match Tokens::read(&self.path) {
+            Ok(fresh) if fresh == *self.tokens.read() => false,
+            Ok(fresh) => {
+                *self.tokens.write() = fresh;
+                tracing::info!(file = %self.path.display(), "the tokens were read again");
+                false
+            }
+            Err(error) => {
+                if !failed {
+                    tracing::warn!(%error, "the tokens have changed and cannot be used: the former ones count on");
+                }
+                true
+            }
+        }
+    }
+}
+
+/// What a server knows of a connection. Each of its requests carries it.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Who it is by its certificate; `None` if it has shown none.
+    pub identity: Option<Arc<Identity>>,
+    door: Door,
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr, identity: Option<Arc<Identity>>, door: Door) -> Self {
+        Self { address, identity, door }
+    }
+
+    /// The peer's role if it has one of `roles`; `None` where nobody has an identity.
+    fn role(&self, metadata: &MetadataMap, roles: Roles) -> Result<Option<Role>, Status> {
+        if let Some(identity) = &self.identity {
+            return match roles.contain(&identity.role) {
+                true => Ok(Some(identity.role.clone())),
+                false => Err(denied(&identity.role, roles)),
+            };
+        }
+        let tokens = self.door.tokens.as_ref().filter(|_| roles.take_tokens());
+        if let Some(source) = tokens {
+            let stated = metadata.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let Some(token) = stated.and_then(|value| value.strip_prefix(BEARER)) else {
+                return Err(nameless(
+                    roles,
+                    "a certificate (--tls-cert, --tls-key, --tls-ca) or a token (--token-file)",
+                ));
+            };
+            return match source.tokens.read().find(token) {
+                Some(role) if roles.contain(role) => Ok(Some(role.clone())),
+                Some(role) => Err(denied(role, roles)),
+                None => Err(Status::unauthenticated("the token is not one of this coordinator's")),
+            };
+        }
+        match self.door.tls {
+            Some(_) => Err(nameless(roles, "a certificate (--tls-cert, --tls-key, --tls-ca)")),
+            None => Ok(None),
+        }
+    }
+}
+
+fn nameless(roles: Roles, what: &str) -> Status {
+    Status::unauthenticated(format!(
+        "this call needs the role {roles}, and the caller has shown no identity: give {what}"
+    ))
+}
+
+fn denied(role: &Role, roles: Roles) -> Status {
+    Status::permission_denied(format!("this call needs the role {roles}, and the caller is {role}"))
+}
+
+/// Checks that the caller has one of these roles. Returns its role; `None` where nobody has an identity.
+///
+/// # Errors
+/// `UNAUTHENTICATED` if the caller has shown no identity, `PERMISSION_DENIED` if it has another role.
+pub fn allowed<T>(request: &Request<T>, roles: Roles) -> Result<Option<Role>, Status> {
+    allowed_by(request.extensions(), request.metadata(), roles)
+}
+
+fn allowed_by(extensions: &Extensions, metadata: &MetadataMap, roles: Roles) -> Result<Option<Role>, Status> {
+    // Every connection of our servers has this. A request without it has come another way.
+    let Some(peer) = extensions.get::<Peer>() else {
+        return Err(Status::internal("the connection of this call is not known"));
+    };
+    peer.role(metadata, roles)
+}

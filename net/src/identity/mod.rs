@@ -1,0 +1,115 @@
+//! Identity: who a peer is, and what it may do.
+//!
+//! The processes of a fleet prove by certificates who they are (mutual TLS 1.3). A certificate names its owner by a
+//! URI in its subject alternative names, `spiffe://FLEET/ROLE`; hosts and ports prove nothing. Clients and
+//! operators may have a bearer token instead. Without TLS and without tokens nobody has an identity, and every
+//! call is allowed: that is for one machine.
+//!
+//! This module knows which roles exist. Which call needs which role is written where the call is served.
+
+mod args;
+mod credentials;
+mod door;
+mod files;
+mod role;
+#[cfg(test)]
+pub(crate) mod testing;
+mod tokens;
+mod trust;
+mod verify;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub use args::{ClientArgs, ListenArgs, TlsArgs};
+pub use credentials::{Credentials, Security};
+pub(crate) use door::{AUTHORIZATION, BEARER};
+pub use door::{Door, Peer, allowed};
+pub use files::TlsFiles;
+pub use role::{Identity, NameError, Role, Roles};
+pub use tokens::Token;
+pub use trust::{Details, Expect, TrustError};
+
+/// Why a process has no usable identity.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// A file cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A secret can be read by others.
+    #[error("{} can be read by others (mode {mode:04o}); run `chmod 600 {}`", path.display(), path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A file is not the PEM that it should be.
+    #[error("{} holds no {what} as PEM: {reason}", path.display())]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+        /// Why it does not.
+        reason: String,
+    },
+    /// A token file has a wrong line.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Tokens {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1; 0 for the whole file.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The process's own certificate names nobody.
+    #[error("{}: {source}", path.display())]
+    Own {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: TrustError,
+    },
+    /// An authority's certificate cannot be used.
+    #[error("an authority's certificate cannot be used: {0}")]
+    Authority(webpki::Error),
+    /// A list of revoked certificates cannot be used.
+    #[error("the list of revoked certificates cannot be used: {0}")]
+    Revoked(webpki::Error),
+    /// The key is not the certificate's.
+    #[error("the certificate {} and the key {} do not fit: {source}", certificate.display(), key.display())]
+    Mismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        source: tokio_rustls::rustls::Error,
+    },
+    /// The certificate is of a role that cannot have this part.
+    #[error("{} is the certificate of {found}; this process needs one of {needed}", path.display())]
+    OtherRole {
+        /// The file.
+        path: PathBuf,
+        /// The role in it.
+        found: Role,
+        /// What is needed.
+        needed: String,
+    },
+    /// Options that need each other.
+    #[error("{0}")]
+    Options(&'static str),
+    /// An address that other machines reach, without encryption.
+    #[error(
+        "{0} can be reached from other machines, and TLS is off: give --tls-cert, --tls-key and --tls-ca \
+         (`coordinator certs` makes them), or --insecure if the network is trusted"
+    )]
+    Open(SocketAddr),
+}
