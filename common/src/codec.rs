@@ -90,6 +90,23 @@ pub fn payload_digest(bytes: &[u8]) -> B256 {
     B256::new(*blake3::hash(bytes).as_bytes())
 }
 
+/// Computes [`payload_digest`] of bytes that arrive in pieces.
+#[derive(Debug, Default)]
+pub struct PayloadHasher(blake3::Hasher);
+
+impl PayloadHasher {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes.
+    #[must_use]
+    pub fn digest(&self) -> B256 {
+        B256::new(*self.0.finalize().as_bytes())
+    }
+}
+
 fn check_size(what: &'static str, size: usize, limit: usize) -> Result<(), CodecError> {
     if size > limit { Err(CodecError::TooLarge { what, size, limit }) } else { Ok(()) }
 }

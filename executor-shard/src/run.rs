@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::Parser;
 use common::endpoint::CoordinatorEndpoint;
 use common::id::{Incarnation, ShardId};
@@ -159,6 +160,9 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
     supervisor.spawn_critical("door", door.clone().watch(supervisor.shutdown_token()));
     let bound = Bound::bind(args.listen).await?.behind(door);
     let address = bound.address();
+    if args.advertise.is_none() && address.ip().is_unspecified() {
+        bail!("--listen {address} is no address that a coordinator can reach; give --advertise HOST:PORT");
+    }
     let config = NodeConfig {
         shard: ShardId(args.shard_id),
         incarnation: Incarnation::fresh(),

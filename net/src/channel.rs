@@ -1,7 +1,7 @@
 //! Channels to peers: addresses, TLS, timeouts, keepalive and message limits in one place.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Cursor, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::endpoint::PeerError;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, Chain, Join, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -26,6 +27,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// The server name of each handshake. Peers are recognised by their roles, not by the names of their hosts.
 const SERVER_NAME: &str = "peer.shardexec.internal";
+
+/// How many of the server's first bytes are read while the connection is made.
+const GREETING_BYTES: usize = 256;
 
 /// Creates a channel to `url` that connects at its first use. With TLS the peer must be the expected one.
 ///
@@ -103,19 +107,35 @@ impl Connector {
         Self { credentials: Arc::clone(credentials), expect }
     }
 
-    pub(crate) async fn connect(self, uri: Uri) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+    pub(crate) async fn connect(self, uri: Uri) -> io::Result<TokioIo<Encrypted>> {
         let config = self.credentials.client(self.expect).map_err(io::Error::other)?;
         let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;
         stream.set_nodelay(true)?;
-        let stream = TlsConnector::from(config).connect(name, stream).await;
-        stream.map(TokioIo::new).map_err(|error| io::Error::new(error.kind(), explained(&error)))
+        let greeted = async { greeted(TlsConnector::from(config).connect(name, stream).await?).await };
+        greeted.await.map(TokioIo::new).map_err(|error| io::Error::new(error.kind(), explained(&error)))
     }
 }
 
+/// An encrypted connection whose server has begun to speak.
+type Encrypted =
+    Join<Chain<Cursor<Vec<u8>>, ReadHalf<TlsStream<TcpStream>>>, WriteHalf<TlsStream<TcpStream>>>;
+
+/// Waits for the server's first bytes, its HTTP/2 settings. Only they say that it has taken this side's
+/// certificate: with TLS 1.3 a client's handshake is done before that, and what is written to a server that has
+/// refused hides its reason.
+async fn greeted(mut stream: TlsStream<TcpStream>) -> io::Result<Encrypted> {
+    let mut greeting = Vec::with_capacity(GREETING_BYTES);
+    if stream.read_buf(&mut greeting).await? == 0 {
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "the other side closed the connection"));
+    }
+    let (reader, writer) = tokio::io::split(stream);
+    Ok(tokio::io::join(Cursor::new(greeting).chain(reader), writer))
+}
+
 impl Service<Uri> for Connector {
-    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Response = TokioIo<Encrypted>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -129,10 +149,16 @@ impl Service<Uri> for Connector {
 }
 
 /// The message of an error's innermost cause: transport errors hide it behind "transport error".
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
+    loop {
+        // An I/O error holds the reason of a handshake inside, and does not name it as its source.
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            return explained(error);
+        }
+        match cause.source() {
+            Some(next) => cause = next,
+            None => return cause.to_string(),
+        }
     }
-    cause.to_string()
 }

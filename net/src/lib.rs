@@ -6,6 +6,7 @@
 
 pub mod backoff;
 pub mod bounded;
+pub mod budget;
 pub mod channel;
 pub mod connections;
 pub mod identity;

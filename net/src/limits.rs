@@ -18,6 +18,24 @@ pub const MAX_PAYLOAD_BYTES: usize = common::codec::MAX_PAYLOAD_BYTES;
 /// The largest result of one piece of work, in bytes.
 pub const MAX_RESULT_BYTES: usize = 128 << 20;
 
+/// The most bytes of blocks from clients that are being received or decoded.
+pub const BLOCKS_IN_FLIGHT: usize = 256 << 20;
+
+/// The most bytes of results from shards that are being received or decoded.
+pub const RESULTS_IN_FLIGHT: usize = 512 << 20;
+
+/// The most bytes of work and deltas that a shard is receiving or decoding.
+pub const COMMANDS_IN_FLIGHT: usize = 1 << 30;
+
+/// Payloads larger than this, in bytes, are decoded on a blocking thread, not on a worker of the runtime.
+pub const DECODE_INLINE_BYTES: usize = 256 << 10;
+
+/// The maximum number of large payloads that are decoded at once.
+pub const DECODE_AT_ONCE: usize = 4;
+
+/// The longest time from one chunk of a payload to the next.
+pub const CHUNK_WITHIN: Duration = Duration::from_secs(10);
+
 /// Timeouts and liveness limits of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerLimits {

@@ -4,8 +4,9 @@ use std::pin::Pin;
 
 use alloy_primitives::B256;
 use common::block::{EncodedBlock, MAX_BLOCK_BYTES};
-use net::identity::{Roles, allowed};
-use net::limits::MAX_MESSAGE_BYTES;
+use net::budget::Budget;
+use net::identity::{Roles, account, allowed};
+use net::limits::{BLOCKS_IN_FLIGHT, MAX_MESSAGE_BYTES};
 use net::wire::{epoch_message, receive, summary_message};
 use proto::v1;
 use proto::v1::blocks_server::{Blocks, BlocksServer};
@@ -33,7 +34,8 @@ pub const RETRY_STOPPING: &str = "stopping";
 
 /// Creates the service over a chain and its fleet.
 pub fn blocks_service(chain: ChainHandle, fleet: Fleet, step_down: StepDown) -> BlocksServer<impl Blocks> {
-    BlocksServer::new(Service { chain, fleet, step_down })
+    let budget = Budget::new("blocks", BLOCKS_IN_FLIGHT);
+    BlocksServer::new(Service { chain, fleet, step_down, budget })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
@@ -43,6 +45,7 @@ struct Service {
     chain: ChainHandle,
     fleet: Fleet,
     step_down: StepDown,
+    budget: Budget,
 }
 
 /// Who may submit blocks and see the status.
@@ -58,7 +61,8 @@ impl Service {
         request: Request<Streaming<v1::PayloadChunk>>,
     ) -> Result<(Taken, Acceptance), Status> {
         allowed(&request, READERS)?;
-        let payload = receive(&mut request.into_inner(), MAX_BLOCK_PAYLOAD).await?;
+        let room = self.budget.open(account(&request)?);
+        let payload = receive(&mut request.into_inner(), MAX_BLOCK_PAYLOAD, room).await?;
         let block = on_thread(move || {
             EncodedBlock::decode_exact(&payload.bytes)
                 .map_err(|error| Status::invalid_argument(error.to_string()))

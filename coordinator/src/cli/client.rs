@@ -10,7 +10,7 @@ use net::backoff::{BackoffPolicy, Delays};
 use net::channel;
 use net::identity::{ClientArgs, Expect, Security};
 use net::limits::{MAX_MESSAGE_BYTES, PeerLimits};
-use net::wire::{ClientChannel, client_channel};
+use net::wire::{ClientChannel, client_channel, reason};
 use proto::v1::blocks_client::BlocksClient;
 use tonic::{Code, Response, Status};
 
@@ -61,7 +61,7 @@ pub(super) async fn connect_as(url: &str, security: &Security) -> anyhow::Result
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
     /// The coordinator answered with an error.
-    #[error("{}", .0.message())]
+    #[error("{}", reason(.0))]
     Answered(Box<Status>),
     /// The coordinator did not answer within the limit.
     #[error("no answer for {:.1} s ({reason})", waited.as_secs_f64())]
@@ -152,16 +152,10 @@ impl Passing {
         let stopping = status.metadata().get(RETRY).is_some_and(|value| value == RETRY_STOPPING);
         let busy = status.code() == Code::ResourceExhausted;
         // A status that the peer sent has no local cause. A broken connection has one.
-        let mut cause = status.source();
-        if !stopping && !busy && cause.is_none() {
+        if !stopping && !busy && status.source().is_none() {
             return None;
         }
-        let mut reason = status.message().to_owned();
-        while let Some(error) = cause {
-            reason = error.to_string();
-            cause = error.source();
-        }
-        Some(Self { busy, reason })
+        Some(Self { busy, reason: reason(status) })
     }
 }
 

@@ -4,6 +4,7 @@ use alloy_primitives::{B256, hex};
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
+use net::wire::reason;
 use proto::v1;
 use serde_json::json;
 use tasks::supervise::Exit;
@@ -70,7 +71,7 @@ pub(super) async fn parked(args: ParkedArgs) -> anyhow::Result<Exit> {
 }
 
 fn told(status: tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("{}", status.message())
+    anyhow::anyhow!("{}", reason(&status))
 }
 
 async fn list(target: &Target, as_json: bool) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ use alloy_primitives::{B256, hex};
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
+use net::wire::reason;
 use proto::v1;
 use serde_json::json;
 use tasks::supervise::Exit;
@@ -29,7 +30,7 @@ pub(super) async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
     let status = client
         .status(v1::StatusRequest {})
         .await
-        .map_err(|status| anyhow::anyhow!("the coordinator does not tell its status: {}", status.message()))?
+        .map_err(|status| anyhow::anyhow!("the coordinator does not tell its status: {}", reason(&status)))?
         .into_inner();
     let head = status.head.clone().and_then(|head| head.state).unwrap_or_default();
     let hash = B256::try_from(head.block_hash.as_ref()).unwrap_or_default();

@@ -36,6 +36,7 @@ async fn serve(server: &Arc<Credentials>, optional: bool, stream: TcpStream) -> 
     match handshake(stream, address, config, Arc::clone(server), door, entry()).await {
         // The connection stays open until the client has read the end of the handshake.
         Ok(mut connection) => {
+            connection.write_all(b"settings").await.ok();
             connection.shutdown().await.ok();
             Ok(connection_role(&connection))
         }
@@ -53,14 +54,8 @@ async fn meet(server: &Arc<Credentials>, client: &Arc<Credentials>, expect: Expe
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let calling = async {
-        let stream = Connector::new(client, expect).connect(uri).await.map_err(|error| error.to_string())?;
-        // A server judges the client's certificate after the client's side of the handshake is done.
-        let mut byte = [0];
-        match stream.into_inner().read(&mut byte).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(()),
-            Err(error) => Err(explained(&error)),
-        }
+        let called = Connector::new(client, expect).connect(uri).await;
+        called.map(drop).map_err(|error| error.to_string())
     };
     let serving = async { serve(server, false, listener.accept().await.unwrap().0).await };
     tokio::join!(serving, calling)
@@ -144,9 +139,10 @@ async fn an_open_connection_ends_when_its_certificate_is_revoked() {
     let serving = async {
         let stream = listener.accept().await.unwrap().0;
         let config = server.server(false).unwrap();
-        handshake(stream, address, config, Arc::clone(&server), door, entry())
-            .await
-            .map_err(|refused| refused.reason)
+        let connection = handshake(stream, address, config, Arc::clone(&server), door, entry()).await;
+        let mut connection = connection.map_err(|refused| refused.reason)?;
+        connection.write_all(b"settings").await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(connection)
     };
     let (served, called) = tokio::join!(serving, Connector::new(&shard, Expect::Coordinator).connect(uri));
     let (mut served, mut called) = (served.unwrap(), called.unwrap().into_inner());

@@ -15,6 +15,7 @@ use super::CredentialError;
 use super::credentials::{Credentials, watch};
 use super::role::{Identity, Role, Roles};
 use super::tokens::Tokens;
+use crate::budget::Account;
 
 /// The metadata key of a bearer token.
 pub(crate) const AUTHORIZATION: &str = "authorization";
@@ -154,6 +155,22 @@ fn denied(role: &Role, roles: Roles) -> Status {
     Status::permission_denied(format!("this call needs the role {roles}, and the caller is {role}"))
 }
 
+/// Whose account the caller's bytes are counted on.
+///
+/// # Errors
+/// `INTERNAL` if the connection of the call is not known.
+pub fn account<T>(request: &Request<T>) -> Result<Account, Status> {
+    let peer = request.extensions().get::<Peer>().ok_or_else(unknown)?;
+    Ok(match &peer.identity {
+        Some(identity) => Account::Identity(Arc::clone(identity)),
+        None => Account::Address(peer.address.ip()),
+    })
+}
+
+fn unknown() -> Status {
+    Status::internal("the connection of this call is not known")
+}
+
 /// Checks that the caller has one of these roles. Returns its role; `None` where nobody has an identity.
 ///
 /// # Errors
@@ -164,8 +181,5 @@ pub fn allowed<T>(request: &Request<T>, roles: Roles) -> Result<Option<Role>, St
 
 fn allowed_by(extensions: &Extensions, metadata: &MetadataMap, roles: Roles) -> Result<Option<Role>, Status> {
     // Every connection of our servers has this. A request without it has come another way.
-    let Some(peer) = extensions.get::<Peer>() else {
-        return Err(Status::internal("the connection of this call is not known"));
-    };
-    peer.role(metadata, roles)
+    extensions.get::<Peer>().ok_or_else(unknown)?.role(metadata, roles)
 }

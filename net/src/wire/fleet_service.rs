@@ -25,15 +25,12 @@ use super::pipe::{Answers, answer_each};
 use super::status::{to_failure, to_status};
 use super::token::stated;
 use crate::bounded::BoundedExecutor;
-use crate::identity::{Role, Roles, allowed};
-use crate::limits::{MAX_CALL_BYTES, MAX_MESSAGE_BYTES, MAX_RESULT_BYTES};
-
-/// Results larger than this, in bytes, are decoded on a blocking thread, not on a worker of the
-/// runtime.
-const DECODE_INLINE_BYTES: usize = 256 << 10;
-
-/// The maximum number of large results decoded at once.
-const DECODE_AT_ONCE: usize = 4;
+use crate::budget::Budget;
+use crate::identity::{Role, Roles, account, allowed};
+use crate::limits::{
+    DECODE_AT_ONCE, DECODE_INLINE_BYTES, MAX_CALL_BYTES, MAX_MESSAGE_BYTES, MAX_RESULT_BYTES,
+    RESULTS_IN_FLIGHT,
+};
 
 /// The gRPC service over a coordinator's endpoint, for those whom `admission` admits. Its streams of results
 /// end when `stop` is cancelled.
@@ -43,7 +40,8 @@ pub fn fleet_service(
     stop: CancellationToken,
 ) -> FleetServer<impl Fleet> {
     let decoding = BoundedExecutor::new("result decoding", DECODE_AT_ONCE);
-    FleetServer::new(Service { endpoint, admission, decoding, stop })
+    let budget = Budget::new("results", RESULTS_IN_FLIGHT);
+    FleetServer::new(Service { endpoint, admission, decoding, budget, stop })
         .max_decoding_message_size(MAX_CALL_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
@@ -53,6 +51,7 @@ struct Service {
     endpoint: Arc<dyn CoordinatorEndpoint>,
     admission: Arc<dyn Admission>,
     decoding: BoundedExecutor,
+    budget: Budget,
     /// Ends the streams of results.
     stop: CancellationToken,
 }
@@ -122,11 +121,13 @@ async fn submit(
         // one.
         Err(PayloadError::Damaged { assignment: Some(assignment) }) => {
             let digest = B256::ZERO;
-            ReceivedPayload { bytes: Bytes::new(), digest, epoch: None, assignment: Some(assignment) }
+            let (bytes, assignment) = (Bytes::new(), Some(assignment));
+            ReceivedPayload { bytes, digest, epoch: None, assignment, room: None }
         }
         other => other?,
     };
-    let ReceivedPayload { bytes, digest, assignment, .. } = payload;
+    // The room is given back when the result is decoded.
+    let ReceivedPayload { bytes, digest, assignment, room: _room, .. } = payload;
     let assignment = assignment_from(assignment)?;
     let decoded: Result<Result<WorkOutput, WorkFailure>, Status> = if bytes.len() <= DECODE_INLINE_BYTES {
         decode("result", &bytes)
@@ -191,8 +192,9 @@ impl Fleet for Service {
                 }
             }
         };
-        let stop = self.stop.clone();
-        Ok(Response::new(answer_each(request.into_inner(), MAX_RESULT_BYTES, stop, admit, answer)))
+        let (stop, paid) = (self.stop.clone(), (self.budget.clone(), account(&request)?));
+        let stream = request.into_inner();
+        Ok(Response::new(answer_each(stream, MAX_RESULT_BYTES, paid, stop, admit, answer)))
     }
 
     async fn draining(&self, request: Request<v1::ShardNotice>) -> Result<Response<v1::FleetAck>, Status> {

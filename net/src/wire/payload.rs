@@ -4,16 +4,17 @@
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use common::codec::{self, payload_digest};
+use common::codec::{self, PayloadHasher};
 use prost::bytes::{Bytes, BytesMut};
 use proto::v1::{Assignment, Epoch, PayloadChunk, PayloadHeader};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use crate::limits::CHUNK_BYTES;
+use crate::budget::{BudgetFull, Reservation};
+use crate::limits::{CHUNK_BYTES, CHUNK_WITHIN};
 
 /// A complete received payload whose digest is right.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ReceivedPayload {
     /// The bytes.
     pub bytes: Bytes,
@@ -23,6 +24,8 @@ pub struct ReceivedPayload {
     pub epoch: Option<Epoch>,
     /// The assignment to which the payload belongs, if the sender stated one.
     pub assignment: Option<Assignment>,
+    /// The room that the payload takes, until this is dropped.
+    pub room: Option<Reservation>,
 }
 
 /// Why a payload is rejected.
@@ -64,6 +67,12 @@ pub enum PayloadError {
         /// Whether the whole payload has been read, so that the stream can be read on.
         whole: bool,
     },
+    /// Nothing more of the payload arrived.
+    #[error("nothing more of the payload arrived for {0:?}")]
+    Stalled(Duration),
+    /// There is no room for the payload.
+    #[error(transparent)]
+    NoRoom(#[from] BudgetFull),
     /// The payload did not arrive in time.
     #[error("the payload did not arrive within {0:?}")]
     TooSlow(Duration),
@@ -81,6 +90,7 @@ impl From<PayloadError> for Status {
         match error {
             PayloadError::Broken(status) | PayloadError::Unwanted { status, .. } => *status,
             PayloadError::TooLarge { .. } => Status::out_of_range(error.to_string()),
+            PayloadError::NoRoom(_) => Status::resource_exhausted(error.to_string()),
             _ => Status::data_loss(error.to_string()),
         }
     }
@@ -110,17 +120,21 @@ pub fn chunks(
 const RECEIVE_WITHIN: Duration = Duration::from_secs(120);
 
 /// Reassembles a payload of at most `limit` bytes within a limited time, and checks its size and
-/// digest.
+/// digest. `room` counts its bytes.
 ///
 /// # Errors
 /// [`PayloadError`] with the reason for the rejection.
-pub async fn receive<S>(stream: &mut S, limit: usize) -> Result<ReceivedPayload, PayloadError>
+pub async fn receive<S>(
+    stream: &mut S,
+    limit: usize,
+    room: Reservation,
+) -> Result<ReceivedPayload, PayloadError>
 where
     S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
 {
     let whole = async {
-        let first = stream.next().await.ok_or(PayloadError::NoHeader)?.map_err(broken)?;
-        reassemble(first, stream, limit).await
+        let first = next_chunk(stream).await?.ok_or(PayloadError::NoHeader)?;
+        reassemble(first, stream, limit, room).await
     };
     let whole = tokio::time::timeout(RECEIVE_WITHIN, whole).await;
     whole.unwrap_or(Err(PayloadError::TooSlow(RECEIVE_WITHIN)))
@@ -134,6 +148,7 @@ where
 pub(super) async fn receive_next<S>(
     stream: &mut S,
     limit: usize,
+    room: Reservation,
     admit: impl Fn(&PayloadHeader) -> Result<(), Status>,
 ) -> Result<Option<ReceivedPayload>, PayloadError>
 where
@@ -147,7 +162,7 @@ where
         let whole = first.data.len() as u64 == header.size;
         return Err(PayloadError::Unwanted { status: Box::new(status), whole });
     }
-    let whole = reassemble(first, stream, limit);
+    let whole = reassemble(first, stream, limit, room);
     let whole = tokio::time::timeout(RECEIVE_WITHIN, whole).await;
     whole.unwrap_or(Err(PayloadError::TooSlow(RECEIVE_WITHIN))).map(Some)
 }
@@ -156,11 +171,23 @@ fn broken(status: Status) -> PayloadError {
     PayloadError::Broken(Box::new(status))
 }
 
+/// The next chunk of a payload that has begun; `None` if the stream has ended.
+async fn next_chunk<S>(stream: &mut S) -> Result<Option<PayloadChunk>, PayloadError>
+where
+    S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
+{
+    match tokio::time::timeout(CHUNK_WITHIN, stream.next()).await {
+        Ok(chunk) => chunk.transpose().map_err(broken),
+        Err(_) => Err(PayloadError::Stalled(CHUNK_WITHIN)),
+    }
+}
+
 /// Reassembles a payload whose first chunk has arrived. It takes no chunk of the payload after it.
 async fn reassemble<S>(
     first: PayloadChunk,
     stream: &mut S,
     limit: usize,
+    mut room: Reservation,
 ) -> Result<ReceivedPayload, PayloadError>
 where
     S: Stream<Item = Result<PayloadChunk, Status>> + Unpin,
@@ -171,18 +198,23 @@ where
         return Err(PayloadError::TooLarge { size: header.size, limit });
     }
     let wrong_size = |got| PayloadError::WrongSize { announced: header.size, got };
+    room.add(first.data.len()).await?;
+    let mut digest = PayloadHasher::default();
+    digest.update(&first.data);
     let bytes = if first.data.len() == size {
         first.data
     } else {
         // The buffer grows with the received bytes, not with the announced size.
         let mut bytes = BytesMut::from(first.data.as_ref());
         while bytes.len() < size {
-            let Some(chunk) = stream.next().await else { return Err(wrong_size(bytes.len())) };
-            let data = chunk.map_err(broken)?.data;
+            let Some(chunk) = next_chunk(stream).await? else { return Err(wrong_size(bytes.len())) };
+            let data = chunk.data;
             // Without this check a peer could send empty chunks for ever.
             if data.is_empty() {
                 return Err(wrong_size(bytes.len()));
             }
+            room.add(data.len()).await?;
+            digest.update(&data);
             bytes.extend_from_slice(&data);
         }
         bytes.freeze()
@@ -190,11 +222,12 @@ where
     if bytes.len() != size {
         return Err(wrong_size(bytes.len()));
     }
-    let digest = payload_digest(&bytes);
+    let digest = digest.digest();
     if digest.as_slice() != header.digest.as_ref() {
         return Err(PayloadError::Damaged { assignment: header.assignment });
     }
-    Ok(ReceivedPayload { bytes, digest, epoch: header.epoch, assignment: header.assignment })
+    let (epoch, assignment) = (header.epoch, header.assignment);
+    Ok(ReceivedPayload { bytes, digest, epoch, assignment, room: Some(room) })
 }
 
 /// Decodes a payload whose digest was checked when it arrived.
@@ -206,7 +239,14 @@ pub(super) fn decode<T: serde::de::DeserializeOwned>(what: &'static str, bytes: 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use common::codec::payload_digest;
+
     use super::*;
+    use crate::budget::{Account, Budget};
+
+    fn room(bytes: usize) -> Reservation {
+        Budget::new("payloads", 2 * bytes).open(Account::Address([127, 0, 0, 1].into()))
+    }
 
     fn of(bytes: Vec<u8>) -> impl Iterator<Item = PayloadChunk> {
         let digest = payload_digest(&bytes);
@@ -215,7 +255,7 @@ mod tests {
 
     async fn round_trip(bytes: Vec<u8>, limit: usize) -> Result<ReceivedPayload, PayloadError> {
         let mut stream = tokio_stream::iter(of(bytes).map(Ok));
-        receive(&mut stream, limit).await
+        receive(&mut stream, limit, room(limit)).await
     }
 
     #[tokio::test]
@@ -234,7 +274,7 @@ mod tests {
     #[tokio::test]
     async fn a_truncated_payload_is_refused() {
         let mut stream = tokio_stream::iter(of(vec![7; 2 * CHUNK_BYTES]).take(1).map(Ok));
-        let error = receive(&mut stream, 4 * CHUNK_BYTES).await.unwrap_err();
+        let error = receive(&mut stream, 4 * CHUNK_BYTES, room(4 * CHUNK_BYTES)).await.unwrap_err();
         assert!(matches!(error, PayloadError::WrongSize { .. }), "{error}");
     }
 
@@ -244,7 +284,32 @@ mod tests {
             chunk.data = Bytes::from(vec![8; 100]);
             Ok(chunk)
         });
-        let error = receive(&mut tokio_stream::iter(damaged), 1000).await.unwrap_err();
+        let error = receive(&mut tokio_stream::iter(damaged), 1000, room(1000)).await.unwrap_err();
         assert!(matches!(error, PayloadError::Damaged { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_payload_is_kept_only_where_there_is_room() {
+        let bytes = vec![7; 3 * CHUNK_BYTES];
+        let budget = Budget::new("payloads", 4 * CHUNK_BYTES);
+        let open = || budget.open(Account::Address([127, 0, 0, 1].into()));
+        let error = receive(&mut tokio_stream::iter(of(bytes).map(Ok)), 4 * CHUNK_BYTES, open()).await;
+        assert!(matches!(error, Err(PayloadError::NoRoom(_))), "{error:?}");
+        let small = vec![7; 2 * CHUNK_BYTES];
+        let taken =
+            receive(&mut tokio_stream::iter(of(small.clone()).map(Ok)), 4 * CHUNK_BYTES, open()).await;
+        let second =
+            receive(&mut tokio_stream::iter(of(small.clone()).map(Ok)), 4 * CHUNK_BYTES, open()).await;
+        assert!(matches!(second, Err(PayloadError::NoRoom(_))), "the first one is not handled yet");
+        drop(taken.unwrap());
+        receive(&mut tokio_stream::iter(of(small).map(Ok)), 4 * CHUNK_BYTES, open()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_payload_that_stands_still_is_dropped() {
+        let begun = of(vec![7; 2 * CHUNK_BYTES]).take(1).map(Ok);
+        let mut stream = tokio_stream::iter(begun).chain(futures_util::stream::pending());
+        let error = receive(&mut stream, 4 * CHUNK_BYTES, room(4 * CHUNK_BYTES)).await.unwrap_err();
+        assert!(matches!(error, PayloadError::Stalled(CHUNK_WITHIN)), "{error}");
     }
 }

@@ -24,6 +24,7 @@ use tonic::{Response, Status, Streaming};
 
 use super::payload::{PayloadError, ReceivedPayload, receive_next};
 use super::status::from_status;
+use crate::budget::{Account, Budget};
 
 /// The most calls that wait to be sent on one stream; further callers wait for room.
 const CALLS_QUEUED: usize = 64;
@@ -187,12 +188,13 @@ impl<R> Stream for Calls<R> {
 /// The answers of one stream.
 pub(super) type Answers<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 
-/// The server's end: answers the payloads of a stream one after another, until the peer ends it or `stop` is
+/// The server's end: answers the payloads of a stream one after another, counted on an account, until the peer ends it or `stop` is
 /// cancelled. `admit` sees each header before the rest of its payload is received. A damaged payload gets an
 /// answer like any other. If an error leaves it open where the next payload begins, the stream ends with it.
 pub(super) fn answer_each<R, F>(
     chunks: Streaming<PayloadChunk>,
     limit: usize,
+    (budget, account): (Budget, Account),
     stop: CancellationToken,
     admit: impl Fn(&PayloadHeader) -> Result<(), Status> + Send + Sync + 'static,
     answer: impl Fn(Result<ReceivedPayload, PayloadError>) -> F + Send + 'static,
@@ -201,23 +203,27 @@ where
     R: Send + 'static,
     F: Future<Output = R> + Send,
 {
-    Box::pin(stream::unfold(Some((chunks, stop, admit, answer)), move |state| async move {
-        let (mut chunks, stop, admit, answer) = state?;
-        let received = tokio::select! {
-            biased;
-            () = stop.cancelled() => return None,
-            received = receive_next(&mut chunks, limit, &admit) => received,
-        };
-        let payload = match received {
-            Ok(payload) => Ok(payload?),
-            Err(error) if error.is_whole() => Err(error),
-            Err(error) => return Some((Err(error.into()), None)),
-        };
-        let answered = tokio::select! {
-            biased;
-            () = stop.cancelled() => return None,
-            answered = answer(payload) => answered,
-        };
-        Some((Ok(answered), Some((chunks, stop, admit, answer))))
+    Box::pin(stream::unfold(Some((chunks, stop, admit, answer)), move |state| {
+        let (budget, account) = (budget.clone(), account.clone());
+        async move {
+            let (mut chunks, stop, admit, answer) = state?;
+            let room = budget.open(account);
+            let received = tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                received = receive_next(&mut chunks, limit, room, &admit) => received,
+            };
+            let payload = match received {
+                Ok(payload) => Ok(payload?),
+                Err(error) if error.is_whole() => Err(error),
+                Err(error) => return Some((Err(error.into()), None)),
+            };
+            let answered = tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                answered = answer(payload) => answered,
+            };
+            Some((Ok(answered), Some((chunks, stop, admit, answer))))
+        }
     }))
 }

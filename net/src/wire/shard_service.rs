@@ -22,7 +22,13 @@ use super::payload::{PayloadError, ReceivedPayload, receive};
 use super::pipe::{Answers, answer_each};
 use super::status::{to_failure, to_status};
 use super::token::Demanded;
-use crate::limits::{MAX_CALL_BYTES, MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
+use crate::bounded::BoundedExecutor;
+use crate::budget::Budget;
+use crate::identity::account;
+use crate::limits::{
+    COMMANDS_IN_FLIGHT, DECODE_AT_ONCE, DECODE_INLINE_BYTES, MAX_CALL_BYTES, MAX_MESSAGE_BYTES,
+    MAX_PAYLOAD_BYTES,
+};
 
 /// A shard's identity, returned by the `NodeInfo` call.
 #[derive(Debug, Clone)]
@@ -47,7 +53,11 @@ pub fn shard_service(
     token: SessionToken,
     stop: CancellationToken,
 ) -> InterceptedService<ExecutorShardServer<impl ExecutorShard>, Demanded> {
-    let service = ExecutorShardServer::new(Service { endpoint, identity, stop })
+    let (decoding, budget) = (
+        BoundedExecutor::new("command decoding", DECODE_AT_ONCE),
+        Budget::new("commands", COMMANDS_IN_FLIGHT),
+    );
+    let service = ExecutorShardServer::new(Service { endpoint, identity, decoding, budget, stop })
         .max_decoding_message_size(MAX_CALL_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     InterceptedService::new(service, Demanded(token))
@@ -57,6 +67,8 @@ pub fn shard_service(
 struct Service {
     endpoint: Arc<dyn ShardEndpoint>,
     identity: NodeIdentity,
+    decoding: BoundedExecutor,
+    budget: Budget,
     /// Ends the streams of deltas.
     stop: CancellationToken,
 }
@@ -92,19 +104,32 @@ fn state_reply(result: Result<StateSummary, PeerError>) -> Result<v1::StateReply
 /// Moves the replica by a delta that has arrived as a payload.
 async fn put_delta(
     endpoint: Arc<dyn ShardEndpoint>,
+    decoding: BoundedExecutor,
     payload: Result<ReceivedPayload, PayloadError>,
 ) -> v1::StateReply {
     let moved = async {
-        let ReceivedPayload { bytes, digest, epoch, .. } = payload?;
-        state_reply(endpoint.put_delta(epoch_from(epoch)?, unseal(bytes, digest)?).await)
+        let ReceivedPayload { bytes, digest, epoch, room: _room, .. } = payload?;
+        let delta = unseal(&decoding, bytes, digest).await?;
+        state_reply(endpoint.put_delta(epoch_from(epoch)?, delta).await)
     };
     let failed = |status| v1::StateReply { failure: Some(to_failure(&status)), ..v1::StateReply::default() };
     moved.await.unwrap_or_else(failed)
 }
 
-/// A value whose digest was checked when it arrived.
-fn unseal<T: Payload>(bytes: Bytes, digest: B256) -> Result<Sealed<T>, Status> {
-    Sealed::received(bytes.into(), digest).map_err(|error| Status::invalid_argument(error.to_string()))
+/// A value whose digest was checked when it arrived. A large one is decoded on a blocking thread, so that
+/// heartbeats go on meanwhile.
+async fn unseal<T: Payload + Send + Sync + 'static>(
+    decoding: &BoundedExecutor,
+    bytes: Bytes,
+    digest: B256,
+) -> Result<Sealed<T>, Status> {
+    let received = if bytes.len() <= DECODE_INLINE_BYTES {
+        Sealed::received(bytes.into(), digest)
+    } else {
+        let decoded = decoding.run(move || Sealed::received(bytes.into(), digest)).await;
+        decoded.map_err(|error| to_status(&error))?
+    };
+    received.map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 #[tonic::async_trait]
@@ -118,13 +143,14 @@ impl ExecutorShard for Service {
         &self,
         request: Request<Streaming<v1::PayloadChunk>>,
     ) -> Result<Response<v1::CommandReply>, Status> {
-        let payload = receive(&mut request.into_inner(), MAX_PAYLOAD_BYTES).await?;
-        let ReceivedPayload { bytes, digest, assignment, .. } = payload;
+        let room = self.budget.open(account(&request)?);
+        let payload = receive(&mut request.into_inner(), MAX_PAYLOAD_BYTES, room).await?;
+        let ReceivedPayload { bytes, digest, assignment, room: _room, .. } = payload;
         let assignment = assignment_from(assignment)?;
         if digest != assignment.work.0 {
             return Err(Status::data_loss("the work is damaged: its digest is not the assignment's work id"));
         }
-        let command = ExecuteBlock { assignment, spec: unseal(bytes, digest)? };
+        let command = ExecuteBlock { assignment, spec: unseal(&self.decoding, bytes, digest).await? };
         command_reply(self.endpoint.execute(command).await).map(Response::new)
     }
 
@@ -132,10 +158,11 @@ impl ExecutorShard for Service {
         &self,
         request: Request<Streaming<v1::PayloadChunk>>,
     ) -> Result<Response<Self::PutDeltaStream>, Status> {
-        let endpoint = Arc::clone(&self.endpoint);
-        let answer = move |payload| put_delta(Arc::clone(&endpoint), payload);
+        let (endpoint, decoding) = (Arc::clone(&self.endpoint), self.decoding.clone());
+        let answer = move |payload| put_delta(Arc::clone(&endpoint), decoding.clone(), payload);
+        let paid = (self.budget.clone(), account(&request)?);
         let (stream, stop) = (request.into_inner(), self.stop.clone());
-        Ok(Response::new(answer_each(stream, MAX_PAYLOAD_BYTES, stop, |_| Ok(()), answer)))
+        Ok(Response::new(answer_each(stream, MAX_PAYLOAD_BYTES, paid, stop, |_| Ok(()), answer)))
     }
 
     async fn sync(&self, request: Request<v1::SyncRequest>) -> Result<Response<v1::StateReply>, Status> {

@@ -1,17 +1,28 @@
 //! Conversion between gRPC status codes and the errors of the endpoint traits.
 
+use std::error::Error as _;
+
 use common::endpoint::PeerError;
 use proto::v1;
 use tonic::{Code, Status};
 
+use crate::channel::root_cause;
+
+/// Why a call has failed, in words: the peer's message, or the innermost cause of a broken connection.
+#[must_use]
+pub fn reason(status: &Status) -> String {
+    match status.source() {
+        // The transport's own message hides the cause.
+        Some(cause) => root_cause(cause),
+        None if status.message().is_empty() => status.code().description().to_owned(),
+        None => status.message().to_owned(),
+    }
+}
+
 /// Converts a status to the caller's error.
 #[must_use]
 pub fn from_status(status: &Status) -> PeerError {
-    let text = if status.message().is_empty() {
-        status.code().description().to_owned()
-    } else {
-        status.message().to_owned()
-    };
+    let text = reason(status);
     match status.code() {
         // The transport also reports `Internal` and `DataLoss` for a broken connection.
         Code::Unavailable
