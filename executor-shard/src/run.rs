@@ -11,10 +11,12 @@ use common::endpoint::CoordinatorEndpoint;
 use common::id::{Incarnation, ShardId};
 use common::token::SessionToken;
 use net::channel;
+use net::connections::ConnectionLimits;
 use net::identity::{Door, Expect, ListenArgs, Roles, Security, TlsArgs};
 use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::{FleetClient, NodeIdentity, shard_service};
+use tasks::descriptors::raise_open_files;
 use tasks::launch::{ParentWatch, stop_asked};
 use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tasks::telemetry::TelemetryArgs;
@@ -158,7 +160,8 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
     args.door.check(args.listen, credentials.is_some())?;
     let door = Door::new(credentials.clone(), None)?;
     supervisor.spawn_critical("door", door.clone().watch(supervisor.shutdown_token()));
-    let bound = Bound::bind(args.listen).await?.behind(door);
+    let connections = ConnectionLimits::default().within(raise_open_files());
+    let bound = Bound::bind(args.listen).await?.behind(door).limited(connections);
     let address = bound.address();
     if args.advertise.is_none() && address.ip().is_unspecified() {
         bail!("--listen {address} is no address that a coordinator can reach; give --advertise HOST:PORT");

@@ -129,6 +129,19 @@ impl Coordinator {
         Ok(Self { process, address })
     }
 
+    /// Starts a coordinator that can have at most `files` files and connections open, and waits until it serves.
+    ///
+    /// # Errors
+    /// An error if it does not.
+    pub fn start_with_few_files(scene: &Scene, chain: &Chain, more: &[&str], files: u64) -> Result<Self> {
+        let file = scene.path(&scene.fresh_name("coordinator.address"));
+        let line = serve_line(chain, "127.0.0.1:0", &file, more);
+        let mut process =
+            Process::start_with_few_files(scene, "coordinator", Binary::Coordinator, line, files)?;
+        let address = bound_address(&mut process, &file)?;
+        Ok(Self { process, address })
+    }
+
     /// Starts a coordinator and does not wait.
     ///
     /// # Errors

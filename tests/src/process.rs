@@ -155,6 +155,22 @@ impl Process {
         Self::spawn(scene, name, shell, arguments, &[])
     }
 
+    /// Starts a binary that can have at most `files` files and connections open.
+    ///
+    /// # Errors
+    /// As [`Process::start`].
+    pub fn start_with_few_files<A: AsRef<OsStr>>(
+        scene: &Scene,
+        name: &str,
+        binary: Binary,
+        arguments: impl IntoIterator<Item = A>,
+        files: u64,
+    ) -> Result<Self> {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\"")).arg(binary.path()?);
+        Self::spawn(scene, name, shell, arguments, &[])
+    }
+
     /// Starts a binary whose standard output is a pipe without a reader.
     ///
     /// # Errors

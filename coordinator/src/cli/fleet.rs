@@ -12,7 +12,9 @@ use clap::Args;
 use common::id::{Incarnation, ShardId};
 use common::token::SessionToken;
 use executor_shard::node::NodeConfig;
+use net::connections::ConnectionLimits;
 use net::serve::{Bound, Health};
+use tasks::descriptors::raise_open_files;
 use tasks::supervise::SupervisorHandle;
 use tasks::telemetry::TelemetryArgs;
 use tonic::service::Routes;
@@ -165,7 +167,8 @@ impl Crew {
             (ShardHost::Processes { .. }, None) => LOOPBACK,
             (ShardHost::InProcess, None) => return Ok(None),
         };
-        Ok(Some(Bound::bind(address).await?))
+        let limits = ConnectionLimits::default().within(raise_open_files());
+        Ok(Some(Bound::bind(address).await?.limited(limits)))
     }
 
     /// Serves `routes` on the bound address, if any, and starts the shards.

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use clap::Args;
 use common::id::Epoch;
+use net::connections::ConnectionLimits;
 use net::identity::{Door, ListenArgs, Roles, Security, TlsArgs};
 use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::fleet_service;
+use tasks::descriptors::raise_open_files;
 use tasks::launch::{ParentWatch, stop_asked};
 use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tonic::service::Routes;
@@ -231,7 +233,8 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Clean);
         }
     };
-    let bound = Bound::bind(args.listen).await?.behind(door);
+    let limits = ConnectionLimits::default().within(raise_open_files());
+    let bound = Bound::bind(args.listen).await?.behind(door).limited(limits);
     let held = Arc::downgrade(&ledger);
     let Service { fleet, chain, step_down } =
         start(&args, bound, (ledger, epoch), security, &supervisor.handle())?;

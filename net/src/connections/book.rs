@@ -9,6 +9,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+/// The number of open files that are kept for databases, connections to shards and everything else.
+const RESERVE: usize = 256;
+
 /// How many connections a server may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
@@ -29,10 +32,11 @@ impl Default for ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// Limits that leave `reserve` of `descriptors` open files to everything else.
+    /// Limits that leave some of `descriptors` open files to everything else.
     #[must_use]
-    pub fn within(self, descriptors: u64, reserve: usize) -> Self {
-        let free = usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(reserve).max(16);
+    pub fn within(self, descriptors: u64) -> Self {
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let free = descriptors.saturating_sub(RESERVE).max(descriptors / 4).max(16);
         Self {
             total: self.total.min(free),
             per_address: self.per_address.min(free / 2),
@@ -252,9 +256,9 @@ mod tests {
 
     #[test]
     fn limits_leave_descriptors_for_the_rest() {
-        let limits = ConnectionLimits::default().within(1024, 256);
+        let limits = ConnectionLimits::default().within(1024);
         assert_eq!((limits.total, limits.per_address, limits.silent), (768, 384, 192));
-        assert_eq!(ConnectionLimits::default().within(1 << 20, 256), ConnectionLimits::default());
-        assert!(ConnectionLimits::default().within(1, 256).total > 0);
+        assert_eq!(ConnectionLimits::default().within(1 << 20), ConnectionLimits::default());
+        assert!(ConnectionLimits::default().within(1).total > 0);
     }
 }

@@ -183,3 +183,66 @@ fn allowed_by(extensions: &Extensions, metadata: &MetadataMap, roles: Roles) -> 
     // Every connection of our servers has this. A request without it has come another way.
     extensions.get::<Peer>().ok_or_else(unknown)?.role(metadata, roles)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use tonic::Code;
+
+    use super::*;
+    use crate::identity::testing::Authority;
+
+    const READERS: Roles = Roles::CLIENT.or(Roles::OPERATOR);
+
+    fn token_door(tls: Option<Arc<Credentials>>) -> Door {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+        let (client, operator) = ("c".repeat(32), "o".repeat(32));
+        std::fs::write(file.path(), format!("client/ci {client}\noperator/ann {operator}\n")).unwrap();
+        Door::new(tls, Some(file.path())).unwrap()
+    }
+
+    /// What a caller without a certificate may do with this token.
+    fn role(door: &Door, token: Option<&str>, roles: Roles) -> Result<Option<Role>, Code> {
+        let peer = Peer::new("127.0.0.1:1".parse().unwrap(), None, door.clone());
+        let mut metadata = MetadataMap::new();
+        if let Some(token) = token {
+            metadata.insert(AUTHORIZATION, format!("{BEARER}{token}").parse().unwrap());
+        }
+        peer.role(&metadata, roles).map_err(|status| status.code())
+    }
+
+    #[test]
+    fn a_token_gives_its_role_and_no_other() {
+        let door = token_door(None);
+        let (client, operator) = ("c".repeat(32), "o".repeat(32));
+        assert_eq!(role(&door, Some(&client), READERS), Ok(Some(Role::Client("ci".into()))));
+        assert_eq!(role(&door, Some(&operator), READERS), Ok(Some(Role::Operator("ann".into()))));
+        assert_eq!(role(&door, Some(&client), Roles::OPERATOR), Err(Code::PermissionDenied));
+        assert_eq!(role(&door, Some("wrong"), READERS), Err(Code::Unauthenticated));
+        assert_eq!(role(&door, None, READERS), Err(Code::Unauthenticated));
+    }
+
+    #[test]
+    fn tokens_never_stand_for_the_processes_of_a_fleet() {
+        let operator = "o".repeat(32);
+        assert_eq!(
+            role(&token_door(None), Some(&operator), Roles::SHARD),
+            Ok(None),
+            "they prove themselves otherwise"
+        );
+        let door = token_door(Some(Authority::new().credentials("coordinator")));
+        for roles in [Roles::SHARD, Roles::COORDINATOR] {
+            assert_eq!(role(&door, Some(&operator), roles), Err(Code::Unauthenticated));
+        }
+    }
+
+    #[test]
+    fn without_certificates_and_tokens_everybody_may_do_everything() {
+        for roles in [READERS, Roles::OPERATOR, Roles::SHARD, Roles::COORDINATOR] {
+            assert_eq!(role(&Door::default(), None, roles), Ok(None));
+        }
+    }
+}

@@ -8,6 +8,8 @@ mod payload;
 mod pipe;
 #[cfg(test)]
 mod pipe_tests;
+#[cfg(test)]
+mod role_tests;
 mod shard_client;
 mod shard_service;
 mod status;

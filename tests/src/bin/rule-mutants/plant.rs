@@ -19,7 +19,8 @@ const SWITCH_CRATE: &str = "common";
 
 /// The crates that are built: those with planted mistakes, and those that use them. Their tests are the
 /// first detectors.
-const CRATES: [&str; 7] = ["common", "engine", "executor-shard", "schedule", "ledger", "coordinator", "lab"];
+const CRATES: [&str; 8] =
+    ["common", "net", "engine", "executor-shard", "schedule", "ledger", "coordinator", "lab"];
 
 /// The built binaries.
 #[derive(Debug, Clone)]
