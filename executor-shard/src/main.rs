@@ -19,5 +19,6 @@ fn main() -> ExitCode {
 
 fn start(args: ShardArgs) -> anyhow::Result<Exit> {
     telemetry::init(&args.telemetry, PROGRAM)?;
+    args.harden()?;
     command::block_on("shard", run(args))
 }

@@ -1,11 +1,13 @@
 //! The shard process: its options, its start and its orderly end.
 
+use std::fs::DirBuilder;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Parser;
 use common::endpoint::CoordinatorEndpoint;
 use common::id::{Incarnation, ShardId};
@@ -17,6 +19,7 @@ use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::{FleetClient, NodeIdentity, shard_service};
 use tasks::descriptors::raise_open_files;
+use tasks::harden::{Sandbox, harden};
 use tasks::launch::{ParentWatch, stop_asked};
 use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tasks::telemetry::TelemetryArgs;
@@ -65,6 +68,11 @@ pub struct ShardArgs {
     #[command(flatten)]
     pub door: ListenArgs,
 
+    /// Give up core dumps, new privileges, all files but the data directory and the certificates, and all
+    /// connections but those to the coordinator's port (Linux, as far as the kernel has Landlock).
+    #[arg(long, help_heading = "TLS")]
+    pub hardened: bool,
+
     /// Worker threads.
     #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: u16,
@@ -102,6 +110,35 @@ pub struct ShardArgs {
     /// How to log.
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+}
+
+impl ShardArgs {
+    /// Takes the restrictions of `--hardened`, if they are asked for. There must be no other threads yet.
+    ///
+    /// # Errors
+    /// An error if the system refuses, or the data directory cannot be created.
+    pub fn harden(&self) -> anyhow::Result<()> {
+        if !self.hardened {
+            return Ok(());
+        }
+        // A folder must exist before it can be allowed.
+        if let Some(folder) = &self.data_dir {
+            let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            created.with_context(|| format!("{} cannot be created", folder.display()))?;
+        }
+        let folder_of = |file: &PathBuf| match file.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        // Files that are replaced are new files in their folders.
+        let TlsArgs { tls_cert, tls_key, tls_ca, tls_crl } = &self.tls;
+        let read = [tls_cert, tls_key, tls_ca, tls_crl].into_iter().flatten().map(folder_of).collect();
+        let write = self.data_dir.iter().cloned().chain(self.address_file.as_ref().map(folder_of)).collect();
+        let port = self.coordinator.trim_end_matches('/').rsplit(':').next();
+        let port = port.and_then(|port| port.parse().ok());
+        let connect = vec![port.context("--hardened: --coordinator has no port: write HOST:PORT")?];
+        Ok(harden(Some(&Sandbox { read, write, connect }))?)
+    }
 }
 
 /// Runs a shard until it is asked to stop, then drains it.

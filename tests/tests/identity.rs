@@ -10,6 +10,7 @@
 //! | another coordinator takes over | with its certificate | the first one steps down |
 //! | tokens, no TLS | none, a wrong one, a client's, an operator's | each may do what its role may |
 //! | an address that other machines reach | – | refused without TLS, unless asked for |
+//! | hardened processes, SIGKILL of a shard | client | no core dumps, no new privileges, every block verified |
 
 use std::path::{Path, PathBuf};
 
@@ -315,5 +316,45 @@ fn an_address_that_others_reach_needs_tls() -> Result<()> {
         let coordinator = Coordinator::start_at(scene, &chain, "0.0.0.0:0", &["--insecure"])?;
         ensure!(coordinator.process.stderr()?.contains("WITHOUT TLS"));
         Ok(())
+    })
+}
+
+#[test]
+fn hardened_processes_do_their_work() -> Result<()> {
+    scenario(|scene| {
+        let (chain, certs) = (Chain::of(BLOCKS)?, Certs::with(scene, &ROLES)?);
+        let with = |role: &str| -> Result<Vec<String>> {
+            let mut options = certs.watchful(role)?;
+            options.push("--hardened".into());
+            Ok(options)
+        };
+        let coordinator = Coordinator::start(scene, &chain, &strs(&with("coordinator")?))?;
+        let (url, client) = (https(&coordinator), certs.options("client/ci")?);
+        let start = |id: u32| -> Result<Shard> {
+            let mut options = with(&format!("shard/{id}"))?;
+            let data = scene.path(&format!("replica-{id}"));
+            options.extend(["--data-dir".into(), data.to_str().context("not UTF-8")?.to_owned()]);
+            Shard::start(scene, id, &url, &strs(&options))
+        };
+        let mut shards = [start(1)?, start(2)?];
+        wait_ready(scene, &url, &client, &[1, 2])?;
+        for process in shards.iter().map(|shard| &shard.process).chain([&coordinator.process]) {
+            let told = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", process.pid()));
+            ensure!(told("status")?.contains("NoNewPrivs:\t1"), "{} may get privileges", process.name());
+            let limits = told("limits")?;
+            let core =
+                limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit")?;
+            ensure!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
+        }
+        let mut submitted = submit(scene, &url, &client, &chain.rlp())?;
+        shards[0].process.kill()?;
+        let _again = start(1)?;
+        submitted.ended(within(60))?.succeeded("submit")?.report()?.check_verified(chain.blocks())?;
+        // Certificates are read again within the sandbox.
+        certs.command(scene, &["renew", "--dir", certs.dir()?, "shard/2"])?;
+        wait_until(within(30), "the shard has read its new certificate", || {
+            Ok(shards[1].process.stderr()?.contains("read again"))
+        })?;
+        wait_ready(scene, &url, &client, &[1, 2])
     })
 }

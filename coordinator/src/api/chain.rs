@@ -279,7 +279,10 @@ impl Chain {
             }
             Placement::SideBlock => (EventKind::SideBlockKept, String::new()),
         };
-        let text = format!("{} transactions, {} gas{how}", outcome.transactions, outcome.gas_used);
+        let BlockOutcome { transactions, gas_used, stats, .. } = &outcome;
+        let (ms, again) = (stats.elapsed.as_millis(), stats.reexecuted);
+        let text =
+            format!("{transactions} transactions, {gas_used} gas in {ms} ms, {again} executed again{how}");
         self.importer.fleet().announce(kind, Some(outcome.number), text);
         self.desk.committed(outcome);
         Ok(())

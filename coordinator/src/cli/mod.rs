@@ -27,6 +27,7 @@ use tasks::supervise::Exit;
 use tasks::telemetry::{self, TelemetryArgs};
 
 use tasks::command;
+use tasks::harden::harden;
 
 use moved::{Moved, MovedFlags};
 
@@ -140,6 +141,11 @@ impl Cli {
             Command::Status(args) => Service::Status(args),
             Command::Parked(args) => Service::Parked(args),
         };
+        if let Service::Serve(args) = &command
+            && args.hardened
+        {
+            harden(None)?;
+        }
         command::block_on("coordinator", async {
             match command {
                 Service::Run(args) => run::run(*args, telemetry, None).await,

@@ -102,6 +102,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub door: ListenArgs,
 
+    /// Give up core dumps and new privileges
+    #[arg(long, help_heading = "TLS")]
+    pub hardened: bool,
+
     /// Let clients and operators in by the tokens of this file, a line each: client/NAME TOKEN or
     /// operator/NAME TOKEN
     #[arg(long, value_name = "FILE", env = "SHARDS_TOKENS", help_heading = "TLS")]

@@ -89,8 +89,10 @@ pub(super) fn publish(
         EventKind::Alarm | EventKind::BlockParked => {
             tracing::error!(event = %kind, shard = number, block, "{text}")
         }
-        EventKind::Waiting => tracing::warn!(event = %kind, shard = number, block, "{text}"),
-        EventKind::Reassigned | EventKind::BlockCommitted => {
+        EventKind::Waiting | EventKind::ShardLost => {
+            tracing::warn!(event = %kind, shard = number, block, "{text}");
+        }
+        EventKind::Reassigned => {
             tracing::debug!(event = %kind, shard = number, block, "{text}");
         }
         _ => tracing::info!(event = %kind, shard = number, block, "{text}"),
