@@ -137,7 +137,8 @@ impl ShardArgs {
         let port = self.coordinator.trim_end_matches('/').rsplit(':').next();
         let port = port.and_then(|port| port.parse().ok());
         let connect = vec![port.context("--hardened: --coordinator has no port: write HOST:PORT")?];
-        Ok(harden(Some(&Sandbox { read, write, connect }))?)
+        harden(Some(&Sandbox { read, write, connect }))?;
+        Ok(())
     }
 }
 

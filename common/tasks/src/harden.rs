@@ -46,22 +46,23 @@ pub enum HardenError {
     Sandbox(#[from] RulesetError),
 }
 
-/// Gives up core dumps and new privileges, and everything that `sandbox` does not allow, if it is given.
+/// Gives up core dumps and new privileges, and everything that `sandbox` does not allow, if it is given. Returns
+/// whether all of that holds.
 ///
 /// # Errors
 /// [`HardenError`] if the system refuses. A kernel without Landlock is no error: a warning names it.
-pub fn harden(sandbox: Option<&Sandbox>) -> Result<(), HardenError> {
+pub fn harden(sandbox: Option<&Sandbox>) -> Result<bool, HardenError> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let system = |what| move |source: rustix::io::Errno| HardenError::System { what, source: source.into() };
     setrlimit(Resource::Core, none).map_err(system("core dumps"))?;
     rustix::thread::set_no_new_privs(true).map_err(system("new privileges"))?;
-    if let Some(sandbox) = sandbox {
-        restrict(sandbox)?;
-    }
-    Ok(())
+    Ok(match sandbox {
+        Some(sandbox) => restrict(sandbox)?,
+        None => true,
+    })
 }
 
-fn restrict(sandbox: &Sandbox) -> Result<(), RulesetError> {
+fn restrict(sandbox: &Sandbox) -> Result<bool, RulesetError> {
     let (all, read) = (AccessFs::from_all(NEWEST), AccessFs::from_read(NEWEST));
     let readable = SYSTEM.iter().map(PathBuf::from).chain(sandbox.read.iter().cloned());
     let ports = sandbox.connect.iter().map(|port| Ok(NetPort::new(*port, AccessNet::ConnectTcp)));
@@ -76,7 +77,10 @@ fn restrict(sandbox: &Sandbox) -> Result<(), RulesetError> {
         .add_rules(ports.collect::<Vec<Result<NetPort, RulesetError>>>())?
         .restrict_self()?;
     match status.ruleset {
-        landlock::RulesetStatus::FullyEnforced => tracing::info!("the sandbox holds"),
+        landlock::RulesetStatus::FullyEnforced => {
+            tracing::info!("the sandbox holds");
+            return Ok(true);
+        }
         landlock::RulesetStatus::PartiallyEnforced => {
             tracing::warn!("the sandbox holds in part: the kernel lacks newer restrictions of Landlock");
         }
@@ -84,5 +88,48 @@ fn restrict(sandbox: &Sandbox) -> Result<(), RulesetError> {
             tracing::warn!("there is no sandbox: the kernel has no Landlock, or it is turned off");
         }
     }
-    Ok(())
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::io::ErrorKind;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_hardened_thread_reaches_only_what_it_was_left() {
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (own, other) = (listen(), listen());
+        let port = own.local_addr().unwrap().port();
+        let folder = std::env::temp_dir().join(format!("hardened-{}", std::process::id()));
+        let (mine, theirs) = (folder.join("mine"), folder.join("theirs"));
+        for folder in [&mine, &theirs] {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join("file"), "x").unwrap();
+        }
+        let sandbox = Sandbox { read: vec![], write: vec![mine.clone()], connect: vec![port] };
+        let (kept, lost) = (mine.join("file"), theirs.join("file"));
+        let (own, other) = (own.local_addr().unwrap(), other.local_addr().unwrap());
+        // Only this thread and those that it starts are restricted.
+        let hardened = std::thread::spawn(move || {
+            if !harden(Some(&sandbox)).unwrap() {
+                eprintln!("SKIPPED: this kernel has no Landlock of version 5");
+                return;
+            }
+            let denied =
+                |error: std::io::Error| assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+            fs::write(&kept, "y").unwrap();
+            assert_eq!(fs::read(&kept).unwrap(), b"y");
+            denied(fs::read(&lost).unwrap_err());
+            denied(fs::write(&lost, "y").unwrap_err());
+            assert!(TcpStream::connect(own).is_ok());
+            denied(TcpStream::connect(other).unwrap_err());
+        });
+        hardened.join().unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }
