@@ -24,6 +24,9 @@ const STREAMS_PER_CONNECTION: u32 = 512;
 /// take a system call for each such piece, to every shard.
 const MAX_FRAME_BYTES: u32 = 1 << 20;
 
+/// The largest request of the health service, in bytes: the name of a service.
+const MAX_HEALTH_BYTES: usize = 4096;
+
 /// The longest time for a graceful shutdown: hyper can wait for ever for a peer that never speaks.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -153,6 +156,12 @@ impl Health {
     pub fn new() -> (Self, HealthReporter) {
         let reporter = HealthReporter::new();
         let service = tonic_health::server::HealthService::from_health_reporter(reporter.clone());
-        (Self { service: tonic_health::pb::health_server::HealthServer::new(service) }, reporter)
+        (
+            Self {
+                service: tonic_health::pb::health_server::HealthServer::new(service)
+                    .max_decoding_message_size(MAX_HEALTH_BYTES),
+            },
+            reporter,
+        )
     }
 }

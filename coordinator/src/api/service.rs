@@ -6,13 +6,14 @@ use alloy_primitives::B256;
 use common::block::{EncodedBlock, MAX_BLOCK_BYTES};
 use net::budget::Budget;
 use net::identity::{Roles, account, allowed};
-use net::limits::{BLOCKS_IN_FLIGHT, MAX_MESSAGE_BYTES};
-use net::wire::{epoch_message, receive, summary_message};
+use net::limits::{BLOCKS_IN_FLIGHT, MAX_CALL_BYTES, MAX_MESSAGE_BYTES};
+use net::wire::{Demand, epoch_message, receive, summary_message};
 use proto::v1;
 use proto::v1::blocks_server::{Blocks, BlocksServer};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::Stream;
 use tonic::metadata::MetadataValue;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::chain::ChainHandle;
@@ -33,11 +34,16 @@ pub const RETRY: &str = "shardexec-retry";
 pub const RETRY_STOPPING: &str = "stopping";
 
 /// Creates the service over a chain and its fleet.
-pub fn blocks_service(chain: ChainHandle, fleet: Fleet, step_down: StepDown) -> BlocksServer<impl Blocks> {
+pub fn blocks_service(
+    chain: ChainHandle,
+    fleet: Fleet,
+    step_down: StepDown,
+) -> InterceptedService<BlocksServer<impl Blocks>, Demand> {
     let budget = Budget::new("blocks", BLOCKS_IN_FLIGHT);
-    BlocksServer::new(Service { chain, fleet, step_down, budget })
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    let service = BlocksServer::new(Service { chain, fleet, step_down, budget })
+        .max_decoding_message_size(MAX_CALL_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    InterceptedService::new(service, Demand(READERS.or(SUCCESSORS)))
 }
 
 #[derive(Debug)]
@@ -64,6 +70,8 @@ impl Service {
         let room = self.budget.open(account(&request)?);
         let payload = receive(&mut request.into_inner(), MAX_BLOCK_PAYLOAD, room).await?;
         let block = on_thread(move || {
+            // All of it: a call that is given up keeps its room until the block is decoded.
+            let payload = payload;
             EncodedBlock::decode_exact(&payload.bytes)
                 .map_err(|error| Status::invalid_argument(error.to_string()))
         })

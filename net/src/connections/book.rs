@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -60,20 +59,26 @@ struct Book {
     next: u64,
     silent: BTreeMap<u64, Row>,
     used: BTreeMap<u64, Row>,
+    /// Those that were told to close and are still there.
+    closing: BTreeMap<u64, Row>,
     per_address: HashMap<IpAddr, usize>,
 }
 
 impl Book {
     fn admit(&mut self, address: IpAddr) -> Option<(u64, CancellationToken)> {
         let of_address = self.per_address.get(&address).copied().unwrap_or_default();
+        // Those that close are gone in a moment. If they are not, there is no room.
+        if self.closing.len() >= self.limits.silent {
+            return None;
+        }
         if of_address >= self.limits.per_address && !self.close_oldest_silent(Some(address)) {
             return None;
         }
-        if self.silent.len() + self.used.len() >= self.limits.total && !self.close_oldest_silent(None) {
+        if self.silent.len() + self.used.len() >= self.limits.total && !self.close_a_silent_one() {
             return None;
         }
         if self.silent.len() >= self.limits.silent {
-            self.close_oldest_silent(None);
+            self.close_a_silent_one();
         }
         let (number, close) = (self.next, CancellationToken::new());
         self.next += 1;
@@ -82,7 +87,7 @@ impl Book {
         Some((number, close))
     }
 
-    /// Closes the oldest silent connection, of one address if that is given. Returns whether there was one.
+    /// Closes the oldest silent connection of an address, or of all. Returns whether there was one.
     fn close_oldest_silent(&mut self, of: Option<IpAddr>) -> bool {
         let mut silent =
             self.silent.iter().filter(|(_, row)| of.is_none_or(|address| row.address == address));
@@ -90,17 +95,37 @@ impl Book {
         if let Some(row) = self.silent.remove(&number) {
             row.close.cancel();
             self.forget(row.address);
+            self.closing.insert(number, row);
         }
         true
     }
 
-    fn heard(&mut self, number: u64) {
+    /// Closes the oldest silent connection of the address that has the most of them, so that one address cannot
+    /// push out the new connections of others. Returns whether there was one.
+    fn close_a_silent_one(&mut self) -> bool {
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for row in self.silent.values() {
+            *counts.entry(row.address).or_default() += 1;
+        }
+        // Of several such addresses, the one with the oldest connection.
+        let most = counts.values().copied().max().unwrap_or_default();
+        let crowd = self.silent.values().find(|row| counts.get(&row.address) == Some(&most));
+        let Some(address) = crowd.map(|row| row.address) else { return false };
+        self.close_oldest_silent(Some(address))
+    }
+
+    /// Moves a connection from the silent ones to those in use; returns whether it is one of these now.
+    fn heard(&mut self, number: u64) -> bool {
         if let Some(row) = self.silent.remove(&number) {
             self.used.insert(number, row);
         }
+        self.used.contains_key(&number)
     }
 
     fn gone(&mut self, number: u64) {
+        if self.closing.remove(&number).is_some() {
+            return;
+        }
         if let Some(row) = self.silent.remove(&number).or_else(|| self.used.remove(&number)) {
             self.forget(row.address);
         }
@@ -122,8 +147,8 @@ pub(super) struct SharedBook(Arc<Mutex<Book>>);
 
 impl SharedBook {
     pub(super) fn new(limits: ConnectionLimits) -> Self {
-        let (silent, used, per_address) = Default::default();
-        Self(Arc::new(Mutex::new(Book { limits, next: 0, silent, used, per_address })))
+        let (silent, used, closing, per_address) = Default::default();
+        Self(Arc::new(Mutex::new(Book { limits, next: 0, silent, used, closing, per_address })))
     }
 
     /// Enters a connection; `None` if there is no room for it.
@@ -133,12 +158,12 @@ impl SharedBook {
             (book.limits.first_call, book.admit(address))
         };
         let (number, close) = admitted?;
-        Some(Entry { book: self.clone(), number, close, first_call, heard: AtomicBool::new(false) })
+        Some(Entry { book: self.clone(), number, close, first_call })
     }
 
-    /// Closes the oldest silent connection. Returns whether there was one.
-    pub(super) fn close_oldest_silent(&self) -> bool {
-        self.0.lock().close_oldest_silent(None)
+    /// Closes a silent connection. Returns whether there was one.
+    pub(super) fn close_a_silent_one(&self) -> bool {
+        self.0.lock().close_a_silent_one()
     }
 }
 
@@ -149,20 +174,12 @@ pub(super) struct Entry {
     number: u64,
     close: CancellationToken,
     first_call: Duration,
-    heard: AtomicBool,
 }
 
 impl Entry {
-    /// The connection has made a call.
-    pub(super) fn heard(&self) {
-        if !self.heard.swap(true, Ordering::Relaxed) {
-            self.book.0.lock().heard(self.number);
-        }
-    }
-
-    /// Whether the connection has made a call.
-    pub(super) fn was_heard(&self) -> bool {
-        self.heard.load(Ordering::Relaxed)
+    /// The connection is no longer silent. Returns whether it may stay: it may have been told to close before.
+    pub(super) fn heard(&self) -> bool {
+        self.book.0.lock().heard(self.number)
     }
 
     /// How long the connection may be silent.
@@ -210,9 +227,10 @@ mod tests {
     fn silent_connections_make_room_oldest_first() {
         let book = book(3, 3, 3);
         let entries: Vec<_> = (1..=3).map(|last| book.admit(address(last)).unwrap()).collect();
-        entries[0].heard();
+        assert!(entries[0].heard());
         let fourth = book.admit(address(4)).unwrap();
         assert_eq!(entries.iter().map(is_closed).collect::<Vec<_>>(), [false, true, false]);
+        assert!(!entries[1].heard(), "it was told to close");
         entries[2].heard();
         fourth.heard();
         assert!(book.admit(address(5)).is_none(), "all of them are in use");
@@ -235,11 +253,33 @@ mod tests {
     }
 
     #[test]
+    fn the_address_with_the_most_silent_connections_makes_room() {
+        let book = book(100, 100, 4);
+        let honest = book.admit(address(1)).unwrap();
+        let mut crowd = Vec::new();
+        for _ in 0..10 {
+            crowd.push(book.admit(address(2)).unwrap());
+            crowd.retain(|entry| !is_closed(entry));
+        }
+        assert!(!is_closed(&honest));
+        assert_eq!(crowd.len(), 3);
+    }
+
+    #[test]
+    fn what_does_not_close_takes_room() {
+        let book = book(100, 100, 2);
+        let mut entries: Vec<_> = (0..4).map(|_| book.admit(address(1)).unwrap()).collect();
+        assert!(book.admit(address(1)).is_none(), "two were told to close and are still there");
+        entries.remove(0);
+        assert!(book.admit(address(1)).is_some());
+    }
+
+    #[test]
     fn few_connections_are_silent_at_a_time() {
         let book = book(100, 100, 2);
-        let entries: Vec<_> = (0..5).map(|_| book.admit(address(1)).unwrap()).collect();
+        let entries: Vec<_> = (0..4).map(|_| book.admit(address(1)).unwrap()).collect();
         assert_eq!(entries.iter().filter(|entry| !is_closed(entry)).count(), 2);
-        assert!(!is_closed(&entries[4]));
+        assert!(!is_closed(&entries[3]));
     }
 
     #[test]
@@ -251,7 +291,8 @@ mod tests {
             entry.heard();
         }
         let inner = book.0.lock();
-        assert!(inner.silent.is_empty() && inner.used.is_empty() && inner.per_address.is_empty());
+        assert!(inner.silent.is_empty() && inner.used.is_empty() && inner.closing.is_empty());
+        assert!(inner.per_address.is_empty());
     }
 
     #[test]

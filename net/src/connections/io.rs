@@ -24,9 +24,10 @@ const JUDGE_EVERY: Duration = Duration::from_secs(60);
 /// A connection to a server.
 pub(crate) struct Connection {
     bytes: Bytes,
-    info: ConnectionInfo,
+    peer: Peer,
+    entry: Entry,
     close: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// `None` once the connection has made a call.
+    /// `None` once the connection is no longer silent.
     silence: Option<Pin<Box<Sleep>>>,
     judged: Option<Judged>,
 }
@@ -46,18 +47,7 @@ struct Judged {
 
 /// What each request of a connection carries.
 #[derive(Clone)]
-pub(crate) struct ConnectionInfo {
-    peer: Peer,
-    entry: Arc<Entry>,
-}
-
-impl ConnectionInfo {
-    /// Notes that the connection has made a call.
-    pub(super) fn heard(&self) -> Peer {
-        self.entry.heard();
-        self.peer.clone()
-    }
-}
+pub(crate) struct ConnectionInfo(pub(super) Peer);
 
 impl Connection {
     pub(super) fn plain(stream: TcpStream, peer: Peer, entry: Entry) -> Self {
@@ -80,19 +70,19 @@ impl Connection {
     fn new(bytes: Bytes, peer: Peer, entry: Entry, judged: Option<Judged>) -> Self {
         let silence = Some(Box::pin(tokio::time::sleep(entry.first_call())));
         let close = Box::pin(entry.close_token().cancelled_owned());
-        Self { bytes, info: ConnectionInfo { peer, entry: Arc::new(entry) }, close, silence, judged }
+        Self { bytes, peer, entry, close, silence, judged }
     }
 
     /// Whether the connection may go on.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let closed = |reason: &'static str| Err(io::Error::new(ErrorKind::ConnectionAborted, reason));
         if let Some(silence) = &mut self.silence {
-            if self.info.entry.was_heard() {
+            if self.close.as_mut().poll(cx).is_ready() {
+                return closed("the connection was silent while others waited");
+            } else if self.peer.is_recognised() && self.entry.heard() {
                 self.silence = None;
             } else if silence.as_mut().poll(cx).is_ready() {
                 return closed("the connection made no call in time");
-            } else if self.close.as_mut().poll(cx).is_ready() {
-                return closed("the connection was silent while others waited");
             }
         }
         let Some(judged) = &mut self.judged else { return Ok(()) };
@@ -104,7 +94,7 @@ impl Connection {
         match judged.credentials.identify_client(&judged.chain) {
             Ok(_) => Ok(()),
             Err(error) => {
-                let address = self.info.peer.address;
+                let address = self.peer.address;
                 tracing::warn!(%address, %error, "a connection is closed: its peer is no longer trusted");
                 closed("the peer is no longer trusted")
             }
@@ -116,7 +106,7 @@ impl Connected for Connection {
     type ConnectInfo = ConnectionInfo;
 
     fn connect_info(&self) -> ConnectionInfo {
-        self.info.clone()
+        ConnectionInfo(self.peer.clone())
     }
 }
 
@@ -137,7 +127,9 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().bytes {
+        let this = self.get_mut();
+        this.check(cx)?;
+        match &mut this.bytes {
             Bytes::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Bytes::Encrypted(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
@@ -148,7 +140,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().bytes {
+        let this = self.get_mut();
+        this.check(cx)?;
+        match &mut this.bytes {
             Bytes::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Bytes::Encrypted(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
@@ -162,7 +156,9 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().bytes {
+        let this = self.get_mut();
+        this.check(cx)?;
+        match &mut this.bytes {
             Bytes::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Bytes::Encrypted(stream) => Pin::new(stream).poll_flush(cx),
         }

@@ -1,8 +1,8 @@
 //! Incoming connections: how many there may be, the TLS handshake, and which peer is behind each.
 //!
-//! A connection is *silent* until its first call. Strangers can open connections for nothing, so silent ones make
-//! room: when a limit is reached, the oldest silent connection is closed, and a new one is refused only if no
-//! connection is silent.
+//! A connection is *silent* until its first call that is not a stranger's. Strangers can open connections for
+//! nothing, so silent ones make room: when a limit is reached, the oldest silent connection of the address that has
+//! the most of them is closed, and a new one is refused only if no connection is silent.
 
 mod book;
 mod io;
@@ -31,6 +31,10 @@ pub(crate) use io::{Connection, ConnectionInfo};
 
 /// The longest time of a TLS handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+
+/// The longest time that sent bytes may wait for their acknowledgement.
+#[cfg(target_os = "linux")]
+const TAKEN_WITHIN: Duration = Duration::from_secs(20);
 
 /// The pause after the system has refused another connection.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -105,7 +109,8 @@ impl Acceptor {
             return None;
         };
         // Small answers must not wait 40 ms each for the peer's delayed acknowledgement.
-        if let Err(error) = stream.set_nodelay(true) {
+        let prepared = stream.set_nodelay(true).and_then(|()| set_write_limit(&stream));
+        if let Err(error) = prepared {
             tracing::debug!(%address, %error, "the connection is closed already");
             return None;
         }
@@ -147,7 +152,7 @@ impl Acceptor {
         if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) {
             return;
         }
-        let closed = self.book.close_oldest_silent();
+        let closed = self.book.close_a_silent_one();
         if let Some(hidden) = self.shortages.now() {
             tracing::error!(
                 %error, closed, hidden,
@@ -156,6 +161,17 @@ impl Acceptor {
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Ends a connection whose peer takes nothing of what is sent to it.
+#[cfg(target_os = "linux")]
+fn set_write_limit(stream: &TcpStream) -> std::io::Result<()> {
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(TAKEN_WITHIN))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_write_limit(_: &TcpStream) -> std::io::Result<()> {
+    Ok(())
 }
 
 async fn handshake(
@@ -220,8 +236,9 @@ fn told(alert: AlertDescription) -> String {
 
 /// Notes that a connection has made a call, and tells the call who its peer is.
 pub(crate) fn introduce(mut request: Request<()>) -> Result<Request<()>, Status> {
-    if let Some(info) = request.extensions().get::<ConnectionInfo>() {
-        let peer = info.heard();
+    if let Some(ConnectionInfo(peer)) = request.extensions().get() {
+        let peer = peer.clone();
+        peer.calls();
         request.extensions_mut().insert(peer);
     }
     Ok(request)

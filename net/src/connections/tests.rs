@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::channel::Connector;
 use crate::identity::testing::{Authority, NOW};
-use crate::identity::{CredentialError, Details, Expect, Role};
+use crate::identity::{CredentialError, Expect, Role};
 
 /// What the server and the client say of a handshake.
 type Said = (Result<Option<Role>, String>, Result<(), String>);
@@ -46,7 +46,7 @@ async fn serve(server: &Arc<Credentials>, optional: bool, stream: TcpStream) -> 
 
 fn connection_role(connection: &Connection) -> Option<Role> {
     use tonic::transport::server::Connected as _;
-    connection.connect_info().heard().identity.map(|identity| identity.role.clone())
+    connection.connect_info().0.identity.map(|identity| identity.role.clone())
 }
 
 /// Lets a client with these credentials call a server with those.
@@ -239,15 +239,31 @@ fn a_half_replaced_pair_is_not_used() {
     let files = authority.issue("own", &["spiffe://test/shard/1"], NOW);
     let credentials = Credentials::load(files.clone()).unwrap();
     let key = std::fs::read(&files.key).unwrap();
-    authority.issue("own", &["spiffe://test/shard/2"], NOW);
+    authority.issue("own", &["spiffe://test/shard/1"], NOW);
     let new_key = std::fs::read(&files.key).unwrap();
     std::fs::write(&files.key, key).unwrap();
-    assert!(credentials.reload().is_err());
-    assert_eq!(credentials.identity().role.to_string(), "shard/1", "the former pair counts on");
+    assert!(matches!(credentials.reload(), Err(CredentialError::Mismatch { .. })));
+    assert_eq!(credentials.version(), 0, "the former pair counts on");
     std::fs::write(&files.key, new_key).unwrap();
     assert!(credentials.reload().unwrap());
-    assert_eq!(credentials.identity(), Details::read(&files.certificate).unwrap().identity);
-    assert_eq!(credentials.identity().role.to_string(), "shard/2");
+    assert_eq!(credentials.version(), 1);
+}
+
+#[test]
+fn files_of_another_role_and_empty_lists_are_not_used() {
+    let authority = Authority::new();
+    let files = authority.issue("own", &["spiffe://test/shard/1"], NOW);
+    let list = authority.revoke(&[]);
+    let files = crate::identity::TlsFiles { revoked: Some(list.clone()), ..files };
+    let credentials = Credentials::load(files.clone()).unwrap();
+    std::fs::write(&list, "").unwrap();
+    let error = credentials.reload().unwrap_err().to_string();
+    assert!(error.contains("list of revoked certificates"), "an empty list must not revoke nothing: {error}");
+    assert!(Credentials::load(files).is_err());
+    authority.revoke(&[]);
+    authority.issue("own", &["spiffe://test/shard/2"], NOW);
+    assert!(matches!(credentials.reload(), Err(CredentialError::OtherRole { .. })));
+    assert_eq!(credentials.identity().role.to_string(), "shard/1");
 }
 
 #[tokio::test]

@@ -89,8 +89,17 @@ impl Credentials {
     /// [`CredentialError`] with the file and what is wrong with it.
     pub fn reload(&self) -> Result<bool, CredentialError> {
         let fresh = Loaded::read(&self.files)?;
-        if fresh.material == self.now().material {
+        let former = self.now();
+        if fresh.material == former.material {
             return Ok(false);
+        }
+        // A file in the wrong place must not make this process somebody else.
+        if fresh.own.identity != former.own.identity {
+            return Err(CredentialError::OtherRole {
+                path: self.files.certificate.clone(),
+                found: fresh.own.identity.role,
+                needed: former.own.identity.to_string(),
+            });
         }
         *self.loaded.write() = Arc::new(fresh);
         self.version.fetch_add(1, Ordering::AcqRel);

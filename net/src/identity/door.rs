@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::RwLock;
@@ -108,11 +109,25 @@ pub struct Peer {
     /// Who it is by its certificate; `None` if it has shown none.
     pub identity: Option<Arc<Identity>>,
     door: Door,
+    /// Whether the peer has made a call and is not a stranger.
+    recognised: Arc<AtomicBool>,
 }
 
 impl Peer {
     pub(crate) fn new(address: SocketAddr, identity: Option<Arc<Identity>>, door: Door) -> Self {
-        Self { address, identity, door }
+        Self { address, identity, door, recognised: Arc::default() }
+    }
+
+    /// Notes a call. It makes a peer recognised that has a certificate, or that needs none.
+    pub(crate) fn calls(&self) {
+        if self.identity.is_some() || (self.door.tls.is_none() && self.door.tokens.is_none()) {
+            self.recognised.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether the peer has made a call and is not a stranger.
+    pub(crate) fn is_recognised(&self) -> bool {
+        self.recognised.load(Ordering::Acquire)
     }
 
     /// The peer's role if it has one of `roles`; `None` where nobody has an identity.
@@ -133,14 +148,20 @@ impl Peer {
                 ));
             };
             return match source.tokens.read().find(token) {
-                Some(role) if roles.contain(role) => Ok(Some(role.clone())),
+                Some(role) if roles.contain(role) => {
+                    self.recognised.store(true, Ordering::Release);
+                    Ok(Some(role.clone()))
+                }
                 Some(role) => Err(denied(role, roles)),
                 None => Err(Status::unauthenticated("the token is not one of this coordinator's")),
             };
         }
         match self.door.tls {
             Some(_) => Err(nameless(roles, "a certificate (--tls-cert, --tls-key, --tls-ca)")),
-            None => Ok(None),
+            None => {
+                self.recognised.store(true, Ordering::Release);
+                Ok(None)
+            }
         }
     }
 }
@@ -244,5 +265,21 @@ mod tests {
         for roles in [READERS, Roles::OPERATOR, Roles::SHARD, Roles::COORDINATOR] {
             assert_eq!(role(&Door::default(), None, roles), Ok(None));
         }
+    }
+
+    #[test]
+    fn calls_of_strangers_do_not_make_them_recognised() {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let peer = Peer::new(address, None, token_door(None));
+        peer.calls();
+        assert!(peer.role(&MetadataMap::new(), READERS).is_err() && !peer.is_recognised());
+        let mut metadata = MetadataMap::new();
+        metadata.insert(AUTHORIZATION, format!("{BEARER}{}", "c".repeat(32)).parse().unwrap());
+        assert!(peer.role(&metadata, Roles::OPERATOR).is_err() && !peer.is_recognised());
+        assert!(peer.role(&metadata, READERS).is_ok() && peer.is_recognised());
+        let open = Peer::new(address, None, Door::default());
+        assert!(!open.is_recognised());
+        open.calls();
+        assert!(open.is_recognised());
     }
 }

@@ -42,9 +42,7 @@ impl Material {
         let authorities = certificates(&files.authorities)?;
         let revoked = match &files.revoked {
             None => Vec::new(),
-            Some(path) => CertificateRevocationListDer::pem_slice_iter(&read(path)?)
-                .collect::<Result<_, _>>()
-                .map_err(|error| not_pem(path, "list of revoked certificates", &error))?,
+            Some(path) => revocations(path)?,
         };
         Ok(Self { chain, key, authorities, revoked })
     }
@@ -57,6 +55,18 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
         .map_err(|error| not_pem(path, "certificate", &error))?;
     if found.is_empty() {
         return Err(not_pem(path, "certificate", &"there is none in it"));
+    }
+    Ok(found)
+}
+
+/// The lists of revoked certificates in a PEM file, at least one: an empty file must not revoke nothing.
+fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, CredentialError> {
+    let what = "list of revoked certificates";
+    let found: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&read(path)?)
+        .collect::<Result<_, _>>()
+        .map_err(|error| not_pem(path, what, &error))?;
+    if found.is_empty() {
+        return Err(not_pem(path, what, &"there is none in it"));
     }
     Ok(found)
 }

@@ -15,6 +15,7 @@ use proto::v1;
 use proto::v1::fleet_server::{Fleet, FleetServer};
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{
@@ -23,7 +24,7 @@ use super::convert::{
 use super::payload::{PayloadError, ReceivedPayload, decode};
 use super::pipe::{Answers, answer_each};
 use super::status::{to_failure, to_status};
-use super::token::stated;
+use super::token::{Demand, stated};
 use crate::bounded::BoundedExecutor;
 use crate::budget::Budget;
 use crate::identity::{Role, Roles, account, allowed};
@@ -38,12 +39,13 @@ pub fn fleet_service(
     endpoint: Arc<dyn CoordinatorEndpoint>,
     admission: Arc<dyn Admission>,
     stop: CancellationToken,
-) -> FleetServer<impl Fleet> {
+) -> InterceptedService<FleetServer<impl Fleet>, Demand> {
     let decoding = BoundedExecutor::new("result decoding", DECODE_AT_ONCE);
     let budget = Budget::new("results", RESULTS_IN_FLIGHT);
-    FleetServer::new(Service { endpoint, admission, decoding, budget, stop })
+    let service = FleetServer::new(Service { endpoint, admission, decoding, budget, stop })
         .max_decoding_message_size(MAX_CALL_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    InterceptedService::new(service, Demand(Roles::SHARD))
 }
 
 #[derive(Debug)]
@@ -126,13 +128,14 @@ async fn submit(
         }
         other => other?,
     };
-    // The room is given back when the result is decoded.
-    let ReceivedPayload { bytes, digest, assignment, room: _room, .. } = payload;
+    let ReceivedPayload { bytes, digest, assignment, room, .. } = payload;
     let assignment = assignment_from(assignment)?;
     let decoded: Result<Result<WorkOutput, WorkFailure>, Status> = if bytes.len() <= DECODE_INLINE_BYTES {
         decode("result", &bytes)
     } else {
-        decoding.run(move || decode("result", &bytes)).await.map_err(|error| to_status(&error))?
+        // A call that is given up goes on being decoded, and keeps its room until then.
+        let decoded = decoding.run(move || (decode("result", &bytes), room)).await;
+        decoded.map_err(|error| to_status(&error))?.0
     };
     let outcome = decoded.unwrap_or(Err(WorkFailure::Damaged)).map_err(|failure| match failure {
         WorkFailure::WorkerPanicked { message, at } => {

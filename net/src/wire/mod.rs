@@ -22,4 +22,4 @@ pub use payload::{PayloadError, ReceivedPayload, chunks, receive};
 pub use shard_client::ShardClient;
 pub use shard_service::{NodeIdentity, shard_service};
 pub use status::{from_status, reason, to_status};
-pub use token::{Bearer, ClientChannel, client_channel};
+pub use token::{Bearer, ClientChannel, Demand, client_channel};

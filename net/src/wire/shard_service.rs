@@ -23,7 +23,7 @@ use super::pipe::{Answers, answer_each};
 use super::status::{to_failure, to_status};
 use super::token::Demanded;
 use crate::bounded::BoundedExecutor;
-use crate::budget::Budget;
+use crate::budget::{Budget, Reservation};
 use crate::identity::account;
 use crate::limits::{
     COMMANDS_IN_FLIGHT, DECODE_AT_ONCE, DECODE_INLINE_BYTES, MAX_CALL_BYTES, MAX_MESSAGE_BYTES,
@@ -108,8 +108,8 @@ async fn put_delta(
     payload: Result<ReceivedPayload, PayloadError>,
 ) -> v1::StateReply {
     let moved = async {
-        let ReceivedPayload { bytes, digest, epoch, room: _room, .. } = payload?;
-        let delta = unseal(&decoding, bytes, digest).await?;
+        let ReceivedPayload { bytes, digest, epoch, room, .. } = payload?;
+        let delta = unseal(&decoding, bytes, digest, room).await?;
         state_reply(endpoint.put_delta(epoch_from(epoch)?, delta).await)
     };
     let failed = |status| v1::StateReply { failure: Some(to_failure(&status)), ..v1::StateReply::default() };
@@ -122,12 +122,14 @@ async fn unseal<T: Payload + Send + Sync + 'static>(
     decoding: &BoundedExecutor,
     bytes: Bytes,
     digest: B256,
+    room: Option<Reservation>,
 ) -> Result<Sealed<T>, Status> {
     let received = if bytes.len() <= DECODE_INLINE_BYTES {
         Sealed::received(bytes.into(), digest)
     } else {
-        let decoded = decoding.run(move || Sealed::received(bytes.into(), digest)).await;
-        decoded.map_err(|error| to_status(&error))?
+        // A call that is given up goes on being decoded, and keeps its room until then.
+        let decoded = decoding.run(move || (Sealed::received(bytes.into(), digest), room)).await;
+        decoded.map_err(|error| to_status(&error))?.0
     };
     received.map_err(|error| Status::invalid_argument(error.to_string()))
 }
@@ -145,12 +147,12 @@ impl ExecutorShard for Service {
     ) -> Result<Response<v1::CommandReply>, Status> {
         let room = self.budget.open(account(&request)?);
         let payload = receive(&mut request.into_inner(), MAX_PAYLOAD_BYTES, room).await?;
-        let ReceivedPayload { bytes, digest, assignment, room: _room, .. } = payload;
+        let ReceivedPayload { bytes, digest, assignment, room, .. } = payload;
         let assignment = assignment_from(assignment)?;
         if digest != assignment.work.0 {
             return Err(Status::data_loss("the work is damaged: its digest is not the assignment's work id"));
         }
-        let command = ExecuteBlock { assignment, spec: unseal(&self.decoding, bytes, digest).await? };
+        let command = ExecuteBlock { assignment, spec: unseal(&self.decoding, bytes, digest, room).await? };
         command_reply(self.endpoint.execute(command).await).map(Response::new)
     }
 

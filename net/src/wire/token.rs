@@ -56,6 +56,17 @@ impl Interceptor for Bearer {
     }
 }
 
+/// Refuses calls of others than these roles before anything of the call is read. Which of them may make which
+/// call, the call itself checks.
+#[derive(Debug, Clone, Copy)]
+pub struct Demand(pub Roles);
+
+impl Interceptor for Demand {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        allowed(&request, self.0).map(|_| request)
+    }
+}
+
 /// Refuses calls of others than a coordinator, and those without this token.
 #[derive(Debug, Clone, Copy)]
 pub struct Demanded(pub(super) SessionToken);

@@ -73,7 +73,9 @@ impl Authority {
             .create(folder)
             .with_context(|| format!("the folder {} cannot be made", folder.display()))?;
         let key = KeyPair::generate()?;
-        let mut params = params(&format!("authority of the fleet {fleet}"), days)?;
+        // A list of revoked certificates is found by its authority's name, so no two have the same.
+        let name = format!("authority {:08x} of the fleet {fleet}", rand::random::<u32>());
+        let mut params = params(&name, days)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key)?;
@@ -120,6 +122,9 @@ impl Authority {
         if !certificate.exists() {
             bail!("{} does not exist; `coordinator certs issue` makes it", certificate.display());
         }
+        // What was replaced can still be revoked.
+        let Details { serial, .. } = Details::read(&certificate)?;
+        write(&certificate.with_extension(format!("{serial}.pem")), &fs::read_to_string(&certificate)?)?;
         self.write_certificate(role, days)
     }
 
@@ -265,6 +270,7 @@ mod tests {
         assert!(!credentials.reload().unwrap(), "nothing has changed");
         let second = Details::read(&authority.renew(&role, 5).unwrap()).unwrap();
         assert_ne!(first.serial, second.serial);
+        assert_eq!(Details::read(&folder.join(format!("shard-1.{}.pem", first.serial))).unwrap(), first);
         assert!(credentials.reload().unwrap());
     }
 
