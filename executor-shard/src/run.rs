@@ -14,7 +14,7 @@ use common::id::{Incarnation, ShardId};
 use common::token::SessionToken;
 use net::channel;
 use net::connections::ConnectionLimits;
-use net::identity::{Door, Expect, ListenArgs, Roles, Security, TlsArgs};
+use net::identity::{Door, Expect, Roles, Security, ServerArgs, TlsArgs};
 use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::{FleetClient, NodeIdentity, shard_service};
@@ -60,13 +60,9 @@ pub struct ShardArgs {
     #[arg(long, value_name = "ADDR")]
     pub advertise: Option<String>,
 
-    /// The shard's identity.
+    /// The shard's identity, and where it may serve.
     #[command(flatten)]
-    pub tls: TlsArgs,
-
-    /// What may be served to whom.
-    #[command(flatten)]
-    pub door: ListenArgs,
+    pub server: ServerArgs,
 
     /// Give up core dumps, new privileges, all files but the data directory and the certificates, and all
     /// connections but those to the coordinator's port (Linux, as far as the kernel has Landlock).
@@ -131,7 +127,7 @@ impl ShardArgs {
             _ => PathBuf::from("."),
         };
         // Files that are replaced are new files in their folders.
-        let TlsArgs { tls_cert, tls_key, tls_ca, tls_crl } = &self.tls;
+        let TlsArgs { tls_cert, tls_key, tls_ca, tls_crl } = &self.server.tls;
         let read = [tls_cert, tls_key, tls_ca, tls_crl].into_iter().flatten().map(folder_of).collect();
         let write = self.data_dir.iter().cloned().chain(self.address_file.as_ref().map(folder_of)).collect();
         let port = self.coordinator.trim_end_matches('/').rsplit(':').next();
@@ -191,11 +187,8 @@ pub async fn run(args: ShardArgs) -> anyhow::Result<Exit> {
 /// Binds the address, serves on it and joins the fleet.
 async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Result<Arc<ShardNode>> {
     let limits = PeerLimits::default().checked()?;
-    let credentials = args.tls.load()?;
-    if let Some(credentials) = &credentials {
-        credentials.check_role(Roles::SHARD, Some(ShardId(args.shard_id)))?;
-    }
-    args.door.check(args.listen, credentials.is_some())?;
+    let shard = ShardId(args.shard_id);
+    let credentials = args.server.credentials(args.listen, Roles::SHARD, Some(shard))?;
     let door = Door::new(credentials.clone(), None)?;
     supervisor.spawn_critical("door", door.clone().watch(supervisor.shutdown_token()));
     let connections = ConnectionLimits::default().within(raise_open_files());
@@ -205,7 +198,7 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
         bail!("--listen {address} is no address that a coordinator can reach; give --advertise HOST:PORT");
     }
     let config = NodeConfig {
-        shard: ShardId(args.shard_id),
+        shard,
         incarnation: Incarnation::fresh(),
         slots: args.threads,
         advertise: args.advertise.clone().unwrap_or_else(|| address.to_string()),

@@ -148,11 +148,8 @@ impl Process {
         arguments: impl IntoIterator<Item = A>,
         blocks: u64,
     ) -> Result<Self> {
-        let mut shell = Command::new("sh");
         // Without the trap the first such write would end the process.
-        let script = format!("ulimit -f {blocks} && trap '' XFSZ && exec \"$0\" \"$@\"");
-        shell.arg("-c").arg(script).arg(binary.path()?);
-        Self::spawn(scene, name, shell, arguments, &[])
+        Self::start_after(scene, name, binary, arguments, &format!("ulimit -f {blocks} && trap '' XFSZ"))
     }
 
     /// Starts a binary that can have at most `files` files and connections open.
@@ -166,8 +163,19 @@ impl Process {
         arguments: impl IntoIterator<Item = A>,
         files: u64,
     ) -> Result<Self> {
+        Self::start_after(scene, name, binary, arguments, &format!("ulimit -n {files}"))
+    }
+
+    /// Starts a binary in the place of a shell that has run a command.
+    fn start_after<A: AsRef<OsStr>>(
+        scene: &Scene,
+        name: &str,
+        binary: Binary,
+        arguments: impl IntoIterator<Item = A>,
+        command: &str,
+    ) -> Result<Self> {
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\"")).arg(binary.path()?);
+        shell.arg("-c").arg(format!("{command} && exec \"$0\" \"$@\"")).arg(binary.path()?);
         Self::spawn(scene, name, shell, arguments, &[])
     }
 

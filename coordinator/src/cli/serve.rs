@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use common::id::Epoch;
 use net::connections::ConnectionLimits;
-use net::identity::{Door, ListenArgs, Roles, Security, TlsArgs};
+use net::identity::{Door, Roles, Security, ServerArgs};
 use net::limits::PeerLimits;
 use net::serve::{Bound, Health};
 use net::wire::fleet_service;
@@ -94,13 +94,9 @@ pub struct ServeArgs {
     )]
     pub take_over_grace: u64,
 
-    /// The coordinator's identity.
+    /// The coordinator's identity, and where it may serve.
     #[command(flatten)]
-    pub tls: TlsArgs,
-
-    /// What may be served to whom.
-    #[command(flatten)]
-    pub door: ListenArgs,
+    pub server: ServerArgs,
 
     /// Give up core dumps and new privileges
     #[arg(long, help_heading = "TLS")]
@@ -211,23 +207,14 @@ fn start(
     Ok(Service { fleet, chain: handle, step_down })
 }
 
-/// The coordinator's identity, if it has one.
-fn identity(args: &ServeArgs) -> anyhow::Result<Security> {
-    let credentials = args.tls.load()?;
-    if let Some(credentials) = &credentials {
-        credentials.check_role(Roles::COORDINATOR, None)?;
-    }
-    args.door.check(args.listen, credentials.is_some())?;
-    Ok(Security::new(credentials, None))
-}
-
 /// Runs the service until it is asked to stop.
 pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("coordinator");
-    let security = identity(&args)?;
-    let door = Door::new(security.credentials().cloned(), args.tokens.as_deref())?;
+    let credentials = args.server.credentials(args.listen, Roles::COORDINATOR, None)?;
+    let door = Door::new(credentials.clone(), args.tokens.as_deref())?;
+    let security = Security::new(credentials, None);
     supervisor.handle().spawn_critical("door", door.clone().watch(supervisor.handle().shutdown_token()));
     // First the ledger: its holder may hold the address too.
     let (ledger, epoch) = tokio::select! {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::channel::Connector;
-use crate::identity::testing::{Authority, NOW};
+use crate::identity::tests::{Authority, NOW};
 use crate::identity::{CredentialError, Expect, Role};
 
 /// What the server and the client say of a handshake.

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use common::id::ShardId;
 
 use super::CredentialError;
 use super::credentials::{Credentials, Security};
 use super::files::TlsFiles;
+use super::role::Roles;
 use super::tokens::Token;
 
 /// The options that name a process's certificate and whom it trusts.
@@ -79,6 +81,39 @@ impl ListenArgs {
              trusted, and everybody on the way can read and change what is sent"
         );
         Ok(())
+    }
+}
+
+/// The options of a server that has an identity.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServerArgs {
+    /// The server's identity.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
+    /// Where it may serve.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+}
+
+impl ServerArgs {
+    /// Reads the files of a server on `address`; `None` if TLS is off. Its certificate must be one of `roles`, and
+    /// of `shard` if that is given.
+    ///
+    /// # Errors
+    /// [`CredentialError`] if a file cannot be used, or nothing may be served there without TLS.
+    pub fn credentials(
+        &self,
+        address: SocketAddr,
+        roles: Roles,
+        shard: Option<ShardId>,
+    ) -> Result<Option<Arc<Credentials>>, CredentialError> {
+        let credentials = self.tls.load()?;
+        if let Some(credentials) = &credentials {
+            credentials.check_role(roles, shard)?;
+        }
+        self.listen.check(address, credentials.is_some())?;
+        Ok(credentials)
     }
 }
 

@@ -250,12 +250,6 @@ impl Security {
     pub fn new(tls: Option<Arc<Credentials>>, token: Option<Token>) -> Self {
         Self { tls, token }
     }
-
-    /// The credentials; `None` without TLS.
-    #[must_use]
-    pub fn credentials(&self) -> Option<&Arc<Credentials>> {
-        self.tls.as_ref()
-    }
 }
 
 /// Runs `look` on a blocking thread at intervals until `stop`.

@@ -130,7 +130,7 @@ impl Peer {
         self.recognised.load(Ordering::Acquire)
     }
 
-    /// The peer's role if it has one of `roles`; `None` where nobody has an identity.
+    /// The peer's role if it has one of `roles`; `None` if neither TLS nor tokens are on.
     fn role(&self, metadata: &MetadataMap, roles: Roles) -> Result<Option<Role>, Status> {
         if let Some(identity) = &self.identity {
             return match roles.contain(&identity.role) {
@@ -192,7 +192,8 @@ fn unknown() -> Status {
     Status::internal("the connection of this call is not known")
 }
 
-/// Checks that the caller has one of these roles. Returns its role; `None` where nobody has an identity.
+/// Checks that the caller has one of these roles. Returns its role; `None` if neither TLS nor tokens
+/// are on.
 ///
 /// # Errors
 /// `UNAUTHENTICATED` if the caller has shown no identity, `PERMISSION_DENIED` if it has another role.
@@ -213,7 +214,7 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::identity::testing::Authority;
+    use crate::identity::tests::Authority;
 
     const READERS: Roles = Roles::CLIENT.or(Roles::OPERATOR);
 

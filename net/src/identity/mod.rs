@@ -2,7 +2,7 @@
 //!
 //! The processes of a fleet prove by certificates who they are (mutual TLS 1.3). A certificate names its owner by a
 //! URI in its subject alternative names, `spiffe://FLEET/ROLE`; hosts and ports prove nothing. Clients and
-//! operators may have a bearer token instead. Without TLS and without tokens nobody has an identity, and every
+//! operators may have a bearer token instead. Without TLS and without tokens peers have no identity, and every
 //! call is allowed: that is for one machine.
 //!
 //! This module knows which roles exist. Which call needs which role is written where the call is served.
@@ -13,7 +13,7 @@ mod door;
 mod files;
 mod role;
 #[cfg(test)]
-pub(crate) mod testing;
+pub(crate) mod tests;
 mod tokens;
 mod trust;
 mod verify;
@@ -21,7 +21,7 @@ mod verify;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use args::{ClientArgs, ListenArgs, TlsArgs};
+pub use args::{ClientArgs, ListenArgs, ServerArgs, TlsArgs};
 pub use credentials::{Credentials, Security};
 pub(crate) use door::{AUTHORIZATION, BEARER};
 pub use door::{Door, Peer, account, allowed};
@@ -69,7 +69,7 @@ pub enum CredentialError {
         /// What is wrong.
         reason: String,
     },
-    /// The process's own certificate names nobody.
+    /// The process's own certificate is malformed, or does not name one peer.
     #[error("{}: {source}", path.display())]
     Own {
         /// The file.

@@ -21,7 +21,7 @@ pub enum TrustError {
     /// The chain, the time, the usage or the revocation.
     #[error("its certificate is not valid here: {0}")]
     Chain(webpki::Error),
-    /// The certificate names nobody.
+    /// The certificate has no name of a peer.
     #[error("its certificate has no name of the form spiffe://FLEET/ROLE")]
     Nameless,
     /// The certificate has several names.

@@ -67,7 +67,7 @@ impl Service {
 
 /// What a caller has shown of itself.
 struct Caller {
-    /// Its role by its certificate; `None` where nobody has an identity.
+    /// Its role by its certificate; `None` without TLS.
     role: Option<Role>,
     token: SessionToken,
 }

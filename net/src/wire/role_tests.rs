@@ -22,7 +22,7 @@ use tonic::service::Routes;
 
 use super::{FleetClient, NodeIdentity, ShardClient, fleet_service, shard_service};
 use crate::channel;
-use crate::identity::testing::Authority;
+use crate::identity::tests::Authority;
 use crate::identity::{Credentials, Door, Expect, Security};
 use crate::limits::PeerLimits;
 use crate::serve::{Bound, Health, ServeError};

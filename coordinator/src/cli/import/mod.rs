@@ -78,7 +78,7 @@ pub struct ImportArgs {
 
     /// What may be served to whom.
     #[command(flatten)]
-    pub door: ListenArgs,
+    pub listening: ListenArgs,
 
     /// Write the bound address to this file once it is served
     #[arg(long, value_name = "FILE", requires = "listen")]
@@ -110,7 +110,7 @@ pub async fn import(
     };
     let bar = tally::progress_bar(source::total_bytes(&args.inputs)?);
     if let Some(listen) = args.listen {
-        args.door.check(listen, false)?;
+        args.listening.check(listen, false)?;
     }
     let bound = crew.bind(args.listen).await?;
     let supervisor = Supervisor::new("coordinator");
