@@ -5,12 +5,14 @@
 //! it the process. So the process never stays alive without doing its work.
 //!
 //! A thread cannot be killed. If a thread is stuck and its process cannot be restarted (a shard inside
-//! the coordinator), a new thread takes over its slot ([`Slots::renew`]).
+//! the coordinator), a new thread takes over its slot ([`Slots::renew`]). A thread that still executes a
+//! transaction of cancelled work when the slots close is left behind: its result has no reader.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use common::chain_spec::ChainSpec;
 use common::id::{AssignmentId, Gas, SlotIndex, TxIndex};
@@ -18,7 +20,7 @@ use common::message::{SlotProgress, SubmitResult};
 use common::panic::panic_message;
 use common::sealed::Sealed;
 use common::work::{WorkFailure, WorkSpec};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::fault::{self, FaultKind, Faults, Slowed};
@@ -31,6 +33,10 @@ const MAX_RESTARTS: u32 = 64;
 
 /// The maximum number of stuck threads that new threads replace in one process.
 const MAX_RENEWALS: u32 = 64;
+
+/// The time that threads with cancelled work get to end once the slots are closed. They look for the
+/// cancellation between transactions.
+const END_WITHIN: Duration = Duration::from_secs(1);
 
 /// The stack size of a worker thread, in bytes. The EVM recurses up to 1,024 calls deep in its own
 /// frames, and precompiles need stack too.
@@ -104,6 +110,8 @@ struct SlotState {
 #[derive(Debug, Default)]
 struct Held {
     current: Option<AssignmentId>,
+    /// Set when the result of the current work is no longer wanted.
+    cancelled: Arc<AtomicBool>,
     /// A new thread has taken over this one's slot: this one finishes its current work, then ends.
     superseded: bool,
 }
@@ -113,10 +121,18 @@ impl SlotState {
         self.held.lock()
     }
 
-    fn begin(&self, assignment: AssignmentId) {
+    fn begin(&self, assignment: AssignmentId, cancelled: Arc<AtomicBool>) {
         // The values of the previous work do not apply to this one.
         self.gas.store(0, Ordering::Relaxed);
-        self.held().current = Some(assignment);
+        let mut held = self.held();
+        held.current = Some(assignment);
+        held.cancelled = cancelled;
+    }
+
+    /// Whether the thread executes work whose result is no longer wanted.
+    fn works_in_vain(&self) -> bool {
+        let held = self.held();
+        held.current.is_some() && held.cancelled.load(Ordering::Relaxed)
     }
 
     /// Records the end of the work. Returns whether the thread goes on with other work.
@@ -159,6 +175,8 @@ enum Notice {
     Ended(u64),
     /// The threads that run work are stuck: new threads must take over their slots.
     Renew,
+    /// The queue is closed: the threads end once it is empty.
+    Closed,
 }
 
 /// The queue of the slots, and a view of their activity.
@@ -183,8 +201,9 @@ impl Slots {
     ) -> (Self, SlotSupervisor) {
         let (jobs, queue) = bounded(queue.max(1));
         let states: SlotStates = (0..slots.max(1)).map(|_| Mutex::default()).collect();
-        // Threads end and are replaced a bounded number of times: the channel has room for every notice.
-        let (notices, noticed) = bounded(states.len() + 2 * (MAX_RESTARTS + MAX_RENEWALS) as usize);
+        // Threads end and are replaced a bounded number of times, and the queue is closed once: the channel
+        // has room for every notice.
+        let (notices, noticed) = bounded(states.len() + 2 * (MAX_RESTARTS + MAX_RENEWALS) as usize + 1);
         let former = FormerStates::default();
         let supervisor = SlotSupervisor {
             name: name.to_owned(),
@@ -213,7 +232,10 @@ impl Slots {
 
     /// Closes the queue: the threads end once it is empty.
     pub fn close(&self) {
-        self.jobs.lock().take();
+        if self.jobs.lock().take().is_some() {
+            // A full channel of notices means that the supervisor has ended.
+            let _ = self.notices.try_send(Notice::Closed);
+        }
     }
 
     /// Gives the slots of all threads that run work to new threads. A thread cannot be killed, so the old
@@ -305,9 +327,17 @@ struct Workers {
     renewals: u32,
 }
 
+impl Workers {
+    /// Whether the supervisor must wait for any thread. `closed` is when the slots were closed.
+    fn any_wanted(&self, closed: Option<Instant>) -> bool {
+        let late = closed.is_some_and(|closed| closed.elapsed() >= END_WITHIN);
+        self.running.values().any(|worker| !worker.superseded && !(late && worker.state.works_in_vain()))
+    }
+}
+
 impl SlotSupervisor {
     /// Runs the slots until [`Slots::close`] is called and the queue is empty. A thread that is stuck by
-    /// then and has lost its slot is left behind.
+    /// then is left behind if it has lost its slot, or if its work has been cancelled.
     ///
     /// # Errors
     /// [`SlotsError`] if threads cannot be started, end too often or are stuck too often.
@@ -316,16 +346,24 @@ impl SlotSupervisor {
         for slot in 0..self.states.len() {
             self.start(&mut workers, slot)?;
         }
-        while workers.running.values().any(|worker| !worker.superseded) {
-            // The supervisor holds a sender itself, so the call returns only with a message.
-            match self.noticed.recv() {
+        let mut closed = None;
+        while workers.any_wanted(closed) {
+            // The supervisor holds a sender itself, so the channel stays open.
+            let noticed = match closed {
+                None => self.noticed.recv().map_err(RecvTimeoutError::from),
+                Some(_) => self.noticed.recv_timeout(END_WITHIN),
+            };
+            match noticed {
                 Ok(Notice::Ended(number)) => self.ended(&mut workers, number)?,
                 Ok(Notice::Renew) => self.renew(&mut workers)?,
-                Err(_) => break,
+                Ok(Notice::Closed) => closed = Some(Instant::now()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         for worker in workers.running.values() {
-            tracing::warn!(slot = worker.slot, "a thread that is stuck is left behind");
+            tracing::warn!(slot = worker.slot, held = ?worker.state.current().map(|id| id.to_string()),
+                "a thread still executes a transaction whose result has no reader; it is left behind");
         }
         Ok(())
     }
@@ -417,7 +455,7 @@ impl SlotSupervisor {
 /// Runs the work of an assignment. Returns whether the thread goes on with another.
 fn work_on(job: PreparedWork, state: &SlotState, faults: &Faults, report: &Reporter) -> bool {
     let PreparedWork { assignment, spec, chain, view, cancelled } = job;
-    state.begin(assignment);
+    state.begin(assignment, Arc::clone(&cancelled));
     // A panic ends this thread and leaves `current` set: the supervisor reads which work the thread held.
     let planned = faults.begin(&spec);
     if let Some(fault) = planned {

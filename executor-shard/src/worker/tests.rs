@@ -71,3 +71,28 @@ fn a_slot_that_is_idle_keeps_its_thread() {
     slots.close();
     supervisor.run().unwrap();
 }
+
+/// Runs one slot whose thread stands still with work that `cancel` says is cancelled or not, and closes
+/// it. Returns how long the supervisor waited for the thread.
+fn closing_takes(fault: &str, cancel: bool) -> Duration {
+    let faults = Arc::new(Faults::new(vec![fault.parse().unwrap()]));
+    let (slots, supervisor) = Slots::new("test", 1, 4, faults, Arc::new(|_| {}));
+    let threads = std::thread::spawn(move || supervisor.run());
+    let job = job(1);
+    job.cancelled.store(cancel, Ordering::Relaxed);
+    slots.offer(job).unwrap();
+    while slots.progress().iter().all(|slot| slot.current.is_none()) {
+        std::thread::yield_now();
+    }
+    let began = Instant::now();
+    slots.close();
+    threads.join().unwrap().unwrap();
+    began.elapsed()
+}
+
+#[test]
+fn closing_waits_for_work_that_is_wanted_and_leaves_a_thread_with_cancelled_work_behind() {
+    assert!(closing_takes("slow:3000@1", false) >= Duration::from_millis(2500), "the result was wanted");
+    // Without the rule this would take as long as the thread stands still.
+    assert!(closing_takes("slow:60000@1", true) < SOON, "the result had no reader");
+}
