@@ -51,6 +51,9 @@ cargo build --locked --release --bins
 step "tests"
 cargo test --locked --release --workspace
 
+step "tests of the scheduler with its own checks (debug assertions)"
+cargo test --locked --release --config 'profile.release.package.schedule.debug-assertions=true' -p schedule --lib
+
 step "EELS, the independent referee (skipped without Python 3.11)"
 scripts/eels.sh
 

@@ -40,7 +40,7 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// coordinator then gives its work to another shard. SIGTERM lets it finish its accepted work first.
 ///
 /// Exit codes: 0 stopped cleanly, 1 failed or rejected by the coordinator, 2 bad command line, 3
-/// stopped before all work was finished.
+/// stopped before all work was finished, 75 asked by the coordinator to leave (start it again).
 #[derive(Debug, Clone, Parser)]
 #[command(version, name = "executor-shard")]
 pub struct ShardArgs {

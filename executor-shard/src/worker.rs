@@ -331,7 +331,7 @@ impl Workers {
     /// Whether the supervisor must wait for any thread. `closed` is when the slots were closed.
     fn any_wanted(&self, closed: Option<Instant>) -> bool {
         let late = closed.is_some_and(|closed| closed.elapsed() >= END_WITHIN);
-        self.running.values().any(|worker| !worker.superseded && !(late && worker.state.works_in_vain()))
+        self.running.values().any(|worker| !(worker.superseded || late && worker.state.works_in_vain()))
     }
 }
 

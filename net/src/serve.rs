@@ -75,7 +75,7 @@ impl Bound {
         Ok(Self { listener, address, door: Door::default(), limits: ConnectionLimits::default() })
     }
 
-    /// Lets peers in by this door, instead of everybody.
+    /// Lets peers in by this door, instead of every peer.
     #[must_use]
     pub fn behind(self, door: Door) -> Self {
         Self { door, ..self }

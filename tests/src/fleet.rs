@@ -103,6 +103,24 @@ impl Coordinator {
         Ok(Self { process, address })
     }
 
+    /// Starts a coordinator that serves clients and operators at addresses of their own. Returns their URLs too.
+    ///
+    /// # Errors
+    /// An error if it does not serve.
+    pub fn start_apart(scene: &Scene, chain: &Chain) -> Result<(Self, [String; 2])> {
+        let file = scene.path(&scene.fresh_name("coordinator.address"));
+        let own = ["--listen-clients", "127.0.0.1:0", "--listen-operators", "127.0.0.1:0"];
+        let mut process = Self::spawn(scene, chain, "127.0.0.1:0", &file, &own)?;
+        let address = bound_address(&mut process, &file)?;
+        let text = fs::read_to_string(&file)?;
+        let named = |name: &str| {
+            let address = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            address.map(|address| format!("http://{address}")).with_context(|| format!("no {name}: {text}"))
+        };
+        let others = [named("clients")?, named("operators")?];
+        Ok((Self { process, address }, others))
+    }
+
     /// Starts a coordinator that logs every assignment and block, and waits until it serves.
     ///
     /// # Errors
@@ -375,7 +393,7 @@ pub fn first_fault(log: &str) -> Option<Moment> {
     log.lines().filter(|line| line.contains(PLANNED_FAULT)).find_map(Moment::of_line)
 }
 
-/// Waits for the address that a process has bound.
+/// Waits for the address that a process has bound: the first line of its address file.
 fn bound_address(process: &mut Process, file: &Path) -> Result<String> {
     let mut address = String::new();
     wait_until(SOON, &format!("{} serves", process.name()), || {
@@ -384,7 +402,7 @@ fn bound_address(process: &mut Process, file: &Path) -> Result<String> {
         }
         let text = fs::read_to_string(file).unwrap_or_default();
         if text.ends_with('\n') {
-            address = text.trim().to_owned();
+            address = text.lines().next().unwrap_or_default().to_owned();
         }
         Ok(!address.is_empty())
     })?;

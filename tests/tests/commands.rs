@@ -80,7 +80,7 @@ fn commands_end_quietly_without_a_reader_of_their_output() -> Result<()> {
 }
 
 #[test]
-fn clients_end_quietly_when_nobody_reads_their_output() -> Result<()> {
+fn clients_end_quietly_when_their_output_has_no_reader() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(8)?;
         let coordinator = Coordinator::start(scene, &chain, &[])?;
@@ -97,7 +97,7 @@ fn clients_end_quietly_when_nobody_reads_their_output() -> Result<()> {
 }
 
 #[test]
-fn a_suite_ends_quietly_when_nobody_reads_its_results() -> Result<()> {
+fn a_suite_ends_quietly_when_its_results_have_no_reader() -> Result<()> {
     let Some(folder) = blockchain_tests()? else { return Ok(()) };
     scenario(|scene| {
         let folder = text(&folder)?;

@@ -198,7 +198,7 @@ fn after_a_pause_of_the_coordinator_each_shard_joins_again_at_most_once() -> Res
 }
 
 #[test]
-fn nobody_is_lost_because_the_coordinator_was_paused() -> Result<()> {
+fn no_shard_is_lost_because_the_coordinator_was_paused() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(8)?;
         let log = pause(scene, &chain)?;
@@ -229,7 +229,7 @@ fn a_shard_without_coordinator_can_be_asked_to_stop() -> Result<()> {
 }
 
 #[test]
-fn processes_end_with_whoever_started_them() -> Result<()> {
+fn processes_end_with_the_process_that_started_them() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(8)?;
         let (mut coordinator, mut shards) = fleet(scene, &chain)?;

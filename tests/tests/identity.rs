@@ -9,9 +9,13 @@
 //! | a running service | certificates that are renewed | everything goes on |
 //! | another coordinator takes over | with its certificate | the first one steps down |
 //! | tokens, no TLS | none, a wrong one, a client's, an operator's | each may do what its role may |
+//! | the same without certificates | with a token of an operator | the first one steps down |
+//! | clients and operators have addresses of their own | each of them, a shard | refused at the addresses of others |
+//! | an import with a certificate | a shard with its certificate, one of another authority | only the first joins |
 //! | an address that other machines reach | – | refused without TLS, unless asked for |
 //! | hardened processes, SIGKILL of a shard | client | no core dumps, no new privileges, every block verified |
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -81,6 +85,13 @@ impl Certs {
 
 fn strs(options: &[String]) -> Vec<&str> {
     options.iter().map(String::as_str).collect()
+}
+
+/// Writes a file that only its owner may read.
+fn private(scene: &Scene, name: &str, text: &str) -> Result<String> {
+    let path = scene.write(name, text)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(path.to_str().context("not UTF-8")?.to_owned())
 }
 
 /// Runs a command of the coordinator's binary to its end.
@@ -272,18 +283,12 @@ fn tokens_let_clients_and_operators_in() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(2)?;
         let (client, operator) = ("c".repeat(40), "o".repeat(40));
-        let private = |name: &str, text: &str| -> Result<String> {
-            use std::os::unix::fs::PermissionsExt as _;
-            let path = scene.write(name, text)?;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-            Ok(path.to_str().context("not UTF-8")?.to_owned())
-        };
-        let tokens = private("tokens", &format!("client/ci {client}\noperator/ann {operator}\n"))?;
+        let tokens = private(scene, "tokens", &format!("client/ci {client}\noperator/ann {operator}\n"))?;
         let coordinator = Coordinator::start(scene, &chain, &["--tokens", &tokens])?;
         let url = coordinator.url();
         let _shards = Shard::start_all(scene, 1, &url)?;
         let with = |name: &str, text: &str| -> Result<Vec<String>> {
-            Ok(vec!["--token-file".into(), private(name, text)?])
+            Ok(vec!["--token-file".into(), private(scene, name, text)?])
         };
         let (client, operator) = (with("client", &client)?, with("operator", &format!("{operator}\n"))?);
         status(scene, &url, &[])?.refused(&["has shown no identity", "--token-file"])?;
@@ -297,9 +302,84 @@ fn tokens_let_clients_and_operators_in() -> Result<()> {
         parked(&client)?.refused(&["needs the role operator", "client/ci"])?;
         parked(&operator)?.succeeded("parked list")?;
         // A token that is taken out of the file is refused soon.
-        private("tokens", &format!("operator/ann {}\n", "o".repeat(40)))?;
+        private(scene, "tokens", &format!("operator/ann {}\n", "o".repeat(40)))?;
         wait_until(within(30), "the client is refused", || Ok(status(scene, &url, &client)?.code != 0))?;
         status(scene, &url, &client)?.refused(&["not one of this coordinator's"])
+    })
+}
+
+#[test]
+fn a_coordinator_takes_over_by_a_token_of_an_operator() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(2)?;
+        let tokens = private(scene, "tokens", &format!("operator/ann {}\n", "o".repeat(40)))?;
+        let folder = scene.path("data");
+        let folder = folder.to_str().context("not UTF-8")?;
+        let mut options = vec!["--tokens", &tokens, "--data-dir", folder];
+        let mut first = Coordinator::start(scene, &chain, &options)?;
+        options.push("--take-over");
+        let _second = Coordinator::start(scene, &chain, &options)?;
+        ensure!(first.process.exit_code(within(30))? == 0, "it did not step down");
+        ensure!(first.process.stderr()?.contains("stepping down"), "{}", first.process.stderr()?);
+        Ok(())
+    })
+}
+
+#[test]
+fn clients_and_operators_may_have_addresses_of_their_own() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(2)?;
+        let (coordinator, [clients, operators]) = Coordinator::start_apart(scene, &chain)?;
+        let url = coordinator.url();
+        let _shards = Shard::start_all(scene, 1, &url)?;
+        wait_ready(scene, &clients, &[], &[1])?;
+        submit(scene, &clients, &[], &chain.rlp())?.ended(within(60))?.succeeded("submit")?;
+        let parked = |url: &str| run(scene, &["parked", "list", "--coordinator", url]);
+        parked(&operators)?.succeeded("parked list")?;
+        status(scene, &operators, &[])?.succeeded("status")?;
+        let elsewhere = |served: &str| format!("this address serves the role {served}");
+        parked(&clients)?.refused(&["needs the role operator", &elsewhere("client")])?;
+        parked(&url)?.refused(&["needs the role operator", &elsewhere("coordinator or shard")])?;
+        submit(scene, &url, &[], &chain.rlp())?.ended(within(60))?.refused(&["use the other address"])?;
+        // A shard finds no coordinator where clients are served.
+        let mut lost = Shard::start(scene, 2, &clients, &[])?;
+        let refused = "this call needs the role shard";
+        wait_until(within(30), "the shard says why it is refused", || {
+            Ok(lost.process.exited()?.is_some() || lost.process.stderr()?.contains(refused))
+        })?;
+        ensure!(lost.process.stderr()?.contains(refused), "{}", lost.process.stderr()?);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_shard_joins_an_import_by_its_certificate() -> Result<()> {
+    scenario(|scene| {
+        let (chain, certs) = (Chain::of(40)?, Certs::with(scene, &ROLES)?);
+        let (file, genesis) = (chain.rlp().display().to_string(), chain.genesis().display().to_string());
+        let (data, address) = (scene.path("data").display().to_string(), scene.path("import.address"));
+        let bound = address.display().to_string();
+        let line = ["import", &file, "--genesis", &genesis, "--data-dir", &data, "--listen", "127.0.0.1:0"];
+        let line = [&line[..], &["--address-file", &bound, "--json", "--plan", "each"]].concat();
+        let options = certs.options("coordinator")?;
+        run(scene, &[&line[..], &strs(&options)].concat())?.refused(&["add --in-process"])?;
+        let line = [&line[..], &["--in-process", "--shards", "1"], &strs(&options)].concat();
+        let mut import = Process::start(scene, "import", Binary::Coordinator, &line)?;
+        wait_until(within(30), "the import serves", || {
+            Ok(std::fs::read_to_string(&address).unwrap_or_default().ends_with('\n'))
+        })?;
+        let url = format!("https://{}", std::fs::read_to_string(&address)?.trim());
+        let stranger = Certs::init(scene, "others")?;
+        stranger.command(scene, &["issue", "--dir", stranger.dir()?, "shard/8"])?;
+        let stranger = Shard::start(scene, 8, &url, &strs(&stranger.trusting("shard/8", &certs)?))?;
+        let shard = Shard::start(scene, 2, &url, &strs(&certs.options("shard/2")?))?;
+        let (joined, refused) = ("joined the fleet", "does not trust the authority");
+        wait_until(within(60), "one shard has joined, the other is refused", || {
+            Ok(shard.process.stderr()?.contains(joined) && stranger.process.stderr()?.contains(refused))
+        })?;
+        import.ended(within(60))?.succeeded("import")?;
+        ensure!(!stranger.process.stderr()?.contains(joined), "a stranger has joined");
+        Ok(())
     })
 }
 

@@ -43,7 +43,7 @@ fn is_closed(stream: &mut TcpStream) -> Result<bool> {
 }
 
 #[test]
-fn idle_connections_shut_nobody_out() -> Result<()> {
+fn idle_connections_shut_no_peer_out() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(8)?;
         let coordinator = Coordinator::start_with_few_files(scene, &chain, &[], FEW_FILES)?;
@@ -82,7 +82,7 @@ fn idle_connections_to_a_shard_do_not_cost_it_its_place() -> Result<()> {
 }
 
 #[test]
-fn unfinished_handshakes_shut_nobody_out() -> Result<()> {
+fn unfinished_handshakes_shut_no_peer_out() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(2)?;
         let certs = scene.path("certs");

@@ -51,9 +51,9 @@ fn is_about(line: &str, shard: u32) -> bool {
 /// Checks that exactly this shard is named.
 fn check_named(log: &str, shard: u32) -> Result<()> {
     let lines = named(log);
-    ensure!(!lines.is_empty(), "nobody is named");
+    ensure!(!lines.is_empty(), "no shard is named");
     let other = lines.iter().find(|line| !is_about(line, shard));
-    ensure!(other.is_none(), "somebody else than shard {shard} is named: {other:?}");
+    ensure!(other.is_none(), "another shard than {shard} is named: {other:?}");
     Ok(())
 }
 
@@ -167,7 +167,7 @@ fn losing_a_shard_while_everything_is_verified_costs_nothing_but_time() -> Resul
         wait_until(within(20), "a block is committed", || Ok(coordinator.status()?.head > 0))?;
         second.process.kill()?;
         coordinator.check_submitted(&chain, &mut client)?;
-        ensure!(named(&coordinator.process.stderr()?).is_empty(), "somebody is named");
+        ensure!(named(&coordinator.process.stderr()?).is_empty(), "a shard is named");
         Ok(())
     })
 }

@@ -345,7 +345,7 @@ impl Ledger {
     /// Checks that no newer coordinator has taken the ledger over.
     fn check_term(&self) -> Result<(), LedgerError> {
         let (ours, newest) = (self.term.load(Ordering::SeqCst), self.fence.newest()?);
-        // A ledger without an epoch belongs to a tool that works while no coordinator runs.
+        // A ledger without an epoch belongs to an offline command, such as `export`.
         if ours > 0 && newest > ours {
             return Err(LedgerError::Superseded { ours, newest });
         }
@@ -395,14 +395,6 @@ impl Ledger {
     pub fn block(&self, hash: &B256) -> Result<Option<Block>, LedgerError> {
         let Some(rlp) = self.block_rlp(hash)? else { return Ok(None) };
         Ok(Some(Block::decode(&mut rlp.as_slice())?))
-    }
-
-    /// The receipts of a block of the chain, as an RLP list.
-    ///
-    /// # Errors
-    /// [`LedgerError`] if the database cannot be read.
-    pub fn receipts_rlp(&self, hash: &B256) -> Result<Option<Vec<u8>>, LedgerError> {
-        Records(&self.database.begin_read()?).receipts(hash)
     }
 
     /// The chain's deltas from the state `from` up to the head; `None` if the journal no longer has them,

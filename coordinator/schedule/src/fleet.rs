@@ -329,7 +329,8 @@ impl Wanted<'_> {
             && !self.holders.iter().any(|assignment| assignment.shard == id)
     }
 
-    fn has_room(&self, shard: &Shard) -> bool {
+    /// Whether the shard has room for the work beside what it holds.
+    pub(super) fn has_room(&self, shard: &Shard) -> bool {
         match self.company {
             Company::Any => {
                 shard.alone_with.is_none() && shard.outstanding.len() < self.depth * shard.working_slots()

@@ -16,14 +16,22 @@ mod dispatch;
 mod event;
 mod evidence;
 mod failure;
+#[cfg(test)]
+mod faults_tests;
 mod finished;
 mod fleet;
+#[cfg(test)]
+mod heavy_tests;
 pub mod intake;
 mod limits;
 mod machine;
 mod medians;
 mod never;
+#[cfg(test)]
+mod newcomers_tests;
 mod overdue;
+#[cfg(test)]
+mod pause_tests;
 pub mod planner;
 mod quarantine;
 pub mod replicas;
@@ -32,16 +40,10 @@ mod strikes;
 mod suspects;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_faults;
-#[cfg(test)]
-mod tests_heavy;
-#[cfg(test)]
-mod tests_pause;
-#[cfg(test)]
-mod tests_verify;
 mod turn;
 mod verify;
+#[cfg(test)]
+mod verify_tests;
 
 pub use audit::{StateClass, Transition};
 pub use common::strikes::StrikeRecord;

@@ -200,6 +200,7 @@ impl Scheduler {
             return;
         }
         self.retract(shard, incarnation);
+        self.strikes.arrived(shard, self.shards.alive.keys().copied(), &self.limits, turn.now());
         self.shards.alive.insert(shard, Shard::new(incarnation, slots, turn.now()));
         turn.order(Command::Admitted(shard));
         turn.order(Command::Sync(shard));
@@ -217,11 +218,15 @@ impl Scheduler {
         let Some(known) = self.shards.remove(shard, incarnation) else { return };
         turn.order(Command::Evict { shard, incarnation, reason });
         let alone = known.alone_with.filter(|alone| self.has_accepted(alone));
+        let newcomer = self.strikes.is_newcomer(shard);
         for assignment in known.outstanding.keys() {
             self.release(assignment);
             self.spare(assignment, turn);
         }
-        self.blame_for(shard, &known, alone, cause, turn);
+        if newcomer {
+            self.strikes.left(shard);
+        }
+        self.blame_for(shard, &known, (alone, newcomer), cause, turn);
     }
 
     /// The only path on which work becomes open again: its assignment brought no result.

@@ -1,15 +1,16 @@
 //! Quarantine: the scheduler strikes shards, takes their work back, and puts them on probation.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use alloy_primitives::B256;
 use common::id::{AssignmentId, ShardId, WorkId};
 
 use super::Command;
-use super::fleet::{Company, Wanted};
+use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
 use super::never::never;
-use super::rounds::Round;
+use super::rounds::{Live, Round};
 use super::turn::Turn;
 
 impl Scheduler {
@@ -50,6 +51,12 @@ impl Scheduler {
             self.release(&probation);
         }
         self.take_back(shard, turn);
+    }
+
+    /// Whether the shard must still prove that it does sound work. Until then it counts as in quarantine.
+    #[must_use]
+    pub fn is_newcomer(&self, shard: ShardId) -> bool {
+        self.strikes.is_newcomer(shard)
     }
 
     /// Whether the shard is in quarantine.
@@ -126,43 +133,60 @@ impl Scheduler {
         self.forget(&ended.assignment);
         self.release(&ended.assignment);
         let Some(passed) = passed else { return };
+        if passed && ended.newcomer {
+            return;
+        }
         self.counters.released += u64::from(passed);
         let reason = if passed { "passed its probation" } else { "failed its probation" };
         turn.order(Command::Strikes { shard, record: ended.record, reason: reason.to_owned() });
     }
 
-    /// Gives each shard whose quarantine is over one piece of work that another shard holds too. If no other
-    /// shard can do work, the shard gets a piece that no shard holds.
+    /// Gives each shard whose quarantine is over, and each newcomer, one piece of work that another shard holds
+    /// too. If no other shard can do work, the shard gets a piece that no shard holds. There may be many such
+    /// shards, and each piece goes to one of them.
     pub(super) fn dispatch_probations(&mut self, round: &Round, turn: &mut Turn) {
-        let due = self.strikes.due(turn.now());
+        let alive = &self.shards.alive;
+        let due: Vec<ShardId> =
+            self.strikes.due(turn.now()).into_iter().filter(|shard| alive.contains_key(shard)).collect();
         if due.is_empty() {
             return;
         }
         let quarantined = self.strikes.quarantined();
-        let alone = self.shards.alive.iter().all(|(id, shard)| quarantined.contains(id) || shard.draining);
+        let cannot =
+            |id: &ShardId, shard: &Shard| quarantined.contains(id) || shard.draining || shard.state.is_none();
+        let alone = alive.iter().all(|(id, shard)| cannot(id, shard));
+        let on_probation = self.strikes.on_probation();
+        let mut pieces: Vec<WorkId> = Vec::new();
+        for work in round.open.iter().filter_map(|id| self.work.get(id)) {
+            let trusted = |live: &Live| !quarantined.contains(&live.assignment.shard);
+            let held = work.live.len() == 1 && work.live.iter().all(trusted);
+            let free = alone && work.live.is_empty() && work.tries < self.limits.max_attempts;
+            let open = work.suspicion.is_none() && work.first.is_none();
+            if open && (held || free) && !on_probation.contains(&work.item.id) {
+                pieces.push(work.item.id);
+            }
+        }
         for shard in due {
-            let barred: BTreeSet<ShardId> =
-                self.shards.alive.keys().copied().filter(|other| *other != shard).collect();
-            let found = round.open.iter().filter_map(|id| self.work.get(id)).find(|work| {
-                let holders = work.holders();
-                let held =
-                    work.live.len() == 1 && holders.iter().all(|held| !quarantined.contains(&held.shard));
-                let wanted = Wanted {
-                    depth: 1,
-                    holders: &holders,
-                    lost_by: None,
-                    company: Company::Alone,
-                    ..Wanted::of(work, turn.now(), &self.limits, &barred)
-                };
-                let free = alone && work.live.is_empty() && work.tries < self.limits.max_attempts;
-                let open = work.suspicion.is_none() && work.first.is_none();
-                open && (held || free) && self.shards.choose(&wanted).is_some()
-            });
-            let Some((id, trusted)) = found.map(|work| (work.item.id, work.live.is_empty())) else {
-                continue;
-            };
+            if pieces.is_empty() {
+                return;
+            }
+            let suits = |id: &WorkId| self.can_prove_itself(shard, id, turn.now());
+            let Some(place) = pieces.iter().position(suits) else { continue };
+            let id = pieces.remove(place);
+            let trusted = self.work.get(&id).is_some_and(|work| work.live.is_empty());
             self.begin_probation(id, shard, trusted, turn);
         }
+    }
+
+    /// Whether the shard can do this work now, and nothing else.
+    fn can_prove_itself(&self, shard: ShardId, id: &WorkId, now: Duration) -> bool {
+        let (Some(known), Some(work)) = (self.shards.alive.get(&shard), self.work.get(id)) else {
+            return false;
+        };
+        let (barred, holders) = (BTreeSet::new(), work.holders());
+        let company = Company::Alone;
+        let wanted = Wanted { holders: &holders, company, ..Wanted::of(work, now, &self.limits, &barred) };
+        wanted.fits(shard, known) && wanted.has_room(known)
     }
 
     /// Assigns this work to the shard as its probation. If it is `trusted`, no other shard holds the work.

@@ -421,6 +421,7 @@ impl Scheduler {
     /// Learns from a sound result how long such work takes, and that the fleet and the shard are healthy.
     pub(super) fn learn_from(&mut self, now: Duration, assignment: &AssignmentId) {
         self.evidence.note_health();
+        self.strikes.proves(assignment.shard);
         let took = self.work.get(&assignment.work).and_then(|work| {
             let took = self.time_taken(now, work, assignment)?;
             Some((work.item, took))

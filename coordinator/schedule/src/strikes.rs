@@ -5,6 +5,9 @@
 //! does one piece of work that another shard does too. If the results agree the quarantine ends, else it is
 //! prolonged.
 //!
+//! A newcomer is on probation too: a shard that has never done sound work, in a fleet with shards that have. So
+//! shards that take work and never answer, however many they are, hold up no block.
+//!
 //! This module keeps the records and decides. It knows neither work nor rounds; `quarantine` acts on what it
 //! decides.
 
@@ -16,6 +19,9 @@ use common::id::{AssignmentId, ShardId, WorkId};
 
 use super::deadlines::{Kept, Visit};
 use super::{ScheduleLimits, StrikeRecord};
+
+/// The most shards that are remembered to have done sound work.
+const MOST_PROVEN: usize = 4096;
 
 /// A shard's probation.
 #[derive(Debug, Clone, Copy)]
@@ -38,11 +44,13 @@ struct Standing {
     /// The time when the quarantine ends and a probation may begin; `None` outside of quarantine.
     quarantined_until: Option<Duration>,
     probation: Option<Probation>,
+    /// It is in quarantine only because it has not done any sound work yet.
+    newcomer: bool,
 }
 
 impl Standing {
     fn for_each_time(&mut self, visit: &mut Visit<'_>) {
-        let Self { counted_at, quarantined_until, probation, strikes: _, quarantines: _ } = self;
+        let Self { counted_at, quarantined_until, probation, newcomer: _, strikes: _, quarantines: _ } = self;
         visit(Kept::stays(counted_at, None));
         if let Some(until) = quarantined_until {
             visit(Kept::stays(until, None));
@@ -59,6 +67,7 @@ impl Standing {
             quarantines: record.quarantines,
             quarantined_until: None,
             probation: None,
+            newcomer: false,
         };
         if record.quarantined {
             standing.quarantined_until = Some(now + standing.length(limits));
@@ -70,7 +79,7 @@ impl Standing {
         StrikeRecord {
             strikes: self.strikes,
             quarantines: self.quarantines,
-            quarantined: self.quarantined_until.is_some(),
+            quarantined: self.quarantined_until.is_some() && !self.newcomer,
         }
     }
 
@@ -93,6 +102,7 @@ impl Standing {
 
     /// Begins a quarantine, or prolongs it.
     fn quarantine(&mut self, limits: &ScheduleLimits, now: Duration) {
+        self.newcomer = false;
         self.quarantines = self.quarantines.saturating_add(1);
         self.quarantined_until = Some(now + self.length(limits));
     }
@@ -116,12 +126,16 @@ pub(super) struct ProbationEnd {
     pub(super) assignment: AssignmentId,
     /// The shard's record now.
     pub(super) record: StrikeRecord,
+    /// Whether the shard was a newcomer.
+    pub(super) newcomer: bool,
 }
 
 /// The records against all shards.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Strikes {
     shards: BTreeMap<ShardId, Standing>,
+    /// The shards that have done sound work.
+    proven: BTreeSet<ShardId>,
 }
 
 impl Strikes {
@@ -141,6 +155,44 @@ impl Strikes {
         now: Duration,
     ) {
         self.shards.insert(shard, Standing::restored(record, limits, now));
+    }
+
+    /// Notes that a shard has joined. It is a newcomer if it has never done sound work and one of `others` has.
+    pub(super) fn arrived(
+        &mut self,
+        shard: ShardId,
+        mut others: impl Iterator<Item = ShardId>,
+        limits: &ScheduleLimits,
+        now: Duration,
+    ) {
+        if self.proven.contains(&shard) || !others.any(|other| self.proven.contains(&other)) {
+            return;
+        }
+        let standing = self.faded(shard, limits, now);
+        if standing.quarantined_until.is_none() {
+            (standing.newcomer, standing.quarantined_until) = (true, Some(now));
+        }
+    }
+
+    /// Forgets a newcomer that has left without any work: ids cost nothing, and each would leave a record.
+    pub(super) fn left(&mut self, shard: ShardId) {
+        let blank =
+            |standing: &Standing| standing.newcomer && standing.probation.is_none() && standing.strikes == 0;
+        if self.shards.get(&shard).is_some_and(blank) {
+            self.shards.remove(&shard);
+        }
+    }
+
+    /// Notes that the shard has done sound work.
+    pub(super) fn proves(&mut self, shard: ShardId) {
+        if self.proven.len() < MOST_PROVEN {
+            self.proven.insert(shard);
+        }
+    }
+
+    /// Whether the shard has never done sound work, and must first.
+    pub(super) fn is_newcomer(&self, shard: ShardId) -> bool {
+        self.shards.get(&shard).is_some_and(|standing| standing.newcomer)
     }
 
     /// The shards in quarantine, which get no ordinary work.
@@ -235,6 +287,12 @@ impl Strikes {
         probations.any(|probation| probation.assignment.work == *work)
     }
 
+    /// The work of all probations.
+    pub(super) fn on_probation(&self) -> BTreeSet<WorkId> {
+        let probations = self.shards.values().filter_map(|standing| standing.probation);
+        probations.map(|probation| probation.assignment.work).collect()
+    }
+
     /// Keeps the digest that a shard delivered for its probation, until it can be compared.
     pub(super) fn deliver(&mut self, assignment: &AssignmentId, digest: Option<B256>) {
         let standing = self.shards.get_mut(&assignment.shard);
@@ -291,9 +349,10 @@ impl Strikes {
         now: Duration,
     ) -> Option<ProbationEnd> {
         let standing = self.shards.get_mut(&shard)?;
-        let probation = standing.probation.take()?;
+        let (probation, newcomer) = (standing.probation.take()?, standing.newcomer);
         match passed {
             Some(true) => {
+                standing.newcomer = false;
                 standing.strikes = 0;
                 standing.quarantines = 0;
                 standing.quarantined_until = None;
@@ -301,6 +360,10 @@ impl Strikes {
             Some(false) => standing.quarantine(limits, now),
             None => {}
         }
-        Some(ProbationEnd { assignment: probation.assignment, record: standing.record() })
+        let record = standing.record();
+        if passed == Some(true) {
+            self.proves(shard);
+        }
+        Some(ProbationEnd { assignment: probation.assignment, record, newcomer })
     }
 }

@@ -9,7 +9,8 @@
 //! Tries at the whole do not count against its pieces: each piece has its own tries. The scheduler names no
 //! transaction without proof: a block that it parks unproven names all work that may hold the transaction.
 //!
-//! Silence, goodbyes and drains blame no work, and neither do losses of several shards at once.
+//! Silence, goodbyes and drains blame no work, and neither do losses of several shards at once, nor the end of a
+//! newcomer.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,7 +31,7 @@ impl Scheduler {
         &mut self,
         shard: ShardId,
         known: &Shard,
-        alone_with: Option<AssignmentId>,
+        (alone_with, newcomer): (Option<AssignmentId>, bool),
         cause: LossCause,
         turn: &mut Turn,
     ) {
@@ -42,6 +43,15 @@ impl Scheduler {
             self.acquit_the_unproven(turn.now());
         }
         if cause != LossCause::Died {
+            return;
+        }
+        if newcomer {
+            // The end of a shard that has done no sound work yet says nothing about the work that it had. Work
+            // that no other shard had is counted, so that it is not tried for ever.
+            for assignment in known.started() {
+                let work = self.work.get_mut(&assignment.work).filter(|work| work.live.is_empty());
+                work.into_iter().for_each(|work| work.deaths += 1);
+            }
             return;
         }
         if !many {

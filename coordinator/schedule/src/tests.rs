@@ -24,9 +24,20 @@ pub(super) fn scheduler() -> Scheduler {
 }
 
 pub(super) fn join(scheduler: &mut Scheduler, shard: u32, slots: u16) {
+    register(scheduler, shard, slots);
+    synced(scheduler, shard);
+}
+
+/// Registers a shard that has no state yet.
+pub(super) fn register(scheduler: &mut Scheduler, shard: u32, slots: u16) {
     let (shard, incarnation) = (ShardId(shard), Incarnation(u64::from(shard)));
     let commands = scheduler.handle(ms(0), Event::Register { shard, incarnation, slots });
     assert!(commands.contains(&Command::Admitted(shard)), "{commands:?}");
+}
+
+/// Gives a registered shard its state.
+pub(super) fn synced(scheduler: &mut Scheduler, shard: u32) {
+    let (shard, incarnation) = (ShardId(shard), Incarnation(u64::from(shard)));
     scheduler.handle(ms(0), Event::State { shard, incarnation, state: Some(base()) });
 }
 

@@ -16,7 +16,7 @@ use crate::execute::ExecuteError;
 use crate::fleet::{EventKind, FleetError};
 use crate::import::{Imported, Importer, Placement, is_fatal};
 use ledger::{Ledger, LedgerError, Parked};
-use schedule::intake::IntakeLimits;
+use schedule::intake::{Client, IntakeLimits};
 
 /// Why the chain cannot continue.
 #[derive(Debug, thiserror::Error)]
@@ -69,12 +69,12 @@ impl ChainHandle {
         *self.reassigned.lock() += u64::from(count);
     }
 
-    /// Submits a block. Acceptance and outcome come later. Dropping the ticket does not stop the block.
+    /// Submits a client's block. Acceptance and outcome come later. Dropping the ticket does not stop the block.
     ///
     /// # Errors
     /// [`SubmitError`] if the block cannot be queued.
-    pub fn submit(&self, block: EncodedBlock) -> Result<Ticket, SubmitError> {
-        self.desk.as_ref().ok_or(SubmitError::Importing)?.submit(block)
+    pub fn submit(&self, block: EncodedBlock, client: Client) -> Result<Ticket, SubmitError> {
+        self.desk.as_ref().ok_or(SubmitError::Importing)?.submit(block, client)
     }
 
     /// The parked blocks, and the orphans.

@@ -2,7 +2,7 @@
 //! one by one, and tells clients the outcome. The [`Intake`] decides which block is next. The chain
 //! thread decides whether a block is valid.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,14 +14,12 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::{Acceptance, BlockOutcome, SubmitError};
+use super::state::State;
 use ledger::{Ledger, LedgerError, Parked};
-use schedule::intake::{Candidate, Intake, IntakeLimits, Offer, Sequence, Start};
+use schedule::intake::{Candidate, Client, Intake, IntakeLimits, Lineage, Offer, Sequence, Start};
 
 /// The maximum number of submissions that wait for acceptance.
 const QUEUE: usize = 64;
-
-/// The number of blocks whose outcomes are remembered, so that a repeated submission gets an answer.
-const REMEMBERED: usize = 4096;
 
 /// The maximum number of clients that wait for one block.
 const WAITERS: usize = 1024;
@@ -36,6 +34,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Submission {
     block: Arc<EncodedBlock>,
+    client: Client,
     accepted: oneshot::Sender<Result<Acceptance, SubmitError>>,
     outcome: oneshot::Sender<BlockOutcome>,
 }
@@ -47,68 +46,6 @@ pub struct Ticket {
     pub accepted: oneshot::Receiver<Result<Acceptance, SubmitError>>,
     /// Resolves with the block's outcome.
     pub outcome: oneshot::Receiver<BlockOutcome>,
-}
-
-/// The desk's data about blocks and clients.
-#[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) intake: Intake,
-    pub(super) blocks: HashMap<B256, CheckedBlock>,
-    pub(super) parked: HashMap<B256, Parked>,
-    waiters: HashMap<B256, Vec<oneshot::Sender<BlockOutcome>>>,
-    /// Blocks that could not be executed and for which no client waits any more.
-    quiet: HashSet<B256>,
-    remembered: HashMap<B256, BlockOutcome>,
-    order: VecDeque<B256>,
-    /// Blocks that were rejected as invalid, with the reason, so that their descendants are rejected too.
-    invalid: HashMap<B256, String>,
-    invalid_order: VecDeque<B256>,
-}
-
-impl State {
-    /// Sends the outcome to every client that waits for the block.
-    fn tell(&mut self, outcome: &BlockOutcome) {
-        for waiter in self.waiters.remove(&outcome.hash).unwrap_or_default() {
-            // The client may have stopped waiting.
-            let _ = waiter.send(outcome.clone());
-        }
-    }
-
-    pub(super) fn forget(&mut self, hash: &B256) {
-        self.blocks.remove(hash);
-        self.parked.remove(hash);
-        self.quiet.remove(hash);
-    }
-
-    fn remember(&mut self, outcome: BlockOutcome) {
-        self.order.push_back(outcome.hash);
-        self.remembered.insert(outcome.hash, outcome);
-        while self.order.len() > REMEMBERED {
-            if let Some(oldest) = self.order.pop_front() {
-                self.remembered.remove(&oldest);
-            }
-        }
-    }
-
-    fn remember_invalid(&mut self, hash: B256, reason: String) {
-        if self.invalid.insert(hash, reason).is_none() {
-            self.invalid_order.push_back(hash);
-        }
-        while self.invalid_order.len() > REMEMBERED {
-            if let Some(oldest) = self.invalid_order.pop_front() {
-                self.invalid.remove(&oldest);
-            }
-        }
-    }
-
-    /// The reason why an accepted block waits for an operator, if it does.
-    fn held_up(&self, hash: &B256) -> Option<String> {
-        if let Some(parked) = self.parked.get(hash) {
-            return Some(format!("it is parked: {}", parked.reason));
-        }
-        let behind = self.parked.keys().find(|parked| self.intake.descendants(parked).contains(hash))?;
-        Some(format!("it is accepted, and waits for block {behind}, which is parked"))
-    }
 }
 
 /// The desk. The chain thread and the clients' calls share it.
@@ -141,7 +78,7 @@ impl Desk {
         work: Sender<()>,
     ) -> Result<(Self, Submissions, Overburdened), LedgerError> {
         let (queue, submissions) = bounded(QUEUE);
-        let mut state = State { intake: Intake::new(limits), ..State::default() };
+        let mut state = State::new(Intake::new(limits));
         let mut starts = HashMap::new();
         for accepted in ledger.accepted()? {
             let (block, record) = (accepted.block, accepted.record);
@@ -176,7 +113,8 @@ impl Desk {
 
     /// Counts this start for the block that will run first: that block may be what ends coordinators.
     fn count_start(&mut self, starts: &HashMap<B256, u32>) -> Result<Overburdened, LedgerError> {
-        let verdict = self.state().intake.started(|hash| starts.get(hash).copied().unwrap_or(0));
+        let head = self.head();
+        let verdict = self.state().intake.started(&head, |hash| starts.get(hash).copied().unwrap_or(0));
         match verdict {
             None => Ok(None),
             Some(Start::Count(hash, count)) => {
@@ -186,7 +124,7 @@ impl Desk {
             }
             Some(Start::Park(hash, count)) => {
                 let reason = format!(
-                    "{} coordinators have ended while it was first to be done; look at their logs, then retry or discard it",
+                    "{} coordinators have ended while it was first in line; look at their logs, then retry or discard it",
                     count - 1
                 );
                 let parked = Parked { index: None, convicted: false, reason: reason.clone(), at: unix_now() };
@@ -212,13 +150,13 @@ impl Desk {
     }
 
     /// Puts a block into the queue of the desk's thread.
-    pub(super) fn submit(&self, block: EncodedBlock) -> Result<Ticket, SubmitError> {
+    pub(super) fn submit(&self, block: EncodedBlock, client: Client) -> Result<Ticket, SubmitError> {
         if self.admission.is_cancelled() {
             return Err(SubmitError::Stopping);
         }
         let (accepted, acceptance) = oneshot::channel();
         let (outcome, ended) = oneshot::channel();
-        let submission = Submission { block: Arc::new(block), accepted, outcome };
+        let submission = Submission { block: Arc::new(block), client, accepted, outcome };
         self.queue.try_send(submission).map_err(|error| match error {
             TrySendError::Full(_) => SubmitError::Flooded,
             TrySendError::Disconnected(_) => SubmitError::Stopping,
@@ -256,7 +194,9 @@ impl Desk {
                     continue;
                 }
             };
-            let offer = self.state().intake.offer(candidate(&submission.block));
+            let lineage = self.lineage(&submission.block)?;
+            let (offered, now) = (candidate(&submission.block), self.now());
+            let offer = self.state().intake.offer(offered, lineage, &submission.client, now);
             match offer {
                 Ok(Offer::Fresh(sequence)) => {
                     fresh.push((sequence.0, checked));
@@ -276,7 +216,7 @@ impl Desk {
             state.intake.confirm(&block.hash);
             state.blocks.insert(block.hash, block);
         }
-        for Submission { block, accepted, outcome } in waiting {
+        for Submission { block, accepted, outcome, .. } in waiting {
             let acceptance = self.acknowledge(&mut state, &block, outcome)?;
             let _ = accepted.send(Ok(acceptance));
         }
@@ -313,6 +253,20 @@ impl Desk {
             return Ok(Err(outcome().failed(reason)));
         }
         Ok(Ok(checked))
+    }
+
+    /// What the ledger knows of the block's parent, unless it is open: then the intake knows better.
+    fn lineage(&self, block: &Block) -> Result<Lineage, LedgerError> {
+        let parent = block.header.parent_hash;
+        if parent == self.head() || self.state().intake.contains(&parent) {
+            return Ok(Lineage::Chain);
+        }
+        Ok(if self.ledger.height_of(&parent)?.is_some() { Lineage::Side } else { Lineage::Orphan })
+    }
+
+    /// The hash of the chain's head.
+    fn head(&self) -> B256 {
+        self.ledger.head().summary().state.block_hash
     }
 
     fn acknowledge(
@@ -352,9 +306,9 @@ impl Desk {
 
     /// The next block to execute, and whether it failed before and no client waits for it.
     pub(super) fn next(&self) -> Option<(CheckedBlock, bool)> {
-        let now = self.now();
+        let (now, head) = (self.now(), self.head());
         let mut state = self.state();
-        let hash = state.intake.next(now)?;
+        let hash = state.intake.next(now, &head)?;
         let quiet = state.quiet.contains(&hash);
         state.blocks.get(&hash).map(|block| (block.clone(), quiet))
     }

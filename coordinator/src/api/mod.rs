@@ -9,6 +9,7 @@ mod desk;
 mod outcome;
 mod parked;
 mod service;
+mod state;
 mod step_down;
 
 pub use chain::{Chain, ChainError, ChainHandle, ChainStatus, IntakeThread};

@@ -4,8 +4,8 @@ use std::pin::Pin;
 
 use alloy_primitives::B256;
 use common::block::{EncodedBlock, MAX_BLOCK_BYTES};
-use net::budget::Budget;
-use net::identity::{Roles, account, allowed};
+use net::budget::{Account, Budget};
+use net::identity::{Role, Roles, account, allowed};
 use net::limits::{BLOCKS_IN_FLIGHT, MAX_CALL_BYTES, MAX_MESSAGE_BYTES};
 use net::wire::{Demand, epoch_message, receive, summary_message};
 use proto::v1;
@@ -22,6 +22,7 @@ use super::outcome::{Acceptance, BlockOutcome, ParkedError, SubmitError};
 use super::parked::ParkedBlock;
 use super::step_down::StepDown;
 use crate::fleet::{EventKind, Fleet, FleetEvent};
+use schedule::intake::Client;
 
 /// The largest block that a client may submit, in bytes.
 pub const MAX_BLOCK_PAYLOAD: usize = MAX_BLOCK_BYTES;
@@ -66,8 +67,9 @@ impl Service {
         &self,
         request: Request<Streaming<v1::PayloadChunk>>,
     ) -> Result<(Taken, Acceptance), Status> {
-        allowed(&request, READERS)?;
-        let room = self.budget.open(account(&request)?);
+        let (role, account) = (allowed(&request, READERS)?, account(&request)?);
+        let client = client_name(role, &account);
+        let room = self.budget.open(account);
         let payload = receive(&mut request.into_inner(), MAX_BLOCK_PAYLOAD, room).await?;
         let block = on_thread(move || {
             // All of it: a call that is given up keeps its room until the block is decoded.
@@ -77,7 +79,7 @@ impl Service {
         })
         .await??;
         let (number, hash) = (block.header.number, block.hash);
-        let Ticket { accepted, outcome } = self.chain.submit(block).map_err(not_taken)?;
+        let Ticket { accepted, outcome } = self.chain.submit(block, client).map_err(not_taken)?;
         let acceptance = accepted.await.map_err(|_| not_taken(SubmitError::Stopping))?.map_err(not_taken)?;
         if let Acceptance::Settled(outcome) = &acceptance
             && let (true, Some(error)) = (outcome.refused, &outcome.error)
@@ -86,6 +88,16 @@ impl Service {
         }
         Ok((Taken { number, hash, outcome }, acceptance))
     }
+}
+
+/// Whose share of the intake a caller's blocks count on.
+fn client_name(role: Option<Role>, account: &Account) -> Client {
+    let name = match (role, account) {
+        (Some(role), _) => role.to_string(),
+        (None, Account::Identity(identity)) => identity.role.to_string(),
+        (None, Account::Address(address)) => address.to_string(),
+    };
+    Client::from(name.as_str())
 }
 
 /// A block that was accepted.

@@ -92,7 +92,7 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
     let bar = progress(range.count());
     let bytes = if args.out == Path::new(STDOUT) {
         if io::stdout().is_terminal() {
-            bail!("a chain is nothing to look at: name a file with --out FILE, or give it to a pipe");
+            bail!("a chain is binary: name a file with --out FILE, or give it to a pipe");
         }
         let mut out = BufWriter::new(io::stdout().lock());
         let written = write_all(&ledger, &range, &mut out, &bar);

@@ -154,6 +154,11 @@ impl Crew {
         Self { count: 0, threads: 1, faults: Vec::new(), place: ShardHost::InProcess }
     }
 
+    /// Whether it has shards that are processes.
+    pub fn has_processes(&self) -> bool {
+        self.count > 0 && matches!(self.place, ShardHost::Processes { .. })
+    }
+
     /// The number of shards.
     pub fn count(&self) -> usize {
         self.count as usize

@@ -7,6 +7,7 @@ mod cases;
 mod certs;
 mod children;
 mod client;
+mod doors;
 mod export;
 pub mod fleet;
 pub mod import;

@@ -7,16 +7,14 @@ use std::time::Duration;
 
 use clap::Args;
 use common::id::Epoch;
-use net::connections::ConnectionLimits;
-use net::identity::{Door, Roles, Security, ServerArgs};
+use net::identity::Security;
 use net::limits::PeerLimits;
-use net::serve::{Bound, Health};
 use net::wire::fleet_service;
-use tasks::descriptors::raise_open_files;
 use tasks::launch::{ParentWatch, stop_asked};
 use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tonic::service::Routes;
 
+use super::doors::{DoorArgs, ListenerArgs, Listeners};
 use super::fleet::{self, DetectionArgs, ExecuteArgs, reachable};
 use super::take_over::take_over;
 use crate::api::{Chain, ChainHandle, StepDown, blocks_service};
@@ -40,6 +38,10 @@ pub struct ServeArgs {
     /// The address on which to serve shards and clients; port 0 takes any free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7700")]
     pub listen: SocketAddr,
+
+    /// The addresses for certain roles only.
+    #[command(flatten)]
+    pub listeners: ListenerArgs,
 
     /// Keep the chain in this folder, which is created if missing; without it the chain is lost at the end
     #[arg(long, value_name = "DIR")]
@@ -94,20 +96,15 @@ pub struct ServeArgs {
     )]
     pub take_over_grace: u64,
 
-    /// The coordinator's identity, and where it may serve.
+    /// Who the coordinator is, and how its callers prove who they are.
     #[command(flatten)]
-    pub server: ServerArgs,
+    pub doors: DoorArgs,
 
     /// Give up core dumps and new privileges
     #[arg(long, help_heading = "TLS")]
     pub hardened: bool,
 
-    /// Let clients and operators in by the tokens of this file, a line each: client/NAME TOKEN or
-    /// operator/NAME TOKEN
-    #[arg(long, value_name = "FILE", env = "SHARDS_TOKENS", help_heading = "TLS")]
-    pub tokens: Option<PathBuf>,
-
-    /// Write the bound address to this file once it is served
+    /// Write the bound address to this file once it is served, and those of clients and operators behind it
     #[arg(long, value_name = "FILE")]
     pub address_file: Option<PathBuf>,
 
@@ -174,12 +171,12 @@ async fn open(args: &ServeArgs, security: &Security) -> anyhow::Result<(Arc<Ledg
 /// Starts the service on a ledger.
 fn start(
     args: &ServeArgs,
-    bound: Bound,
+    listeners: Listeners,
     (ledger, epoch): (Arc<Ledger>, Epoch),
     security: Security,
     supervisor: &SupervisorHandle,
 ) -> anyhow::Result<Service> {
-    let address = bound.address();
+    let address = listeners.address();
     let fleet = Fleet::start(epoch, args.fleet_options(security), supervisor)?;
     let executor = BlockExecutor::new(fleet.clone(), args.execute.options());
     let importer = Importer::new(fleet.clone(), executor, Arc::clone(&ledger), ForkChoice::Heaviest)?
@@ -189,18 +186,17 @@ fn start(
     supervisor.spawn_thread("intake", move || intake.run(&stop_intake));
     supervisor.spawn_thread("chain", move || chain.run(&stop));
     let step_down = if args.data_dir.is_some() { StepDown::with_secret() } else { StepDown::never() };
-    let (health, _reporter) = Health::new();
     let mut routes = Routes::builder();
     routes.add_service(fleet_service(fleet.endpoint(), fleet.admission(), supervisor.shutdown_token()));
     routes.add_service(blocks_service(handle.clone(), fleet.clone(), step_down.clone()));
-    supervisor.spawn_critical("server", bound.serve(routes.routes(), health, supervisor.shutdown_token()));
     if let Some(folder) = &args.data_dir {
         let (pid, secret) = (std::process::id(), step_down.secret());
         Holder { pid, address: reachable(address).to_string(), secret, epoch: epoch.number }.note(folder)?;
     }
     if let Some(file) = &args.address_file {
-        std::fs::write(file, format!("{address}\n"))?;
+        listeners.note(file)?;
     }
+    listeners.serve(&routes.routes(), supervisor);
     tracing::info!(
         %address, epoch = %epoch, chain = ledger.spec().chain_id, head = %ledger.head().summary().state, "serving"
     );
@@ -212,10 +208,7 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("coordinator");
-    let credentials = args.server.credentials(args.listen, Roles::COORDINATOR, None)?;
-    let door = Door::new(credentials.clone(), args.tokens.as_deref())?;
-    let security = Security::new(credentials, None);
-    supervisor.handle().spawn_critical("door", door.clone().watch(supervisor.handle().shutdown_token()));
+    let (door, security) = args.doors.open(args.listen, &supervisor.handle())?;
     // First the ledger: its holder may hold the address too.
     let (ledger, epoch) = tokio::select! {
         opened = open(&args, &security) => opened?,
@@ -224,11 +217,10 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Clean);
         }
     };
-    let limits = ConnectionLimits::default().within(raise_open_files());
-    let bound = Bound::bind(args.listen).await?.behind(door).limited(limits);
+    let listeners = args.listeners.bind(args.listen, &door, &args.doors).await?;
     let held = Arc::downgrade(&ledger);
     let Service { fleet, chain, step_down } =
-        start(&args, bound, (ledger, epoch), security, &supervisor.handle())?;
+        start(&args, listeners, (ledger, epoch), security, &supervisor.handle())?;
     let asked = async {
         tokio::select! {
             reason = stop_asked(&mut signals, &parent) => reason,

@@ -15,6 +15,7 @@ use anyhow::{Context as _, bail};
 use net::channel;
 use net::identity::{Expect, Security};
 use net::limits::PeerLimits;
+use net::wire::client_channel;
 use proto::v1;
 use proto::v1::blocks_client::BlocksClient;
 use rustix::process::{Pid, Signal, kill_process};
@@ -111,7 +112,9 @@ async fn ask(holder: Option<&Holder>, security: &Security) -> anyhow::Result<()>
     let asked = async {
         let limits = PeerLimits::default();
         let channel = channel::connect(&holder.address, &limits, security, Expect::Coordinator).await?;
-        BlocksClient::new(channel).step_down(v1::StepDownRequest { secret }).await?;
+        BlocksClient::new(client_channel(channel, security))
+            .step_down(v1::StepDownRequest { secret })
+            .await?;
         anyhow::Ok(())
     };
     tokio::time::timeout(ANSWER_WITHIN, asked).await.context("it does not answer")?
@@ -175,7 +178,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("held");
         fs::write(&file, "").unwrap();
-        assert!(signal_holders(&file, Signal::KILL).is_err(), "nobody has it");
+        assert!(signal_holders(&file, Signal::KILL).is_err(), "no process has it");
         let held = fs::File::open(&file).unwrap();
         assert_eq!(holders_of(&file).unwrap(), Vec::<u32>::new(), "this process is not looked at");
         let mut reader = Command::new("sleep").arg("60").stdin(Stdio::from(held)).spawn().unwrap();

@@ -410,15 +410,17 @@ impl Driver {
         let mut views: Vec<ShardView> = self
             .links
             .iter()
-            .map(|(shard, link)| ShardView {
+            .map(|(shard, link)| (shard, link, self.scheduler.is_newcomer(*shard)))
+            .map(|(shard, link, newcomer)| ShardView {
                 shard: *shard,
                 incarnation: link.incarnation,
                 address: link.address.clone(),
                 slots: link.slots,
                 state: self.replicas.state(*shard).map(|held| held.state),
                 draining: link.draining,
-                ready: self.is_ready(link) && !self.scheduler.is_quarantined(*shard),
-                quarantined: self.scheduler.is_quarantined(*shard),
+                ready: self.is_ready(link) && (newcomer || !self.scheduler.is_quarantined(*shard)),
+                newcomer,
+                quarantined: !newcomer && self.scheduler.is_quarantined(*shard),
                 outstanding: self.scheduler.outstanding(*shard),
                 results: link.results,
             })

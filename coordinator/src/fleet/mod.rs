@@ -121,6 +121,8 @@ pub struct ShardView {
     pub draining: bool,
     /// Whether it holds the current state and takes work.
     pub ready: bool,
+    /// Whether it must still prove that it does sound work: it gets one piece that another shard does too.
+    pub newcomer: bool,
     /// Whether it is in quarantine: it gets no ordinary work, and its results do not count.
     pub quarantined: bool,
     /// The number of assignments that it holds.
@@ -446,14 +448,19 @@ impl Fleet {
     }
 
     /// The number of slots of all shards that are alive, not draining and not in quarantine, whether or not
-    /// they hold the current state.
+    /// they hold the current state. Newcomers count if there are no others.
     ///
     /// # Errors
     /// [`FleetError`] if the driver does not answer.
     pub fn slots(&self) -> Result<usize, FleetError> {
         let shards = self.shards()?;
-        let working = shards.iter().filter(|shard| !shard.draining && !shard.quarantined);
-        Ok(working.map(|shard| usize::from(shard.slots)).sum())
+        let working = |newcomer: bool| {
+            let fit =
+                |shard: &&ShardView| !shard.draining && !shard.quarantined && shard.newcomer == newcomer;
+            shards.iter().filter(fit).map(|shard| usize::from(shard.slots)).sum()
+        };
+        let proven: usize = working(false);
+        Ok(if proven == 0 { working(true) } else { proven })
     }
 
     /// The number of shards that can take work on the current state, and the number of their slots.

@@ -69,7 +69,9 @@ impl Driver {
             .filter_map(|(shard, link)| {
                 let why = match self.replicas.trouble(*shard) {
                     _ if link.draining => "is stopping".to_owned(),
-                    _ if self.scheduler.is_quarantined(*shard) => "is in quarantine".to_owned(),
+                    _ if self.scheduler.is_quarantined(*shard) && !self.scheduler.is_newcomer(*shard) => {
+                        "is in quarantine".to_owned()
+                    }
                     Some(reason) => format!("joined, but did not reach the state: {reason}"),
                     None if self.is_ready(link) => return None,
                     None => "joined, and is fetching the state".to_owned(),

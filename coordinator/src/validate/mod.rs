@@ -23,7 +23,7 @@ use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
 use common::receipt::{EncodedLogs, Receipts};
 use common::work::{Effects, Executed, TxOutcome};
-use engine::{Executor, Overlay, StateError, StateView};
+use engine::{Executor, StateError, StateView};
 
 use crate::rules::Rejection;
 
@@ -334,16 +334,6 @@ fn changes_of<V: StateView>(
             Ok(AccountDelta { address, account, wiped, storage })
         })
         .collect()
-}
-
-/// An overlay that holds a prelude.
-#[must_use]
-pub fn overlay_of(prelude: &Prelude) -> Overlay {
-    let mut overlay = Overlay::default();
-    for delta in &prelude.accounts {
-        overlay.apply_delta(delta);
-    }
-    overlay
 }
 
 #[cfg(test)]

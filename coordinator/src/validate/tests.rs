@@ -8,7 +8,7 @@ use common::account::{Account, AccountRecord};
 use common::block::Ommers;
 use common::id::Height;
 use common::receipt::EncodedLogs;
-use engine::MemoryState;
+use engine::{MemoryState, Overlay};
 
 use super::*;
 use common::chain_spec::ChainSpec;
@@ -115,7 +115,7 @@ fn overflows(block: &Block, network: &str, state: MemoryState) {
 }
 
 #[test]
-fn nobody_is_paid_more_than_an_account_can_hold() {
+fn no_account_is_paid_more_than_an_account_can_hold() {
     let (rich, ether) = ((MINER, U256::MAX), U256::from(1u64 << 60));
     // A fee, where no reward follows, and a reward.
     let mut merged = block(vec![transfer()], Ommers::Headers(vec![]));

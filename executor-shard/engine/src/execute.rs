@@ -119,11 +119,6 @@ impl<V: StateView> Executor<V> {
         self.rules
     }
 
-    /// The overlay, for changes outside of transactions.
-    pub fn overlay_mut(&mut self) -> &mut Overlay {
-        &mut self.evm.ctx.journaled_state.database.view.overlay
-    }
-
     /// The overlay and the base.
     pub fn layers_mut(&mut self) -> (&mut Overlay, &V) {
         let view = &mut self.evm.ctx.journaled_state.database.view;

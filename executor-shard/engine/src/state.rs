@@ -59,11 +59,6 @@ impl MemoryState {
         self.accounts.iter()
     }
 
-    /// All code, in no particular order.
-    pub fn code_entries(&self) -> impl Iterator<Item = (&B256, &Code)> {
-        self.code.iter()
-    }
-
     /// The ancestors' hashes, by number.
     pub fn ancestors(&self) -> impl Iterator<Item = (u64, B256)> + '_ {
         self.ancestors.iter().map(|(number, hash)| (*number, *hash))

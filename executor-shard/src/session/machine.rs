@@ -275,12 +275,6 @@ impl Session {
         self.draining = true;
     }
 
-    /// Whether the session is draining.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.draining
-    }
-
     /// Returns the actions that are due now.
     pub fn poll(&mut self, now: Duration) -> Vec<Action> {
         if let Some(reason) = self.fatal.take() {

@@ -15,22 +15,28 @@ use super::tokens::Token;
 
 /// The options that name a process's certificate and whom it trusts.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "TLS")]
 pub struct TlsArgs {
     /// This process's certificate (PEM): turns TLS on. `coordinator certs` makes certificates
-    #[arg(long, value_name = "FILE", env = "SHARDS_TLS_CERT", requires = "tls_key", requires = "tls_ca")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "TLS",
+        env = "SHARDS_TLS_CERT",
+        requires = "tls_key",
+        requires = "tls_ca"
+    )]
     pub tls_cert: Option<PathBuf>,
 
     /// The certificate's private key (PEM), which only its owner may read
-    #[arg(long, value_name = "FILE", env = "SHARDS_TLS_KEY", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", help_heading = "TLS", env = "SHARDS_TLS_KEY", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
     /// The certificates of the trusted authorities (PEM)
-    #[arg(long, value_name = "FILE", env = "SHARDS_TLS_CA", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", help_heading = "TLS", env = "SHARDS_TLS_CA", requires = "tls_cert")]
     pub tls_ca: Option<PathBuf>,
 
     /// The certificates that were revoked (PEM). Like the other files it is read again when it changes
-    #[arg(long, value_name = "FILE", env = "SHARDS_TLS_CRL", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", help_heading = "TLS", env = "SHARDS_TLS_CRL", requires = "tls_cert")]
     pub tls_crl: Option<PathBuf>,
 }
 
@@ -56,10 +62,9 @@ impl TlsArgs {
 
 /// The options of every server.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "TLS")]
 pub struct ListenArgs {
     /// Serve on an address that other machines reach, without TLS
-    #[arg(long)]
+    #[arg(long, help_heading = "TLS")]
     pub insecure: bool,
 }
 
@@ -77,8 +82,8 @@ impl ListenArgs {
         }
         tracing::warn!(
             %address,
-            "serving WITHOUT TLS where other machines can connect (--insecure): everybody who reaches this port is \
-             trusted, and everybody on the way can read and change what is sent"
+            "serving WITHOUT TLS where other machines can connect (--insecure): each peer that reaches this port is \
+             trusted, and each machine on the way can read and change what is sent"
         );
         Ok(())
     }

@@ -93,7 +93,7 @@ impl Credentials {
         if fresh.material == former.material {
             return Ok(false);
         }
-        // A file in the wrong place must not make this process somebody else.
+        // A file in the wrong place must not give this process another identity.
         if fresh.own.identity != former.own.identity {
             return Err(CredentialError::OtherRole {
                 path: self.files.certificate.clone(),

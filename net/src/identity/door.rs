@@ -24,11 +24,19 @@ pub(crate) const AUTHORIZATION: &str = "authorization";
 /// The scheme of a bearer token in [`AUTHORIZATION`].
 pub(crate) const BEARER: &str = "Bearer ";
 
-/// How a server learns who its callers are. The default learns nothing and lets everybody in.
-#[derive(Debug, Clone, Default)]
+/// How a server learns who its callers are, and which roles it serves. The default learns nothing and lets
+/// every peer make every call.
+#[derive(Debug, Clone)]
 pub struct Door {
     tls: Option<Arc<Credentials>>,
     tokens: Option<Arc<TokenSource>>,
+    serves: Roles,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self { tls: None, tokens: None, serves: Roles::ALL }
+    }
 }
 
 #[derive(Debug)]
@@ -50,7 +58,13 @@ impl Door {
                 Some(Arc::new(TokenSource { path: path.to_owned(), tokens }))
             }
         };
-        Ok(Self { tls, tokens })
+        Ok(Self { tls, tokens, serves: Roles::ALL })
+    }
+
+    /// The same door for an address that serves only these roles.
+    #[must_use]
+    pub fn only(&self, serves: Roles) -> Self {
+        Self { serves, ..self.clone() }
     }
 
     /// The credentials; `None` without TLS.
@@ -132,6 +146,13 @@ impl Peer {
 
     /// The peer's role if it has one of `roles`; `None` if neither TLS nor tokens are on.
     fn role(&self, metadata: &MetadataMap, roles: Roles) -> Result<Option<Role>, Status> {
+        let (needed, roles) = (roles, roles.and(self.door.serves));
+        if roles.is_empty() {
+            let serves = self.door.serves;
+            return Err(Status::permission_denied(format!(
+                "this call needs the role {needed}, and this address serves the role {serves}: use the other address"
+            )));
+        }
         if let Some(identity) = &self.identity {
             return match roles.contain(&identity.role) {
                 true => Ok(Some(identity.role.clone())),
@@ -262,10 +283,27 @@ mod tests {
     }
 
     #[test]
-    fn without_certificates_and_tokens_everybody_may_do_everything() {
+    fn without_certificates_and_tokens_every_call_is_allowed() {
         for roles in [READERS, Roles::OPERATOR, Roles::SHARD, Roles::COORDINATOR] {
             assert_eq!(role(&Door::default(), None, roles), Ok(None));
         }
+    }
+
+    #[test]
+    fn an_address_serves_only_its_roles() {
+        let open = Door::default().only(Roles::CLIENT);
+        assert_eq!(role(&open, None, READERS), Ok(None));
+        for roles in [Roles::OPERATOR, Roles::SHARD, Roles::COORDINATOR.or(Roles::OPERATOR)] {
+            assert_eq!(role(&open, None, roles), Err(Code::PermissionDenied), "{roles}");
+        }
+        let (client, operator) = ("c".repeat(32), "o".repeat(32));
+        let door = token_door(None);
+        assert_eq!(role(&door.only(Roles::CLIENT), Some(&operator), READERS), Err(Code::PermissionDenied));
+        assert_eq!(role(&door.only(Roles::OPERATOR), Some(&client), READERS), Err(Code::PermissionDenied));
+        assert_eq!(
+            role(&door.only(Roles::OPERATOR), Some(&operator), READERS),
+            Ok(Some(Role::Operator("ann".into())))
+        );
     }
 
     #[test]

@@ -37,11 +37,31 @@ impl Roles {
     pub const CLIENT: Self = Self(4);
     /// All operators.
     pub const OPERATOR: Self = Self(8);
+    /// Every role.
+    pub const ALL: Self = Self(1 | 2 | 4 | 8);
 
     /// Those of both sets.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Those that are in both sets.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Those of this set that are not in the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether no role is in the set.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
     /// Whether a peer with this role is one of them.

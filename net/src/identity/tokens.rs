@@ -29,6 +29,11 @@ pub(super) struct Tokens(Vec<(B256, Role)>);
 impl Tokens {
     /// Reads a file that only its owner may read.
     pub(super) fn read(path: &Path) -> Result<Self, CredentialError> {
+        let lines = Self::lines(path)?;
+        Ok(Self(lines.into_iter().map(|(token, role)| (token.digest(), role)).collect()))
+    }
+
+    fn lines(path: &Path) -> Result<Vec<(Token, Role)>, CredentialError> {
         let bytes = read_private(path)?;
         let wrong = |line, reason: String| CredentialError::Tokens { path: path.to_owned(), line, reason };
         let text = std::str::from_utf8(&bytes).map_err(|error| wrong(0, error.to_string()))?;
@@ -50,12 +55,12 @@ impl Tokens {
                 ));
             }
             let token = Token::new(token.trim()).map_err(|reason| wrong(number, reason))?;
-            tokens.push((token.digest(), role));
+            tokens.push((token, role));
         }
         if tokens.len() > MAX_TOKENS {
             return Err(wrong(0, format!("it has more than {MAX_TOKENS} tokens")));
         }
-        Ok(Self(tokens))
+        Ok(tokens)
     }
 
     /// Who has this token. Digests are compared: the time that it takes says nothing about the tokens.
@@ -97,6 +102,16 @@ impl Token {
         })
     }
 
+    /// The first operator's token in a server's file of tokens, by which one coordinator calls another; `None` if
+    /// it has none.
+    ///
+    /// # Errors
+    /// [`CredentialError`] if the file cannot be read, others may read it, or a line is wrong.
+    pub fn of_operator(path: &Path) -> Result<Option<Self>, CredentialError> {
+        let mut lines = Tokens::lines(path)?.into_iter();
+        Ok(lines.find(|(_, role)| matches!(role, Role::Operator(_))).map(|(token, _)| token))
+    }
+
     /// The token's text, for a call's metadata only.
     pub(crate) fn text(&self) -> &str {
         &self.0
@@ -135,6 +150,16 @@ mod tests {
         assert_eq!(tokens.find(""), None);
         assert_eq!(tokens.find(&"a".repeat(31)), None);
         assert_eq!(tokens.find(&"a".repeat(33)), None);
+    }
+
+    #[test]
+    fn an_operators_token_is_found() {
+        let (ann, bob) = ("a".repeat(32), "b".repeat(32));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("client/ann {ann}\n")).unwrap();
+        assert!(Token::of_operator(file.path()).unwrap().is_none());
+        std::fs::write(file.path(), format!("client/ann {ann}\noperator/bob {bob}\n")).unwrap();
+        assert_eq!(Token::of_operator(file.path()).unwrap().unwrap().text(), bob);
     }
 
     #[test]

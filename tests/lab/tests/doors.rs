@@ -1,4 +1,4 @@
-//! Strangers at the ports of a coordinator and a shard, both behind real gRPC services. Whoever does not know
+//! Strangers at the ports of a coordinator and a shard, both behind real gRPC services. A process that does not know
 //! a shard's session token neither speaks for the shard nor commands it.
 #![allow(clippy::unwrap_used)]
 

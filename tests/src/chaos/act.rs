@@ -130,7 +130,7 @@ impl<'a> Act<'a> {
     /// # Errors
     /// An error if the fleet breaks one of the run's conditions.
     pub(super) fn play(&mut self) -> Result<Status> {
-        wait_until(READY_WITHIN, "everybody serves", || {
+        wait_until(READY_WITHIN, "every process serves", || {
             self.world.look()?;
             Ok(self.world.is_whole())
         })?;

@@ -1,3 +1,5 @@
+//! Tests of the proxy: delays, cuts and resets on real sockets.
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -143,7 +145,7 @@ fn a_reset_reaches_both_ends_at_once() {
 }
 
 #[test]
-fn a_reset_wakes_whoever_waits_for_a_cut_or_for_a_reader() {
+fn a_reset_wakes_threads_that_wait_for_a_cut_or_for_a_reader() {
     let Through { client: mut near, server: mut far, mut proxy, .. } = through();
     proxy.shape(Direction::ToTarget, CUT).unwrap();
     near.write_all(b"held").unwrap();

@@ -11,8 +11,8 @@ use shard_tests::{
 
 use super::{Play, large};
 
-/// The maximum number of blocks that are accepted and have not ended.
-const PLACES: usize = 64;
+/// The most blocks of one client that are accepted and have not ended.
+const PLACES: usize = 48;
 
 fn text(path: &Path) -> Result<&str> {
     path.to_str().context("the path is not UTF-8")
@@ -154,7 +154,7 @@ fn blocks_beyond_the_queue_are_turned_away() -> Result<()> {
             Ok(_) => bail!("more blocks were accepted than there are places for"),
         };
         let noticed = Moment::now()?;
-        ensure!(said.contains("block 65") && said.contains("are waiting already"), "{said}");
+        ensure!(said.contains("block 49") && said.contains("are of this client"), "{said}");
         ensure!(coordinator.status()?.accepted == PLACES as u64, "{:?}", coordinator.status()?);
         let _shard = Shard::start(scene, 1, &coordinator.url(), &[])?;
         coordinator.wait_status(within(60), "what was accepted is committed", |status| {
@@ -166,10 +166,10 @@ fn blocks_beyond_the_queue_are_turned_away() -> Result<()> {
             since,
             150,
             "overload",
-            "68 blocks are submitted at once (`--no-wait`) while there is no shard; then one joins",
+            "52 blocks are submitted at once (`--no-wait`) while there is no shard; then one joins",
         )
         .noticed(
-            "the queue is full: `RESOURCE_EXHAUSTED`; the client gives up after `--retry-for`, here 1 s",
+            "the client has its share of the queue: `RESOURCE_EXHAUSTED`; the client gives up after `--retry-for`, here 1 s",
             noticed,
         )
         .finished(done)
@@ -200,7 +200,7 @@ fn accepted_blocks_outlive_the_coordinator() -> Result<()> {
             since,
             125,
             "coordinator dies with accepted blocks",
-            "SIGKILL after 8 blocks were accepted (`--no-wait`); started again, nobody submits anything",
+            "SIGKILL after 8 blocks were accepted (`--no-wait`); started again, no client submits",
         )
         .noticed("its journal: it goes on with them", noticed)
         .finished(done)

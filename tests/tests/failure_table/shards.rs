@@ -155,7 +155,7 @@ fn a_replica_that_diverged_is_synced_again() -> Result<()> {
 }
 
 #[test]
-fn nobody_is_lost_when_the_coordinator_is_paused_in_a_block() -> Result<()> {
+fn no_shard_is_lost_when_the_coordinator_is_paused_in_a_block() -> Result<()> {
     scenario(|scene| {
         let mut play = Play::with_shards(scene, &[], 3)?;
         let mut client = play.in_a_block(scene, 2)?;
@@ -177,7 +177,7 @@ fn nobody_is_lost_when_the_coordinator_is_paused_in_a_block() -> Result<()> {
             "coordinator paused",
             "SIGSTOP for 3 s in the middle of a block; from SIGCONT on",
         )
-        .unnoticed("a gap in its own ticks: nobody is lost")
+        .unnoticed("a gap in its own ticks: no shard is lost")
         .finished(done)
         .record()
     })

@@ -224,7 +224,7 @@ fn keep_alive(
 }
 
 #[test]
-fn a_block_whose_transaction_kills_whoever_runs_it_is_parked_and_the_fleet_lives() -> Result<()> {
+fn a_block_whose_transaction_kills_its_shards_is_parked_and_the_fleet_lives() -> Result<()> {
     scenario(|scene| {
         let fault = "exit@5/100";
         let mut play = Play::on(Chain::of(8)?, scene, &[], &[Some(fault); 3])?;
@@ -265,7 +265,7 @@ fn a_block_whose_transaction_kills_whoever_runs_it_is_parked_and_the_fleet_lives
         Measured::since(
             since,
             110,
-            "transaction that kills whoever runs it",
+            "transaction that kills the shard that runs it",
             "`--fault exit@HEIGHT/INDEX` on 3 shards that are started again whenever they end",
         )
         .noticed(

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_registry_admits_nobody_and_blames_nobody() {
+    fn a_closed_registry_admits_no_task_and_names_no_failure() {
         let (mut registry, id) = with(Policy::Critical);
         registry.close();
         assert_eq!(registry.admit("late".into(), TaskKind::Task, Policy::Job), None);

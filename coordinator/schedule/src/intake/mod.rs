@@ -6,12 +6,20 @@
 //! discarded. A block that kills the process that runs it is *parked* instead: it and its descendants wait
 //! for an operator, all others go on. A block whose parent is not known is an *orphan*: it waits until a
 //! client submits the parent and that has ended.
+//!
+//! Clients share the intake: each has a share of the room, of the orphans and of the side blocks, and they take
+//! turns. Blocks that extend the chain go before others, which get every fourth turn.
 
+mod allowance;
+mod offer;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use allowance::Allowances;
+pub use offer::{Candidate, Client, Full, Lineage, Offer};
 
 use alloy_primitives::B256;
 
@@ -32,78 +40,46 @@ pub struct IntakeLimits {
     pub bytes: usize,
     /// The most parked blocks: with that many the intake accepts no further block.
     pub parked: usize,
-    /// The most orphans that wait for their parents; a further one must be parked.
+    /// The most orphans that wait for their parents. The intake accepts no further one, and one that becomes an
+    /// orphan later must be parked.
     pub orphans: usize,
+    /// The most orphans of one client.
+    pub orphans_of_client: usize,
+    /// The most bytes of all orphans.
+    pub orphan_bytes: usize,
+    /// The most side blocks that a client may submit at once.
+    pub side_blocks: u32,
+    /// The interval after which it may submit one more.
+    pub side_block_every: Duration,
+}
+
+impl IntakeLimits {
+    /// The limits of a service.
+    pub const DEFAULT: Self = Self {
+        open: 64,
+        bytes: 256 << 20,
+        parked: 1024,
+        orphans: 32,
+        orphans_of_client: 8,
+        orphan_bytes: 32 << 20,
+        side_blocks: 64,
+        side_block_every: Duration::from_secs(10),
+    };
+
+    /// A client's share of `room`: enough is left for others.
+    const fn share(room: usize) -> usize {
+        room - room / 4
+    }
 }
 
 impl Default for IntakeLimits {
     fn default() -> Self {
-        Self { open: 64, bytes: 256 << 20, parked: 1024, orphans: 32 }
+        Self::DEFAULT
     }
 }
 
-/// What the intake knows of a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
-    /// Its hash.
-    pub hash: B256,
-    /// Its parent's hash.
-    pub parent: B256,
-    /// Its size in bytes.
-    pub bytes: usize,
-}
-
-/// The answer to a block that a client offers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offer {
-    /// The block is new: the caller must journal it under this number, then confirm it.
-    Fresh(Sequence),
-    /// The block was accepted before and has not ended.
-    Open,
-    /// The block is parked.
-    Parked,
-}
-
-/// The intake has no room for the block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
-    /// Too many blocks wait.
-    #[error("{open} blocks of {bytes} bytes are waiting already; try again in a moment")]
-    Open {
-        /// The number of open blocks.
-        open: usize,
-        /// Their size.
-        bytes: usize,
-    },
-    /// Too many blocks wait, some of them for one that is parked.
-    #[error(
-        "{open} blocks are waiting already, {behind} of them for a parked one; see `coordinator parked list`"
-    )]
-    BehindParked {
-        /// The number of open blocks.
-        open: usize,
-        /// The number of them that wait for a parked block.
-        behind: usize,
-    },
-    /// Too many blocks wait, some of them for parents that no client has submitted.
-    #[error(
-        "{open} blocks are waiting already, {behind} of them because block {parent} was not submitted; submit that one first"
-    )]
-    BehindOrphan {
-        /// The number of open blocks.
-        open: usize,
-        /// The number of them that are orphans, or wait for one.
-        behind: usize,
-        /// The missing parent of one of the orphans.
-        parent: B256,
-    },
-    /// Too many blocks are parked.
-    #[error("{parked} blocks are parked; retry or discard some, see `coordinator parked list`")]
-    Parked {
-        /// The number of parked blocks.
-        parked: usize,
-    },
-}
+/// After this many blocks of the chain in a row, another block that can run has its turn.
+const CHAIN_FIRST: u32 = 3;
 
 /// What a coordinator's start means for the block that is first in line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,12 +102,15 @@ enum Standing {
     Parked,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Entry {
     sequence: Sequence,
     parent: B256,
     bytes: usize,
     standing: Standing,
+    /// `None` for a block that an earlier coordinator accepted.
+    client: Option<Client>,
+    lineage: Lineage,
 }
 
 /// The blocks that were accepted and have not ended.
@@ -140,6 +119,12 @@ pub struct Intake {
     limits: IntakeLimits,
     entries: BTreeMap<B256, Entry>,
     next: u64,
+    /// How many blocks of the chain in a row have run while another one could have.
+    chain_in_a_row: u32,
+    /// When each client that has open blocks last had one executed, as a count of executed blocks.
+    served: BTreeMap<Client, u64>,
+    turns: u64,
+    side_blocks: Allowances,
 }
 
 impl Intake {
@@ -154,36 +139,44 @@ impl Intake {
         let standing =
             if parked { Standing::Parked } else { Standing::Waiting { not_before: Duration::ZERO } };
         let Candidate { hash, parent, bytes } = block;
-        self.entries.insert(hash, Entry { sequence, parent, bytes, standing });
+        self.entries
+            .insert(hash, Entry { sequence, parent, bytes, standing, client: None, lineage: Lineage::Chain });
         self.next = self.next.max(sequence.0.saturating_add(1));
     }
 
     /// What the coordinator's start means for the block that is first in line; `None` if no block can run.
     /// `starts` returns how many starts a block has seen before.
     #[must_use]
-    pub fn started(&self, starts: impl Fn(&B256) -> u32) -> Option<Start> {
-        let first = self.first_runnable(Duration::MAX)?;
+    pub fn started(&self, head: &B256, starts: impl Fn(&B256) -> u32) -> Option<Start> {
+        let (first, _) = self.first_runnable(Duration::MAX, head)?;
         let seen = starts(&first).saturating_add(1);
         Some(if seen > MOST_STARTS { Start::Park(first, seen) } else { Start::Count(first, seen) })
     }
 
-    /// Offers a block: reserves a place for it if it is new.
+    /// Offers a client's block: reserves a place for it if it is new.
     ///
     /// # Errors
     /// [`Full`] when there is no room; the client may offer the block again later.
-    pub fn offer(&mut self, block: Candidate) -> Result<Offer, Full> {
+    pub fn offer(
+        &mut self,
+        block: Candidate,
+        lineage: Lineage,
+        client: &Client,
+        now: Duration,
+    ) -> Result<Offer, Full> {
         if let Some(known) = self.entries.get(&block.hash) {
             return Ok(if known.standing == Standing::Parked { Offer::Parked } else { Offer::Open });
         }
-        let (open, bytes) = self.open();
-        if self.parked().count() >= self.limits.parked {
-            return Err(Full::Parked { parked: self.limits.parked });
-        }
-        // A block that an orphan waits for has extra room, or the orphans could wait forever.
-        let room = if self.orphan_of(&block.hash).is_some() { 2 } else { 1 };
-        let limits = (self.limits.open.saturating_mul(room), self.limits.bytes.saturating_mul(room));
-        if open >= limits.0 || bytes.saturating_add(block.bytes) > limits.1 {
-            return Err(self.full(open, bytes));
+        self.check_room(block, client)?;
+        // A block that follows an open one stands or falls with it.
+        let lineage = self.entries.get(&block.parent).map_or(lineage, |parent| parent.lineage);
+        match lineage {
+            Lineage::Orphan => self.check_orphans(block, client)?,
+            Lineage::Side => {
+                let taken = self.side_blocks.take(client, now, &self.limits);
+                taken.map_err(|again| Full::SideBlocks { again })?;
+            }
+            Lineage::Chain => {}
         }
         let sequence = Sequence(self.next);
         self.next = self.next.saturating_add(1);
@@ -194,8 +187,62 @@ impl Intake {
                 entry.standing = Standing::Waiting { not_before: Duration::ZERO };
             }
         }
-        self.entries.insert(hash, Entry { sequence, parent, bytes, standing: Standing::Reserved });
+        // A client without open blocks has been served lately, or never: it does not go before those that wait.
+        self.served.entry(client.clone()).or_insert(self.turns);
+        let (standing, client) = (Standing::Reserved, Some(client.clone()));
+        self.entries.insert(hash, Entry { sequence, parent, bytes, standing, client, lineage });
+        for descendant in self.descendants(&hash) {
+            if let Some(entry) = self.entries.get_mut(&descendant) {
+                entry.lineage = lineage;
+            }
+        }
         Ok(Offer::Fresh(sequence))
+    }
+
+    /// Checks that there is room for one more block, and for one of this client.
+    fn check_room(&self, block: Candidate, client: &Client) -> Result<(), Full> {
+        let (open, bytes) = self.open();
+        if self.parked().count() >= self.limits.parked {
+            return Err(Full::Parked { parked: self.limits.parked });
+        }
+        // A block that an orphan waits for has extra room, or the orphans could wait forever.
+        let is_parent = self.orphan_of(&block.hash).is_some();
+        let room = if is_parent { 2 } else { 1 };
+        let limits = (self.limits.open.saturating_mul(room), self.limits.bytes.saturating_mul(room));
+        if open >= limits.0 || bytes.saturating_add(block.bytes) > limits.1 {
+            return Err(self.full(open, bytes));
+        }
+        let (open, bytes) = total(self.open_of(client));
+        let share = (IntakeLimits::share(limits.0), IntakeLimits::share(limits.1));
+        if is_parent {
+            return Ok(());
+        }
+        if open >= share.0 || (open > 0 && bytes.saturating_add(block.bytes) > share.1) {
+            return Err(Full::Share { open, bytes });
+        }
+        Ok(())
+    }
+
+    /// Checks that one more block may wait for an unknown parent.
+    fn check_orphans(&self, block: Candidate, client: &Client) -> Result<(), Full> {
+        let waits = |entry: &&Entry| match entry.standing {
+            Standing::Parked => false,
+            Standing::Orphan => true,
+            _ => entry.lineage == Lineage::Orphan,
+        };
+        let (orphans, bytes) = total(self.entries.values().filter(waits));
+        let own = self.open_of(client).filter(waits).count();
+        let Candidate { parent, bytes: more, .. } = block;
+        let heavy = orphans > 0 && bytes.saturating_add(more) > self.limits.orphan_bytes;
+        if orphans >= self.limits.orphans || own >= self.limits.orphans_of_client || heavy {
+            return Err(Full::Orphans { parent, orphans });
+        }
+        Ok(())
+    }
+
+    fn open_of(&self, client: &Client) -> impl Iterator<Item = &Entry> {
+        let open = self.entries.values().filter(|entry| entry.standing != Standing::Parked);
+        open.filter(move |entry| entry.client.as_ref() == Some(client))
     }
 
     /// Why there is no room for a block.
@@ -219,27 +266,44 @@ impl Intake {
         }
     }
 
-    /// The next block to execute, which is under way from now on; `None` while another one is.
-    pub fn next(&mut self, now: Duration) -> Option<B256> {
+    /// The next block to execute, which is under way from now on; `None` while another one is. `head` is the hash
+    /// of the chain's head.
+    pub fn next(&mut self, now: Duration, head: &B256) -> Option<B256> {
         if self.entries.values().any(|entry| entry.standing == Standing::UnderWay) {
             return None;
         }
-        let hash = self.first_runnable(now)?;
-        if let Some(entry) = self.entries.get_mut(&hash) {
-            entry.standing = Standing::UnderWay;
+        let (hash, others_wait) = self.first_runnable(now, head)?;
+        let entry = self.entries.get_mut(&hash)?;
+        entry.standing = Standing::UnderWay;
+        self.turns += 1;
+        if let Some(client) = &entry.client {
+            self.served.insert(client.clone(), self.turns);
         }
+        self.chain_in_a_row = if entry.parent == *head && others_wait { self.chain_in_a_row + 1 } else { 0 };
         Some(hash)
     }
 
-    /// The earliest waiting block whose parent has ended.
-    fn first_runnable(&self, now: Duration) -> Option<B256> {
+    /// The block that runs first, and whether blocks wait that do not extend the chain. Among blocks whose parents
+    /// have ended, the first that extends the chain runs before the first that does not, except at every fourth
+    /// turn. The first is that of the client who was served longest ago, and of its blocks the earliest.
+    fn first_runnable(&self, now: Duration, head: &B256) -> Option<(B256, bool)> {
         let waits =
             |entry: &Entry| matches!(entry.standing, Standing::Waiting { not_before } if not_before <= now);
         let runnable = self
             .entries
             .iter()
             .filter(|(_, entry)| waits(entry) && !self.entries.contains_key(&entry.parent));
-        runnable.min_by_key(|(_, entry)| entry.sequence).map(|(hash, _)| *hash)
+        let (mut chain, mut other) = (None, None);
+        for (hash, entry) in runnable {
+            let first = if entry.parent == *head { &mut chain } else { &mut other };
+            let served = entry.client.as_ref().and_then(|client| self.served.get(client)).copied();
+            let place = (served.unwrap_or(0), entry.sequence);
+            if first.is_none_or(|(other, _)| place < other) {
+                *first = Some((place, *hash));
+            }
+        }
+        let turn = if self.chain_in_a_row < CHAIN_FIRST { chain.or(other) } else { other.or(chain) };
+        turn.map(|(_, hash)| (hash, other.is_some()))
     }
 
     /// The block that runs next if this one, which is under way, is committed; `None` if none waits for it.
@@ -262,7 +326,13 @@ impl Intake {
     /// Removes a block that has ended: committed, kept as a side block, rejected or discarded. Returns false
     /// if the intake did not have it.
     pub fn ended(&mut self, hash: &B256) -> bool {
-        self.entries.remove(hash).is_some()
+        let Some(ended) = self.entries.remove(hash) else { return false };
+        if let Some(client) = ended.client
+            && self.open_of(&client).next().is_none()
+        {
+            self.served.remove(&client);
+        }
+        true
     }
 
     /// Makes a block whose parent is not known an orphan: it waits until the parent is accepted and has
@@ -340,6 +410,12 @@ impl Intake {
         found.into_iter().map(|(_, hash, parent)| (hash, parent)).collect()
     }
 
+    /// Whether the block was accepted and has not ended.
+    #[must_use]
+    pub fn contains(&self, hash: &B256) -> bool {
+        self.entries.contains_key(hash)
+    }
+
     /// Whether the block is parked.
     #[must_use]
     pub fn is_parked(&self, hash: &B256) -> bool {
@@ -349,8 +425,7 @@ impl Intake {
     /// The number of open blocks, without parked ones, and their bytes.
     #[must_use]
     pub fn open(&self) -> (usize, usize) {
-        let open = self.entries.values().filter(|entry| entry.standing != Standing::Parked);
-        open.fold((0, 0), |(count, bytes), entry| (count + 1, bytes.saturating_add(entry.bytes)))
+        total(self.entries.values().filter(|entry| entry.standing != Standing::Parked))
     }
 
     /// The hashes of the parked blocks.
@@ -386,4 +461,9 @@ impl Intake {
     fn is_behind_parked(&self, entry: &Entry) -> bool {
         entry.standing != Standing::Parked && self.ancestors(entry).any(|hash| self.is_parked(&hash))
     }
+}
+
+/// The number of blocks, and their bytes.
+fn total<'a>(entries: impl Iterator<Item = &'a Entry>) -> (usize, usize) {
+    entries.fold((0, 0), |(count, bytes), entry| (count + 1, bytes.saturating_add(entry.bytes)))
 }

@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use indicatif::ProgressBar;
-use net::identity::ListenArgs;
+use net::identity::Security;
 use net::serve::Bound;
 use net::wire::fleet_service;
 use tasks::launch::{ParentWatch, stop_asked};
@@ -25,13 +25,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::children::Children;
+use super::doors::DoorArgs;
 use super::fleet::{self, Crew, FleetArgs};
 use super::run::complaint;
 use super::serve::open_ledger;
 use super::timeline;
 use crate::api::{ChainHandle, StepDown, blocks_service};
 use crate::execute::{BlockEngine, BlockExecutor};
-use crate::fleet::{Fleet, FleetError};
+use crate::fleet::{Fleet, FleetError, FleetOptions};
 use crate::import::{ForkChoice, ImportStop, Importer};
 use ledger::Ledger;
 use source::Source;
@@ -76,9 +77,9 @@ pub struct ImportArgs {
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
 
-    /// What may be served to whom.
+    /// Who the coordinator is, and how its callers prove who they are.
     #[command(flatten)]
-    pub listening: ListenArgs,
+    pub doors: DoorArgs,
 
     /// Write the bound address to this file once it is served
     #[arg(long, value_name = "FILE", requires = "listen")]
@@ -109,13 +110,10 @@ pub async fn import(
         None => args.fleet.crew(SHARDS, &telemetry)?,
     };
     let bar = tally::progress_bar(source::total_bytes(&args.inputs)?);
-    if let Some(listen) = args.listen {
-        args.listening.check(listen, false)?;
-    }
-    let bound = crew.bind(args.listen).await?;
     let supervisor = Supervisor::new("coordinator");
+    let (bound, security) = bind(&args, &crew, &supervisor.handle()).await?;
     let stop = CancellationToken::new();
-    let setting = start(args, crew, baseline, bound, &bar, &supervisor.handle()).await?;
+    let setting = start(args, crew, baseline, (bound, security), &bar, &supervisor.handle()).await?;
     let (fleet, ledger) = (setting.fleet.clone(), Arc::downgrade(setting.importer.ledger()));
     let job = setting.job(bar, stop.clone());
     let mut worker = tokio::task::spawn_blocking(move || job.run());
@@ -155,18 +153,41 @@ struct Setting {
     children: Option<Children>,
 }
 
+/// Binds the address at which shards join, and reads how this process and they prove who they are.
+async fn bind(
+    args: &ImportArgs,
+    crew: &Crew,
+    supervisor: &SupervisorHandle,
+) -> anyhow::Result<(Option<Bound>, Security)> {
+    let Some(listen) = args.listen else {
+        if args.doors.has_tls() || args.doors.tokens.is_some() {
+            bail!("--tls-cert and --tokens are for those who connect: give --listen too");
+        }
+        return Ok((crew.bind(None).await?, Security::default()));
+    };
+    if args.doors.has_tls() && crew.has_processes() {
+        bail!(
+            "with TLS the shard processes that an import starts would need certificates: add --in-process, and \
+             let further shards join at {listen}"
+        );
+    }
+    let (door, security) = args.doors.open(listen, supervisor)?;
+    Ok((crew.bind(Some(listen)).await?.map(|bound| bound.behind(door)), security))
+}
+
 async fn start(
     args: ImportArgs,
     crew: Crew,
     baseline: Option<Box<dyn BlockEngine>>,
-    bound: Option<Bound>,
+    (bound, security): (Option<Bound>, Security),
     bar: &ProgressBar,
     supervisor: &SupervisorHandle,
 ) -> anyhow::Result<Setting> {
     let (genesis, folder) = (args.genesis.clone(), args.data_dir.clone());
     let opened = tokio::task::spawn_blocking(move || open_ledger(&genesis, Some(&folder))).await?;
     let (ledger, epoch) = opened.map(|(ledger, epoch)| (Arc::new(ledger), epoch))?;
-    let fleet = Fleet::start(epoch, args.fleet.options(), supervisor)?;
+    let options = FleetOptions { security, ..args.fleet.options() };
+    let fleet = Fleet::start(epoch, options, supervisor)?;
     let told = timeline::tell(fleet.events(), bar.clone(), false, supervisor.shutdown_token());
     supervisor.spawn_critical("timeline", told);
     let engine =

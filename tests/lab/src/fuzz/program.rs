@@ -285,7 +285,7 @@ impl Grammar<'_> {
         asm.op(if again { op::CREATE2 } else { op::CREATE });
         if draw.one_in(2) {
             // Calls the created contract, so that some are destroyed in the same transaction.
-            asm.push(draw.below(2)).push(0u64).op(0x53);
+            asm.push(draw.below(2)).push(0u64).op(op::MSTORE8);
             asm.push(0u64).push(0u64).push(32u64).push(0u64).push(0u64);
             asm.op(op::DUP1 + 5).push(50_000u64).ops(&[op::CALL, op::POP]);
         }

@@ -86,27 +86,12 @@ pub fn execute_rooted<V: StateView>(
     roots: Option<IntermediateRoots>,
 ) -> Result<Finished, ValidateError> {
     let (active, number) = (spec.at(&block.header), block.header.number);
-    let senders = Senders::Recovered {
+    let signatures = SignatureRules {
         homestead: active.is_homestead_active_at_block(number),
         replay_protected: active.is_spurious_dragon_active_at_block(number),
     };
-    let mut source = Listed { block, next: 0, senders };
+    let mut source = Listed { block, next: 0, signatures };
     execute_whole(block, spec, base, &mut source, CreationRule::default(), roots)
-}
-
-/// Executes a block with alloy-evm, with known senders.
-///
-/// # Errors
-/// [`ValidateError`] if the block is invalid.
-pub fn execute_with_senders<V: StateView>(
-    block: &Block,
-    spec: &ChainSpec,
-    senders: &[Address],
-    base: &V,
-    rule: CreationRule,
-) -> Result<Finished, ValidateError> {
-    let mut source = Listed { block, next: 0, senders: Senders::Known(senders) };
-    execute_from(block, spec, base, &mut source, rule)
 }
 
 /// Executes a block with alloy-evm, with transactions from a source instead of the block's own.
@@ -338,17 +323,16 @@ fn check_supported(block: &Block, spec: &ChainSpec) -> Result<(), ExecuteError> 
 struct Listed<'a> {
     block: &'a Block,
     next: usize,
-    senders: Senders<'a>,
+    signatures: SignatureRules,
 }
 
-enum Senders<'a> {
-    Recovered {
-        /// Whether a high `s` is illegal (EIP-2).
-        homestead: bool,
-        /// Whether a signature may name the chain (EIP-155).
-        replay_protected: bool,
-    },
-    Known(&'a [Address]),
+/// What a block's fork demands of signatures.
+#[derive(Debug, Clone, Copy)]
+struct SignatureRules {
+    /// Whether a high `s` is illegal (EIP-2).
+    homestead: bool,
+    /// Whether a signature may name the chain (EIP-155).
+    replay_protected: bool,
 }
 
 impl TransactionSource for Listed<'_> {
@@ -356,21 +340,15 @@ impl TransactionSource for Listed<'_> {
         let index = self.next;
         let Some(transaction) = self.block.transactions.get(index) else { return Ok(None) };
         self.next += 1;
-        let sender = match self.senders {
-            Senders::Recovered { homestead, replay_protected } => {
-                recover(transaction, homestead, replay_protected)
-            }
-            Senders::Known(senders) => {
-                senders.get(index).copied().ok_or_else(|| "its sender is not given".to_owned())
-            }
-        };
+        let sender = recover(transaction, self.signatures);
         let index = TxIndex(u32::try_from(index).unwrap_or(u32::MAX));
         let sender = sender.map_err(|reason| Rejection::Transaction { index, reason })?;
         Ok(Some((transaction, sender)))
     }
 }
 
-fn recover(transaction: &Transaction, homestead: bool, replay_protected: bool) -> Result<Address, String> {
+fn recover(transaction: &Transaction, rules: SignatureRules) -> Result<Address, String> {
+    let SignatureRules { homestead, replay_protected } = rules;
     if transaction.is_legacy() && transaction.chain_id().is_some() && !replay_protected {
         return Err("it names a chain id before EIP-155".into());
     }

@@ -22,10 +22,10 @@ impl World {
     pub(super) fn next_block(&mut self, index: usize) {
         let now = self.now;
         loop {
+            let head = self.head_hash();
             let Some(coordinator) = self.coordinator(index) else { return };
-            let Some(block) = coordinator.intake.next(now).and_then(|hash| self.block_of(&hash)) else {
-                return;
-            };
+            let next = coordinator.intake.next(now, &head);
+            let Some(block) = next.and_then(|hash| self.block_of(&hash)) else { return };
             if let Some(base) = self.parent_state(block) {
                 self.lead(index, base);
                 return self.open_round(index, block, false, BTreeMap::new());

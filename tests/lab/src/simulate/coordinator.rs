@@ -15,7 +15,7 @@ use super::message::{Answer, ToShard};
 use super::network::{Way, arrivals};
 use super::trace::{command_line, event_line};
 use super::world::{CALL_LIMIT, Happening, World};
-use schedule::intake::{Intake, Offer, Sequence, Start};
+use schedule::intake::{Client, Intake, Lineage, Offer, Sequence, Start};
 use schedule::replicas::{ReplicaLimits, Replicas};
 use schedule::{AssignmentFault, Command, Event, LossCause, Scheduler};
 
@@ -106,7 +106,7 @@ impl World {
                 intake.orphaned(&hash);
             }
         }
-        let first = intake.started(|hash| {
+        let first = intake.started(&self.head_hash(), |hash| {
             self.block_of(hash).and_then(|block| self.disk.starts.get(&block)).copied().unwrap_or(0)
         });
         let mut scheduler = Scheduler::new(epoch, self.limits, now);
@@ -160,6 +160,20 @@ impl World {
     }
 
     /// The state that a block is executed on, if its parent is known.
+    /// The hash of the chain's head, as the intake knows it.
+    pub(super) fn head_hash(&self) -> B256 {
+        self.disk.head.map(block_hash).unwrap_or_default()
+    }
+
+    /// What the ledger knows of a block's parent.
+    fn lineage(&self, block: BlockNumber) -> Lineage {
+        match self.blocks.get(block) {
+            Some(known) if known.parent == self.disk.head => Lineage::Chain,
+            _ if self.parent_state(block).is_some() => Lineage::Side,
+            _ => Lineage::Orphan,
+        }
+    }
+
     pub(super) fn parent_state(&self, block: BlockNumber) -> Option<(u64, u64)> {
         self.disk.state_after(self.blocks.get(block)?.parent)
     }
@@ -220,8 +234,10 @@ impl World {
         let offer = if self.disk.ending(block).is_some() {
             Offer::Open
         } else {
-            let offered = candidate(block, &self.blocks);
-            let offered = self.coordinator(front).map(|known| known.intake.offer(offered));
+            let (offered, lineage) = (candidate(block, &self.blocks), self.lineage(block));
+            let client = Client::from("the simulated client");
+            let offered =
+                self.coordinator(front).map(|known| known.intake.offer(offered, lineage, &client, now));
             let Some(Ok(offer)) = offered else { return };
             offer
         };

@@ -28,7 +28,7 @@ use ledger::{Ledger, Origin};
 use schedule::planner::Plan;
 use tasks::supervise::Supervisor;
 
-/// What everybody pays for gas.
+/// The gas price of every transaction.
 pub(crate) const PRICE: u128 = 10_000_000_000;
 
 /// Code that succeeds and does nothing.

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_sends_to_itself() {
+    fn no_account_sends_to_itself() {
         let accounts = Accounts::derive(1, 3, 1).unwrap();
         let mut rng = rng();
         for _ in 0..200 {

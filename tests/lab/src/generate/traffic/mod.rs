@@ -115,7 +115,7 @@ pub enum TrafficError {
         source: hex::FromHexError,
     },
     /// An account cannot pay for its part of the set-up.
-    #[error("nobody can pay for the set-up at a base fee of {base_fee} wei")]
+    #[error("no account can pay for the set-up at a base fee of {base_fee} wei")]
     TooExpensive {
         /// The base fee that was given, in wei.
         base_fee: u64,
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_sends_what_it_cannot_pay_for() {
+    fn no_account_sends_what_it_cannot_pay_for() {
         let mut traffic = traffic(8, "transfers=1".parse().unwrap(), 2);
         assert!(traffic.next_block(u64::MAX, 60_000_000, 20).unwrap().len() < 20);
         assert!(matches!(traffic.set_up(u64::MAX), Err(TrafficError::TooExpensive { .. })));

@@ -5,7 +5,9 @@ use alloy_primitives::B256;
 use common::id::{AssignmentId, Gas, Incarnation, RoundId, ShardId, SlotIndex, TxIndex};
 use common::message::SlotProgress;
 
-use super::tests::{EPOCH, ROUND, admit, base, dispatched, item, join, ms, result, scheduler};
+use super::tests::{
+    EPOCH, ROUND, admit, base, dispatched, item, join, ms, register, result, scheduler, synced,
+};
 use super::{
     AssignmentFault, Command, Event, FailCause, LossCause, NoShards, RoundFailure, ScheduleLimits, Scheduler,
     StrikeRecord, WorkItem,
@@ -43,11 +45,12 @@ fn come_back(scheduler: &mut Scheduler, at: u64, shard: u32, incarnation: u64) -
 fn the_median_decides_what_is_overdue() {
     let mut scheduler = scheduler();
     join(&mut scheduler, 1, 4);
+    register(&mut scheduler, 2, 4);
     let mut open = admit(&mut scheduler, 8);
     for assignment in open.drain(..6) {
         scheduler.handle(ms(21), result(assignment));
     }
-    join(&mut scheduler, 2, 4);
+    synced(&mut scheduler, 2);
     // 20 ms is usual and four times that is overdue; the last two began at 21 ms.
     assert_eq!(dispatched(&scheduler.handle(ms(100), Event::Tick)), []);
     assert_eq!(dispatched(&scheduler.handle(ms(102), Event::Tick)).len(), 2);
@@ -340,6 +343,11 @@ fn after_losses_at_once_what_had_begun_waits_until_it_can_be_judged_apart() {
     for shard in 1..=3 {
         join(&mut scheduler, shard, 1);
     }
+    // All have done sound work before.
+    let event = Event::Admit { round: RoundId(9), block: B256::ZERO, work: (31..=33).map(item).collect() };
+    for assignment in dispatched(&scheduler.handle(ms(1), event)) {
+        scheduler.handle(ms(1), result(assignment));
+    }
     let sent = admit(&mut scheduler, 3);
     died(&mut scheduler, 10, 1, 1);
     died(&mut scheduler, 20, 2, 2);
@@ -424,9 +432,11 @@ fn without_shards_the_policy_decides() {
     }
 }
 
-/// Shard 1 with one slot shows that 20 ms are usual, and gets two pieces of work at 100 ms.
+/// Shard 1 with one slot shows that 20 ms are usual, and gets two pieces of work at 100 ms. Shard 2 has no state
+/// yet.
 fn usual_and_two_more(scheduler: &mut Scheduler) -> Vec<AssignmentId> {
     join(scheduler, 1, 1);
+    register(scheduler, 2, 1);
     let mut open = admit(scheduler, 8);
     for round in 1..=6 {
         let commands = scheduler.handle(ms(round * 20), result(open.remove(0)));
@@ -440,7 +450,7 @@ fn usual_and_two_more(scheduler: &mut Scheduler) -> Vec<AssignmentId> {
 fn the_median_is_of_the_work_and_not_of_the_wait_before_it() {
     let mut scheduler = scheduler();
     usual_and_two_more(&mut scheduler);
-    join(&mut scheduler, 2, 1);
+    synced(&mut scheduler, 2);
     // Each waited 20 ms for the one before it: four times 20 ms is late, not four times 40.
     assert_eq!(dispatched(&scheduler.handle(ms(199), Event::Tick)), []);
     assert_eq!(dispatched(&scheduler.handle(ms(201), Event::Tick)).len(), 2);
@@ -450,7 +460,7 @@ fn the_median_is_of_the_work_and_not_of_the_wait_before_it() {
 fn what_waits_behind_overdue_work_is_overdue_with_it() {
     let mut scheduler = scheduler();
     let held = usual_and_two_more(&mut scheduler);
-    join(&mut scheduler, 2, 1);
+    synced(&mut scheduler, 2);
     let again = dispatched(&scheduler.handle(ms(201), Event::Tick));
     let works = |assignments: &[AssignmentId]| assignments.iter().map(|id| id.work).collect::<Vec<_>>();
     assert_eq!(works(&again), works(&held));
@@ -460,7 +470,7 @@ fn what_waits_behind_overdue_work_is_overdue_with_it() {
 fn a_late_shard_gets_nothing_new_until_it_answers() {
     let mut scheduler = scheduler();
     let held = usual_and_two_more(&mut scheduler);
-    join(&mut scheduler, 2, 1);
+    synced(&mut scheduler, 2);
     let again = dispatched(&scheduler.handle(ms(201), Event::Tick));
     scheduler.handle(ms(220), result(again[0]));
     scheduler.handle(ms(221), result(again[1]));
@@ -478,7 +488,7 @@ fn a_late_shard_gets_nothing_new_until_it_answers() {
 fn when_all_others_are_gone_a_late_shard_gets_work() {
     let mut scheduler = scheduler();
     usual_and_two_more(&mut scheduler);
-    join(&mut scheduler, 2, 1);
+    synced(&mut scheduler, 2);
     let again = dispatched(&scheduler.handle(ms(201), Event::Tick));
     assert_eq!(again.len(), 2);
     scheduler.handle(ms(220), result(again[0]));

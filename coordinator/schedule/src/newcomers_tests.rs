@@ -1,0 +1,157 @@
+//! Unit tests of newcomers: shards that have done no sound work yet, in a fleet with shards that have.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use alloy_primitives::B256;
+use common::id::{AssignmentId, Incarnation, RoundId, ShardId};
+
+use super::tests::{dispatched, item, join, ms, scheduler};
+use super::{Command, Event, LossCause, Scheduler, WorkItem};
+
+const DIGEST: Option<B256> = Some(B256::repeat_byte(1));
+
+fn admit(scheduler: &mut Scheduler, at: u64, round: u64, works: &[u8]) -> Vec<AssignmentId> {
+    let work: Vec<WorkItem> = works.iter().map(|n| item(*n)).collect();
+    let admit = Event::Admit { round: RoundId(round), block: B256::ZERO, work };
+    dispatched(&scheduler.handle(ms(at), admit))
+}
+
+fn answer(
+    scheduler: &mut Scheduler,
+    at: u64,
+    assignment: AssignmentId,
+    digest: Option<B256>,
+) -> Vec<Command> {
+    scheduler.handle(ms(at), Event::Result { assignment, digest })
+}
+
+fn gone(scheduler: &mut Scheduler, at: u64, shard: u32) -> Vec<Command> {
+    let (shard, incarnation) = (ShardId(shard), Incarnation(u64::from(shard)));
+    let lost = Event::Lost { shard, incarnation, cause: LossCause::Died, reason: "gone".into() };
+    scheduler.handle(ms(at), lost)
+}
+
+/// A fleet of one shard with two slots, which has done sound work, and of newcomers with one slot each.
+fn fleet(newcomers: u32) -> Scheduler {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 2);
+    let first = admit(&mut scheduler, 1, 1, &[1])[0];
+    answer(&mut scheduler, 2, first, DIGEST);
+    (2..2 + newcomers).for_each(|shard| join(&mut scheduler, shard, 1));
+    scheduler
+}
+
+fn shards(sent: &[AssignmentId]) -> Vec<u32> {
+    sent.iter().map(|sent| sent.shard.0).collect()
+}
+
+#[test]
+fn shards_that_join_before_any_work_is_done_are_trusted() {
+    let mut scheduler = scheduler();
+    join(&mut scheduler, 1, 1);
+    join(&mut scheduler, 2, 1);
+    assert!(!scheduler.is_newcomer(ShardId(1)) && !scheduler.is_newcomer(ShardId(2)));
+    assert_eq!(shards(&admit(&mut scheduler, 1, 1, &[1, 2])), [1, 2]);
+}
+
+#[test]
+fn newcomers_that_never_answer_hold_up_no_work() {
+    let mut scheduler = fleet(20);
+    let sent = admit(&mut scheduler, 3, 2, &[2, 3, 4]);
+    assert_eq!(shards(&sent), [1, 1, 1, 2, 3, 4], "a copy of each piece, for three newcomers");
+    for (at, assignment) in (4..).zip(&sent[..3]) {
+        answer(&mut scheduler, at, *assignment, None);
+    }
+    assert_eq!(scheduler.open_rounds().count(), 0);
+    // Those that had their chance get nothing more. They fail when their time is over.
+    assert_eq!(shards(&admit(&mut scheduler, 10, 3, &[5])), [1, 5]);
+    let mut failed = Vec::new();
+    for at in (100..10_000).step_by(50) {
+        let beats = (1..=21).flat_map(|shard| beat(&mut scheduler, at, shard));
+        failed.extend(beats.filter_map(|command| match command {
+            Command::Strikes { shard, record, .. } if record.quarantined => Some(shard.0),
+            _ => None,
+        }));
+    }
+    failed.sort_unstable();
+    assert_eq!(failed, [2, 3, 4, 5]);
+    assert!(!scheduler.is_newcomer(ShardId(2)) && scheduler.is_quarantined(ShardId(2)));
+}
+
+#[test]
+fn a_newcomer_that_does_sound_work_is_trusted_from_then_on() {
+    let mut scheduler = fleet(1);
+    let sent = admit(&mut scheduler, 3, 2, &[2]);
+    assert_eq!(shards(&sent), [1, 2]);
+    assert!(scheduler.wants_digest(&sent[1].work));
+    answer(&mut scheduler, 4, sent[1], DIGEST);
+    assert!(scheduler.is_newcomer(ShardId(2)), "there is nothing yet to compare its result with");
+    let commands = answer(&mut scheduler, 5, sent[0], DIGEST);
+    assert_eq!(commands, [Command::Use(sent[0]), Command::Finish(RoundId(2))]);
+    assert!(!scheduler.is_newcomer(ShardId(2)) && !scheduler.is_quarantined(ShardId(2)));
+    assert!(shards(&admit(&mut scheduler, 6, 3, &[5, 6, 7])).contains(&2));
+    // Also when it comes back.
+    gone(&mut scheduler, 7, 2);
+    let (shard, incarnation) = (ShardId(2), Incarnation(9));
+    scheduler.handle(ms(8), Event::Register { shard, incarnation, slots: 1 });
+    assert!(!scheduler.is_newcomer(shard));
+}
+
+#[test]
+fn a_newcomer_that_is_wrong_is_quarantined() {
+    let mut scheduler = fleet(1);
+    let sent = admit(&mut scheduler, 3, 2, &[2]);
+    answer(&mut scheduler, 4, sent[0], DIGEST);
+    let commands = answer(&mut scheduler, 5, sent[1], Some(B256::repeat_byte(2)));
+    let caught = |command: &Command| matches!(command, Command::Strikes { shard: ShardId(2), record, .. } if record.quarantined);
+    assert!(commands.iter().any(caught), "{commands:?}");
+    assert!(shards(&admit(&mut scheduler, 6, 3, &[5, 6, 7])).iter().all(|shard| *shard == 1));
+}
+
+#[test]
+fn the_deaths_of_newcomers_are_no_evidence() {
+    let mut scheduler = fleet(20);
+    let sent = admit(&mut scheduler, 3, 2, &[2]);
+    assert_eq!(shards(&sent), [1, 2]);
+    // Each that dies with the copy is quarantined, and the next newcomer gets it.
+    for shard in 2..20_u32 {
+        let at = u64::from(shard) * 400;
+        beat(&mut scheduler, at, 1);
+        let next = dispatched(&gone(&mut scheduler, at, shard));
+        assert_eq!(shards(&next), [shard + 1]);
+        assert!(!scheduler.is_suspect(RoundId(2)));
+        (shard..=21).for_each(|other| drop(beat(&mut scheduler, at + 1, other)));
+    }
+    let commands = answer(&mut scheduler, 8_000, sent[0], DIGEST);
+    assert_eq!(commands, [Command::Use(sent[0]), Command::Finish(RoundId(2))]);
+}
+
+#[test]
+fn newcomers_that_leave_without_work_leave_no_record() {
+    let mut scheduler = fleet(3);
+    for shard in 2..=4 {
+        assert!(scheduler.is_newcomer(ShardId(shard)));
+        gone(&mut scheduler, 3, shard);
+        assert!(!scheduler.is_newcomer(ShardId(shard)));
+    }
+}
+
+/// Lets a shard be heard.
+fn beat(scheduler: &mut Scheduler, at: u64, shard: u32) -> Vec<Command> {
+    let (shard, incarnation) = (ShardId(shard), Incarnation(u64::from(shard)));
+    scheduler.handle(ms(at), Event::Heartbeat { shard, incarnation, slots: vec![], queued: 0 })
+}
+
+#[test]
+fn newcomers_do_the_work_if_no_other_shard_is_left() {
+    let mut scheduler = fleet(2);
+    gone(&mut scheduler, 3, 1);
+    let sent = admit(&mut scheduler, 4, 2, &[2, 3, 4]);
+    assert_eq!(shards(&sent), [2, 3]);
+    // Trusted code verifies what they do.
+    let commands = answer(&mut scheduler, 5, sent[0], DIGEST);
+    assert_eq!(commands[0], Command::Use(sent[0]));
+    let check = |command: &&Command| matches!(command, Command::Check { .. });
+    assert!(commands.iter().any(|command| check(&command)), "{commands:?}");
+    scheduler.handle(ms(6), Event::Checked { work: sent[0].work, digest: B256::repeat_byte(1) });
+    assert!(!scheduler.is_newcomer(ShardId(2)));
+}
