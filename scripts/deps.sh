@@ -30,16 +30,20 @@ for room in "${rooms[@]}"; do
     done
 done
 
-# A declared dependency whose name no source file of the crate mentions. tonic-prost is used by generated
-# code only.
+# A declared dependency of which no source file of the crate uses a path or a macro, outside of comments. prost
+# and tonic-prost are used by generated code only.
 declared() { awk -v section="[$2]" '$0 == section {on=1; next} /^\[/ {on=0} on && /=/ {sub(/[. =].*/, ""); print}' "$1"; }
+code=$(mktemp)
+trap 'rm -f "$code"' EXIT
 for manifest in $(git ls-files -- '*Cargo.toml'); do
     crate=$(dirname "$manifest")
     [ "$crate" = . ] && continue
+    find "$crate" -name '*.rs' -exec grep -hvE '^ *//' {} + >"$code"
     for section in dependencies dev-dependencies build-dependencies; do
         for name in $(declared "$manifest" "$section"); do
-            [ "$name" = tonic-prost ] && continue
-            find "$crate" -name '*.rs' -print0 | xargs -0 grep -qE "\\b${name//-/_}(::|!|\\b)" ||
+            case $name in prost | tonic-prost) continue ;; esac
+            word=${name//-/_}
+            grep -qE "(^|[^a-zA-Z0-9_])($word(::|!)|use $word;)" "$code" ||
                 complain "$manifest declares $name in [$section], and nothing in $crate uses it: remove it"
         done
     done

@@ -14,5 +14,8 @@ fresh_tree() {
         mkdir -p -- "$tree/$(dirname "$file")"
         cp -- "$root/$file" "$tree/$file"
     done <<<"$files"
+    find "$tree" -name '*.rs' -printf '%P\n' | while IFS= read -r file; do
+        [ -f "$root/$file" ] || rm -- "$tree/$file"
+    done
     find "$tree" \( -name '*.orig' -o -name '*.rej' \) -delete
 }

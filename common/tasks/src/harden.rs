@@ -36,7 +36,7 @@ pub enum HardenError {
     /// A limit cannot be set.
     #[error("--hardened: {what} cannot be given up: {source}")]
     System {
-        /// What.
+        /// The right that could not be given up.
         what: &'static str,
         /// The operating system's error.
         source: std::io::Error,

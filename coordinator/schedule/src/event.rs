@@ -319,7 +319,7 @@ pub enum Command {
     Fail {
         /// The round.
         round: RoundId,
-        /// Why.
+        /// Why shards cannot do it, and what follows for the block.
         failure: RoundFailure,
     },
 }

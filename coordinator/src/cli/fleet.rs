@@ -52,7 +52,7 @@ pub struct FleetArgs {
     #[command(flatten)]
     pub execute: ExecuteArgs,
 
-    /// For tests
+    /// Limits of failure detection that tests shorten.
     #[command(flatten)]
     pub detection: DetectionArgs,
 

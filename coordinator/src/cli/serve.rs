@@ -68,7 +68,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MS", default_value_t = 1000, help_heading = "Failure detection")]
     pub lost_after_ms: u64,
 
-    /// For tests
+    /// Limits of failure detection that tests shorten.
     #[command(flatten)]
     pub detection: DetectionArgs,
 

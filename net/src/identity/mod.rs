@@ -38,7 +38,7 @@ pub enum CredentialError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason why it cannot be used.
         source: std::io::Error,
     },
     /// A secret can be read by others.
@@ -74,7 +74,7 @@ pub enum CredentialError {
     Own {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason why it cannot be used.
         source: TrustError,
     },
     /// An authority's certificate cannot be used.
@@ -90,7 +90,7 @@ pub enum CredentialError {
         certificate: PathBuf,
         /// The key's file.
         key: PathBuf,
-        /// Why.
+        /// The reason why it cannot be used.
         source: tokio_rustls::rustls::Error,
     },
     /// The certificate is of a role that cannot have this part.

@@ -62,7 +62,7 @@ pub enum PayloadError {
     /// The header is refused: its payload is not received.
     #[error("{status}")]
     Unwanted {
-        /// Why.
+        /// The answer that refuses it.
         status: Box<Status>,
         /// Whether the whole payload has been read, so that the stream can be read on.
         whole: bool,

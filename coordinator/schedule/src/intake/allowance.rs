@@ -36,7 +36,7 @@ impl Allowances {
     ) -> Result<(), Duration> {
         let (most, every) = (limits.side_blocks, limits.side_block_every);
         for allowance in self.0.values_mut() {
-            allowance.refill(now, most, every);
+            allowance.refill(now, every);
         }
         self.0.retain(|_, allowance| allowance.left < most);
         if !self.0.contains_key(client) && self.0.len() >= MOST_CLIENTS {
@@ -54,16 +54,13 @@ impl Allowances {
 }
 
 impl Allowance {
-    fn refill(&mut self, now: Duration, most: u32, every: Duration) {
+    /// Adds what has come since. What is full then is forgotten by the caller.
+    fn refill(&mut self, now: Duration, every: Duration) {
         let passed = now.saturating_sub(self.since).as_nanos();
-        let added =
-            u32::try_from(passed.checked_div(every.as_nanos()).unwrap_or(u128::MAX)).unwrap_or(u32::MAX);
-        if self.left.saturating_add(added) >= most {
-            *self = Self { left: most, since: now };
-        } else {
-            self.left += added;
-            self.since += every * added;
-        }
+        let added = passed.checked_div(every.as_nanos()).and_then(|added| u32::try_from(added).ok());
+        let added = added.unwrap_or(u32::MAX);
+        self.left = self.left.saturating_add(added);
+        self.since = self.since.saturating_add(every.saturating_mul(added));
     }
 }
 

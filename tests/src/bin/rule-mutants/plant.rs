@@ -74,7 +74,22 @@ pub(crate) fn plant(root: &Path, tree: &Path, mutants: &[Mutant]) -> Result<()> 
     if let Some((file, _)) = by_file.first_key_value() {
         bail!("{file} is not in the tree: mend tests/mutants/rules");
     }
+    remove_others(root, tree, tree)?;
     update(&tree.join(SWITCH_CRATE).join("src/mutant_switch.rs"), switch_module().as_bytes())
+}
+
+/// Removes the sources below `folder` of the copy that are no longer in the tree.
+fn remove_others(root: &Path, tree: &Path, folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        let source = path.extension().is_some_and(|extension| extension == "rs");
+        if path.is_dir() {
+            remove_others(root, tree, &path)?;
+        } else if source && !root.join(path.strip_prefix(tree)?).exists() {
+            fs::remove_file(&path).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
 }
 
 fn update(path: &Path, bytes: &[u8]) -> Result<()> {
