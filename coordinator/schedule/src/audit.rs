@@ -184,6 +184,9 @@ impl Scheduler {
             if round.is_none_or(|round| !round.open.contains(id)) {
                 return Err(format!("work {id} belongs to no open round"));
             }
+            if self.done.get(id).is_some() {
+                return Err(format!("work {id} is open, and an earlier round's result of it still counts"));
+            }
             for live in &work.live {
                 let AssignmentId { shard, incarnation, .. } = live.assignment;
                 let holder = self.shards.alive.get(&shard).filter(|known| known.incarnation == incarnation);

@@ -155,3 +155,62 @@ fn newcomers_do_the_work_if_no_other_shard_is_left() {
     scheduler.handle(ms(6), Event::Checked { work: sent[0].work, digest: B256::repeat_byte(1) });
     assert!(!scheduler.is_newcomer(ShardId(2)));
 }
+
+#[test]
+fn a_newcomer_helps_when_the_only_other_shard_is_late() {
+    let mut scheduler = fleet(1);
+    let sent = admit(&mut scheduler, 3, 2, &[2]);
+    assert_eq!(shards(&sent), [1, 2]);
+    // Shard 1 never answers. The newcomer answers all that it gets.
+    let (mut waiting, mut gets, mut used) = (vec![sent[1]], 1, None);
+    for at in (10..20_000).step_by(10) {
+        let mut commands = scheduler.handle(ms(at), Event::Tick);
+        (1..=2).for_each(|shard| commands.extend(beat(&mut scheduler, at, shard)));
+        waiting.drain(..).for_each(|given| commands.extend(answer(&mut scheduler, at, given, DIGEST)));
+        waiting.extend(dispatched(&commands).into_iter().filter(|given| given.shard == ShardId(2)));
+        gets += waiting.len();
+        for command in commands {
+            match command {
+                Command::Use(assignment) => used = Some(assignment),
+                Command::Check { work, .. } => {
+                    scheduler.handle(ms(at), Event::Checked { work, digest: B256::repeat_byte(1) });
+                }
+                _ => {}
+            }
+        }
+        scheduler.audit().unwrap();
+    }
+    assert_eq!(used.map(|used| used.shard), Some(ShardId(2)));
+    assert_eq!(gets, 2, "a copy that nothing could be compared with, and the work itself");
+    assert_eq!(scheduler.open_rounds().count(), 0, "trusted code has verified its result");
+    assert!(!scheduler.is_newcomer(ShardId(2)) && !scheduler.is_quarantined(ShardId(2)));
+}
+
+#[test]
+fn a_newcomer_that_helps_is_judged_by_the_late_shards_result_too() {
+    for right in [true, false] {
+        let mut scheduler = fleet(1);
+        let sent = admit(&mut scheduler, 3, 2, &[2]);
+        answer(&mut scheduler, 4, sent[1], DIGEST);
+        let mut at = 10;
+        let helps = loop {
+            let mut commands = scheduler.handle(ms(at), Event::Tick);
+            (1..=2).for_each(|shard| commands.extend(beat(&mut scheduler, at, shard)));
+            if let Some(given) = dispatched(&commands).first() {
+                break *given;
+            }
+            at += 10;
+            assert!(at < 10_000);
+        };
+        assert_eq!(helps.shard, ShardId(2));
+        // The late shard is first, and the newcomer verifies it.
+        assert_eq!(answer(&mut scheduler, at, sent[0], DIGEST), [Command::Use(sent[0])]);
+        let digest = if right { DIGEST } else { Some(B256::repeat_byte(2)) };
+        let commands = answer(&mut scheduler, at + 1, helps, digest);
+        assert_eq!(commands.iter().any(|command| matches!(command, Command::Disagreement { .. })), !right);
+        scheduler.handle(ms(at + 2), Event::Checked { work: helps.work, digest: B256::repeat_byte(1) });
+        assert_eq!(scheduler.open_rounds().count(), 0);
+        assert!(!scheduler.is_newcomer(ShardId(2)), "right: {right}");
+        assert_eq!(scheduler.is_quarantined(ShardId(2)), !right);
+    }
+}

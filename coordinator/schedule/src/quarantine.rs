@@ -10,8 +10,20 @@ use super::Command;
 use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
 use super::never::never;
-use super::rounds::{Live, Round};
+use super::rounds::{Round, Work};
+use super::strikes::Due;
 use super::turn::Turn;
+
+/// The use of the result that a shard on probation brings for a piece of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stake {
+    /// Another shard holds the work, and the result is only compared.
+    Copy,
+    /// The shard that holds the work is late, so the result may be needed.
+    Late,
+    /// No other shard can do the work, so the result is needed.
+    Free,
+}
 
 impl Scheduler {
     /// Adds a strike for a result that must not be trusted.
@@ -75,6 +87,15 @@ impl Scheduler {
             self.release(&assignment);
             self.spare(&assignment, turn);
             turn.order(Command::Cancel(assignment));
+        }
+    }
+
+    /// Cancels an assignment of work that needs it no longer. A probation with it decides nothing.
+    pub(super) fn withdraw(&mut self, assignment: &AssignmentId, turn: &mut Turn) {
+        self.forget(assignment);
+        turn.order(Command::Cancel(*assignment));
+        if self.strikes.is_probation(assignment) && !self.strikes.has_delivered(assignment) {
+            self.end_probation(assignment.shard, None, turn);
         }
     }
 
@@ -142,40 +163,61 @@ impl Scheduler {
     }
 
     /// Gives each shard whose quarantine is over, and each newcomer, one piece of work that another shard holds
-    /// too. If no other shard can do work, the shard gets a piece that no shard holds. There may be many such
-    /// shards, and each piece goes to one of them.
+    /// too. There may be many such shards, and each piece goes to one of them.
+    ///
+    /// The shard's own result counts in two cases, and trusted code or the other shard verifies it: no other
+    /// shard can do work at all, or the one that holds the piece is late, none else has room, and the shard has
+    /// done its last piece in vain.
     pub(super) fn dispatch_probations(&mut self, round: &Round, turn: &mut Turn) {
         let alive = &self.shards.alive;
-        let due: Vec<ShardId> =
-            self.strikes.due(turn.now()).into_iter().filter(|shard| alive.contains_key(shard)).collect();
+        let due: Vec<Due> =
+            self.strikes.due(turn.now()).into_iter().filter(|due| alive.contains_key(&due.shard)).collect();
         if due.is_empty() {
             return;
         }
-        let quarantined = self.strikes.quarantined();
-        let cannot =
-            |id: &ShardId, shard: &Shard| quarantined.contains(id) || shard.draining || shard.state.is_none();
-        let alone = alive.iter().all(|(id, shard)| cannot(id, shard));
-        let on_probation = self.strikes.on_probation();
-        let mut pieces: Vec<WorkId> = Vec::new();
-        for work in round.open.iter().filter_map(|id| self.work.get(id)) {
-            let trusted = |live: &Live| !quarantined.contains(&live.assignment.shard);
-            let held = work.live.len() == 1 && work.live.iter().all(trusted);
-            let free = alone && work.live.is_empty() && work.tries < self.limits.max_attempts;
-            let open = work.suspicion.is_none() && work.first.is_none();
-            if open && (held || free) && !on_probation.contains(&work.item.id) {
-                pieces.push(work.item.id);
-            }
-        }
-        for shard in due {
+        let mut pieces = self.probation_pieces(round);
+        for Due { shard, in_vain } in due {
             if pieces.is_empty() {
                 return;
             }
-            let suits = |id: &WorkId| self.can_prove_itself(shard, id, turn.now());
+            let suits = |(id, stake): &(WorkId, Stake)| {
+                let useful = *stake != Stake::Copy || in_vain != Some(*id);
+                useful && self.can_prove_itself(shard, id, turn.now())
+            };
             let Some(place) = pieces.iter().position(suits) else { continue };
-            let id = pieces.remove(place);
-            let trusted = self.work.get(&id).is_some_and(|work| work.live.is_empty());
+            let (id, stake) = pieces.remove(place);
+            let trusted = match stake {
+                Stake::Copy => false,
+                Stake::Late => in_vain.is_some(),
+                Stake::Free => true,
+            };
             self.begin_probation(id, shard, trusted, turn);
         }
+    }
+
+    /// The pieces of the round that a shard may do as its probation.
+    fn probation_pieces(&self, round: &Round) -> Vec<(WorkId, Stake)> {
+        let quarantined = self.strikes.quarantined();
+        let cannot =
+            |id: &ShardId, shard: &Shard| quarantined.contains(id) || shard.draining || shard.state.is_none();
+        let alone = self.shards.alive.iter().all(|(id, shard)| cannot(id, shard));
+        let on_probation = self.strikes.on_probation();
+        let stake = |work: &Work| {
+            if work.suspicion.is_some() || work.first.is_some() || on_probation.contains(&work.item.id) {
+                return None;
+            }
+            let has_tries = work.tries < self.limits.max_attempts;
+            match work.live.as_slice() {
+                [] => (alone && has_tries).then_some(Stake::Free),
+                [only] if quarantined.contains(&only.assignment.shard) => None,
+                // No shard outside of quarantine has taken it, although it is overdue.
+                [_] if work.duplicate && has_tries => Some(Stake::Late),
+                [_] => Some(Stake::Copy),
+                _ => None,
+            }
+        };
+        let open = round.open.iter().filter_map(|id| self.work.get(id));
+        open.filter_map(|work| Some((work.item.id, stake(work)?))).collect()
     }
 
     /// Whether the shard can do this work now, and nothing else.
@@ -189,7 +231,7 @@ impl Scheduler {
         wanted.fits(shard, known) && wanted.has_room(known)
     }
 
-    /// Assigns this work to the shard as its probation. If it is `trusted`, no other shard holds the work.
+    /// Assigns this work to the shard as its probation. If it is `trusted`, the shard's result counts.
     fn begin_probation(&mut self, id: WorkId, shard: ShardId, trusted: bool, turn: &mut Turn) {
         let Some(work) = self.work.get_mut(&id) else {
             return never!("work {id} of a probation is not known");
@@ -199,7 +241,7 @@ impl Scheduler {
             // The shard's own result is no proof: trusted code will verify it.
             work.item.verify = true;
             self.assign(id, shard, false, turn);
-            self.work.get(&id).and_then(|work| work.live.first()).map(|live| live.assignment)
+            self.work.get(&id).and_then(|work| work.live.last()).map(|live| live.assignment)
         } else {
             self.next_assignment(id, shard)
         };

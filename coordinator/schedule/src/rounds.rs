@@ -170,13 +170,18 @@ impl Scheduler {
         }
         let open = items.iter().map(|item| item.id).collect();
         for item in items {
-            self.done.reopen(&item.id);
-            self.work.insert(item.id, Work::new(item, round));
+            self.open_work(Work::new(item, round));
         }
         let cutting = BTreeSet::new();
         let (stranded_since, unverified_since) = (None, None);
         let opened = Round { open, cutting, stranded_since, unverified_since, controls: 0, block };
         self.rounds.insert(round, opened);
+    }
+
+    /// Opens work of a round. A result of the same work in an earlier round of its block no longer counts.
+    pub(super) fn open_work(&mut self, work: Work) {
+        self.done.reopen(&work.item.id);
+        self.work.insert(work.item.id, work);
     }
 
     /// The open work of the round that shards have died at. The coordinator must not execute it in its own
@@ -201,8 +206,7 @@ impl Scheduler {
                 continue;
             };
             for assignment in work.holders() {
-                self.forget(&assignment);
-                turn.order(Command::Cancel(assignment));
+                self.withdraw(&assignment, turn);
             }
         }
     }
@@ -421,7 +425,9 @@ impl Scheduler {
     /// Learns from a sound result how long such work takes, and that the fleet and the shard are healthy.
     pub(super) fn learn_from(&mut self, now: Duration, assignment: &AssignmentId) {
         self.evidence.note_health();
-        self.strikes.proves(assignment.shard);
+        if !self.strikes.is_quarantined(assignment.shard) {
+            self.strikes.proves(assignment.shard);
+        }
         let took = self.work.get(&assignment.work).and_then(|work| {
             let took = self.time_taken(now, work, assignment)?;
             Some((work.item, took))
@@ -447,8 +453,7 @@ impl Scheduler {
             return never!("work {} is done and was not open", first.work);
         };
         for other in work.holders().into_iter().filter(|other| *other != first) {
-            self.forget(&other);
-            turn.order(Command::Cancel(other));
+            self.withdraw(&other, turn);
         }
         let done = Done { item: work.item, round: work.round, first, digest, verified };
         self.done.remember(first.work, done, self.limits.done_kept);

@@ -30,8 +30,16 @@ struct Probation {
     since: Duration,
     /// The digest that the shard delivered, while the result to compare it with is still missing.
     delivered: Option<B256>,
-    /// No other shard can do the work: the scheduler uses this shard's result, and trusted code verifies it.
+    /// No other shard can do the work now: the scheduler uses this shard's result, and verifies it.
     trusted: bool,
+}
+
+/// A shard that may begin a probation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due {
+    pub(super) shard: ShardId,
+    /// The work that the shard did in its last probation in vain: no other shard's result came to compare it with.
+    pub(super) in_vain: Option<WorkId>,
 }
 
 /// The record against one shard.
@@ -44,13 +52,23 @@ struct Standing {
     /// The time when the quarantine ends and a probation may begin; `None` outside of quarantine.
     quarantined_until: Option<Duration>,
     probation: Option<Probation>,
+    /// The work of its last probation, if there was no other result in time to compare its own with.
+    in_vain: Option<WorkId>,
     /// It is in quarantine only because it has not done any sound work yet.
     newcomer: bool,
 }
 
 impl Standing {
     fn for_each_time(&mut self, visit: &mut Visit<'_>) {
-        let Self { counted_at, quarantined_until, probation, newcomer: _, strikes: _, quarantines: _ } = self;
+        let Self {
+            counted_at,
+            quarantined_until,
+            probation,
+            in_vain: _,
+            newcomer: _,
+            strikes: _,
+            quarantines: _,
+        } = self;
         visit(Kept::stays(counted_at, None));
         if let Some(until) = quarantined_until {
             visit(Kept::stays(until, None));
@@ -67,6 +85,7 @@ impl Standing {
             quarantines: record.quarantines,
             quarantined_until: None,
             probation: None,
+            in_vain: None,
             newcomer: false,
         };
         if record.quarantined {
@@ -261,11 +280,12 @@ impl Strikes {
     }
 
     /// The shards whose quarantine is over and that are not on probation yet.
-    pub(super) fn due(&self, now: Duration) -> Vec<ShardId> {
+    pub(super) fn due(&self, now: Duration) -> Vec<Due> {
         let is_due = |standing: &Standing| {
             standing.probation.is_none() && standing.quarantined_until.is_some_and(|until| until <= now)
         };
-        self.shards.iter().filter(|(_, standing)| is_due(standing)).map(|(shard, _)| *shard).collect()
+        let due = self.shards.iter().filter(|(_, standing)| is_due(standing));
+        due.map(|(shard, standing)| Due { shard: *shard, in_vain: standing.in_vain }).collect()
     }
 
     /// Puts the shard of the assignment on probation. `trusted` says that no other shard can do the work.
@@ -279,6 +299,12 @@ impl Strikes {
     pub(super) fn is_probation(&self, assignment: &AssignmentId) -> bool {
         let probation = self.shards.get(&assignment.shard).and_then(|standing| standing.probation);
         probation.is_some_and(|probation| probation.assignment == *assignment)
+    }
+
+    /// Whether the shard has delivered the result of this assignment, its probation.
+    pub(super) fn has_delivered(&self, assignment: &AssignmentId) -> bool {
+        let probation = self.shards.get(&assignment.shard).and_then(|standing| standing.probation);
+        probation.is_some_and(|known| known.assignment == *assignment && known.delivered.is_some())
     }
 
     /// Whether a shard on probation has this work, so that its result must be compared.
@@ -332,9 +358,13 @@ impl Strikes {
             let probation = standing.probation?;
             let Some(limit) = longest(&probation.assignment.work) else { return Some((*shard, None)) };
             let late = now.saturating_sub(probation.since) > limit;
-            // The shard that should confirm the result may be lost: that is not this shard's fault.
-            let verdict = if probation.delivered.is_some() { None } else { Some(false) };
-            late.then_some((*shard, verdict))
+            match probation.delivered {
+                // The result is used, and the work stays open until it is verified.
+                Some(_) if probation.trusted => None,
+                // The shard that should confirm the result may be lost: that is not this shard's fault.
+                Some(_) => late.then_some((*shard, None)),
+                None => late.then_some((*shard, Some(false))),
+            }
         };
         self.shards.iter().filter_map(verdict).collect()
     }
@@ -350,6 +380,8 @@ impl Strikes {
     ) -> Option<ProbationEnd> {
         let standing = self.shards.get_mut(&shard)?;
         let (probation, newcomer) = (standing.probation.take()?, standing.newcomer);
+        let unclear = passed.is_none() && probation.delivered.is_some();
+        standing.in_vain = unclear.then_some(probation.assignment.work);
         match passed {
             Some(true) => {
                 standing.newcomer = false;

@@ -188,7 +188,7 @@ impl Scheduler {
             // This piece may hold the transaction that kills; tries at the whole do not count against it.
             work.deaths = former.deaths;
             work.suspicion = Some(Suspicion::new(turn.now(), held_until, true));
-            self.work.insert(item.id, work);
+            self.open_work(work);
         }
     }
 

@@ -90,6 +90,8 @@ impl Scheduler {
             return;
         }
         self.learn_from(turn.now(), &assignment);
+        // A shard on probation is judged when the work is verified.
+        self.strikes.deliver(&assignment, digest);
         if let Some(work) = self.work.get_mut(&assignment.work) {
             work.live.retain(|live| live.assignment != assignment);
         }
@@ -148,8 +150,7 @@ impl Scheduler {
         first.checking = true;
         work.duplicate = false;
         for live in std::mem::take(&mut work.live) {
-            self.forget(&live.assignment);
-            turn.order(Command::Cancel(live.assignment));
+            self.withdraw(&live.assignment, turn);
         }
     }
 

@@ -298,3 +298,51 @@ fn pieces_of_verified_work_are_verified_too() {
     assert!(scheduler.wants_digest(&item(7).id));
     scheduler.audit().unwrap();
 }
+
+/// Lets two shards die with the work, one after the other, has it cut into two pieces, and returns what is
+/// assigned next, with the time.
+fn cut(scheduler: &mut Scheduler, at: u64, round: RoundId, sent: AssignmentId) -> (u64, AssignmentId) {
+    scheduler.handle(ms(at), Event::Accepted(sent));
+    let alone = dispatched(&gone(scheduler, at + 1, sent.shard.0, LossCause::Died))[0];
+    scheduler.handle(ms(at + 400), Event::Accepted(alone));
+    let commands = gone(scheduler, at + 500, alone.shard.0, LossCause::Died);
+    assert!(commands.contains(&Command::Recut { round, work: sent.work }), "{commands:?}");
+    let parts = [7, 8].map(|piece| WorkItem { transactions: 1, ..item(piece) }).to_vec();
+    let mut commands = scheduler.handle(ms(at + 501), Event::Recut { round, work: sent.work, parts });
+    for later in (at + 600..at + 3_000).step_by(100) {
+        if let Some(next) = dispatched(&commands).first() {
+            return (later, *next);
+        }
+        commands = scheduler.handle(ms(later), Event::Tick);
+        for shard in 1..=6 {
+            let (shard, incarnation) = (ShardId(shard), Incarnation(u64::from(shard)));
+            let beat = Event::Heartbeat { shard, incarnation, slots: vec![], queued: 0 };
+            commands.extend(scheduler.handle(ms(later), beat));
+        }
+    }
+    panic!("no shard got a piece: {commands:?}");
+}
+
+#[test]
+fn pieces_that_were_done_in_an_earlier_round_are_done_again() {
+    let mut scheduler = scheduler();
+    (1..=6).for_each(|shard| join(&mut scheduler, shard, 1));
+    let block = |scheduler: &mut Scheduler, at, round| {
+        let admit = Event::Admit { round, block: B256::ZERO, work: vec![item(1)] };
+        dispatched(&scheduler.handle(ms(at), admit))[0]
+    };
+    let sent = block(&mut scheduler, 1, RoundId(1));
+    let (at, piece) = cut(&mut scheduler, 2, RoundId(1), sent);
+    assert_eq!(answer(&mut scheduler, at, piece, RIGHT)[0], Command::Use(piece));
+    // The block's next round is cut in the same way.
+    scheduler.handle(ms(at), Event::Abandon { round: RoundId(1) });
+    let sent = block(&mut scheduler, at + 1, RoundId(2));
+    let (at, again) = cut(&mut scheduler, at + 2, RoundId(2), sent);
+    assert_eq!(again.work, piece.work);
+    scheduler.audit().unwrap();
+    assert_eq!(
+        answer(&mut scheduler, at, again, WRONG)[0],
+        Command::Use(again),
+        "nothing to compare it with"
+    );
+}
