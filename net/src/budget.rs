@@ -2,7 +2,6 @@
 //! back when it has been handled. One peer can have half of it.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,19 +9,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::identity::Identity;
+use crate::identity::Account;
 
 /// How long a payload waits for room.
 const WAIT: Duration = Duration::from_secs(2);
-
-/// Whose bytes are counted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Account {
-    /// A peer with a certificate.
-    Identity(Arc<Identity>),
-    /// All peers of an address that have none.
-    Address(IpAddr),
-}
 
 /// There is no room for a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

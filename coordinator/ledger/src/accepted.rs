@@ -15,8 +15,8 @@ use redb::{Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDe
 use redb::{Table, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use super::records::{RecordWriter, Records, damaged, decode, encode};
-use super::{Ledger, LedgerError};
+use super::records::{RecordWriter, Records, decode, encode};
+use super::{Ledger, LedgerError, damaged};
 use common::strikes::StrikeRecord;
 
 /// The records of accepted blocks, by hash.

@@ -10,9 +10,9 @@ use common::block::{Block, BlockError};
 use common::id::Height;
 use redb::{ReadTransaction, ReadableDatabase};
 
-use super::records::{Records, damaged};
+use super::records::Records;
 use super::tip::{Change, TipPosition};
-use super::{Ledger, LedgerError, Tip};
+use super::{Ledger, LedgerError, Tip, damaged};
 use common::block::{Ancestor, MAX_ANCESTORS};
 
 impl Ledger {

@@ -6,29 +6,19 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::B256;
 use common::account::Delta;
-use common::message::StateSummary;
 use engine::store::StateWriter;
 use redb::{Durability, ReadTransaction, WriteTransaction};
-use serde::{Deserialize, Serialize};
 
 use super::branch::ancestor_of;
 use super::nodes::{NodeWriter, Nodes};
-use super::records::{HeadRecord, JournalEntry, RecordWriter, Records, damaged};
+use super::records::{CheckpointRecord, HeadRecord, JournalEntry, RecordWriter, Records};
 use super::tip::{Change, Step};
 use super::trie::{Touched, writes};
-use super::{Ledger, LedgerError, Tip};
+use super::{Ledger, LedgerError, Tip, damaged};
 
 /// The maximum weight of blocks between two checkpoints, in bytes of their deltas.
 const MAX_WEIGHT: usize = 64 << 20;
-
-/// The state that the tables hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct CheckpointRecord {
-    pub(super) summary: StateSummary,
-    pub(super) state_root: B256,
-}
 
 /// The blocks that are durable in the journal and not yet in the tables.
 #[derive(Debug, Default)]

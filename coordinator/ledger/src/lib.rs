@@ -210,6 +210,11 @@ pub enum LedgerError {
     },
 }
 
+/// The error for a part of the ledger that is not as it was written.
+fn damaged(what: &str, reason: impl std::fmt::Display) -> LedgerError {
+    LedgerError::Damaged { what: what.to_owned(), reason: reason.to_string() }
+}
+
 impl LedgerError {
     /// Whether the ledger can no longer make anything durable: its database failed or is damaged, or a
     /// newer coordinator has taken over.

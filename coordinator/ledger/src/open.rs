@@ -21,11 +21,13 @@ use engine::store::{DiskState, StateCache, StateWriter};
 use parking_lot::Mutex;
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError};
 
-use super::checkpoint::{CheckpointRecord, Pending, weight_of};
+use super::checkpoint::{Pending, weight_of};
 use super::fence::{Fence, FileFence, MemoryFence};
 use super::memory::Memory;
 use super::nodes::{NodeWriter, Nodes, StoredNodes};
-use super::records::{FORMAT, HeadRecord, Identity, OLDEST_FORMAT, RecordWriter, Records, word};
+use super::records::{
+    CheckpointRecord, FORMAT, HeadRecord, Identity, OLDEST_FORMAT, RecordWriter, Records, word,
+};
 use super::replacement::rename_durably;
 use super::side::SideIndex;
 use super::trie::{Subtree, Updated};

@@ -3,8 +3,7 @@
 //! The value's own table holds the first piece. A second table holds the others, under the same key and
 //! a number. A value of one piece is stored exactly as without pieces.
 
-use super::LedgerError;
-use super::records::damaged;
+use super::{LedgerError, damaged};
 
 /// The largest piece, in bytes.
 pub(super) const PIECE_BYTES: usize = 1 << 20;

@@ -11,9 +11,8 @@ use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableError, W
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::LedgerError;
-use super::checkpoint::CheckpointRecord;
 use super::pieces::{self, MAX_VALUE_BYTES, PIECE_BYTES};
+use super::{LedgerError, damaged};
 use common::strikes::StrikeRecord;
 
 /// The version of the database's layout. A database of a later version is rejected.
@@ -51,6 +50,13 @@ pub(super) struct Identity {
     pub(super) header: Vec<u8>,
     /// Whether the ledger holds all accounts.
     pub(super) complete: bool,
+}
+
+/// The state that the tables hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CheckpointRecord {
+    pub(super) summary: StateSummary,
+    pub(super) state_root: B256,
 }
 
 /// The chain's newest block.
@@ -93,10 +99,6 @@ fn journal_key(number: u64, piece: u32) -> [u8; 12] {
     head.copy_from_slice(&number.to_be_bytes());
     tail.copy_from_slice(&piece.to_be_bytes());
     key
-}
-
-pub(super) fn damaged(what: &str, reason: impl std::fmt::Display) -> LedgerError {
-    LedgerError::Damaged { what: what.to_owned(), reason: reason.to_string() }
 }
 
 pub(super) fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, LedgerError> {

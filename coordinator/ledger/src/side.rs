@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::accepted::AcceptedWriter;
 use super::pieces::{self, MAX_VALUE_BYTES, PIECE_BYTES};
-use super::records::{damaged, decode, encode, encode_large};
-use super::{Ledger, LedgerError, Tip};
+use super::records::{decode, encode, encode_large};
+use super::{Ledger, LedgerError, Tip, damaged};
 
 /// The maximum number of side blocks: as many as one reorganisation can take back.
 const MOST: usize = 512;

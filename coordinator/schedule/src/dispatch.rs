@@ -6,29 +6,12 @@ use std::time::Duration;
 use common::id::{AssignmentId, RoundId, ShardId, WorkId};
 
 use super::Command;
-use super::deadlines::{Kept, Visit};
 use super::evidence::Suspicion;
 use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
 use super::never::never;
-use super::rounds::{Live, Round, Work};
 use super::turn::Turn;
-use super::verify::First;
-
-/// Finished work that a shard does once more, only to show whether the fleet is healthy.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Control {
-    pub(super) assignment: AssignmentId,
-    pub(super) since: Duration,
-}
-
-impl Control {
-    /// Shows `visit` the time that is kept of the control.
-    pub(super) fn for_each_time(&mut self, visit: &mut Visit<'_>) {
-        let Self { since, assignment: _ } = self;
-        visit(Kept::moves(since, None));
-    }
-}
+use super::work::{Control, First, Live, Round, Work};
 
 /// The outcome of the search for a shard that can verify work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

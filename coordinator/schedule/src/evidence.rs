@@ -10,7 +10,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, ShardId};
 
-use super::deadlines::{Kept, Visit};
+use super::kept::{Kept, Visit};
 
 /// The number of blocks whose count of deaths is remembered.
 const BLOCKS_COUNTED: usize = 64;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use common::id::{AssignmentId, Incarnation, ShardId, SlotIndex, StateRef};
 use common::message::SlotProgress;
 
-use super::deadlines::{Kept, Pause, Visit};
-use super::rounds::Work;
+use super::kept::{Kept, Pause, Visit};
+use super::work::Work;
 use super::{ScheduleLimits, WorkItem};
 
 /// One slot, as heartbeats show it.

@@ -6,9 +6,9 @@
 //!
 //! By concern: `machine` (shards, losses), `rounds` (work and results), `dispatch` (assignment of work),
 //! `verify` (work that needs two equal results), `overdue` (slow or stuck), `quarantine` (strikes and
-//! probation), `suspects` (transactions that may kill the process that runs them). `strikes`, `evidence`,
-//! `medians` and `finished` each own a part of the state. Every time that a part keeps is in the list of
-//! `deadlines`.
+//! probation), `suspects` (transactions that may kill the process that runs them). `work`, `strikes`,
+//! `evidence`, `medians` and `finished` each own a part of the state. Every time that a part keeps is in the
+//! list of `deadlines`.
 
 mod audit;
 mod deadlines;
@@ -23,6 +23,7 @@ mod fleet;
 #[cfg(test)]
 mod heavy_tests;
 pub mod intake;
+mod kept;
 mod limits;
 mod machine;
 mod medians;
@@ -44,6 +45,7 @@ mod turn;
 mod verify;
 #[cfg(test)]
 mod verify_tests;
+mod work;
 
 pub use audit::{StateClass, Transition};
 pub use common::strikes::StrikeRecord;

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use common::id::{AssignmentId, Epoch, Incarnation, RoundId, ShardId, WorkId};
 
-use super::dispatch::Control;
 use super::evidence::{BlockDeaths, Evidence};
 use super::finished::Finished;
 use super::fleet::{Shard, Shards};
 use super::medians::Medians;
-use super::rounds::{Round, Work};
 use super::strikes::Strikes;
 use super::turn::Turn;
+use super::work::{Control, Round, Work};
 use super::{Command, Event, LossCause, ScheduleLimits, StrikeRecord};
 
 /// What the scheduler counts since its start.

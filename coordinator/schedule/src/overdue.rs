@@ -18,8 +18,8 @@ use super::fleet::{Shard, Shards};
 use super::machine::Scheduler;
 use super::medians::Medians;
 use super::never::never;
-use super::rounds::Work;
 use super::turn::Turn;
+use super::work::Work;
 use super::{Command, ScheduleLimits, WorkItem};
 
 /// The scheduler gives up an assignment of a shard that stands still after this many times its limit.

@@ -9,7 +9,7 @@ use common::message::SlotProgress;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::deadlines::Pause;
+use super::kept::Pause;
 use super::tests::{EPOCH, base, item, ms};
 use super::{
     AssignmentFault, Command, Event, FailCause, LossCause, RoundFailure, ScheduleLimits, Scheduler, WorkItem,

@@ -10,9 +10,9 @@ use super::Command;
 use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
 use super::never::never;
-use super::rounds::{Round, Work};
 use super::strikes::Due;
 use super::turn::Turn;
+use super::work::{Round, Work};
 
 /// The use of the result that a shard on probation brings for a piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

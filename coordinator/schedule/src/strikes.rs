@@ -17,7 +17,7 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use common::id::{AssignmentId, ShardId, WorkId};
 
-use super::deadlines::{Kept, Visit};
+use super::kept::{Kept, Visit};
 use super::{ScheduleLimits, StrikeRecord};
 
 /// The most shards that are remembered to have done sound work.

@@ -21,8 +21,8 @@ use super::evidence::Suspicion;
 use super::fleet::Shard;
 use super::machine::Scheduler;
 use super::never::never;
-use super::rounds::Work;
 use super::turn::Turn;
+use super::work::Work;
 use super::{Command, LossCause, RoundFailure, WorkClass, WorkItem};
 
 impl Scheduler {

@@ -15,45 +15,11 @@ use super::Command;
 use super::evidence::Suspicion;
 use super::machine::Scheduler;
 use super::never::never;
-use super::rounds::Work;
 use super::turn::Turn;
-
-/// The number of deaths with verified work begun from which trusted code must not run it.
-const DEADLY: u32 = 2;
-
-/// The result of verified work that the scheduler uses already.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct First {
-    pub(super) assignment: AssignmentId,
-    pub(super) digest: Option<B256>,
-    /// Whether trusted code verifies it now.
-    pub(super) checking: bool,
-    /// The count of shards that died with the work begun. It starts at `DEADLY` if the work had killed
-    /// before.
-    deaths: u32,
-}
+use super::work::{DEADLY, First, Work};
 
 /// The round, the first result and its digest of some work.
 type Reference = (RoundId, AssignmentId, Option<B256>);
-
-impl Work {
-    /// Whether trusted code verifies the work now.
-    pub(super) fn is_checked(&self) -> bool {
-        self.first.is_some_and(|first| first.checking)
-    }
-
-    /// Whether deaths of shards give reason to expect that the work kills.
-    pub(super) fn may_kill(&self) -> bool {
-        let killed = self.suspicion.as_ref().is_some_and(Suspicion::has_killed);
-        killed || self.deaths >= DEADLY || self.first.is_some_and(|first| first.deaths >= DEADLY)
-    }
-
-    /// Whether trusted code may run the work.
-    pub(super) fn may_be_checked(&self) -> bool {
-        let calm = self.suspicion.is_none();
-        self.first.is_some_and(|first| calm && !first.checking && first.deaths < DEADLY)
-    }
-}
 
 impl Scheduler {
     /// Handles the first result of verified work: the scheduler uses it, and the work stays open.

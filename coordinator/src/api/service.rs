@@ -4,8 +4,8 @@ use std::pin::Pin;
 
 use alloy_primitives::B256;
 use common::block::{EncodedBlock, MAX_BLOCK_BYTES};
-use net::budget::{Account, Budget};
-use net::identity::{Role, Roles, account, allowed};
+use net::budget::Budget;
+use net::identity::{Account, Role, Roles, account, allowed};
 use net::limits::{BLOCKS_IN_FLIGHT, MAX_CALL_BYTES, MAX_MESSAGE_BYTES};
 use net::wire::{Demand, epoch_message, receive, summary_message};
 use proto::v1;

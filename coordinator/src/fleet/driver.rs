@@ -10,26 +10,19 @@ use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 use common::message::{Register, Registered, ResultReceipt, StateSummary, SubmitResult};
 use common::sealed::Sealed;
 use common::work::{WorkFailure, WorkKind, outcome_digest};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use net::limits::PeerLimits;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::event::{EventKind, publish};
-use super::link::{LINK_QUEUE, Link, LinkCommand, LinkId, run_link};
-use super::message::Message;
+use super::link::{LINK_QUEUE, Link, LinkCommand, run_link};
+use super::message::{LinkId, Message};
 use super::round::{Abandoned, OpenRound, RoundEvent, RoundEvents, RoundRequest, work_item};
-use super::waiting::Waiting;
-use super::{FleetError, ShardView, Shared};
+use super::waiting::{Waiter, Waiting};
+use super::{FleetError, Shared};
 use schedule::replicas::{ReplicaCommand, ReplicaLimits, Replicas};
 use schedule::{AssignmentFault, Command, Event, Scheduler};
-
-/// A caller that waits until `wanted` shards hold the current state.
-struct Waiter {
-    wanted: usize,
-    until: Duration,
-    reply: Sender<()>,
-}
 
 /// The driver's state, owned by its thread.
 pub(super) struct Driver {
@@ -39,7 +32,7 @@ pub(super) struct Driver {
     pub(super) links: HashMap<ShardId, Link>,
     pub(super) rounds: HashMap<RoundId, OpenRound>,
     pub(super) replicas: Replicas,
-    waiting: Vec<Waiter>,
+    pub(super) waiters: Vec<Waiter>,
     pub(super) waiting_for: Waiting,
     links_made: u64,
 }
@@ -55,7 +48,7 @@ impl Driver {
             links,
             rounds,
             replicas: Replicas::new(ReplicaLimits::default()),
-            waiting: Vec::new(),
+            waiters: Vec::new(),
             waiting_for: Waiting::default(),
             links_made: 0,
         }
@@ -131,7 +124,7 @@ impl Driver {
             }
             Message::WhenReady { wanted, until, reply } => {
                 self.waiting_for.ask(wanted, until);
-                self.waiting.push(Waiter { wanted, until, reply });
+                self.waiters.push(Waiter { wanted, until, reply });
                 self.check_waiting();
             }
         }
@@ -166,7 +159,7 @@ impl Driver {
 
     /// Does the driver's own work at every tick, besides the scheduler's.
     fn housekeep(&mut self, now: Duration) {
-        self.waiting.retain(|waiter| waiter.until > now);
+        self.waiters.retain(|waiter| waiter.until > now);
         let commands = self.replicas.tick(now);
         self.follow(commands, None);
         self.report_wait(now);
@@ -381,51 +374,5 @@ impl Driver {
         }
         let commands = self.replicas.reached(now, shard, incarnation, answer);
         self.follow(commands, None);
-    }
-
-    /// Whether the shard holds the current state and takes work.
-    pub(super) fn is_ready(&self, link: &Link) -> bool {
-        self.replicas.is_at_target(link.id.shard) && !link.draining
-    }
-
-    pub(super) fn ready_shards(&self) -> usize {
-        self.links.values().filter(|link| self.is_ready(link)).count()
-    }
-
-    fn check_waiting(&mut self) {
-        if self.replicas.target().is_none() {
-            return;
-        }
-        let ready = self.ready_shards();
-        self.waiting.retain(|waiter| {
-            let done = ready >= waiter.wanted;
-            if done {
-                let _ = waiter.reply.try_send(());
-            }
-            !done
-        });
-    }
-
-    fn views(&self) -> Vec<ShardView> {
-        let mut views: Vec<ShardView> = self
-            .links
-            .iter()
-            .map(|(shard, link)| (shard, link, self.scheduler.is_newcomer(*shard)))
-            .map(|(shard, link, newcomer)| ShardView {
-                shard: *shard,
-                incarnation: link.incarnation,
-                address: link.address.clone(),
-                slots: link.slots,
-                state: self.replicas.state(*shard).map(|held| held.state),
-                draining: link.draining,
-                ready: self.is_ready(link) && (newcomer || !self.scheduler.is_quarantined(*shard)),
-                newcomer,
-                quarantined: !newcomer && self.scheduler.is_quarantined(*shard),
-                outstanding: self.scheduler.outstanding(*shard),
-                results: link.results,
-            })
-            .collect();
-        views.sort_by_key(|view| view.shard);
-        views
     }
 }

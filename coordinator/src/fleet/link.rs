@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::account::Delta;
 use common::codec::MAX_PAYLOAD_BYTES;
 use common::endpoint::{PeerError, ShardEndpoint};
-use common::id::{AssignmentId, Epoch, Incarnation, ShardId};
+use common::id::{AssignmentId, Epoch, Incarnation};
 use common::message::{Register, StateSummary};
 use common::sealed::Sealed;
 use common::work::ExecuteBlock;
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::loss::cause_of;
-use super::message::Message;
+use super::message::{LinkId, Message};
 use super::{FleetOptions, Shared};
 use schedule::{AssignmentFault, Event};
 
@@ -47,14 +47,6 @@ pub(super) enum LinkCommand {
     Advance(Sealed<Delta>),
     /// Ask the shard to stop.
     Drain,
-}
-
-/// Names one link. A shard may register again with the same incarnation, and then gets another link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LinkId {
-    pub(super) shard: ShardId,
-    pub(super) incarnation: Incarnation,
-    pub(super) number: u64,
 }
 
 /// The driver's end of a link.

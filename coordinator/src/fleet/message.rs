@@ -15,8 +15,15 @@ use schedule::{Event, LossCause, StrikeRecord};
 use tokio::sync::oneshot;
 
 use super::ShardView;
-use super::link::LinkId;
 use super::round::{Abandoned, RoundEvents, RoundRequest};
+
+/// Names one link. A shard may register again with the same incarnation, and then gets another link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LinkId {
+    pub(super) shard: ShardId,
+    pub(super) incarnation: Incarnation,
+    pub(super) number: u64,
+}
 
 /// A message to the driver's thread.
 #[derive(Debug)]

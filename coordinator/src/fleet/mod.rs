@@ -13,6 +13,7 @@ mod members;
 mod message;
 mod obey;
 mod probe;
+mod readiness;
 mod round;
 mod snapshot;
 mod waiting;

@@ -1,15 +1,21 @@
-//! Reports a long wait for shards, and its reasons, to watchers.
+//! Recognises a long wait for shards, so that the driver reports it once for each reason.
 
 use std::time::Duration;
 
-use super::driver::Driver;
-use super::event::{EventKind, publish};
+use crossbeam_channel::Sender;
 
 /// How long too few shards must hold the state before the driver reports it.
 const SILENT_FOR: Duration = Duration::from_secs(2);
 
 /// The time within which a client that still waits asks again.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
+
+/// A caller that waits until `wanted` shards hold the current state.
+pub(super) struct Waiter {
+    pub(super) wanted: usize,
+    pub(super) until: Duration,
+    pub(super) reply: Sender<()>,
+}
 
 /// The current wait for shards.
 #[derive(Debug, Default)]
@@ -29,13 +35,13 @@ impl Waiting {
     }
 
     /// The number of shards wanted at `now`. An open round needs one.
-    fn wanted(&self, now: Duration, rounds: bool) -> usize {
+    pub(super) fn wanted(&self, now: Duration, rounds: bool) -> usize {
         let asked = self.asked.filter(|(_, until)| *until > now).map_or(0, |(wanted, _)| wanted);
         asked.max(usize::from(rounds))
     }
 
     /// Whether too few shards have held the state for long enough to report it.
-    fn is_long(&mut self, now: Duration, ready: usize, wanted: usize) -> bool {
+    pub(super) fn is_long(&mut self, now: Duration, ready: usize, wanted: usize) -> bool {
         if ready >= wanted {
             self.since = None;
             self.said.clear();
@@ -43,46 +49,14 @@ impl Waiting {
         }
         now.saturating_sub(*self.since.get_or_insert(now)) >= SILENT_FOR
     }
-}
 
-impl Driver {
-    /// Reports to watchers that the fleet waits for shards, once for each reason.
-    pub(super) fn report_wait(&mut self, now: Duration) {
-        let wanted = self.waiting_for.wanted(now, !self.rounds.is_empty());
-        let ready = self.ready_shards();
-        if !self.waiting_for.is_long(now, ready, wanted) {
-            return;
+    /// Notes the reason of a long wait. Returns whether it is another one than the last.
+    pub(super) fn is_news(&mut self, reason: &str) -> bool {
+        let news = self.said != reason;
+        if news {
+            reason.clone_into(&mut self.said);
         }
-        let text = self.why_not_ready(ready, wanted);
-        if text != self.waiting_for.said {
-            publish(&self.shared, EventKind::Waiting, None, None, text.clone());
-            self.waiting_for.said = text;
-        }
-    }
-
-    /// Why too few shards hold the current state.
-    fn why_not_ready(&self, ready: usize, wanted: usize) -> String {
-        let mut shards: Vec<_> = self.links.iter().collect();
-        shards.sort_by_key(|(shard, _)| **shard);
-        let reasons: Vec<String> = shards
-            .into_iter()
-            .filter_map(|(shard, link)| {
-                let why = match self.replicas.trouble(*shard) {
-                    _ if link.draining => "is stopping".to_owned(),
-                    _ if self.scheduler.is_quarantined(*shard) && !self.scheduler.is_newcomer(*shard) => {
-                        "is in quarantine".to_owned()
-                    }
-                    Some(reason) => format!("joined, but did not reach the state: {reason}"),
-                    None if self.is_ready(link) => return None,
-                    None => "joined, and is fetching the state".to_owned(),
-                };
-                Some(format!("shard {shard} {why}"))
-            })
-            .collect();
-        let reasons =
-            if self.links.is_empty() { "no shard has joined".to_owned() } else { reasons.join("; ") };
-        let reasons = if reasons.is_empty() { "no other shard has joined".to_owned() } else { reasons };
-        format!("waiting for shards, {ready} of {wanted} are ready: {reasons}")
+        news
     }
 }
 

@@ -23,7 +23,7 @@ use revm::interpreter::{Instruction, InstructionContext, InstructionExecResult};
 use revm::state::Account as EvmAccount;
 
 use super::evm::ShardEvm;
-use super::recording::RecordingDb;
+use super::recording::{Observed, RecordingDb};
 use super::view::StateView;
 
 type Host<V> = MainnetContext<RecordingDb<V>>;
@@ -31,25 +31,6 @@ type Call<'a, V> = InstructionContext<'a, Host<V>, EthInterpreter>;
 
 /// The position of the value among the operands of CALL and CALLCODE, from the top of the stack.
 const CALL_VALUE: usize = 2;
-
-/// An observation of an account's balance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Observed {
-    /// The balance itself.
-    Exactly,
-    /// Before the transaction, it was at least this.
-    AtLeast(U256),
-}
-
-impl Observed {
-    /// Combines two observations.
-    pub(super) fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::AtLeast(one), Self::AtLeast(other)) => Self::AtLeast(one.max(other)),
-            _ => Self::Exactly,
-        }
-    }
-}
 
 /// Wraps the instructions.
 pub(super) fn install<V: StateView>(evm: &mut ShardEvm<V>) {

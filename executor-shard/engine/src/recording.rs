@@ -11,8 +11,26 @@ use revm::Database;
 use revm::primitives::hardfork::SpecId;
 use revm::state::{AccountInfo, Bytecode};
 
-use super::balances::Observed;
 use super::view::{StateError, StateView};
+
+/// An observation of an account's balance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Observed {
+    /// The balance itself.
+    Exactly,
+    /// Before the transaction, it was at least this.
+    AtLeast(U256),
+}
+
+impl Observed {
+    /// Combines two observations.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::AtLeast(one), Self::AtLeast(other)) => Self::AtLeast(one.max(other)),
+            _ => Self::Exactly,
+        }
+    }
+}
 
 /// The reads and observations of one transaction.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! The door of a server: what it knows of a connection, and whether the peer behind it may make a call.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,6 @@ use super::CredentialError;
 use super::credentials::{Credentials, watch};
 use super::role::{Identity, Role, Roles};
 use super::tokens::Tokens;
-use crate::budget::Account;
 
 /// The metadata key of a bearer token.
 pub(crate) const AUTHORIZATION: &str = "authorization";
@@ -195,6 +194,15 @@ fn nameless(roles: Roles, what: &str) -> Status {
 
 fn denied(role: &Role, roles: Roles) -> Status {
     Status::permission_denied(format!("this call needs the role {roles}, and the caller is {role}"))
+}
+
+/// Whose bytes are counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Account {
+    /// A peer with a certificate.
+    Identity(Arc<Identity>),
+    /// All peers of an address that have none.
+    Address(IpAddr),
 }
 
 /// Whose account the caller's bytes are counted on.

@@ -242,7 +242,8 @@ mod tests {
     use common::codec::payload_digest;
 
     use super::*;
-    use crate::budget::{Account, Budget};
+    use crate::budget::Budget;
+    use crate::identity::Account;
 
     fn room(bytes: usize) -> Reservation {
         Budget::new("payloads", 2 * bytes).open(Account::Address([127, 0, 0, 1].into()))

@@ -24,7 +24,8 @@ use tonic::{Response, Status, Streaming};
 
 use super::payload::{PayloadError, ReceivedPayload, receive_next};
 use super::status::from_status;
-use crate::budget::{Account, Budget};
+use crate::budget::Budget;
+use crate::identity::Account;
 
 /// The most calls that wait to be sent on one stream; further callers wait for room.
 const CALLS_QUEUED: usize = 64;

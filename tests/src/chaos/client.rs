@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::summary::kind_of;
+use super::kind::kind_of;
 use crate::artefacts::Binary;
 use crate::chain_file::ChainFile;
 use crate::fleet::{Status, number, text};

@@ -13,6 +13,7 @@
 mod act;
 mod client;
 mod fault;
+mod kind;
 mod post;
 mod random;
 mod summary;

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::act::Act;
-use super::summary::{ChainEnd, Summary, kind_of};
+use super::kind::kind_of;
+use super::summary::{ChainEnd, Summary};
 use crate::artefacts::Binary;
 use crate::chain::Chain;
 use crate::fleet::{Status, number, text};

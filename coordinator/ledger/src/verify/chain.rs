@@ -11,8 +11,9 @@ use common::digest::ContentDigest;
 use common::id::Height;
 
 use super::super::LedgerError;
+use super::super::damaged;
 use super::super::nodes::update_from;
-use super::super::records::{Records, damaged};
+use super::super::records::Records;
 use super::super::side;
 use super::Check;
 

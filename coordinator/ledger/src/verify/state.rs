@@ -11,8 +11,8 @@ use redb::ReadTransaction;
 
 use super::super::LedgerError;
 use super::super::audit::difference;
-use super::super::checkpoint::CheckpointRecord;
 use super::super::nodes::StoredNodes;
+use super::super::records::CheckpointRecord;
 use super::super::records::Records;
 use super::super::trie::{AccountLeaf, Subtree, TrieError, for_each_account, for_each_slot};
 use super::Check;
