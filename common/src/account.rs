@@ -30,7 +30,7 @@ pub fn hashed_slot(slot: &U256) -> B256 {
 /// account that exists and is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Account {
-    /// Balance in wei.
+    /// The amount of ether that the account owns, in wei.
     #[serde(with = "word")]
     pub balance: U256,
     /// Number of transactions sent, or contracts created.
@@ -57,7 +57,7 @@ impl Account {
 /// One storage slot and its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SlotValue {
-    /// The slot's index.
+    /// The slot's number in the account's storage, not its hash.
     #[serde(with = "word")]
     pub slot: U256,
     /// The value. Zero means that the slot is absent.
@@ -117,7 +117,7 @@ pub struct WriteSet {
 /// What one block changed about one account, against the state before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountDelta {
-    /// The account's address.
+    /// The address of the changed account, not its hash.
     pub address: Address,
     /// The account after the block; `None` if it no longer exists.
     pub account: Option<Account>,
@@ -226,9 +226,9 @@ impl AccountDelta {
 /// One account of a whole state with its storage, as snapshots and pre-states list it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountRecord {
-    /// The account's address.
+    /// The account's address, not its hash.
     pub address: Address,
-    /// The account.
+    /// The account's own values, without its storage.
     pub account: Account,
     /// Some or all of its non-zero slots.
     pub storage: Vec<SlotValue>,

@@ -29,7 +29,7 @@ pub enum CodecError {
     Damaged {
         /// The name of the value, for the message.
         what: &'static str,
-        /// The announced digest.
+        /// The digest that the sender announced for the bytes.
         expected: B256,
         /// The digest of the received bytes.
         found: B256,
@@ -39,7 +39,7 @@ pub enum CodecError {
     Malformed {
         /// The name of the value, for the message.
         what: &'static str,
-        /// The decoder's message.
+        /// The message of the BCS library, from decoding the bytes or encoding the value.
         reason: String,
     },
 }
@@ -95,7 +95,7 @@ pub fn payload_digest(bytes: &[u8]) -> B256 {
 pub struct PayloadHasher(blake3::Hasher);
 
 impl PayloadHasher {
-    /// Adds bytes.
+    /// Adds the next piece. Only the order of the pieces matters, not where they are cut.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }

@@ -65,7 +65,7 @@ number! {
 /// transaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TxRange {
-    /// The first transaction.
+    /// The transaction with the lowest index in the range.
     pub first: TxIndex,
     /// The last transaction, inclusive.
     pub last: TxIndex,
@@ -175,7 +175,7 @@ hash_id! {
 /// Names one state. A height alone does not, because of reorganisations and stand-alone pre-states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StateRef {
-    /// The chain.
+    /// The chain to which the state belongs, identified by its genesis state and its rules.
     pub world: WorldId,
     /// The number of the block that leads to this state.
     pub height: Height,
@@ -193,7 +193,7 @@ impl fmt::Display for StateRef {
 /// coordinator's epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AssignmentId {
-    /// The computation.
+    /// The computation, the same for every try at it.
     pub work: WorkId,
     /// The shard that must compute it.
     pub shard: ShardId,
@@ -201,7 +201,7 @@ pub struct AssignmentId {
     pub incarnation: Incarnation,
     /// The number of this try at the work, counted from 1.
     pub attempt: Attempt,
-    /// The coordinator's epoch.
+    /// The epoch of the coordinator that made the assignment.
     pub epoch: Epoch,
 }
 

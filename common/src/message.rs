@@ -42,9 +42,9 @@ pub struct Register {
     pub build: String,
     /// The engine's version: results of different engines must not be mixed.
     pub engine: String,
-    /// The shard's id.
+    /// The id under which the shard joins, set by its operator.
     pub shard: ShardId,
-    /// The shard's incarnation.
+    /// The incarnation that registers. It differs after every restart of the shard.
     pub incarnation: Incarnation,
     /// The number of worker threads that the shard offers.
     pub slots: u16,
@@ -72,7 +72,7 @@ pub struct Registered {
 /// The progress of one worker thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotProgress {
-    /// The thread.
+    /// The slot of the thread. A thread that replaces a stuck one reports under the same slot.
     pub slot: SlotIndex,
     /// The number of transactions that the slot's current thread has begun. It does not change while the
     /// thread is stuck.
@@ -87,9 +87,9 @@ pub struct SlotProgress {
 /// A shard's report that it is alive, with its progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// The shard's id.
+    /// The shard that sends the heartbeat.
     pub shard: ShardId,
-    /// The shard's incarnation.
+    /// The incarnation that sends it. The coordinator accepts only the registered one.
     pub incarnation: Incarnation,
     /// The epoch under which the shard registered.
     pub epoch: Epoch,
@@ -106,7 +106,7 @@ pub struct Heartbeat {
 /// A shard's delivery of the result of an assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubmitResult {
-    /// The assignment.
+    /// The assignment that was executed, as the coordinator named it in its command.
     pub assignment: AssignmentId,
     /// The result, or the reason why there is none.
     pub outcome: Result<WorkOutput, WorkFailure>,
@@ -127,9 +127,9 @@ pub enum ResultReceipt {
 /// A shard leaves the fleet: it will finish nothing more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leave {
-    /// The shard's id.
+    /// The shard that leaves.
     pub shard: ShardId,
-    /// The shard's incarnation.
+    /// The incarnation that leaves. The coordinator rejects the notice of any other than the registered one.
     pub incarnation: Incarnation,
     /// The reason, for the log.
     pub reason: String,
@@ -138,18 +138,18 @@ pub struct Leave {
 /// A shard is about to stop: it finishes the work that runs and takes no new work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draining {
-    /// The shard's id.
+    /// The shard that drains.
     pub shard: ShardId,
-    /// The shard's incarnation.
+    /// The incarnation that drains. The coordinator rejects the notice of any other than the registered one.
     pub incarnation: Incarnation,
 }
 
 /// A shard's request for a whole state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotRequest {
-    /// The shard's id.
+    /// The shard that needs the state.
     pub shard: ShardId,
-    /// The shard's incarnation.
+    /// The incarnation that needs it. Only the registered one gets a state.
     pub incarnation: Incarnation,
     /// The wanted state. If the coordinator no longer has it, the coordinator sends the newest state; the
     /// header names the state sent.
@@ -176,7 +176,7 @@ pub struct SnapshotHeader {
 pub struct SnapshotChunk {
     /// Accounts, each with some or all of its slots.
     pub accounts: Vec<AccountRecord>,
-    /// Code by hash.
+    /// Contract code, each entry with the Keccak-256 hash by which accounts name it.
     pub code: Vec<(B256, Bytes)>,
 }
 
@@ -210,15 +210,15 @@ pub enum Refusal {
     /// The command addresses another shard or another incarnation.
     #[error("the command is for shard {shard} incarnation {incarnation}, which is not this process")]
     WrongShard {
-        /// The addressed shard.
+        /// The shard that the assignment names.
         shard: ShardId,
-        /// The addressed incarnation.
+        /// The incarnation that the assignment names. It may be an earlier start of the same shard.
         incarnation: Incarnation,
     },
     /// The bounded queue is full.
     #[error("the queue is full at {limit} assignments; send less or offer more threads")]
     QueueFull {
-        /// The queue's bound.
+        /// The most assignments that the shard holds at once, from acceptance to delivery of the result.
         limit: usize,
     },
     /// The replica holds another state than the work needs.
@@ -235,7 +235,7 @@ pub enum Refusal {
     /// The command is invalid. Every shard would reject it.
     #[error("the command is malformed: {reason}")]
     Malformed {
-        /// The reason.
+        /// The fault in the command, for example that its indices do not ascend.
         reason: String,
     },
 }

@@ -82,7 +82,7 @@ impl<T> Sealed<T> {
         Self { value: value.into(), seal: Arc::default() }
     }
 
-    /// The value itself.
+    /// The value without its encoding. Clones of the `Arc` share it.
     #[must_use]
     pub fn value(&self) -> &Arc<T> {
         &self.value

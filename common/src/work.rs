@@ -40,7 +40,7 @@ pub struct WorkSpec {
     pub base: StateRef,
     /// The RLP encoding of the block's header.
     pub header: Bytes,
-    /// The computation.
+    /// Whether to recover senders or to execute, with the inputs that only execution needs.
     pub kind: WorkKind,
     /// The indices of the transactions in the block, ascending.
     pub indices: Vec<TxIndex>,
@@ -51,7 +51,7 @@ pub struct WorkSpec {
 /// The decoded inputs of a piece of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkInputs {
-    /// The block's header.
+    /// The header of the block that contains the transactions. It decides which fork's rules apply.
     pub header: Header,
     /// The transactions, in the order of the work's indices; as many as indices.
     pub transactions: Vec<Transaction>,
@@ -105,7 +105,7 @@ impl Sealed<WorkSpec> {
 pub struct ExecuteBlock {
     /// The try: the work, the shard and the attempt.
     pub assignment: AssignmentId,
-    /// The work.
+    /// The work. The hash of its encoding must be the work id in `assignment`.
     pub spec: Sealed<WorkSpec>,
 }
 
@@ -127,7 +127,7 @@ pub enum WorkOutput {
 pub enum WorkFailure {
     /// The worker thread panicked.
     WorkerPanicked {
-        /// The panic's message.
+        /// The panic's message, or a note that the panic's payload is not text.
         message: String,
         /// The transaction that was executing, if any.
         at: Option<TxIndex>,
@@ -152,7 +152,7 @@ pub fn outcome_digest(outcome: Result<&WorkOutput, &WorkFailure>) -> Result<B256
 /// Everything that one transaction read of one account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountReads {
-    /// The account's address.
+    /// The account that was read. It need not exist.
     pub address: Address,
     /// The account as one value: existence, balance, nonce and code hash. The outer option says whether the
     /// transaction read it at all.
@@ -212,7 +212,7 @@ pub enum Effects {
     Exact {
         /// The values that the transaction read.
         reads: ReadSet,
-        /// The transaction's writes.
+        /// The changes. They contain the beneficiary's fee only if [`Executed::fee`] is `None`.
         writes: WriteSet,
     },
     /// A plain transfer, applied as additions.
@@ -230,7 +230,7 @@ pub struct Executed {
     pub regular_gas: Gas,
     /// State gas, which counts against the block's limit from Amsterdam on (EIP-8037).
     pub state_gas: Gas,
-    /// Its logs.
+    /// The transaction's logs with their bloom filter, encoded as its receipt contains them.
     pub logs: EncodedLogs,
     /// The fee owed to the beneficiary, in wei. It is added after the writes, even if it is zero (that touches
     /// the account). `None` if the writes already contain it: the transaction itself had loaded the
@@ -250,7 +250,7 @@ pub enum TxOutcome {
     Invalid {
         /// The values that the transaction had read by then.
         reads: ReadSet,
-        /// The reason.
+        /// The EVM's explanation, for example that the nonce is too low.
         reason: String,
     },
 }
@@ -260,7 +260,7 @@ pub enum TxOutcome {
 pub struct TxOutput {
     /// The transaction's index in the block.
     pub index: TxIndex,
-    /// The result.
+    /// The result. It is a claim until the coordinator has validated its reads.
     pub outcome: TxOutcome,
 }
 

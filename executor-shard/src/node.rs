@@ -38,7 +38,7 @@ const BLOCKING_AT_ONCE: usize = 4;
 pub struct NodeConfig {
     /// Its id, set by the operator.
     pub shard: ShardId,
-    /// Its incarnation.
+    /// Its incarnation, drawn anew for every start: [`Incarnation::fresh`].
     pub incarnation: Incarnation,
     /// The number of its worker threads, at least one.
     pub slots: u16,
@@ -60,7 +60,7 @@ impl NodeConfig {
     }
 }
 
-/// A running shard.
+/// A running shard. The supervisor owns its session and its threads, so they outlive this value.
 #[derive(Debug)]
 pub struct ShardNode {
     config: NodeConfig,

@@ -26,9 +26,9 @@ pub enum BackoffError {
     /// The cap is below the first delay.
     #[error("the longest delay ({most:?}) is shorter than the first ({first:?})")]
     CapTooLow {
-        /// The first delay.
+        /// The delay before the first retry, without jitter.
         first: Duration,
-        /// The cap.
+        /// The longest delay, without jitter.
         most: Duration,
     },
     /// The jitter is not between 0 and 0.9.

@@ -74,7 +74,7 @@ pub enum LimitsError {
     LostTooSoon {
         /// The silence after which a peer counts as lost.
         lost_after: Duration,
-        /// The heartbeat interval.
+        /// The interval between heartbeats. Three of them must fit into `lost_after`.
         beat: Duration,
     },
 }

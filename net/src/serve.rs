@@ -36,7 +36,7 @@ pub enum ServeError {
     /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {address}: {source}; choose another --listen address")]
     Bind {
-        /// The address.
+        /// The address that was requested. Its port may be 0.
         address: SocketAddr,
         /// The operating system's error.
         source: std::io::Error,
@@ -47,9 +47,9 @@ pub enum ServeError {
     /// The server failed while it ran.
     #[error("the server on {address} failed: {source}")]
     Serve {
-        /// The address.
+        /// The address that was served, with the actual port.
         address: SocketAddr,
-        /// The transport's error.
+        /// The error with which tonic's server ended.
         source: tonic::transport::Error,
     },
 }
@@ -143,7 +143,7 @@ async fn overdue(stop: CancellationToken) {
     tokio::time::sleep(GRACE).await;
 }
 
-/// The `grpc.health.v1` service.
+/// The `grpc.health.v1` service of one server. It reports "serving" until its reporter changes that.
 #[derive(Debug)]
 pub struct Health {
     service: tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>,

@@ -35,9 +35,9 @@ pub const MAX_ANCESTORS: usize = 7;
 /// A block that precedes another on its chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ancestor {
-    /// Its hash.
+    /// The hash of the header, which the next block states as its parent hash.
     pub hash: B256,
-    /// Its header.
+    /// The header. The rules check the headers of its child and of ommers against it.
     pub header: Header,
     /// The hashes of the ommers that it includes.
     pub ommers: Vec<B256>,
@@ -79,16 +79,16 @@ impl Ommers {
     }
 }
 
-/// A decoded block.
+/// A decoded block. Its content may disagree with its header: see [`CheckedBlock`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// Its header.
+    /// The header that came with the block. Its roots are claims about the content.
     pub header: Header,
     /// The hash of the header.
     pub hash: B256,
     /// Its transactions, in order.
     pub transactions: Vec<Transaction>,
-    /// Its ommers.
+    /// Its ommers: headers if it was decoded from RLP, only hashes if it came from JSON-RPC.
     pub ommers: Ommers,
     /// Its withdrawals; `None` before Shanghai.
     pub withdrawals: Option<Vec<Withdrawal>>,
@@ -103,7 +103,7 @@ pub enum BlockError {
     /// The bytes of a transaction are not the encoding of a transaction.
     #[error("transaction {index} cannot be decoded: {reason}")]
     Transaction {
-        /// The transaction's index.
+        /// The transaction's index in its block, from 0.
         index: TxIndex,
         /// Why it cannot be decoded.
         reason: String,
@@ -172,6 +172,6 @@ impl Block {
 /// Every transaction of the block may see them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prelude {
-    /// Changed accounts.
+    /// The accounts that change before the first transaction, in ascending order of address.
     pub accounts: Vec<AccountDelta>,
 }

@@ -120,7 +120,7 @@ pub enum ChainSpecError {
         "config.{field} schedules a hardfork that this build does not know; remove it or use a newer build"
     )]
     UnknownFork {
-        /// The field's name.
+        /// The field of `config` that schedules the fork, for example `verkleTime`.
         field: String,
     },
     /// The config names a consensus engine whose block rules are not Ethereum's.
@@ -129,7 +129,7 @@ pub enum ChainSpecError {
          not have; only chains of ethash and of the beacon chain are supported"
     )]
     OtherEngine {
-        /// The field's name.
+        /// The field of `config` that names the engine or the extension, for example `clique`.
         field: String,
     },
     /// The config schedules a fork without one that it builds on.
@@ -143,7 +143,7 @@ pub enum ChainSpecError {
     /// The config asks for rules that no engine here has.
     #[error("config.{field}: {reason}")]
     Unsupported {
-        /// The field's name.
+        /// The field of `config` that asks for these rules, for example `amsterdamTime`.
         field: &'static str,
         /// Why this build cannot execute it.
         reason: &'static str,

@@ -116,9 +116,9 @@ pub enum TelemetryError {
     /// The filter cannot be parsed.
     #[error("log filter `{filter}`: {reason}")]
     Filter {
-        /// The filter.
+        /// The whole filter, without empty parts and without spaces around the parts.
         filter: String,
-        /// The parser's message.
+        /// The message of the parser, `EnvFilter` of `tracing-subscriber`.
         reason: String,
     },
     /// This process has already set up logging; the first setup remains in force.

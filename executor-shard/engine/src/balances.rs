@@ -32,7 +32,7 @@ type Call<'a, V> = InstructionContext<'a, Host<V>, EthInterpreter>;
 /// The position of the value among the operands of CALL and CALLCODE, from the top of the stack.
 const CALL_VALUE: usize = 2;
 
-/// Wraps the instructions.
+/// Puts the wrappers of this module into the EVM's instruction table, in place of revm's instructions.
 pub(super) fn install<V: StateView>(evm: &mut ShardEvm<V>) {
     let table = evm.instruction.instruction_table_mut();
     let wrapped: [(u8, Instruction<EthInterpreter, Host<V>>); 7] = [

@@ -19,7 +19,7 @@ impl Code {
         Self(Bytecode::new_legacy(bytes))
     }
 
-    /// The bytes.
+    /// The bytes as the state stores them, without the padding that the analysis adds.
     #[must_use]
     pub fn bytes(&self) -> Bytes {
         self.0.original_bytes()

@@ -219,7 +219,7 @@ fn extend(map: &mut HashMap<U256, U256>, storage: &[SlotValue]) {
 /// An overlay above a base, as one view.
 #[derive(Debug)]
 pub struct Layered<V> {
-    /// The writes.
+    /// The writes. A read looks here before it asks the base.
     pub overlay: Overlay,
     /// The state below the writes.
     pub base: V,

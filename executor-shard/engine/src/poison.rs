@@ -19,7 +19,7 @@ pub struct Poisoned<V> {
 }
 
 impl<V> Poisoned<V> {
-    /// Wraps a view.
+    /// Wraps a view. `seed` selects about one key in six, for which the answer may be wrong. Code is never wrong.
     pub fn new(inner: V, seed: u64) -> Self {
         Self { inner, seed }
     }

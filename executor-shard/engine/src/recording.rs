@@ -16,14 +16,14 @@ use super::view::{StateError, StateView};
 /// An observation of an account's balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Observed {
-    /// The balance itself.
+    /// The result may depend on the exact balance.
     Exactly,
     /// Before the transaction, it was at least this.
     AtLeast(U256),
 }
 
 impl Observed {
-    /// Combines two observations.
+    /// Returns the stricter of two observations: the higher bound, or `Exactly` if either is that.
     pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::AtLeast(one), Self::AtLeast(other)) => Self::AtLeast(one.max(other)),

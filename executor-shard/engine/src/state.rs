@@ -20,13 +20,13 @@ pub const ANCESTORS_KEPT: usize = 256 + 1024;
 /// An account with its storage.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredAccount {
-    /// The account.
+    /// The account's own values, without its storage.
     pub account: Account,
-    /// Its non-zero slots.
+    /// Its non-zero slots and their values. A slot that is absent here is zero.
     pub storage: HashMap<U256, U256>,
 }
 
-/// A whole state.
+/// A whole state: accounts, storage and code, with the hashes of ancestors and the content digest.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryState {
     accounts: AddressMap<StoredAccount>,
@@ -42,7 +42,7 @@ impl MemoryState {
         self.digest.word()
     }
 
-    /// Number of accounts.
+    /// The number of accounts that exist, including empty ones.
     #[must_use]
     pub fn len(&self) -> usize {
         self.accounts.len()

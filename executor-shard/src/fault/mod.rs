@@ -49,7 +49,7 @@ pub enum FaultKind {
     Hang,
     /// The worker thread panics.
     Panic,
-    /// The process exits.
+    /// The process exits with [`EXIT_CODE`], a few milliseconds after a slot took the work.
     Exit,
     /// Heartbeats report a wrong digest of the replica's state, until the replica is synced.
     Diverge,

@@ -102,7 +102,7 @@ impl SessionHandle {
         self.shared.changed.notify_one();
     }
 
-    /// Starts the drain.
+    /// Starts the drain: the session takes no new work, finishes and delivers the accepted work, then ends.
     pub fn drain(&self) {
         self.machine().drain();
         self.shared.changed.notify_one();

@@ -45,9 +45,9 @@ const STACK_BYTES: usize = 16 << 20;
 /// One assignment with everything that its execution needs.
 #[derive(Debug)]
 pub struct PreparedWork {
-    /// The assignment's id.
+    /// The id under which the slot reports the result.
     pub assignment: AssignmentId,
-    /// The work.
+    /// The work. The node has checked that it is the work that the assignment names.
     pub spec: Sealed<WorkSpec>,
     /// The specification of the chain.
     pub chain: Arc<ChainSpec>,
@@ -75,7 +75,7 @@ pub enum SlotsError {
     /// A thread cannot be started.
     #[error("worker thread {name} cannot be started: {source}")]
     Spawn {
-        /// The thread's name.
+        /// The thread's name, for example `shard-1-slot-0`.
         name: String,
         /// The operating system's error.
         source: std::io::Error,
@@ -309,7 +309,7 @@ impl Drop for EndGuard {
     }
 }
 
-/// A running thread.
+/// A worker thread that has not been joined yet.
 struct Worker {
     slot: usize,
     state: Arc<SlotState>,

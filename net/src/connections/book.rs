@@ -14,9 +14,9 @@ const RESERVE: usize = 256;
 /// How many connections a server may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// In all.
+    /// Connections in all. Those that are being closed do not count.
     pub total: usize,
-    /// Of one address.
+    /// Connections of one IP address, whatever their ports. Those that are being closed do not count.
     pub per_address: usize,
     /// Of those that have made no call yet.
     pub silent: usize,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// The messages that are logged in each period.
 const AT_MOST: u32 = 10;
 
-/// The period.
+/// The length of a period. A period begins with the first message after the last period's end.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// Counts messages of one kind.

@@ -117,7 +117,7 @@ impl TokenSource {
 /// What a server knows of a connection. Each of its requests carries it.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Its address.
+    /// The peer's end of the connection. It proves nothing about the peer's identity.
     pub address: SocketAddr,
     /// Who it is by its certificate; `None` if it has shown none.
     pub identity: Option<Arc<Identity>>,

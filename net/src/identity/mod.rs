@@ -36,7 +36,7 @@ pub enum CredentialError {
     /// A file cannot be read.
     #[error("{} cannot be read: {source}", path.display())]
     Unreadable {
-        /// The file.
+        /// The file that cannot be opened or read, or that is larger than 4 MiB.
         path: PathBuf,
         /// The reason why it cannot be used.
         source: std::io::Error,
@@ -44,15 +44,15 @@ pub enum CredentialError {
     /// A secret can be read by others.
     #[error("{} can be read by others (mode {mode:04o}); run `chmod 600 {}`", path.display(), path.display())]
     Exposed {
-        /// The file.
+        /// The file with the secret: a private key or tokens.
         path: PathBuf,
-        /// Its permissions.
+        /// The permission bits of the file. Those of group and others must all be zero.
         mode: u32,
     },
     /// A file is not the PEM that it should be.
     #[error("{} holds no {what} as PEM: {reason}", path.display())]
     NotPem {
-        /// The file.
+        /// The file that was read as PEM.
         path: PathBuf,
         /// What it should hold.
         what: &'static str,
@@ -62,17 +62,17 @@ pub enum CredentialError {
     /// A token file has a wrong line.
     #[error("{}, line {line}: {reason}", path.display())]
     Tokens {
-        /// The file.
+        /// The file with a server's tokens, or with a client's own token.
         path: PathBuf,
         /// The line, from 1; 0 for the whole file.
         line: usize,
-        /// What is wrong.
+        /// The rule that the line, or the whole file, breaks.
         reason: String,
     },
     /// The process's own certificate is malformed, or does not name one peer.
     #[error("{}: {source}", path.display())]
     Own {
-        /// The file.
+        /// The file with the certificate. Only its first certificate counts here.
         path: PathBuf,
         /// The reason why it cannot be used.
         source: TrustError,
@@ -86,9 +86,9 @@ pub enum CredentialError {
     /// The key is not the certificate's.
     #[error("the certificate {} and the key {} do not fit: {source}", certificate.display(), key.display())]
     Mismatch {
-        /// The certificate's file.
+        /// The file with this process's certificate.
         certificate: PathBuf,
-        /// The key's file.
+        /// The file with the private key that should belong to the certificate.
         key: PathBuf,
         /// The reason why it cannot be used.
         source: tokio_rustls::rustls::Error,
@@ -96,11 +96,11 @@ pub enum CredentialError {
     /// The certificate is of a role that cannot have this part.
     #[error("{} is the certificate of {found}; this process needs one of {needed}", path.display())]
     OtherRole {
-        /// The file.
+        /// The file with this process's certificate.
         path: PathBuf,
         /// The role in it.
         found: Role,
-        /// What is needed.
+        /// The allowed roles; after a change of the file, the identity that it had before.
         needed: String,
     },
     /// Options that need each other.

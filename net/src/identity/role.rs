@@ -14,7 +14,7 @@ const SCHEME: &str = "spiffe://";
 /// What a peer is, and so what it may do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// It commands shards.
+    /// It commands shards, and asks the coordinator that it replaces to step down.
     Coordinator,
     /// It registers as this shard, reports as it and delivers its results.
     Shard(ShardId),
@@ -29,15 +29,15 @@ pub enum Role {
 pub struct Roles(u8);
 
 impl Roles {
-    /// The coordinator.
+    /// Every coordinator: the role has no number or name.
     pub const COORDINATOR: Self = Self(1);
-    /// All shards.
+    /// Every shard, whatever its number.
     pub const SHARD: Self = Self(2);
-    /// All clients.
+    /// Every client, whether it shows a certificate or a token.
     pub const CLIENT: Self = Self(4);
-    /// All operators.
+    /// Every operator, whether it shows a certificate or a token.
     pub const OPERATOR: Self = Self(8);
-    /// Every role.
+    /// Every role: the value for an address that serves all kinds of peers.
     pub const ALL: Self = Self(1 | 2 | 4 | 8);
 
     /// Those of both sets.

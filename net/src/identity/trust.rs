@@ -46,7 +46,7 @@ pub enum TrustError {
     OtherPeer {
         /// The role in the certificate.
         found: Role,
-        /// Who was expected.
+        /// The role that the client wanted to reach, in text form, for example `shard/1`.
         expected: String,
     },
 }
@@ -120,9 +120,9 @@ impl Trust {
 /// The peer that a client wants to reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// The coordinator.
+    /// Any coordinator of the fleet.
     Coordinator,
-    /// A certain shard.
+    /// The shard with this id, and no other shard.
     Shard(common::id::ShardId),
 }
 
@@ -152,7 +152,7 @@ pub struct Details {
     pub serial: String,
     /// When it begins to be valid.
     pub begins: SystemTime,
-    /// When it expires.
+    /// The last time at which it is valid.
     pub expires: SystemTime,
 }
 

@@ -16,9 +16,9 @@ use crate::limits::{CHUNK_BYTES, CHUNK_WITHIN};
 /// A complete received payload whose digest is right.
 #[derive(Debug)]
 pub struct ReceivedPayload {
-    /// The bytes.
+    /// The data of all chunks, joined.
     pub bytes: Bytes,
-    /// Their digest.
+    /// The digest of the bytes. The receiver computed it, and it is the announced one.
     pub digest: B256,
     /// The sender's epoch, if the sender stated one.
     pub epoch: Option<Epoch>,
@@ -40,15 +40,15 @@ pub enum PayloadError {
     /// The announced size is above the limit.
     #[error("the payload is {size} bytes long, more than the limit of {limit}")]
     TooLarge {
-        /// The announced size.
+        /// The size that the header announces, in bytes.
         size: u64,
-        /// The limit.
+        /// The most bytes that the receiver accepts as one payload here.
         limit: usize,
     },
     /// The number of bytes differs from the announced one.
     #[error("the payload has {got} bytes, {announced} were announced")]
     WrongSize {
-        /// The announced size.
+        /// The size that the header announces, in bytes.
         announced: u64,
         /// The number of bytes received.
         got: usize,

@@ -61,7 +61,7 @@ impl<R> Default for Pipe<R> {
     }
 }
 
-/// One stream.
+/// One open stream, which all copies of a pipe share until it ends.
 #[derive(Debug)]
 struct Line<R> {
     calls: mpsc::Sender<Call<R>>,

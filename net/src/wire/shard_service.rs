@@ -33,9 +33,9 @@ use crate::limits::{
 /// A shard's identity, returned by the `NodeInfo` call.
 #[derive(Debug, Clone)]
 pub struct NodeIdentity {
-    /// The shard's id.
+    /// The shard's id, given by its operator.
     pub shard: ShardId,
-    /// The shard's incarnation.
+    /// The incarnation of this process. A coordinator compares it with the one that registered.
     pub incarnation: Incarnation,
     /// The number of its worker threads.
     pub slots: u16,

@@ -38,7 +38,7 @@ pub use self::registry::{Failure, Policy, TaskEnd, TaskKind, TaskState, TaskStat
 pub use self::signals::{Signals, StopReason};
 pub use self::task::SupervisorHandle;
 
-/// Why [`Supervisor::run_until_stopped`] returned.
+/// Why [`Supervisor::run_until_stopped`] returned. In both cases the process must drain next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The process was asked to stop.

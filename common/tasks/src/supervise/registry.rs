@@ -31,7 +31,7 @@ impl Policy {
 /// The carrier of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskKind {
-    /// A tokio task.
+    /// A tokio task. The supervisor can abort it.
     Task,
     /// An OS thread of its own.
     Thread,
@@ -57,7 +57,7 @@ impl fmt::Display for TaskKind {
 /// The state of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskState {
-    /// The task runs.
+    /// The task has not ended, even if shutdown has begun.
     Running,
     /// The task ended as expected: after shutdown had begun.
     Ended,
@@ -91,7 +91,7 @@ pub struct TaskStatus {
     pub kind: TaskKind,
     /// The consequence of its end.
     pub policy: Policy,
-    /// Its current state.
+    /// Whether it runs, and if not, whether its end was expected. A listed job always runs.
     pub state: TaskState,
 }
 
@@ -110,7 +110,7 @@ pub enum TaskEnd {
     /// Its future was dropped before it was done, for example by a runtime that shuts down.
     #[error("was dropped before it was done")]
     Dropped,
-    /// It never ran.
+    /// It never ran: there is no tokio runtime, or the system cannot start the thread.
     #[error("could not be started: {0}")]
     NotStarted(String),
 }
@@ -123,14 +123,14 @@ pub struct Failure {
     pub name: Arc<str>,
     /// Whether it is a tokio task or a thread.
     pub kind: TaskKind,
-    /// How it ended.
+    /// The end that the policy does not allow, for example a panic.
     pub end: TaskEnd,
 }
 
 /// The consequence of an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Consequence {
-    /// No consequence.
+    /// The end was expected, or the registry does not know the task.
     None,
     /// The end must be logged.
     JobFailed,

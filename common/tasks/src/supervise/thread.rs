@@ -19,7 +19,7 @@ const STACK: usize = 16 << 20;
 /// The error of a task, of any type.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A running thread.
+/// A thread whose end can be awaited. If this value is dropped, the thread goes on unwatched.
 #[derive(Debug)]
 pub(super) struct WatchedThread {
     handle: JoinHandle<Result<(), BoxError>>,

@@ -41,7 +41,7 @@ impl StateCache {
         }
     }
 
-    /// The newest version.
+    /// The version of the database's current state, from 0. Every move and every reset adds 1.
     #[must_use]
     pub fn newest(&self) -> u64 {
         *self.newest.read()

@@ -110,7 +110,7 @@ impl<'t> StateWriter<'t> {
         Ok(())
     }
 
-    /// Code and ancestors.
+    /// Writes the delta's new code, and makes the block of its target state the newest ancestor.
     fn apply_rest(&mut self, delta: &Delta) -> Result<(), StateError> {
         for (hash, code) in &delta.code {
             self.insert_code(hash, code)?;

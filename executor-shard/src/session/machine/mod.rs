@@ -14,9 +14,9 @@ use net::retry::{EntryId, Outbox, SendOutcome};
 /// The settings of a session.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionConfig {
-    /// The shard's id.
+    /// The shard's id. The session rejects assignments for any other shard.
     pub shard: ShardId,
-    /// The shard's incarnation.
+    /// The incarnation of this process. The session rejects assignments for any other incarnation.
     pub incarnation: Incarnation,
     /// The maximum number of assignments accepted and not yet delivered.
     pub queue_limit: usize,
@@ -33,9 +33,9 @@ pub struct SessionConfig {
 pub enum Action {
     /// Send a request to join the fleet.
     Register,
-    /// Send a heartbeat.
+    /// Send a heartbeat. Its answer goes to [`Session::heartbeat_done`].
     Heartbeat,
-    /// Deliver a result.
+    /// Deliver this result. The answer goes to [`Session::submitted`] with this id.
     Submit(EntryId, Arc<SubmitResult>),
     /// Announce that the shard takes no new work.
     AnnounceDraining,
