@@ -12,11 +12,11 @@ use anyhow::{Context, Result, bail};
 /// A binary under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binary {
-    /// The `coordinator` binary.
+    /// The coordinator, and the commands for its data directories, its clients and its operators.
     Coordinator,
-    /// The `executor-shard` binary.
+    /// The shard: the process that executes work for a coordinator.
     ExecutorShard,
-    /// The `lab` binary.
+    /// The tools for tests: the generator, the fuzzer, the simulator and the sequential baseline.
     Lab,
 }
 

@@ -29,27 +29,27 @@ const PLANNED_FAULT: &str = "a planned fault";
 /// A running `coordinator serve`.
 #[derive(Debug)]
 pub struct Coordinator {
-    /// The process.
+    /// The coordinator's process. Dropping it kills the coordinator.
     pub process: Process,
     /// The address on which it serves.
     pub address: String,
 }
 
-/// A running `executor-shard`.
+/// An `executor-shard` that was started for a coordinator.
 #[derive(Debug)]
 pub struct Shard {
-    /// The process.
+    /// The shard's process. Dropping it kills the shard.
     pub process: Process,
-    /// The shard's id.
+    /// The id that the process was started with (`--shard-id`).
     pub id: u32,
 }
 
 /// The output of `coordinator status --json`.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// The head's height.
+    /// The height of the last committed block, or of the origin if none was committed.
     pub head: u64,
-    /// The head's hash.
+    /// The hash of the block at that height, in hexadecimal with `0x`.
     pub head_hash: String,
     /// The number of accepted blocks that have neither ended nor been parked.
     pub accepted: u64,
@@ -64,9 +64,9 @@ pub struct Status {
 /// The status of one shard.
 #[derive(Debug, Clone)]
 pub struct ShardState {
-    /// The shard's id.
+    /// The id that the shard's process was started with (`--shard-id`).
     pub shard: u32,
-    /// The shard's incarnation.
+    /// The random number of the shard's process. It changes when the shard is restarted.
     pub incarnation: u64,
     /// `ready`, `syncing`, `draining` or `quarantined`.
     pub state: String,

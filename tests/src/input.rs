@@ -25,7 +25,7 @@ pub type Fields = Value;
 pub struct Forged {
     /// The path of the file.
     pub file: PathBuf,
-    /// The block's number.
+    /// The number of the recorded block, read before the change.
     pub number: u64,
     fields: Fields,
 }

@@ -23,7 +23,7 @@ pub enum Signal {
     Term,
     /// SIGKILL: ends it at once.
     Kill,
-    /// SIGSTOP: freezes it.
+    /// SIGSTOP: freezes it until [`Signal::Continue`].
     Stop,
     /// SIGCONT: lets a frozen process go on.
     Continue,
@@ -46,11 +46,11 @@ impl Signal {
 /// The result of a command that has ended.
 #[derive(Debug, Clone)]
 pub struct Ended {
-    /// The exit code.
+    /// The exit code. A command that a signal has killed has none, so it gives no result.
     pub code: i32,
-    /// The standard output.
+    /// Everything that the command wrote to standard output.
     pub out: String,
-    /// The standard error.
+    /// Everything that the command wrote to standard error: its log and its messages.
     pub said: String,
 }
 
@@ -242,7 +242,7 @@ impl Process {
         &self.stderr
     }
 
-    /// The process id.
+    /// The operating system's id of the process. It may be reused once the process has been reaped.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 /// A child of some process. Its start time distinguishes it from later processes with the same id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descendant {
-    /// The process id.
+    /// The process id. The system may reuse it after the process has ended.
     pub pid: u32,
-    /// The process's name.
+    /// The name of the program as the kernel keeps it, at most 15 bytes.
     pub name: String,
     started: u64,
 }

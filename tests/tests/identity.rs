@@ -27,7 +27,7 @@ use shard_tests::{
 /// The number of blocks of the chains that are submitted.
 const BLOCKS: usize = 20;
 
-/// An authority's folder.
+/// The folder of one certificate authority, with the certificates that it has issued.
 struct Certs(PathBuf);
 
 impl Certs {

@@ -15,7 +15,7 @@ pub enum LabPlan {
     Poison(u64),
 }
 
-/// Not a plan.
+/// The text names no plan, or its seed is not a 64-bit number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a plan: auto, one, each, random:SEED or poison:SEED are")]
 pub struct LabPlanError(String);

@@ -75,7 +75,7 @@ pub(super) struct Client {
 enum Task {
     /// Submits blocks and waits for each.
     Submit,
-    /// Has blocks journaled.
+    /// Submits blocks without waiting for their results: the coordinator only journals them.
     Accept,
     /// Checks how many accepted blocks are committed.
     Look,
@@ -83,7 +83,7 @@ enum Task {
     Retry,
 }
 
-/// A running command.
+/// A running `coordinator` command of the client, with its task and its progress.
 #[derive(Debug)]
 struct Part {
     task: Task,

@@ -34,7 +34,7 @@ pub(super) struct Post {
 /// An event at a place.
 #[derive(Debug)]
 pub(super) enum News {
-    /// No event.
+    /// The process has neither begun to serve nor ended since the last check, or the place is empty.
     None,
     /// The process has begun to serve.
     Serves,

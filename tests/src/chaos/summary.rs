@@ -34,7 +34,7 @@ pub struct ChainEnd {
 #[derive(Debug, Clone)]
 pub struct Summary {
     began: Instant,
-    /// The seed.
+    /// The seed of the run's random choices. It does not determine the timing.
     pub seed: u64,
     /// The duration of the whole run.
     pub elapsed: Duration,
@@ -69,7 +69,7 @@ pub struct Summary {
     pub ready_again: Duration,
     /// The number of differences between the submitted chain, the fleet's result and alloy-evm's result.
     pub differences: u64,
-    /// The confirmed chains.
+    /// The chains for which alloy-evm's executor reached the same head and state root.
     pub chains: Vec<ChainEnd>,
     /// The reason why the run failed, if it did.
     pub failure: Option<String>,

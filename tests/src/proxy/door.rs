@@ -26,7 +26,7 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Starts to listen.
+    /// Listens on the proxy's port, and starts the thread that accepts connections.
     pub(super) fn open(address: SocketAddr, shared: &Arc<Shared>) -> Result<Self> {
         let listener = socket(address)?;
         listener.listen(BACKLOG)?;

@@ -86,7 +86,7 @@ impl Proxy {
         Ok(Self { shared: Arc::default(), address, _holder: holder, door: None })
     }
 
-    /// The proxy's address.
+    /// The address that clients connect to: 127.0.0.1 with a port that the proxy keeps.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address

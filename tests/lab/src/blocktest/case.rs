@@ -37,7 +37,7 @@ pub enum Verdict {
 /// The verdict on a case, with its measurements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaseOutcome {
-    /// The verdict.
+    /// Whether the case passed, failed or could not be run, with the reason.
     pub verdict: Verdict,
     /// The number of blocks imported or rejected.
     pub blocks: u64,

@@ -22,7 +22,7 @@ pub enum ImportError {
     /// The block breaks a rule.
     #[error("{reason}")]
     Refused {
-        /// The broken rule.
+        /// The kind of the broken rule, to compare with the exception that the suite expects.
         kind: RefusalKind,
         /// The reason in words.
         reason: String,

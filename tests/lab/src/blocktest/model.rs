@@ -48,9 +48,9 @@ pub struct Case {
 pub struct PlainAccount {
     /// The balance in wei.
     pub balance: Quantity,
-    /// Nonce.
+    /// The nonce. If it has more than 64 bits in `pre`, the case fails.
     pub nonce: Quantity,
-    /// Code.
+    /// The runtime code; empty for an account without code.
     pub code: Bytes,
     /// The slots, possibly including zero ones.
     pub storage: BTreeMap<Quantity, Quantity>,
@@ -60,7 +60,7 @@ pub struct PlainAccount {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CaseBlock {
-    /// The block's RLP.
+    /// The encoded block. If it is absent, the case is skipped.
     pub rlp: Option<Bytes>,
     /// The decoded header; absent if the block must be rejected.
     pub block_header: Option<HashOnly>,
@@ -85,7 +85,7 @@ impl CaseBlock {
 /// A header of which only the hash is needed.
 #[derive(Debug, Clone, Deserialize)]
 pub struct HashOnly {
-    /// The hash.
+    /// The hash that the imported block must have; `None` if the file does not state one.
     pub hash: Option<B256>,
 }
 
@@ -93,7 +93,7 @@ pub struct HashOnly {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CaseConfig {
-    /// The chain id.
+    /// The chain id that transactions are signed for; 1 if the file states none.
     #[serde(alias = "chainid")]
     pub chain_id: Option<Quantity>,
     /// Blob parameters by the fork's name.

@@ -28,7 +28,7 @@ pub enum FileError {
     /// The file cannot be opened or read.
     #[error("{file}: {source}", file = file.display())]
     Io {
-        /// The file.
+        /// The path of the file that could not be read.
         file: PathBuf,
         /// The operating system's error.
         source: std::io::Error,
@@ -36,7 +36,7 @@ pub enum FileError {
     /// The file is larger than the limit.
     #[error("{file} has {size} bytes, more than the limit of {MAX_FILE_BYTES}; split it", file = file.display())]
     TooLarge {
-        /// The file.
+        /// The path of the file, whose content was not read.
         file: PathBuf,
         /// Its size in bytes.
         size: u64,
@@ -44,7 +44,7 @@ pub enum FileError {
     /// The file is not JSON.
     #[error("{file} is not JSON: {source}; fetch it again", file = file.display())]
     Json {
-        /// The file.
+        /// The path of the file that could not be parsed.
         file: PathBuf,
         /// The parser's error and its position.
         source: serde_json::Error,

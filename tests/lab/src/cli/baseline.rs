@@ -35,12 +35,12 @@ fn baseline(sequential: bool) -> Option<Box<dyn BlockEngine>> {
     sequential.then(|| Box::new(Sequential) as Box<dyn BlockEngine>)
 }
 
-/// Runs the blocks.
+/// Runs blocks as `coordinator run` does, or on the baseline with `--sequential`.
 pub(super) async fn run(args: RunArgs, telemetry: TelemetryArgs) -> anyhow::Result<Exit> {
     run::run(args.run, telemetry, baseline(args.sequential)).await
 }
 
-/// Imports the files.
+/// Imports files as `coordinator import` does, or on the baseline with `--sequential`.
 pub(super) async fn import(args: ImportArgs, telemetry: TelemetryArgs) -> anyhow::Result<Exit> {
     import::import(args.import, telemetry, baseline(args.sequential)).await
 }

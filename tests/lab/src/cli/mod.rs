@@ -44,7 +44,7 @@ pub struct Cli {
     pub telemetry: TelemetryArgs,
 }
 
-/// The commands.
+/// The commands of `lab`: two that the coordinator has too, and tools for tests and measurements.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run blocks as `coordinator run` does; also takes --sequential and plans that make speculation wrong

@@ -9,7 +9,7 @@ use revm::bytecode::opcode as op;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gap(usize);
 
-/// Code under construction.
+/// Bytecode under construction, with the data that will follow it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Asm {
     bytes: Vec<u8>,
@@ -18,13 +18,13 @@ pub(super) struct Asm {
 }
 
 impl Asm {
-    /// Appends one opcode.
+    /// Appends one opcode. The caller appends the bytes that a PUSH needs.
     pub(super) fn op(&mut self, opcode: u8) -> &mut Self {
         self.bytes.push(opcode);
         self
     }
 
-    /// Appends several opcodes.
+    /// Appends bytes unchanged: opcodes, or the bytes that a PUSH needs.
     pub(super) fn ops(&mut self, opcodes: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(opcodes);
         self
@@ -39,7 +39,7 @@ impl Asm {
         self.op(op::PUSH1 + width).ops(&bytes)
     }
 
-    /// Pushes an address.
+    /// Pushes an address with PUSH20, which keeps its leading zeros.
     pub(super) fn push_address(&mut self, address: Address) -> &mut Self {
         self.op(op::PUSH20).ops(address.as_slice())
     }

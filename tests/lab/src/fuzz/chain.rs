@@ -40,7 +40,7 @@ pub struct Difference {
     pub block: u32,
     /// The number of the block's transactions.
     pub transactions: usize,
-    /// The first difference.
+    /// The first field that differs, with both values.
     pub mismatch: Mismatch,
 }
 

@@ -16,9 +16,9 @@ pub(super) type Verdict = Result<Finished, ValidateError>;
 pub struct Mismatch {
     /// The name of the field.
     pub field: String,
-    /// The system's value.
+    /// The value that this system computed. It is cut after 1500 characters.
     pub system: String,
-    /// alloy-evm's value.
+    /// The value that alloy-evm computed. It is cut after 1500 characters.
     pub baseline: String,
 }
 

@@ -17,7 +17,7 @@ macro_rules! features {
         }
 
         impl Feature {
-            /// All features.
+            /// All features, in the order in which the summary lists them.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
             /// The feature's description in a summary.
@@ -26,7 +26,7 @@ macro_rules! features {
                 match self { $(Self::$name => concat!($($text),+).trim_ascii(),)+ }
             }
 
-            /// The feature's name.
+            /// The name of the variant, which is the feature's key in the JSON summary.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)+ }
@@ -94,7 +94,7 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// Counts a feature.
+    /// Adds `times` to the count of a feature.
     pub fn count(&mut self, feature: Feature, times: u64) {
         *self.counts.entry(feature).or_default() += times;
     }

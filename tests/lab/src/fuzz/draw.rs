@@ -31,7 +31,7 @@ impl Draw {
         self.below(many) == 0
     }
 
-    /// Any number.
+    /// A number from the whole range of `u64`.
     pub(super) fn any(&mut self) -> u64 {
         self.0.next_u64()
     }
@@ -55,7 +55,7 @@ impl Draw {
         otherwise
     }
 
-    /// Shuffles the list.
+    /// Puts the list into a random order. Every order has the same probability.
     pub(super) fn shuffle<T>(&mut self, list: &mut [T]) {
         list.shuffle(&mut self.0);
     }

@@ -27,7 +27,7 @@ macro_rules! forks {
             /// All forks, in chronological order.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// The fork's name.
+            /// The name that `--fork` takes, for example `SpuriousDragon`.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)+ }
@@ -37,27 +37,27 @@ macro_rules! forks {
 }
 
 forks! {
-    /// The first rules.
+    /// The rules with which mainnet began, before any fork.
     Frontier,
     /// DELEGATECALL, creation that fails for want of gas.
     Homestead,
-    /// EIP-150: gas costs.
+    /// EIP-150: reading state costs more gas, and a caller keeps 1/64 of its gas.
     Tangerine,
     /// EIP-161: empty accounts are cleared.
     SpuriousDragon,
     /// REVERT, STATICCALL, statuses in receipts.
     Byzantium,
-    /// CREATE2, EXTCODEHASH.
+    /// CREATE2, EXTCODEHASH, bitwise shifts: Constantinople without its net gas metering (EIP-1283).
     Petersburg,
     /// SELFBALANCE, net gas metering.
     Istanbul,
-    /// Access lists.
+    /// Access lists (EIP-2930), a higher price of the first access to an account or slot (EIP-2929).
     Berlin,
     /// The base fee; refunds no longer for SELFDESTRUCT.
     London,
     /// The Merge: no block rewards.
     Paris,
-    /// Withdrawals.
+    /// Withdrawals (EIP-4895), PUSH0, a limit on the length of initcode.
     Shanghai,
     /// Blobs, transient storage, SELFDESTRUCT only in the creating transaction.
     Cancun,

@@ -9,7 +9,7 @@ use alloy_trie::{EMPTY_ROOT_HASH, TrieAccount};
 use common::account::{Account, AccountDelta, AccountRecord};
 use engine::{Code, MemoryState, StateError, StateView};
 
-/// A whole state.
+/// A whole state: accounts, slots, code, and the hashes of the last 256 blocks.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mirror {
     accounts: BTreeMap<Address, Account>,

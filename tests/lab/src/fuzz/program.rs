@@ -17,7 +17,7 @@ pub(super) struct Names {
     pub(super) addresses: Vec<Address>,
     /// Addresses that have code, or may get some.
     pub(super) callees: Vec<Address>,
-    /// Creation codes.
+    /// The codes that programs and transactions use to create contracts. The factory creates the first.
     pub(super) templates: Vec<Vec<u8>>,
     /// The number of the first block.
     pub(super) first_block: u64,

@@ -18,7 +18,7 @@ pub struct Scope {
     pub seeds: Option<u64>,
     /// The number of compared transactions after which the run ends.
     pub transactions: Option<u64>,
-    /// The maximum duration.
+    /// The duration after which no further seed is started; `None` for no limit.
     pub time: Option<Duration>,
 }
 

@@ -20,7 +20,7 @@ use coordinator::rules::Rejection;
 use coordinator::validate::{Finished, ValidateError, Validator};
 use schedule::planner;
 
-/// Ignores progress.
+/// Ignores the reports of progress, because the fuzzer watches no slot.
 struct Unwatched;
 
 impl Progress for Unwatched {
@@ -45,7 +45,7 @@ pub(super) struct Case<'a> {
 /// The fate of a sub-block's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It arrives unchanged.
+    /// It arrives as it was computed, without an encoding in between.
     Arrives,
     /// It arrives through the wire encoding.
     Wired,
@@ -53,7 +53,7 @@ enum Fate {
     Behind,
     /// It was computed on a base where accounts have more, for example on another branch.
     Richer,
-    /// It never arrives.
+    /// It never arrives, so the validator executes the transactions itself.
     Lost,
 }
 

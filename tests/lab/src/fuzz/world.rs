@@ -65,7 +65,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Draws a pre-state.
+    /// Draws the accounts, the code and the ancestors that exist before the first block.
     pub(super) fn new(fork: Fork, draw: &mut Draw) -> Self {
         let mut world = Self { signers: ALL_SIGNERS.clone(), brimful: numbered(0xff, 0), ..Self::default() };
         world.names.first_block = draw.pick(&[1u64, 5, 200, 300, 1_000]);

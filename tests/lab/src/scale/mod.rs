@@ -48,10 +48,10 @@ impl Workload {
     }
 }
 
-/// What is measured.
+/// The chains and the fleets to measure, and the processor time that each process gets.
 #[derive(Debug, Clone)]
 pub struct ScaleOptions {
-    /// The chains.
+    /// The kinds of chains. One chain of each kind is generated and measured.
     pub workloads: Vec<Workload>,
     /// The numbers of shards.
     pub shards: Vec<u32>,

@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(20);
 /// The kernel's unit of processor time in `/proc/PID/stat`.
 const TICK: Duration = Duration::from_millis(10);
 
-/// A running process.
+/// A process. Dropping it sends SIGTERM, and SIGKILL if it still runs after [`GRACE`].
 #[derive(Debug)]
 struct Running(Child);
 

@@ -9,7 +9,7 @@ use super::{Baseline, Sample, Workload};
 /// The rounds of one workload on one number of shards.
 #[derive(Debug, Clone)]
 pub struct Measured {
-    /// The workload.
+    /// The kind of the chain that was executed.
     pub workload: Workload,
     /// The number of shards.
     pub shards: u32,

@@ -20,7 +20,7 @@ pub enum NoSlices {
     Refused {
         /// The file or folder.
         path: String,
-        /// The reason.
+        /// The operating system's error for this path.
         source: std::io::Error,
     },
     /// The share is not one.

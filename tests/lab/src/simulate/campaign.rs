@@ -19,7 +19,7 @@ const FAILURES_KEPT: usize = 8;
 /// The histories to run.
 #[derive(Debug, Clone, Copy)]
 pub struct Campaign {
-    /// The first seed.
+    /// The seed of the first history. The seeds of the others follow it.
     pub first: u64,
     /// The number of seeds.
     pub seeds: u64,
@@ -32,16 +32,16 @@ pub struct Campaign {
 /// A seed that failed.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// The seed.
+    /// The seed of the history, which reproduces the failure.
     pub seed: u64,
-    /// What went wrong.
+    /// The first invariant that the history violated.
     pub violation: Violation,
 }
 
 /// The sums over a campaign's histories.
 #[derive(Debug, Clone, Default)]
 pub struct CampaignReport {
-    /// Histories run.
+    /// The number of histories that were run: at most one for each seed, fewer after a stop at a failure.
     pub histories: u64,
     /// The number of histories that violated an invariant.
     pub violations: u64,

@@ -17,7 +17,7 @@ pub(super) type BlockNumber = usize;
 pub(super) const HEAVY_GAS: u64 = 4_000_000;
 pub(super) const USUAL_GAS: u64 = 1_000;
 
-/// A block.
+/// A block of the model. Its transactions have no content: their results follow from its seed.
 #[derive(Debug, Clone)]
 pub(super) struct Block {
     pub(super) transactions: u8,
@@ -178,7 +178,7 @@ pub(super) fn address(number: u64) -> Address {
     Address::from(bytes)
 }
 
-/// A block's hash.
+/// The hash of a block, made from its number. It is never zero, which stands for the origin.
 pub(super) fn block_hash(block: BlockNumber) -> B256 {
     state(0, block as u64 + 1).block_hash
 }

@@ -13,7 +13,7 @@ use super::chain::{BlockNumber, Piece};
 pub struct Violation {
     /// The virtual time of the violation.
     pub at: Duration,
-    /// What went wrong.
+    /// The violation in words, for example which piece of work was sent too often.
     pub what: String,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Loss {
     pub(super) died: bool,
 }
 
-/// The observer.
+/// The observer of one history. It keeps only the first violation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Check {
     pub(super) violation: Option<Violation>,

@@ -53,7 +53,7 @@ pub(super) struct Run {
     pub(super) answers: BTreeMap<WorkId, (ShardId, B256)>,
 }
 
-/// A coordinator's process.
+/// A process of the model coordinator, with all that it holds in memory. It may have ended.
 pub(super) struct Coordinator {
     pub(super) epoch: Epoch,
     pub(super) alive: bool,

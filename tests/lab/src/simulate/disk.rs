@@ -22,7 +22,7 @@ pub(super) enum Ending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fenced;
 
-/// A journaled block.
+/// An accepted block in the journal. It stays there after it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Journaled {
     pub(super) block: BlockNumber,

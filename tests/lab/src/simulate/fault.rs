@@ -43,9 +43,9 @@ pub enum FaultKind {
     PartitionToShard,
     /// Messages are dropped now and then.
     Drop,
-    /// Messages take long.
+    /// Messages take 5 to 120 ms longer for a while.
     Delay,
-    /// Messages arrive twice.
+    /// One in three messages arrives twice for a while, except answers to commands.
     Duplicate,
     /// Messages overtake each other.
     Reorder,
@@ -58,7 +58,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    /// All kinds.
+    /// All kinds. Every fault of a history has each kind with the same probability.
     pub const ALL: [Self; 24] = [
         Self::ShardCrash,
         Self::FleetCrash,

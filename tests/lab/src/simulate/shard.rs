@@ -214,7 +214,7 @@ impl World {
         self.drive(index);
     }
 
-    /// Kills the process.
+    /// Ends a shard's process as SIGKILL does, and starts it again after the pause `back_after`, if given.
     pub(super) fn kill_shard(&mut self, index: usize, back_after: Option<Duration>) {
         let now = self.now;
         let Some(process) = self.processes.get(index).filter(|process| process.alive) else { return };

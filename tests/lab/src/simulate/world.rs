@@ -152,11 +152,11 @@ impl Ord for Entry {
 /// The outcome of a history.
 #[derive(Debug, Clone)]
 pub struct History {
-    /// Its seed.
+    /// The seed, which alone determines the history.
     pub seed: u64,
     /// The invariant that it violated, if any.
     pub violation: Option<Violation>,
-    /// The faults injected.
+    /// The kinds of the injected faults, in the order of injection.
     pub faults: Vec<FaultKind>,
     /// The number of its blocks.
     pub blocks: usize,
@@ -176,7 +176,7 @@ pub struct History {
     pub trace: Vec<String>,
 }
 
-/// The world.
+/// One history in progress: its clock, its queue of happenings, and every modelled part.
 pub(super) struct World {
     pub(super) now: Duration,
     pub(super) random: Random,

@@ -89,7 +89,7 @@ impl Stage {
         self
     }
 
-    /// Adds a contract.
+    /// Adds a contract with nonce 1 and no balance, or replaces the account at its address.
     pub(crate) fn contract(&mut self, address: Address, code: &[u8], slots: &[(u64, u64)]) {
         let hash = keccak256(code);
         self.code.push((hash, Bytes::copy_from_slice(code)));
@@ -192,7 +192,7 @@ impl Stage {
 /// A block and the state that it is executed on.
 pub(crate) struct Scene {
     ledger: Arc<Ledger>,
-    /// The block.
+    /// The block to execute on the ledger's head.
     pub(crate) block: Block,
 }
 
@@ -326,7 +326,7 @@ impl Scene {
     }
 }
 
-/// Who said what.
+/// The verdicts on one block, each with its plan, or `sequential` for the baseline.
 type Verdicts = Vec<(String, Result<Verified, ExecuteError>)>;
 
 fn refused(verdicts: Verdicts, reason: &str) {
@@ -357,7 +357,7 @@ pub(crate) fn legacy(to: TxKind, gas_limit: u64, input: &[u8]) -> TxLegacy {
     TxLegacy { gas_price: PRICE, gas_limit, to, input: Bytes::copy_from_slice(input), ..Default::default() }
 }
 
-/// Adds the signature.
+/// Adds an arbitrary signature from which a sender can be recovered. Its private key is unknown.
 pub(crate) fn signed<T>(transaction: T) -> Transaction
 where
     T: SignableTransaction<Signature> + Clone,

@@ -32,7 +32,7 @@ pub(crate) struct Finding {
     pub(crate) detail: String,
 }
 
-/// One command.
+/// A command that succeeds without a mistake, and fails if it finds one.
 #[derive(Debug, Clone)]
 struct Detector {
     by: &'static str,

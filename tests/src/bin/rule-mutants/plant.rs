@@ -22,7 +22,7 @@ const SWITCH_CRATE: &str = "common";
 const CRATES: [&str; 8] =
     ["common", "net", "engine", "executor-shard", "schedule", "ledger", "coordinator", "lab"];
 
-/// The built binaries.
+/// The binaries built from the copy of the tree, which contain every mistake behind its switch.
 #[derive(Debug, Clone)]
 pub(crate) struct Built {
     /// The unit tests: names of crates and paths of binaries.

@@ -28,9 +28,9 @@ pub(crate) struct Mutant {
     pub(crate) file: String,
     /// A piece of code that contains `find` exactly once.
     pub(crate) within: Option<String>,
-    /// The expression.
+    /// The right expression, which occurs exactly once in `within`, or else in the file.
     pub(crate) find: String,
-    /// The replacement.
+    /// The wrong expression that replaces it while the mistake is switched on.
     pub(crate) with: String,
     /// The reason why no test can find it; `None` for a mistake that must be found.
     pub(crate) redundant: Option<String>,

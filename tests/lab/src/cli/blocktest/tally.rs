@@ -25,7 +25,7 @@ pub(super) struct Tally {
     all: bool,
 }
 
-/// The summary line.
+/// The counts of a run, which are printed as the last line of its output.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Counts {
     summary: bool,
@@ -191,7 +191,7 @@ impl Tally {
         self.bar.suspend(|| print_line(text))
     }
 
-    /// Prints the summary.
+    /// Prints the summary. The line of a case that ends later is not printed.
     pub(super) fn finish(&self, stopped: bool) -> Result<Counts, OutputError> {
         self.bar.finish_and_clear();
         let counts = {

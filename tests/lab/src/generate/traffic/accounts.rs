@@ -63,7 +63,7 @@ impl Price {
     }
 }
 
-/// One funded account.
+/// One funded account, with its key and the nonce of its next transaction.
 #[derive(Debug, Clone)]
 struct Account {
     secret: B256,

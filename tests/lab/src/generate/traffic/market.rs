@@ -16,7 +16,7 @@ pub(crate) enum Side {
 }
 
 impl Side {
-    /// The other token.
+    /// The token that a swap gives for this one.
     pub(crate) fn other(self) -> Self {
         match self {
             Self::First => Self::Second,

@@ -29,7 +29,7 @@ use self::{
 
 pub use self::mix::{Mix, MixError};
 
-/// A signed transaction.
+/// A signed transaction of any type, as a block contains it: without a blob sidecar.
 pub type Envelope = EthereumTxEnvelope<TxEip4844>;
 
 /// The lowest and the default gas limit. The set-up must fit into it.
