@@ -4,8 +4,8 @@
 use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId};
 
-use super::tests::{dispatched, item, join, ms, scheduler};
-use super::{Command, Event, LossCause, Scheduler, WorkItem};
+use super::tests::{base, dispatched, item, join, ms, scheduler};
+use super::{Command, Event, LossCause, Scheduler, StrikeRecord, WorkItem};
 
 const DIGEST: Option<B256> = Some(B256::repeat_byte(1));
 
@@ -29,6 +29,9 @@ fn gone(scheduler: &mut Scheduler, at: u64, shard: u32) -> Vec<Command> {
     let lost = Event::Lost { shard, incarnation, cause: LossCause::Died, reason: "gone".into() };
     scheduler.handle(ms(at), lost)
 }
+
+/// The time from which shard 1, which never answers, is late with its work.
+const LATE: u64 = 6_000;
 
 /// A fleet of one shard with two slots, which has done sound work, and of newcomers with one slot each.
 fn fleet(newcomers: u32) -> Scheduler {
@@ -156,22 +159,23 @@ fn newcomers_do_the_work_if_no_other_shard_is_left() {
     assert!(!scheduler.is_newcomer(ShardId(2)));
 }
 
-#[test]
-fn a_newcomer_helps_when_the_only_other_shard_is_late() {
-    let mut scheduler = fleet(1);
-    let sent = admit(&mut scheduler, 3, 2, &[2]);
-    assert_eq!(shards(&sent), [1, 2]);
-    // Shard 1 never answers. The newcomer answers all that it gets.
-    let (mut waiting, mut gets, mut used) = (vec![sent[1]], 1, None);
-    for at in (10..20_000).step_by(10) {
+/// Lets time pass while the shards are heard and shard 2 answers all that it gets, at first `waiting`. Returns
+/// how much more it got, and the assignments whose results were used.
+fn helped(
+    scheduler: &mut Scheduler,
+    times: std::ops::Range<u64>,
+    mut waiting: Vec<AssignmentId>,
+) -> (usize, Vec<AssignmentId>) {
+    let (mut gets, mut used) = (0, Vec::new());
+    for at in times.step_by(10) {
         let mut commands = scheduler.handle(ms(at), Event::Tick);
-        (1..=2).for_each(|shard| commands.extend(beat(&mut scheduler, at, shard)));
-        waiting.drain(..).for_each(|given| commands.extend(answer(&mut scheduler, at, given, DIGEST)));
+        (1..=2).for_each(|shard| commands.extend(beat(scheduler, at, shard)));
+        waiting.drain(..).for_each(|given| commands.extend(answer(scheduler, at, given, DIGEST)));
         waiting.extend(dispatched(&commands).into_iter().filter(|given| given.shard == ShardId(2)));
         gets += waiting.len();
         for command in commands {
             match command {
-                Command::Use(assignment) => used = Some(assignment),
+                Command::Use(assignment) => used.push(assignment),
                 Command::Check { work, .. } => {
                     scheduler.handle(ms(at), Event::Checked { work, digest: B256::repeat_byte(1) });
                 }
@@ -180,10 +184,27 @@ fn a_newcomer_helps_when_the_only_other_shard_is_late() {
         }
         scheduler.audit().unwrap();
     }
-    assert_eq!(used.map(|used| used.shard), Some(ShardId(2)));
-    assert_eq!(gets, 2, "a copy that nothing could be compared with, and the work itself");
-    assert_eq!(scheduler.open_rounds().count(), 0, "trusted code has verified its result");
-    assert!(!scheduler.is_newcomer(ShardId(2)) && !scheduler.is_quarantined(ShardId(2)));
+    (gets, used)
+}
+
+#[test]
+fn a_newcomer_helps_when_the_only_other_shard_is_late() {
+    for joins_late in [false, true] {
+        let mut scheduler = fleet(u32::from(!joins_late));
+        let sent = admit(&mut scheduler, 3, 2, &[2]);
+        let copy = if joins_late {
+            helped(&mut scheduler, 10..LATE, vec![]);
+            join_at(&mut scheduler, LATE, 2)
+        } else {
+            sent.get(1).copied().into_iter().collect()
+        };
+        assert_eq!(shards(&copy), [2], "a copy, whose result can be compared with nothing");
+        let (gets, used) = helped(&mut scheduler, LATE..60_000, copy);
+        assert_eq!(gets, 1, "the work itself");
+        assert_eq!(shards(&used), [2]);
+        assert_eq!(scheduler.open_rounds().count(), 0, "trusted code has verified its result");
+        assert!(!scheduler.is_newcomer(ShardId(2)) && !scheduler.is_quarantined(ShardId(2)));
+    }
 }
 
 #[test]
@@ -213,4 +234,34 @@ fn a_newcomer_that_helps_is_judged_by_the_late_shards_result_too() {
         assert!(!scheduler.is_newcomer(ShardId(2)), "right: {right}");
         assert_eq!(scheduler.is_quarantined(ShardId(2)), !right);
     }
+}
+
+#[test]
+fn a_result_that_is_not_verified_yet_proves_no_shard() {
+    let mut scheduler = scheduler();
+    let record = StrikeRecord { strikes: 3, quarantines: 1, quarantined: true };
+    scheduler.restore_strikes([(ShardId(1), record)], ms(0));
+    join(&mut scheduler, 1, 1);
+    let mut at = 10;
+    // No other shard is there, so its result counts when its quarantine is over.
+    admit(&mut scheduler, at, 1, &[1]);
+    let sent = loop {
+        at += 100;
+        assert!(at < 600_000);
+        let mut commands = scheduler.handle(ms(at), Event::Tick);
+        commands.extend(beat(&mut scheduler, at, 1));
+        if let Some(sent) = dispatched(&commands).first() {
+            break *sent;
+        }
+    };
+    assert_eq!(answer(&mut scheduler, at, sent, DIGEST)[0], Command::Use(sent));
+    join_at(&mut scheduler, at, 2);
+    assert!(!scheduler.is_newcomer(ShardId(2)), "no shard has done sound work");
+}
+
+/// Lets a shard join that holds the state. Returns what it is assigned at once.
+fn join_at(scheduler: &mut Scheduler, at: u64, shard: u32) -> Vec<AssignmentId> {
+    let (shard, incarnation) = (ShardId(shard), Incarnation(u64::from(shard)));
+    scheduler.handle(ms(at), Event::Register { shard, incarnation, slots: 1 });
+    dispatched(&scheduler.handle(ms(at), Event::State { shard, incarnation, state: Some(base()) }))
 }

@@ -90,15 +90,6 @@ impl Scheduler {
         }
     }
 
-    /// Cancels an assignment of work that needs it no longer. A probation with it decides nothing.
-    pub(super) fn withdraw(&mut self, assignment: &AssignmentId, turn: &mut Turn) {
-        self.forget(assignment);
-        turn.order(Command::Cancel(*assignment));
-        if self.strikes.is_probation(assignment) && !self.strikes.has_delivered(assignment) {
-            self.end_probation(assignment.shard, None, turn);
-        }
-    }
-
     /// Handles a control or a probation that brought no result.
     pub(super) fn spare(&mut self, assignment: &AssignmentId, turn: &mut Turn) {
         self.control_done(assignment, false);
@@ -180,15 +171,12 @@ impl Scheduler {
             if pieces.is_empty() {
                 return;
             }
-            let suits = |(id, stake): &(WorkId, Stake)| {
-                let useful = *stake != Stake::Copy || in_vain != Some(*id);
-                useful && self.can_prove_itself(shard, id, turn.now())
-            };
+            let suits = |(id, _): &(WorkId, Stake)| self.can_prove_itself(shard, id, turn.now());
             let Some(place) = pieces.iter().position(suits) else { continue };
             let (id, stake) = pieces.remove(place);
             let trusted = match stake {
                 Stake::Copy => false,
-                Stake::Late => in_vain.is_some(),
+                Stake::Late => in_vain,
                 Stake::Free => true,
             };
             self.begin_probation(id, shard, trusted, turn);
@@ -211,7 +199,7 @@ impl Scheduler {
                 [] => (alone && has_tries).then_some(Stake::Free),
                 [only] if quarantined.contains(&only.assignment.shard) => None,
                 // No shard outside of quarantine has taken it, although it is overdue.
-                [_] if work.duplicate && has_tries => Some(Stake::Late),
+                [_] if work.duplicate => has_tries.then_some(Stake::Late),
                 [_] => Some(Stake::Copy),
                 _ => None,
             }

@@ -63,7 +63,8 @@ impl Scheduler {
                 continue;
             };
             for assignment in work.holders() {
-                self.withdraw(&assignment, turn);
+                self.forget(&assignment);
+                turn.order(Command::Cancel(assignment));
             }
         }
     }
@@ -310,7 +311,8 @@ impl Scheduler {
             return never!("work {} is done and was not open", first.work);
         };
         for other in work.holders().into_iter().filter(|other| *other != first) {
-            self.withdraw(&other, turn);
+            self.forget(&other);
+            turn.order(Command::Cancel(other));
         }
         let done = Done { item: work.item, round: work.round, first, digest, verified };
         self.done.remember(first.work, done, self.limits.done_kept);

@@ -38,8 +38,8 @@ struct Probation {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Due {
     pub(super) shard: ShardId,
-    /// The work that the shard did in its last probation in vain: no other shard's result came to compare it with.
-    pub(super) in_vain: Option<WorkId>,
+    /// Whether its last probation was in vain: it brought a result, and there was none in time to compare it with.
+    pub(super) in_vain: bool,
 }
 
 /// The record against one shard.
@@ -52,8 +52,8 @@ struct Standing {
     /// The time when the quarantine ends and a probation may begin; `None` outside of quarantine.
     quarantined_until: Option<Duration>,
     probation: Option<Probation>,
-    /// The work of its last probation, if there was no other result in time to compare its own with.
-    in_vain: Option<WorkId>,
+    /// Its last probation brought a result, and there was none in time to compare it with.
+    in_vain: bool,
     /// It is in quarantine only because it has not done any sound work yet.
     newcomer: bool,
 }
@@ -85,7 +85,7 @@ impl Standing {
             quarantines: record.quarantines,
             quarantined_until: None,
             probation: None,
-            in_vain: None,
+            in_vain: false,
             newcomer: false,
         };
         if record.quarantined {
@@ -301,12 +301,6 @@ impl Strikes {
         probation.is_some_and(|probation| probation.assignment == *assignment)
     }
 
-    /// Whether the shard has delivered the result of this assignment, its probation.
-    pub(super) fn has_delivered(&self, assignment: &AssignmentId) -> bool {
-        let probation = self.shards.get(&assignment.shard).and_then(|standing| standing.probation);
-        probation.is_some_and(|known| known.assignment == *assignment && known.delivered.is_some())
-    }
-
     /// Whether a shard on probation has this work, so that its result must be compared.
     pub(super) fn is_on_probation_with(&self, work: &WorkId) -> bool {
         let mut probations = self.shards.values().filter_map(|standing| standing.probation);
@@ -380,8 +374,7 @@ impl Strikes {
     ) -> Option<ProbationEnd> {
         let standing = self.shards.get_mut(&shard)?;
         let (probation, newcomer) = (standing.probation.take()?, standing.newcomer);
-        let unclear = passed.is_none() && probation.delivered.is_some();
-        standing.in_vain = unclear.then_some(probation.assignment.work);
+        standing.in_vain = passed.is_none() && probation.delivered.is_some();
         match passed {
             Some(true) => {
                 standing.newcomer = false;

@@ -116,7 +116,8 @@ impl Scheduler {
         first.checking = true;
         work.duplicate = false;
         for live in std::mem::take(&mut work.live) {
-            self.withdraw(&live.assignment, turn);
+            self.forget(&live.assignment);
+            turn.order(Command::Cancel(live.assignment));
         }
     }
 
