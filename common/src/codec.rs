@@ -34,7 +34,7 @@ pub enum CodecError {
         /// The digest of the received bytes.
         found: B256,
     },
-    /// The bytes are not BCS of the expected type.
+    /// The bytes are not BCS of the expected type, or BCS cannot express the value.
     #[error("{what} is malformed: {reason}")]
     Malformed {
         /// The name of the value, for the message.

@@ -26,8 +26,8 @@ pub enum WorkKind {
     Execute {
         /// The recovered sender of each transaction, in the order of the indices.
         senders: Vec<Address>,
-        /// The effect of the system calls before the block's first transaction. It depends on the base
-        /// state; recovery, which does not need it, can begin before the block's parent is executed.
+        /// The changes before the block's first transaction. They depend on the base state; recovery, which
+        /// does not need them, can begin before the block's parent is executed.
         prelude: Prelude,
     },
 }

@@ -40,7 +40,8 @@ impl Binary {
             word == "--sequential" || word.starts_with("poison:")
         };
         let command = line.first().and_then(|command| command.as_ref().to_str());
-        let moved = matches!(command, Some("generate" | "blocktest" | "fuzz" | "simulate"));
+        let moved =
+            matches!(command, Some("generate" | "blocktest" | "fuzz" | "simulate" | "scale" | "bench"));
         if moved || line.iter().any(word) { Self::Lab } else { Self::Coordinator }
     }
 

@@ -168,8 +168,8 @@ impl Block {
     }
 }
 
-/// The effect of the system calls before a block's first transaction, as changes to the block's base state.
-/// Every transaction of the block may see them.
+/// The effect of the system calls before a block's first transaction, and of the DAO fork's transfers, as changes
+/// to the block's base state. Every transaction of the block may see them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prelude {
     /// The accounts that change before the first transaction, in ascending order of address.

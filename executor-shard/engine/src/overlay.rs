@@ -41,7 +41,7 @@ impl Overlay {
         self.accounts.iter()
     }
 
-    /// Whether the overlay is empty.
+    /// Whether no account of the overlay is changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.accounts.is_empty()
@@ -67,7 +67,7 @@ impl Overlay {
         }
     }
 
-    /// Applies a change that precedes the block's transactions.
+    /// Applies a change to one account, such as one that precedes the block's transactions.
     pub fn apply_delta(&mut self, delta: &AccountDelta) {
         let entry = self.accounts.entry(delta.address).or_default();
         if delta.wiped {

@@ -1,5 +1,5 @@
-//! A view that is deliberately wrong in places: the strongest cheap test of validation, which must
-//! notice every wrong value.
+//! A view that is deliberately wrong in places: a strong and cheap test of validation, which must notice every
+//! wrong value. A selected key can still have the right value: half of a zero balance is zero.
 
 use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use common::account::Account;
@@ -7,7 +7,7 @@ use common::account::Account;
 use super::code::Code;
 use super::view::{StateError, StateView};
 
-/// One in this many keys is wrong.
+/// One in this many keys is selected.
 const ONE_IN: u8 = 6;
 
 /// A view that returns wrong values for some accounts, slots and hashes, chosen by a seed. The same

@@ -13,6 +13,16 @@ pub enum StateError {
     /// An account names code that the holder does not have.
     #[error("code {0} is missing from the state; the holder must be synced again")]
     MissingCode(B256),
+    /// A source of the state sent code under a hash that is not the code's.
+    #[error(
+        "the code of {expected} has the hash {found}; its source is damaged, so run `coordinator verify` there"
+    )]
+    WrongCode {
+        /// The hash by which accounts name the code.
+        expected: B256,
+        /// The Keccak-256 hash of the bytes that came.
+        found: B256,
+    },
     /// The database failed or is damaged.
     #[error("the state's database fails: {0}; if it is damaged, move it away and import or sync again")]
     Storage(String),

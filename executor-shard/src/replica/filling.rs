@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256, U256, keccak256};
 use common::digest::ContentDigest;
 use common::message::SnapshotChunk;
 
@@ -64,11 +64,17 @@ impl Filling {
         self.sum.digest()
     }
 
-    /// Loads one part.
+    /// Loads one part. The content digest does not cover code, so each is compared with its hash here.
     ///
     /// # Errors
-    /// [`StateError::Storage`] if the database fails.
+    /// [`StateError::WrongCode`] if code is not what its hash says, [`StateError::Storage`] if the database fails.
     pub fn take(&mut self, chunk: SnapshotChunk) -> Result<(), StateError> {
+        for (expected, code) in &chunk.code {
+            let found = keccak256(code);
+            if found != *expected {
+                return Err(StateError::WrongCode { expected: *expected, found });
+            }
+        }
         self.sum.add(&chunk);
         match &mut self.target {
             Target::Memory(state) => {

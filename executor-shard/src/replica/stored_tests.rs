@@ -47,6 +47,19 @@ fn fill(replica: &Replica, chunk: &SnapshotChunk, digest: U256) -> StateSummary 
     summary
 }
 
+#[test]
+fn code_that_is_not_what_its_hash_says_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut chunk, _) = snapshot();
+    let hash = chunk.code[0].0;
+    chunk.code[0].1 = Bytes::from_static(&[0x60, 0x02]);
+    for replica in [Replica::default(), Replica::open(folder.path()).unwrap()] {
+        let mut filling = replica.begin_filling(vec![]).unwrap();
+        let refused = filling.take(chunk.clone()).unwrap_err();
+        assert!(matches!(refused, StateError::WrongCode { expected, .. } if expected == hash), "{refused}");
+    }
+}
+
 /// Deletes one account, wipes and rewrites another, and changes a third.
 fn delta(shadow: &mut MemoryState, height: u64) -> Arc<Delta> {
     let of = |number: u64| Address::left_padding_from(&number.to_be_bytes());

@@ -106,7 +106,7 @@ impl Credentials {
         Ok(true)
     }
 
-    /// Looks at the files from time to time until `stop`, and warns of a certificate that expires soon.
+    /// Reads changed files again, and warns of a certificate that expires soon. `warned` is when it last did.
     pub(super) fn look(&self, warned: &mut Option<Instant>) {
         match self.reload() {
             Ok(false) => {}

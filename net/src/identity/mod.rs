@@ -69,12 +69,12 @@ pub enum CredentialError {
         /// The rule that the line, or the whole file, breaks.
         reason: String,
     },
-    /// The process's own certificate is malformed, or does not name one peer.
+    /// A certificate is malformed, or does not name one peer.
     #[error("{}: {source}", path.display())]
     Own {
         /// The file with the certificate. Only its first certificate counts here.
         path: PathBuf,
-        /// The reason why it cannot be used.
+        /// The fault of the certificate.
         source: TrustError,
     },
     /// An authority's certificate cannot be used.
@@ -90,7 +90,7 @@ pub enum CredentialError {
         certificate: PathBuf,
         /// The file with the private key that should belong to the certificate.
         key: PathBuf,
-        /// The reason why it cannot be used.
+        /// The fault that the TLS library found in the pair.
         source: tokio_rustls::rustls::Error,
     },
     /// The certificate is of a role that cannot have this part.

@@ -49,7 +49,7 @@ impl Difference {
     #[must_use]
     pub fn replay(&self) -> String {
         let plan = self.plan.map(|plan| format!(" --plan {plan}")).unwrap_or_default();
-        format!("coordinator fuzz --seed {} --seeds 1 --fork {}{plan}", self.seed, self.fork)
+        format!("lab fuzz --seed {} --seeds 1 --fork {}{plan}", self.seed, self.fork)
     }
 }
 

@@ -88,7 +88,7 @@ impl Fleet {
         arguments.extend(patience.map(str::to_owned));
         arguments.extend(["--address-file".to_owned(), address.display().to_string()]);
         let coordinator = Running::start(&setting.programs.join("coordinator"), &arguments)?;
-        let bound = wait_for("the coordinator's address", || std::fs::read_to_string(&address).ok())?;
+        let bound = wait_for("the coordinator's address", || complete(&address))?;
         let url = format!("http://{}", bound.trim());
         let shard = |number: u32| {
             let arguments = ["--shard-id", &number.to_string(), "--coordinator", &url, "--threads", "1"];
@@ -194,6 +194,11 @@ fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> anyhow::Result<T> {
             None => std::thread::sleep(LOOK),
         }
     }
+}
+
+/// The text of the address file, once its last line is complete.
+fn complete(address: &Path) -> Option<String> {
+    std::fs::read_to_string(address).ok().filter(|text| text.ends_with('\n'))
 }
 
 /// The bytes that the loopback device has received so far; zero if the kernel does not say.

@@ -159,7 +159,6 @@ impl World {
         (0..self.blocks.len()).find(|block| block_hash(*block) == *hash)
     }
 
-    /// The state that a block is executed on, if its parent is known.
     /// The hash of the chain's head, as the intake knows it.
     pub(super) fn head_hash(&self) -> B256 {
         self.disk.head.map(block_hash).unwrap_or_default()

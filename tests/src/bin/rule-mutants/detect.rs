@@ -172,8 +172,8 @@ fn fuzz_report(out: &str, err: &str) -> String {
 fn suite_report(out: &str, err: &str) -> String {
     let cases = || out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let failed = cases().filter_map(|case| case.get("failed")?.as_u64()).next_back();
-    let first = cases().find(|case| case.get("verdict").and_then(Value::as_str) == Some("fail"));
-    let first = first.and_then(|case| Some(case.get("name")?.as_str()?.to_owned()));
+    let first = cases().find(|case| case.get("result").and_then(Value::as_str) == Some("fail"));
+    let first = first.and_then(|case| Some(case.get("case")?.as_str()?.to_owned()));
     match (failed, first) {
         (Some(failed), Some(name)) => format!("{failed} cases, `{name}`"),
         (Some(failed), None) => format!("{failed} cases"),
