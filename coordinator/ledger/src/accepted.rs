@@ -56,7 +56,7 @@ pub struct AcceptedRecord {
 /// An accepted block that has not ended.
 #[derive(Debug, Clone)]
 pub struct AcceptedBlock {
-    /// The block.
+    /// The block from the journal. Its bytes were checked against its hash and its header when it was read.
     pub block: CheckedBlock,
     /// The state of the block.
     pub record: AcceptedRecord,

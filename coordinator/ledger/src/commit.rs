@@ -165,7 +165,7 @@ impl Ledger {
 enum TakenBack {
     /// They become side blocks.
     Kept,
-    /// They are deleted.
+    /// They are deleted, and so are all side blocks above the new head.
     Forgotten,
 }
 

@@ -25,7 +25,7 @@ pub struct Holder {
     /// The secret, in hex, that a successor must present before this coordinator steps down. Only a user
     /// who can read the directory knows it.
     pub secret: String,
-    /// The coordinator's epoch.
+    /// The number of the epoch that the coordinator serves with.
     pub epoch: u64,
 }
 

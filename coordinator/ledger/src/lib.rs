@@ -79,7 +79,7 @@ pub struct Origin {
     pub header: Option<Header>,
     /// All accounts, or only those that one block reads.
     pub accounts: Vec<AccountRecord>,
-    /// Code by hash.
+    /// The code of the contracts, each with its Keccak-256 hash. The ledger trusts these hashes.
     pub code: Vec<(B256, Bytes)>,
     /// The hashes of ancestors, by number.
     pub ancestors: Vec<(u64, B256)>,
@@ -96,15 +96,15 @@ pub enum LedgerError {
     /// The block does not follow the head.
     #[error("block {number} ({hash}) has parent {parent}, the head is {head} at {head_hash}")]
     NotNext {
-        /// The block's number.
+        /// The number in the block's header.
         number: u64,
-        /// The block's hash.
+        /// The hash of the block that does not follow.
         hash: B256,
-        /// The parent's hash.
+        /// The parent hash in the block's header.
         parent: B256,
-        /// The head's height.
+        /// The height of the tip that the block was checked against.
         head: Height,
-        /// The head's hash.
+        /// The hash of that tip's block.
         head_hash: B256,
     },
     /// The block's parent is unknown: it is neither on the chain nor a side block. This says nothing about
@@ -113,13 +113,13 @@ pub enum LedgerError {
         "the parent {parent} of block {number} ({hash}) is neither on the chain nor a side block; submit or import it first (the head is block {head})"
     )]
     UnknownParent {
-        /// The block's number.
+        /// The number in the block's header.
         number: u64,
-        /// The block's hash.
+        /// The hash of the block without a known parent.
         hash: B256,
-        /// The parent's hash.
+        /// The hash of the parent that must be submitted or imported first.
         parent: B256,
-        /// The head's height.
+        /// The height of the head when the block was imported.
         head: Height,
     },
     /// A tip does not descend from the head: another block was committed meanwhile.
@@ -144,7 +144,7 @@ pub enum LedgerError {
         /// The root in the header.
         header: B256,
     },
-    /// The database failed.
+    /// redb failed to read or write. The ledger can no longer make anything durable.
     #[error("the ledger's database fails: {0}")]
     Database(#[from] redb::Error),
     /// A file or folder cannot be used.
@@ -164,9 +164,9 @@ pub enum LedgerError {
     /// The file is not a ledger of this format.
     #[error("{} is not a ledger that this build can use: {reason}; it was left as it is", path.display())]
     Format {
-        /// The file.
+        /// The path of the database file.
         path: PathBuf,
-        /// The reason.
+        /// The mismatch in words, such as a format number that this build does not read.
         reason: String,
     },
     /// The ledger belongs to another chain.
@@ -175,7 +175,7 @@ pub enum LedgerError {
         path.display()
     )]
     Foreign {
-        /// The file.
+        /// The path of the database file.
         path: PathBuf,
         /// The origin in the file.
         found: B256,
@@ -185,9 +185,9 @@ pub enum LedgerError {
     /// The contents of the database contradict each other.
     #[error("the ledger is damaged: {what}: {reason}; move it away and import the chain again")]
     Damaged {
-        /// The damaged part.
+        /// The damaged part in words, such as `the head`, a block with its hash, or a file.
         what: String,
-        /// The contradiction.
+        /// The contradiction that shows the damage, in words.
         reason: String,
     },
     /// A newer coordinator has taken the ledger over.
@@ -195,15 +195,15 @@ pub enum LedgerError {
         "a coordinator of epoch {newest} has taken this ledger over, this one is of epoch {ours}; it commits nothing more and must stop"
     )]
     Superseded {
-        /// This coordinator's epoch.
+        /// The number of the epoch that this coordinator has raised.
         ours: u64,
-        /// The newest epoch.
+        /// The number of the newest epoch, which the fence stores.
         newest: u64,
     },
     /// The block is too far below the head.
     #[error("the state after block {block} is not kept any more: the newest {kept} blocks can be unwound")]
     TooFarBack {
-        /// The block's height.
+        /// The height down to which the chain would have to be unwound.
         block: Height,
         /// The number of newest blocks that can be unwound.
         kept: u64,

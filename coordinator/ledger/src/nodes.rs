@@ -73,12 +73,12 @@ impl Nodes {
         if fits && built.trie.root() == self.root() { self.after(built) } else { self }
     }
 
-    /// The state root.
+    /// The root of the trie, which is the state root of its tip.
     pub(super) fn root(&self) -> B256 {
         self.trie.root()
     }
 
-    /// The state trie.
+    /// The state trie, as far as it is in memory. [`Self::source`] has the rest.
     pub(super) fn trie(&self) -> &Subtree {
         &self.trie
     }

@@ -82,7 +82,7 @@ pub(super) struct BlockInfo {
 pub(super) struct JournalEntry {
     /// The change from the parent's state to the block's own.
     pub(super) redo: Delta,
-    /// The change back.
+    /// The change from the block's own state back to the parent's.
     pub(super) undo: Delta,
 }
 

@@ -42,7 +42,7 @@ pub struct Tip {
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) delta: Arc<Delta>,
-    /// The change back.
+    /// The change from the state after the step back to the one before it.
     pub(super) inverse: Arc<Delta>,
     /// What the update of the state trie has touched.
     pub(super) touched: Option<Arc<Touched>>,
@@ -54,7 +54,7 @@ pub(super) struct Step {
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) delta: Arc<Delta>,
-    /// The change back.
+    /// The change from the state after `delta` back to the one before it.
     pub(super) inverse: Arc<Delta>,
     /// The state trie after it.
     pub(super) trie: Option<Updated>,
@@ -126,7 +126,7 @@ impl Tip {
         &self.ancestors
     }
 
-    /// The state.
+    /// The accounts, slots and code of the state. They stay readable while later blocks commit.
     #[must_use]
     pub fn view(&self) -> &ReplicaView {
         &self.view

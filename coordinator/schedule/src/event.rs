@@ -21,7 +21,7 @@ pub enum WorkClass {
 /// One piece of work, as far as the scheduler must know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkItem {
-    /// The work's id.
+    /// A hash of the computation. The same work in a later round has the same id.
     pub id: WorkId,
     /// The state that a shard must hold to do it; `None` for recovering senders.
     pub base: Option<StateRef>,
@@ -91,7 +91,7 @@ pub enum LossCause {
     Died,
     /// The coordinator no longer hears from it.
     Silent,
-    /// It said goodbye.
+    /// It sent a leave notice: it finishes nothing more.
     Left,
     /// It serves a newer coordinator.
     Superseded,
@@ -104,18 +104,18 @@ pub enum LossCause {
 pub enum Event {
     /// A shard asks to join.
     Register {
-        /// The shard.
+        /// The id under which the shard asks to join.
         shard: ShardId,
-        /// Its incarnation.
+        /// The incarnation of the process that asks. The same one may register again.
         incarnation: Incarnation,
         /// The number of its slots.
         slots: u16,
     },
     /// A shard reports the state that its replica holds now.
     State {
-        /// The shard.
+        /// The shard that the replica belongs to.
         shard: ShardId,
-        /// Its incarnation.
+        /// The incarnation that holds the state. The event counts only while that one is alive.
         incarnation: Incarnation,
         /// The state; `None` if it is not known.
         state: Option<StateRef>,
@@ -124,7 +124,7 @@ pub enum Event {
     Heartbeat {
         /// The shard that sent it.
         shard: ShardId,
-        /// Its incarnation.
+        /// The incarnation that sent it. The heartbeat counts only while that one is alive.
         incarnation: Incarnation,
         /// The progress of each of its slots.
         slots: Vec<SlotProgress>,
@@ -133,9 +133,9 @@ pub enum Event {
     },
     /// A shard is gone.
     Lost {
-        /// The shard.
+        /// The shard that was lost.
         shard: ShardId,
-        /// Its incarnation.
+        /// The incarnation that was lost. If another one is alive, the event has no effect.
         incarnation: Incarnation,
         /// How it was lost.
         cause: LossCause,
@@ -144,14 +144,14 @@ pub enum Event {
     },
     /// A shard takes no new work.
     Draining {
-        /// The shard.
+        /// The shard that only finishes the work that it holds.
         shard: ShardId,
-        /// Its incarnation.
+        /// The incarnation that drains. A later one takes work again.
         incarnation: Incarnation,
     },
     /// The scheduler must have shards do a round.
     Admit {
-        /// The round.
+        /// The id that the caller gives the round. Commands and later events name it.
         round: RoundId,
         /// The hash of its block.
         block: B256,
@@ -169,16 +169,16 @@ pub enum Event {
     },
     /// The caller no longer wants a round's results.
     Abandon {
-        /// The round.
+        /// The round that ends now. The scheduler cancels its assignments.
         round: RoundId,
     },
     /// A shard has accepted an assignment.
     Accepted(AssignmentId),
     /// An assignment brought no result.
     Failed {
-        /// The assignment.
+        /// The assignment that failed. It may be cancelled already.
         assignment: AssignmentId,
-        /// Why it failed.
+        /// The kind of failure, which decides what happens to the work and the shard.
         fault: AssignmentFault,
         /// An explanation for the log.
         reason: String,
@@ -192,7 +192,7 @@ pub enum Event {
     },
     /// Trusted code has done the work of a [`Command::Check`] or a [`Command::Disagreement`].
     Checked {
-        /// The work.
+        /// The work that trusted code has done.
         work: WorkId,
         /// The digest of the right result.
         digest: B256,
@@ -200,12 +200,12 @@ pub enum Event {
     /// Trusted execution has shown that a shard returned a wrong result: the scheduler quarantines it at
     /// once.
     Blame {
-        /// The shard.
+        /// The shard that returned the wrong result.
         shard: ShardId,
         /// What was wrong, for the log.
         reason: String,
     },
-    /// Time has passed.
+    /// Time has passed: the scheduler looks for silent shards, overdue work and rounds that no shard can take.
     Tick,
 }
 
@@ -223,24 +223,24 @@ pub enum Command {
     Dispatch(AssignmentId),
     /// The shard need not finish it.
     Cancel(AssignmentId),
-    /// The result counts.
+    /// The driver must use the result: it is the first sound one of its work.
     Use(AssignmentId),
     /// The result does not count: its work is done, abandoned or unknown, or the shard is not trusted.
     Ignore(AssignmentId),
     /// No second shard can verify the work: trusted code must do it. [`Event::Checked`] answers.
     Check {
-        /// The work.
+        /// The work whose only result must be checked.
         work: WorkId,
-        /// Its round.
+        /// The round that the work belongs to.
         round: RoundId,
         /// The assignment whose result trusted code must check.
         first: AssignmentId,
     },
     /// Two results of the same work differ: trusted code must recompute it. [`Event::Checked`] answers.
     Disagreement {
-        /// The work.
+        /// The work whose results differ.
         work: WorkId,
-        /// Its round.
+        /// The round that the work belongs to. It may have ended.
         round: RoundId,
         /// The assignment whose result came first.
         first: AssignmentId,
@@ -251,23 +251,23 @@ pub enum Command {
     },
     /// Another shard gets work that one shard had.
     Reassigned {
-        /// The work.
+        /// The work that the other shard gets now.
         work: WorkId,
-        /// Its round.
+        /// The round that the work belongs to.
         round: RoundId,
         /// The shard that had it before.
         from: ShardId,
     },
     /// The work must be cut into single transactions; [`Event::Recut`] answers.
     Recut {
-        /// The round.
+        /// The round that the work belongs to.
         round: RoundId,
-        /// The work.
+        /// The work to cut, which covers more than one transaction.
         work: WorkId,
     },
     /// The work's only transaction has killed two shards that did nothing else.
     Convict {
-        /// The round.
+        /// The round that the work belongs to. [`Command::Fail`] for this round follows.
         round: RoundId,
         /// The work that consists of the transaction.
         work: WorkId,
@@ -275,29 +275,29 @@ pub enum Command {
     /// A shard's slot stands still, apparently for good. It gets no more work unless it moves again. If no
     /// slot is left, the shard's process, or its threads, must be restarted.
     Retire {
-        /// The shard.
+        /// The shard whose slot stands still.
         shard: ShardId,
-        /// Its incarnation.
+        /// The incarnation that the slot belongs to. A later one starts with all slots in service.
         incarnation: Incarnation,
-        /// The slot.
+        /// The slot that gets no more work.
         slot: SlotIndex,
         /// The number of slots that still work.
         left: u16,
     },
     /// A retired slot moves again and gets work again.
     Return {
-        /// The shard.
+        /// The shard whose slot moves again.
         shard: ShardId,
-        /// Its incarnation.
+        /// The incarnation that the slot belongs to.
         incarnation: Incarnation,
-        /// The slot.
+        /// The slot that gets work again.
         slot: SlotIndex,
     },
     /// A shard's strikes have changed, and the record must be kept.
     Strikes {
-        /// The shard.
+        /// The shard that the record is about, which need not be alive.
         shard: ShardId,
-        /// Its strikes now.
+        /// The whole record after the change. It replaces the one that was kept.
         record: StrikeRecord,
         /// Why they changed, for the log.
         reason: String,
@@ -306,9 +306,9 @@ pub enum Command {
     Sync(ShardId),
     /// The shard is no longer part of the fleet.
     Evict {
-        /// The shard.
+        /// The shard that was lost.
         shard: ShardId,
-        /// Its incarnation.
+        /// The incarnation that was lost. A later one may register.
         incarnation: Incarnation,
         /// Why it was lost, for the log.
         reason: String,
@@ -317,7 +317,7 @@ pub enum Command {
     Finish(RoundId),
     /// Shards cannot do the round.
     Fail {
-        /// The round.
+        /// The round that ends without all its results.
         round: RoundId,
         /// Why shards cannot do it, and what follows for the block.
         failure: RoundFailure,

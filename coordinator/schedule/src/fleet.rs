@@ -37,7 +37,7 @@ impl SlotWatch {
     }
 }
 
-/// One live shard.
+/// The scheduler's record of one live shard. Each incarnation starts a new one.
 #[derive(Debug, Clone)]
 pub(super) struct Shard {
     pub(super) incarnation: Incarnation,

@@ -87,7 +87,7 @@ pub struct ScheduleLimits {
     /// The length of the first quarantine; it doubles with each further one until the shard passes its
     /// probation.
     pub quarantine: Duration,
-    /// The longest quarantine.
+    /// The length that a quarantine never exceeds, however often it has doubled.
     pub longest_quarantine: Duration,
     /// If several shards are lost within this time, their losses blame no transaction.
     pub blame_window: Duration,

@@ -23,15 +23,15 @@ pub struct Counters {
     pub disagreements: u64,
     /// Work that a second shard got because it was overdue.
     pub duplicated: u64,
-    /// Retired slots.
+    /// How often a slot was retired. A slot that moves again still counts.
     pub retired_slots: u64,
     /// Retired slots that moved again.
     pub returned_slots: u64,
-    /// Quarantines that began.
+    /// Quarantines that began. A prolonged one counts once, and that of a newcomer does not count.
     pub quarantines: u64,
     /// Shards that passed their probation.
     pub released: u64,
-    /// Convicted transactions.
+    /// Transactions that were proven to kill the process that runs them.
     pub convictions: u64,
     /// Work that had to be verified and on which two shards agreed.
     pub verified: u64,
@@ -58,7 +58,7 @@ impl Counters {
     }
 }
 
-/// The scheduler.
+/// The state machine that decides which shard does which work, and what follows when a shard fails.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
     pub(super) epoch: Epoch,

@@ -37,44 +37,44 @@ impl Default for ReplicaLimits {
 pub enum ReplicaCommand {
     /// Ask the shard to fetch this state.
     Sync {
-        /// The shard.
+        /// The shard that must fetch the state.
         shard: ShardId,
-        /// Its incarnation.
+        /// The incarnation to ask. An answer of another one does not count.
         incarnation: Incarnation,
-        /// The state.
+        /// The state to fetch, with the digest that its content must have.
         target: StateSummary,
     },
     /// Send the shard the delta that the fleet advances by.
     Advance {
-        /// The shard.
+        /// The shard that holds the state before the delta.
         shard: ShardId,
-        /// Its incarnation.
+        /// The incarnation to send it to. An answer of another one does not count.
         incarnation: Incarnation,
     },
     /// Tell the scheduler what the shard holds now; `None` if that is not known.
     Holds {
-        /// The shard.
+        /// The shard that has answered, or whose replica has diverged.
         shard: ShardId,
-        /// Its incarnation.
+        /// The incarnation that the replica belongs to.
         incarnation: Incarnation,
-        /// The state.
+        /// The state as the shard names it; `None` after a failed sync or delta, or a divergence.
         state: Option<StateRef>,
     },
     /// The shard holds the target state.
     AtTarget {
-        /// The shard.
+        /// The shard that has reached the target.
         shard: ShardId,
         /// Whether it held no known state before.
         fresh: bool,
     },
     /// The replica's content is not what it should be. It gets no work until it has been synced.
     Diverged {
-        /// The shard.
+        /// The shard that must be synced again.
         shard: ShardId,
     },
 }
 
-/// One shard's replica.
+/// The replica of one shard, as far as the shard's answers have shown it.
 #[derive(Debug, Clone)]
 struct Follower {
     incarnation: Incarnation,

@@ -23,7 +23,7 @@ use super::{ScheduleLimits, StrikeRecord};
 /// The most shards that are remembered to have done sound work.
 const MOST_PROVEN: usize = 4096;
 
-/// A shard's probation.
+/// The assignment with which a shard in quarantine must prove itself.
 #[derive(Debug, Clone, Copy)]
 struct Probation {
     assignment: AssignmentId,

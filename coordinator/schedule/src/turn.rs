@@ -30,7 +30,7 @@ impl Turn {
         self.commands.push(command);
     }
 
-    /// Ends the turn.
+    /// Ends the turn. The driver must carry out the commands in this order.
     pub(super) fn into_commands(self) -> Vec<Command> {
         self.commands
     }

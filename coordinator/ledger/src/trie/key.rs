@@ -23,7 +23,7 @@ pub enum KeyError {
     NotNibble {
         /// The position in the path.
         at: usize,
-        /// The byte.
+        /// The byte at that position, which is greater than 15.
         byte: u8,
     },
 }

@@ -91,9 +91,9 @@ impl NodeSourceError {
 /// An account without its storage root, which the trie computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountFields {
-    /// The nonce.
+    /// The nonce that the account's next transaction or contract creation uses.
     pub nonce: u64,
-    /// The balance.
+    /// The balance in wei.
     pub balance: U256,
     /// The hash of its code; that of the empty string for an account without code.
     pub code_hash: B256,
@@ -156,7 +156,7 @@ pub enum TrieError {
         node::path_text(path)
     )]
     Damaged {
-        /// The trie.
+        /// The trie that contains the damaged node.
         tree: Tree,
         /// The path of the node in it.
         path: Nibbles,
@@ -166,7 +166,7 @@ pub enum TrieError {
     /// One batch contains a key twice, so that its value is ambiguous.
     #[error("{key} is changed twice in one batch, in {tree}; merge the two changes into one")]
     Repeated {
-        /// The trie.
+        /// The trie in which the key is changed twice.
         tree: Tree,
         /// The hashed address or slot.
         key: B256,

@@ -12,9 +12,9 @@ use super::{AccountFields, NodeSource, Tree, TrieError};
 /// An account as its leaf contains it.
 #[derive(Debug, Clone)]
 pub struct AccountLeaf {
-    /// The account.
+    /// The account's nonce, balance and code hash.
     pub fields: AccountFields,
-    /// Its storage trie.
+    /// The account's storage trie. [`for_each_slot`] reads the nodes that are not in memory.
     pub storage: Subtree,
 }
 

@@ -24,7 +24,7 @@ const LISTED: usize = 100;
 pub struct Finding {
     /// The damaged part: a block, an account, an entry of the journal.
     pub place: String,
-    /// The damage.
+    /// The contradiction that the check found, in words.
     pub what: String,
 }
 
@@ -39,15 +39,15 @@ impl fmt::Display for Finding {
 pub struct Counts {
     /// Blocks of the chain, each with its receipts.
     pub blocks: u64,
-    /// Accounts.
+    /// Accounts of the state trie, each compared with the flat state; zero if the ledger is incomplete.
     pub accounts: u64,
-    /// Storage slots.
+    /// Slots of the storage tries, each compared with the flat state; zero if the ledger is incomplete.
     pub slots: u64,
-    /// Contract codes.
+    /// Stored contract codes, each checked against its hash.
     pub codes: u64,
     /// Entries of the journal, each in both directions.
     pub journal: u64,
-    /// Side blocks.
+    /// Side blocks whose records could be read.
     pub side_blocks: u64,
     /// Accepted blocks that have not ended.
     pub accepted: u64,

@@ -31,7 +31,7 @@ pub const MOST_STARTS: u32 = 6;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sequence(pub u64);
 
-/// The intake's bounds.
+/// The most that the intake accepts, in all and from each client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IntakeLimits {
     /// The most blocks that are accepted and neither ended nor parked.
@@ -128,7 +128,7 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// An empty intake.
+    /// An intake without blocks. Unless blocks are restored, the order of acceptance starts at zero.
     #[must_use]
     pub fn new(limits: IntakeLimits) -> Self {
         Self { limits, ..Self::default() }

@@ -31,9 +31,9 @@ pub enum Lineage {
 /// What the intake knows of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its hash.
+    /// The hash of its header, by which the intake identifies the block.
     pub hash: B256,
-    /// Its parent's hash.
+    /// The hash of its parent. The block waits until the parent has ended.
     pub parent: B256,
     /// Its size in bytes.
     pub bytes: usize,
@@ -58,7 +58,7 @@ pub enum Full {
     Open {
         /// The number of open blocks.
         open: usize,
-        /// Their size.
+        /// The total size of the open blocks, in bytes.
         bytes: usize,
     },
     /// Too many blocks wait, some of them for one that is parked.
@@ -88,7 +88,7 @@ pub enum Full {
     Share {
         /// The number of the client's open blocks.
         open: usize,
-        /// Their size.
+        /// The total size of the client's open blocks, in bytes.
         bytes: usize,
     },
     /// Too many orphans wait.
@@ -96,7 +96,7 @@ pub enum Full {
         "its parent {parent} is not known, and {orphans} blocks wait for unknown parents already; submit the parent first"
     )]
     Orphans {
-        /// The missing parent.
+        /// The parent of the offered block. It is not known, or waits for an unknown block itself.
         parent: B256,
         /// The number of orphans.
         orphans: usize,
