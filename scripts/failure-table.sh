@@ -7,6 +7,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+case ${1:-3} in
+-h | --help)
+    sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+    exit 0
+    ;;
+*[!0-9]* | 0)
+    echo "$0: '$1' is no number of rounds; see --help" >&2
+    exit 2
+    ;;
+esac
 rounds=${1:-3}
 if [[ -z ${SHARDS_BIN_DIR:-} ]]; then
     cargo build --locked --release --workspace --bins

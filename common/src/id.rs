@@ -49,7 +49,8 @@ number! {
     SlotIndex(u16)
 }
 number! {
-    /// The number of the try at the same work, counted from 1.
+    /// The number of an assignment. A coordinator counts all its assignments from 1, so each try at some work has
+    /// a number of its own.
     Attempt(u32)
 }
 number! {
@@ -199,7 +200,7 @@ pub struct AssignmentId {
     pub shard: ShardId,
     /// The incarnation of that shard.
     pub incarnation: Incarnation,
-    /// The number of this try at the work, counted from 1.
+    /// The number that tells this try at the work from all others.
     pub attempt: Attempt,
     /// The epoch of the coordinator that made the assignment.
     pub epoch: Epoch,

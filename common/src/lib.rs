@@ -3,7 +3,7 @@
 //! limits.
 //!
 //! It deliberately contains no behaviour: nothing here talks to a peer, executes a transaction or
-//! decides which shard runs what. It depends on no other crate of the workspace.
+//! decides which shard runs what. Of the workspace's crates it depends only on `hashing`.
 
 pub mod account;
 pub mod block;

@@ -1,7 +1,8 @@
-//! The services that every process here runs on: supervision of tasks and threads, telemetry, the
-//! output of commands, the limit of open files, what a process gives up, and the link between a process and the children it starts.
+//! The services that every process here runs on: supervision of tasks and threads, telemetry, the output of
+//! commands, the limit of open files, the rights that a process gives up, and the link between a process and the
+//! children that it starts.
 //!
-//! The crate knows nothing of blocks or shards, and depends on no other crate of the workspace.
+//! The crate knows nothing of blocks or shards. Of the workspace's crates it depends only on `common`.
 
 pub mod command;
 pub mod console;

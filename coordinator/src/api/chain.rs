@@ -116,7 +116,7 @@ impl ChainHandle {
         ChainStatus { reassigned, accepted, parked }
     }
 
-    /// The ledger.
+    /// The ledger that the chain is written to.
     #[must_use]
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger

@@ -11,9 +11,9 @@ use schedule::intake::Full;
 /// The outcome of a block.
 #[derive(Debug, Clone)]
 pub struct BlockOutcome {
-    /// The block's number.
+    /// The block's number, as in its header.
     pub number: u64,
-    /// The block's hash.
+    /// The hash of the block's header.
     pub hash: B256,
     /// The name of the newest fork whose rules applied.
     pub fork: &'static str,
@@ -145,7 +145,7 @@ pub enum ParkedError {
     /// No parked block has this hash.
     #[error("block {0} is not parked; see `coordinator parked list`")]
     NotParked(B256),
-    /// The ledger failed.
+    /// The ledger cannot be read or written.
     #[error("{0}")]
     Ledger(String),
 }

@@ -9,12 +9,12 @@ use super::desk::Desk;
 use super::outcome::ParkedError;
 use ledger::{Ledger, LedgerError, Parked};
 
-/// A parked block.
+/// A block that waits for an operator: shards died at it, or its verification failed.
 #[derive(Debug, Clone)]
 pub struct ParkedBlock {
-    /// The block's number.
+    /// The block's number, as in its header.
     pub number: u64,
-    /// The block's hash.
+    /// The hash of the block's header; operators name the block by it.
     pub hash: B256,
     /// The reason and time of parking.
     pub parked: Parked,

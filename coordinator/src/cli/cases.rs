@@ -18,7 +18,7 @@ use tasks::console::tell_as_program;
 pub(super) struct Case {
     /// The file that contains it.
     pub(super) file: PathBuf,
-    /// The block.
+    /// The block with its encoding, as it was read.
     pub(super) block: Arc<EncodedBlock>,
     /// The block with its content checked, or why it contradicts itself.
     pub(super) checked: Result<CheckedBlock, BlockError>,

@@ -44,7 +44,7 @@ const MOST_STILLBORN: u32 = 10;
 /// The options of shard processes.
 #[derive(Debug, Clone)]
 pub struct ChildOptions {
-    /// The coordinator's URL.
+    /// The coordinator's URL, which the started shards register at.
     pub coordinator: String,
     /// The number of worker threads of each shard.
     pub threads: u16,

@@ -116,7 +116,7 @@ impl DetectionArgs {
 }
 
 impl FleetArgs {
-    /// The fleet's options.
+    /// The options of the fleet that these arguments state.
     pub fn options(&self) -> FleetOptions {
         self.detection.adjust(FleetOptions::default())
     }

@@ -12,7 +12,7 @@ use crate::fleet::Probe;
 /// A shard to kill, and during which block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kill {
-    /// The shard.
+    /// The shard whose process is killed.
     pub(super) shard: ShardId,
     /// The ordinal of the block in the run, from 1.
     pub(super) block: u64,

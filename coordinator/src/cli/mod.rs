@@ -62,7 +62,7 @@ pub struct Cli {
     pub telemetry: TelemetryArgs,
 }
 
-/// The commands.
+/// The commands of `coordinator`, and the former ones that name their successor.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Execute blocks from files: starts its own shards and checks every block against its header

@@ -50,7 +50,7 @@ pub struct OneBlock {
     pub hash: B256,
 }
 
-/// Runs the action.
+/// Lists, retries or discards parked blocks at a running coordinator.
 pub(super) async fn parked(args: ParkedArgs) -> anyhow::Result<Exit> {
     match args.command {
         ParkedCommand::List { target, json } => list(&target, json).await?,

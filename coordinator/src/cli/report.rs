@@ -17,7 +17,7 @@ pub(super) struct Row {
     pub(super) txs: usize,
     pub(super) gas_used: u64,
     pub(super) verified: bool,
-    /// The block's status.
+    /// Whether the block was verified now or before, is parked or rejected, or has no answer.
     pub(super) status: Status,
     /// Whether the block was committed before its submission, so that it was not executed now.
     pub(super) known: bool,

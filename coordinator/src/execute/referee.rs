@@ -17,7 +17,7 @@ use engine::sub_block::{self, Progress};
 use super::ExecuteError;
 use crate::fleet::{Fleet, FleetError};
 
-/// Ignores progress.
+/// Ignores the progress of a block: nothing watches the referee.
 struct Unwatched;
 
 impl Progress for Unwatched {

@@ -37,7 +37,7 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 /// A command of the driver to a link.
 #[derive(Debug)]
 pub(super) enum LinkCommand {
-    /// Send work.
+    /// Send an assignment with its work.
     Execute(Box<ExecuteBlock>),
     /// Tell the shard that the result is no longer wanted.
     Cancel(AssignmentId),
@@ -206,7 +206,7 @@ async fn drain(endpoint: Arc<dyn ShardEndpoint>, epoch: Epoch) -> Done {
     Done::Quiet
 }
 
-/// Sends one assignment.
+/// Sends one assignment, and waits until the shard has taken or refused it.
 async fn execute(endpoint: Arc<dyn ShardEndpoint>, command: ExecuteBlock) -> Done {
     let assignment = command.assignment;
     Done::Executed(Box::new((assignment, endpoint.execute(command).await)))

@@ -32,7 +32,7 @@ pub(super) enum Message {
     Event(Duration, Event),
     /// A shard asks to join.
     Register(Register, oneshot::Sender<Result<Registered, PeerError>>),
-    /// A result arrived.
+    /// A shard delivered a result, and waits for the receipt.
     Result(Arc<SubmitResult>, oneshot::Sender<Result<ResultReceipt, PeerError>>),
     /// A shard's heartbeat names the state that it holds.
     Heartbeat {

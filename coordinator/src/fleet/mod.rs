@@ -108,9 +108,9 @@ pub enum FleetError {
 /// One shard, as status reports show it.
 #[derive(Debug, Clone)]
 pub struct ShardView {
-    /// The shard.
+    /// The shard that this view describes.
     pub shard: ShardId,
-    /// Its incarnation.
+    /// The incarnation of the shard that has joined.
     pub incarnation: Incarnation,
     /// Its advertised address; empty for a shard within this process.
     pub address: String,

@@ -14,7 +14,7 @@ use schedule::{WorkClass, WorkItem, planner};
 /// A round that shards must do.
 #[derive(Debug)]
 pub struct RoundRequest {
-    /// The round's id.
+    /// The round to open, unique within the coordinator's epoch.
     pub round: RoundId,
     /// The height of its block, for events.
     pub height: u64,
@@ -49,19 +49,19 @@ pub enum RoundEvent {
     Recut {
         /// The work that was cut.
         work: WorkId,
-        /// The pieces.
+        /// The pieces in the order of their transactions, each with its specification.
         parts: Vec<(WorkId, Sealed<WorkSpec>)>,
     },
     /// No second shard can verify the work: trusted code must do it.
     Check {
-        /// The work.
+        /// The work whose first result is used and unverified.
         work: WorkId,
         /// The shard whose result must be verified.
         first: ShardId,
     },
     /// Shards returned different results for the same work: trusted code must decide.
     Disputed {
-        /// The work.
+        /// The work whose results differ.
         work: WorkId,
         /// The two shards and the digests of their results, first result first.
         answers: [(ShardId, B256); 2],

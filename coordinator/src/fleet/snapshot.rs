@@ -44,7 +44,7 @@ const CHUNK_EVERY: Duration = Duration::from_millis(64);
 /// stream slows down by itself.
 const PAUSE: u32 = 3;
 
-/// The snapshot service.
+/// The source of the snapshots and deltas that shards fetch.
 #[derive(Debug)]
 pub(super) struct Snapshots {
     shared: Arc<Shared>,

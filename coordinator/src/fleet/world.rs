@@ -21,13 +21,13 @@ pub struct WorldError(pub String);
 pub struct Version {
     /// Its name and its digest.
     pub summary: StateSummary,
-    /// Its content.
+    /// The accounts, storage and code of the state.
     pub state: Arc<DiskState>,
 }
 
 /// The state that shards hold.
 pub trait World: Debug + Send + Sync {
-    /// The chain's specification.
+    /// The specification of the chain that the state belongs to.
     fn spec(&self) -> &Arc<ChainSpec>;
 
     /// The newest committed state.

@@ -110,7 +110,7 @@ pub enum Placement {
     SideBlock,
 }
 
-/// An imported block.
+/// A block that has been imported, with its result.
 #[derive(Debug)]
 pub struct Imported {
     /// The place of the block.

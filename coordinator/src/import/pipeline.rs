@@ -65,11 +65,11 @@ pub enum ImportStop<E> {
     /// A block could not be imported.
     #[error("block {number} ({hash}): {error}")]
     Block {
-        /// The block's number.
+        /// The number of the block that stopped the import.
         number: u64,
-        /// The block's hash.
+        /// The hash of the block that stopped the import.
         hash: B256,
-        /// The error.
+        /// The reason why the block could not be imported.
         error: ExecuteError,
     },
     /// Blocks could not be made durable.

@@ -30,7 +30,7 @@ const DEFAULT_BASE_FEE: u64 = 1_000_000_000;
 /// Block 0 of a chain, and the chain's specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Genesis {
-    /// The chain's specification.
+    /// The specification of the chain that the genesis begins.
     pub spec: ChainSpec,
     /// The header of block 0.
     pub header: Header,
@@ -51,7 +51,7 @@ pub enum GenesisError {
     /// The stated number is not 0.
     #[error("number is {number}, but a chain begins with block 0; set it to 0 or remove it")]
     Number {
-        /// The stated number.
+        /// The number that the genesis states for its block.
         number: u64,
     },
     /// The base fee does not fit into a header.

@@ -21,9 +21,9 @@ pub(super) const CORRECT_IT: &str = "correct the file or fetch it again";
 pub(super) struct FieldError {
     /// The field's path; empty if the error concerns the whole value.
     pub(super) field: String,
-    /// The error.
+    /// The fault in the field.
     pub(super) reason: String,
-    /// The remedy.
+    /// The advice that follows the fault in the message.
     pub(super) remedy: &'static str,
 }
 

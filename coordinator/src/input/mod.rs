@@ -48,7 +48,7 @@ pub enum InputKind {
 /// The block and the transaction of a file to which an error refers, as far as they are known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InputPosition {
-    /// The block's number.
+    /// The number of the block; `None` before its header has been read.
     pub block: Option<u64>,
     /// The transaction's index in the block, from 0.
     pub transaction: Option<u32>,
@@ -72,7 +72,7 @@ pub enum InputError {
     /// The file cannot be opened or read.
     #[error("{}: {source}; check the path and its permissions", file.display())]
     Io {
-        /// The file.
+        /// The file that cannot be opened or read.
         file: PathBuf,
         /// The operating system's error.
         source: io::Error,
@@ -84,11 +84,11 @@ pub enum InputError {
         file.display()
     )]
     Gzip {
-        /// The file.
+        /// The packed file.
         file: PathBuf,
         /// The number of bytes that could be unpacked.
         unpacked: u64,
-        /// The decoder's error.
+        /// The error of the gzip decoder.
         source: io::Error,
     },
     /// The file is larger than the limit for reading it into memory.
@@ -98,7 +98,7 @@ pub enum InputError {
         file.display()
     )]
     TooLarge {
-        /// The file.
+        /// The file that is too large.
         file: PathBuf,
         /// The limit, in bytes.
         limit: u64,
@@ -106,7 +106,7 @@ pub enum InputError {
     /// The file ends before its first block.
     #[error("{}: the file holds no blocks; check how it was written", file.display())]
     Empty {
-        /// The file.
+        /// The file without blocks.
         file: PathBuf,
     },
     /// The file is of no known kind.
@@ -116,7 +116,7 @@ pub enum InputError {
         file.display()
     )]
     UnknownKind {
-        /// The file.
+        /// The file whose first bytes show no known kind.
         file: PathBuf,
         /// A description of the content.
         found: String,
@@ -124,7 +124,7 @@ pub enum InputError {
     /// The content is not JSON.
     #[error("{}: not valid JSON: {source}; correct the file or fetch it again", file.display())]
     Json {
-        /// The file.
+        /// The file that should be JSON.
         file: PathBuf,
         /// The parser's error and its position.
         source: serde_json::Error,
@@ -132,15 +132,15 @@ pub enum InputError {
     /// A field is missing or wrong, or contradicts other fields.
     #[error("{}: {place}{}{reason}; {remedy}", file.display(), Field(field))]
     Field {
-        /// The file.
+        /// The file with the wrong field.
         file: PathBuf,
         /// The block and the transaction.
         place: InputPosition,
         /// The field's path; empty if the error concerns the whole content.
         field: String,
-        /// The error.
+        /// The fault in the field.
         reason: String,
-        /// The remedy.
+        /// The advice that follows the fault in the message.
         remedy: &'static str,
     },
     /// A block in a chain file cannot be decoded.
@@ -150,7 +150,7 @@ pub enum InputError {
         file.display()
     )]
     Block {
-        /// The file.
+        /// The chain file.
         file: PathBuf,
         /// The start of the block, in bytes of the unpacked content.
         offset: u64,
@@ -158,7 +158,7 @@ pub enum InputError {
         ordinal: u64,
         /// The block and the transaction.
         place: InputPosition,
-        /// The error.
+        /// The error of the RLP decoder.
         reason: String,
     },
     /// A chain file ends inside a block.
@@ -168,7 +168,7 @@ pub enum InputError {
         file.display()
     )]
     Truncated {
-        /// The file.
+        /// The chain file that was cut short.
         file: PathBuf,
         /// The start of the block, in bytes of the unpacked content.
         offset: u64,
@@ -182,9 +182,9 @@ pub enum InputError {
     /// The genesis is well-formed, but no chain can start with it here.
     #[error("{}: {source}", file.display())]
     Genesis {
-        /// The file.
+        /// The genesis file.
         file: PathBuf,
-        /// The error.
+        /// The property of the genesis that is not supported.
         source: GenesisError,
     },
 }

@@ -24,7 +24,7 @@ use super::{InputError, InputPosition, MAX_INPUT_BYTES, StateBuilder};
 /// A block and all state that its execution reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrestateCase {
-    /// The block.
+    /// The block that the file gives with the state before it.
     pub block: Block,
     /// The accounts and slots that it reads, with their values before the block, in ascending order of
     /// address.

@@ -9,15 +9,15 @@ pub enum Rejection {
     /// A transaction cannot be part of the block.
     #[error("transaction {index}: {reason}")]
     Transaction {
-        /// The transaction's index.
+        /// The transaction's index in the block, from 0.
         index: TxIndex,
-        /// The reason.
+        /// The rule that the transaction breaks.
         reason: String,
     },
     /// A header field differs from the result of execution.
     #[error("header field {field} is {header}, execution gives {executed}")]
     Header {
-        /// The field's name.
+        /// The name of the field, as in a header's JSON.
         field: &'static str,
         /// The value in the header.
         header: String,
@@ -30,7 +30,7 @@ pub enum Rejection {
          a genesis of this fork must deploy it"
     )]
     SystemContractEmpty {
-        /// The contract's address.
+        /// The address at which the fork expects the contract.
         address: Address,
         /// The EIP with this rule.
         eip: &'static str,
@@ -38,11 +38,11 @@ pub enum Rejection {
     /// A system contract failed, but every block of the fork must call it for requests.
     #[error("the system call to {address} fails: {reason} ({eip})")]
     SystemCallFailed {
-        /// The contract's address.
+        /// The address of the contract that was called.
         address: Address,
         /// The EIP with this rule.
         eip: &'static str,
-        /// The contract's failure.
+        /// The reason of the failure: reverted, halted, or out of gas.
         reason: String,
     },
     /// The deposit contract emitted an event of another layout.
@@ -58,9 +58,9 @@ pub enum Rejection {
     /// The block as a whole breaks a rule.
     #[error("{field}: {reason}")]
     Block {
-        /// The block's field.
+        /// The part of the block that breaks the rule.
         field: &'static str,
-        /// The reason.
+        /// The rule that is broken, with the values.
         reason: String,
     },
 }

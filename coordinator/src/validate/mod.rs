@@ -42,7 +42,7 @@ pub trait StateRoots: std::fmt::Debug + Send {
     fn after(&mut self, changes: &[AccountDelta]) -> Result<B256, StateError>;
 }
 
-/// Why validation stops.
+/// The reason why a block cannot be validated further.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValidateError {
     /// The block is rejected.
@@ -74,7 +74,7 @@ pub struct Finished {
     pub reexecuted: u32,
 }
 
-/// Validates one block.
+/// Validates the results of one block in the order of its transactions.
 #[derive(Debug)]
 pub struct Validator<'a, V: StateView> {
     block: &'a Block,
@@ -98,7 +98,7 @@ struct GasCount {
     /// The two dimensions that count from Amsterdam on (EIP-7778, EIP-8037).
     regular: u64,
     state: u64,
-    /// Blob gas (EIP-4844).
+    /// Blob gas that the transactions have used (EIP-4844).
     blob: u64,
 }
 

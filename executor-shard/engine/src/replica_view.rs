@@ -16,7 +16,7 @@ const MAX_LAYERS: usize = 64;
 /// A whole state, in memory or on disk.
 #[derive(Debug, Clone)]
 pub enum Base {
-    /// In memory. Newer blocks are folded into it when no other view reads it.
+    /// In memory. Newer blocks are folded into it when no other view reads it, or into a copy above 64 layers.
     Memory(Arc<MemoryState>),
     /// In an embedded database.
     Disk(Arc<DiskState>),

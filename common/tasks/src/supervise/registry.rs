@@ -59,9 +59,9 @@ impl fmt::Display for TaskKind {
 pub enum TaskState {
     /// The task has not ended, even if shutdown has begun.
     Running,
-    /// The task ended as expected: after shutdown had begun.
+    /// The task ended as expected: it returned after shutdown had begun, or ended after the drain.
     Ended,
-    /// The task ended before shutdown, or with an error.
+    /// The task ended before shutdown, or with an error or a panic before the drain was over.
     Failed,
 }
 
@@ -162,7 +162,8 @@ impl Registry {
     }
 
     /// Decides the consequence of a task's end. While `stopping`, a critical task should return (or be
-    /// dropped); an error or a panic is a failure even then.
+    /// dropped); an error or a panic is a failure even then. Once the registry is closed, at the end of the
+    /// drain, every end counts as expected.
     pub(super) fn settle(&mut self, id: u64, end: TaskEnd, stopping: bool) -> Consequence {
         let Some(status) = self.entries.get_mut(&id) else { return Consequence::None };
         let expected = self.closed || (stopping && matches!(end, TaskEnd::Returned | TaskEnd::Dropped));

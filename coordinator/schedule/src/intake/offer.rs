@@ -91,14 +91,14 @@ pub enum Full {
         /// The total size of the client's open blocks, in bytes.
         bytes: usize,
     },
-    /// Too many orphans wait.
+    /// Too many orphans, and blocks behind them, wait.
     #[error(
-        "its parent {parent} is not known, and {orphans} blocks wait for unknown parents already; submit the parent first"
+        "its parent {parent} is not known or waits for an unknown block, and {orphans} such blocks wait already; submit the missing blocks first"
     )]
     Orphans {
         /// The parent of the offered block. It is not known, or waits for an unknown block itself.
         parent: B256,
-        /// The number of orphans.
+        /// The number of orphans, and of blocks that wait behind one.
         orphans: usize,
     },
     /// The client has submitted too many side blocks.

@@ -19,7 +19,7 @@ use time::{Duration, OffsetDateTime};
 /// The authority's certificate, for --tls-ca.
 pub(super) const CERTIFICATE: &str = "ca.pem";
 
-/// The authority's key.
+/// The name of the file with the authority's private key.
 const KEY: &str = "ca.key";
 
 /// The revoked certificates, for --tls-crl.
@@ -56,7 +56,7 @@ struct Revoked {
     at: i64,
 }
 
-/// A certificate authority.
+/// A development authority: the certificate and the key that sign all others of a fleet.
 pub(super) struct Authority {
     folder: PathBuf,
     record: Record,

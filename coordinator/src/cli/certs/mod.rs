@@ -83,7 +83,7 @@ fn days() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=36500)
 }
 
-/// Runs the command.
+/// Runs one of the `certs` commands.
 pub(super) fn certs(args: &CertsArgs) -> anyhow::Result<Exit> {
     match &args.command {
         CertsCommand::Init { dir, fleet, days } => {

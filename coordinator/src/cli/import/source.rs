@@ -23,7 +23,7 @@ const AHEAD: usize = 16;
 /// How often the source checks whether it must stop while a file delivers no data.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A decoded block.
+/// A block of the source, decoded, with its position.
 struct Decoded {
     block: EncodedBlock,
     file: Arc<Path>,
