@@ -55,6 +55,24 @@ pub enum ServeError {
 }
 
 /// A socket that is bound but not served yet.
+///
+/// # Example
+/// ```
+/// use net::serve::{Bound, Health};
+/// use tokio_util::sync::CancellationToken;
+/// use tonic::service::Routes;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bound = Bound::bind("127.0.0.1:0".parse()?).await?;
+/// assert_ne!(bound.address().port(), 0);
+/// let (health, _reporter) = Health::new();
+/// let stop = CancellationToken::new();
+/// stop.cancel(); // a program does this when it has been asked to stop
+/// bound.serve(Routes::default(), health, stop).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Bound {
     listener: TcpListener,

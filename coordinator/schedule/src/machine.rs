@@ -59,6 +59,38 @@ impl Counters {
 }
 
 /// The state machine that decides which shard does which work, and what follows when a shard fails.
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+///
+/// use alloy_primitives::B256;
+/// use common::id::{Epoch, Height, Incarnation, RoundId, ShardId, StateRef, WorkId, WorldId};
+/// use schedule::{Command, Event, ScheduleLimits, Scheduler, WorkClass, WorkItem};
+///
+/// let now = Duration::ZERO;
+/// let mut scheduler = Scheduler::new(Epoch::first(), ScheduleLimits::default(), now);
+/// let (shard, incarnation) = (ShardId(1), Incarnation(1));
+/// let commands = scheduler.handle(now, Event::Register { shard, incarnation, slots: 2 });
+/// assert!(commands.contains(&Command::Admitted(shard)));
+///
+/// let base = StateRef { world: WorldId::default(), height: Height(7), block_hash: B256::ZERO };
+/// scheduler.handle(now, Event::State { shard, incarnation, state: Some(base) });
+/// let item = WorkItem {
+///     id: WorkId(B256::repeat_byte(1)),
+///     base: Some(base),
+///     class: WorkClass::Execute,
+///     cost: 1,
+///     heaviest: 21_000,
+///     transactions: 1,
+///     verify: false,
+/// };
+/// let round = RoundId(1);
+/// let commands = scheduler.handle(now, Event::Admit { round, block: B256::ZERO, work: vec![item] });
+/// let Some(Command::Dispatch(assignment)) = commands.first() else { panic!("{commands:?}") };
+/// let done = Event::Result { assignment: *assignment, digest: None };
+/// assert_eq!(scheduler.handle(now, done), [Command::Use(*assignment), Command::Finish(round)]);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Scheduler {
     pub(super) epoch: Epoch,

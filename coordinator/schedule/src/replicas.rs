@@ -92,6 +92,25 @@ struct Follower {
 }
 
 /// The replicas of the fleet.
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+///
+/// use alloy_primitives::{B256, U256};
+/// use common::id::{Height, Incarnation, ShardId, StateRef, WorldId};
+/// use common::message::StateSummary;
+/// use schedule::replicas::{ReplicaCommand, ReplicaLimits, Replicas};
+///
+/// let state = StateRef { world: WorldId::default(), height: Height(7), block_hash: B256::ZERO };
+/// let target = StateSummary { state, digest: U256::from(1) };
+/// let mut replicas = Replicas::new(ReplicaLimits::default());
+/// let (shard, incarnation) = (ShardId(1), Incarnation(1));
+/// replicas.join(shard, incarnation);
+/// let commands = replicas.lead_to(Duration::ZERO, target);
+/// assert_eq!(commands, [ReplicaCommand::Sync { shard, incarnation, target }]);
+/// assert!(!replicas.is_at_target(shard), "it has not answered yet");
+/// ```
 #[derive(Debug, Clone)]
 pub struct Replicas {
     limits: ReplicaLimits,

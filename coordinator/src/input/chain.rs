@@ -17,6 +17,22 @@ use super::{InputError, InputPosition};
 /// Reads blocks from a file, plain or packed with gzip, in the order of the file.
 ///
 /// After an error it returns no further block, because the start of the next one is unknown.
+///
+/// # Example
+/// ```no_run
+/// use coordinator::input::{ChainReader, read_genesis};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let genesis = read_genesis("genesis.json".as_ref())?;
+/// let mut parent = genesis.hash;
+/// for block in ChainReader::open("chain.rlp.gz".as_ref())? {
+///     let block = block?;
+///     assert_eq!(block.header.parent_hash, parent, "the chain has a gap");
+///     parent = block.hash;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ChainReader {
     source: Source<'static>,

@@ -114,6 +114,22 @@ struct Entry {
 }
 
 /// The blocks that were accepted and have not ended.
+///
+/// # Example
+/// ```
+/// use std::time::Duration;
+///
+/// use alloy_primitives::B256;
+/// use schedule::intake::{Candidate, Client, Intake, Lineage, Offer};
+///
+/// let (mut intake, now, head) = (Intake::default(), Duration::ZERO, B256::ZERO);
+/// let block = Candidate { hash: B256::repeat_byte(1), parent: head, bytes: 600 };
+/// let offer = intake.offer(block, Lineage::Chain, &Client::from("ann"), now).unwrap();
+/// assert!(matches!(offer, Offer::Fresh(_)));
+/// assert_eq!(intake.next(now, &head), None, "the block is not journaled yet");
+/// intake.confirm(&block.hash);
+/// assert_eq!(intake.next(now, &head), Some(block.hash));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Intake {
     limits: IntakeLimits,

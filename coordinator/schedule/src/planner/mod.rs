@@ -67,6 +67,14 @@ impl fmt::Display for Plan {
 pub type SubBlock = Vec<TxIndex>;
 
 /// Cuts a block for `slots` slots. Every transaction is in exactly one sub-block, and no sub-block is empty.
+///
+/// # Example
+/// ```
+/// use schedule::planner::{Plan, plan};
+///
+/// assert!(plan(Plan::Auto, &[], &[], 4).is_empty());
+/// assert_eq!("random:7".parse::<Plan>().unwrap(), Plan::Random(7));
+/// ```
 #[must_use]
 pub fn plan(plan: Plan, transactions: &[Transaction], senders: &[Address], slots: usize) -> Vec<SubBlock> {
     let count = u32::try_from(transactions.len()).unwrap_or(u32::MAX);
