@@ -61,6 +61,42 @@ impl NodeConfig {
 }
 
 /// A running shard. The supervisor owns its session and its threads, so they outlive this value.
+///
+/// # Example
+/// A shard without a gRPC server of its own, which registers at a coordinator as soon as there is one:
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use common::id::{Incarnation, ShardId};
+/// use common::token::SessionToken;
+/// use executor_shard::node::{NodeConfig, ShardNode};
+/// use net::identity::{Expect, Security};
+/// use net::limits::PeerLimits;
+/// use net::wire::FleetClient;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = NodeConfig {
+///     shard: ShardId(1),
+///     incarnation: Incarnation::fresh(),
+///     slots: 2,
+///     advertise: "127.0.0.1:7101".to_owned(), // where the coordinator sends its commands
+///     lost_after: Duration::from_secs(1),
+///     chain_id: None,
+///     token: SessionToken::fresh(),
+/// };
+/// let (limits, security) = (PeerLimits::default(), Security::default());
+/// let channel = net::channel::lazy("http://127.0.0.1:7000", &limits, &security, Expect::Coordinator)?;
+/// let coordinator = Arc::new(FleetClient::new(channel, limits, config.token));
+/// let supervisor = tasks::supervise::Supervisor::new("shard");
+/// let node = ShardNode::start(config, coordinator, Arc::default(), Arc::default(), &supervisor.handle());
+/// node.begin_drain();
+/// let drained = supervisor.drain(Duration::from_secs(5), std::future::pending()).await;
+/// assert!(drained.is_clean());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ShardNode {
     config: NodeConfig,

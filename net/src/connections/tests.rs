@@ -262,7 +262,13 @@ fn files_of_another_role_and_empty_lists_are_not_used() {
     assert!(Credentials::load(files).is_err());
     authority.revoke(&[]);
     authority.issue("own", &["spiffe://test/shard/2"], NOW);
-    assert!(matches!(credentials.reload(), Err(CredentialError::OtherRole { .. })));
+    let error = credentials.reload().unwrap_err();
+    assert!(matches!(error, CredentialError::OtherIdentity { .. }));
+    let text = error.to_string();
+    assert!(
+        text.contains("spiffe://test/shard/2 now") && text.contains("spiffe://test/shard/1 before"),
+        "{text}"
+    );
     assert_eq!(credentials.identity().role.to_string(), "shard/1");
 }
 

@@ -95,10 +95,10 @@ impl Credentials {
         }
         // A file in the wrong place must not give this process another identity.
         if fresh.own.identity != former.own.identity {
-            return Err(CredentialError::OtherRole {
+            return Err(CredentialError::OtherIdentity {
                 path: self.files.certificate.clone(),
-                found: fresh.own.identity.role,
-                needed: former.own.identity.to_string(),
+                found: fresh.own.identity,
+                former: former.own.identity.clone(),
             });
         }
         *self.loaded.write() = Arc::new(fresh);

@@ -100,8 +100,21 @@ pub enum CredentialError {
         path: PathBuf,
         /// The role in it.
         found: Role,
-        /// The allowed roles; after a change of the file, the identity that it had before.
+        /// The allowed roles.
         needed: String,
+    },
+    /// A certificate was replaced by one of another identity, which a running process does not take over.
+    #[error(
+        "{} names {found} now, and named {former} before; put a certificate of {former} there, or restart the process",
+        path.display()
+    )]
+    OtherIdentity {
+        /// The file with this process's certificate.
+        path: PathBuf,
+        /// The identity in the file now.
+        found: Identity,
+        /// The identity that this process has had since its start.
+        former: Identity,
     },
     /// Options that need each other.
     #[error("{0}")]
