@@ -140,8 +140,11 @@ impl Driver {
             // The scheduler knows which work it must verify, and marks the pieces itself.
             let item = |(id, spec): &(WorkId, Sealed<WorkSpec>)| work_item(*id, spec, &round.gas, false);
             items = parts.iter().map(item).collect();
-            round.work.extend(parts.iter().cloned());
-            round.notify(RoundEvent::Recut { work, parts });
+            // Without pieces the scheduler keeps the work whole, and so must the round's owner.
+            if !parts.is_empty() {
+                round.work.extend(parts.iter().cloned());
+                round.notify(RoundEvent::Recut { work, parts });
+            }
         }
         self.handle(now, Event::Recut { round: id, work, parts: items });
     }
