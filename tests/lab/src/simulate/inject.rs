@@ -6,6 +6,12 @@ use super::fault::{Fault, FaultKind};
 use super::shard::Process;
 use super::world::{Happening, World};
 
+/// The time after which a process that was asked to drain ends although a slot is stuck.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
+
+/// The time after which its supervisor starts it again.
+const BACK_AFTER_DRAIN: Duration = Duration::from_millis(50);
+
 impl World {
     pub(super) fn inject(&mut self, fault: usize) {
         let Some(fault) = self.faults.get(fault).copied() else { return };
@@ -60,9 +66,18 @@ impl World {
             FaultKind::WrongResult => process.wrong += fault.strength.div_ceil(3),
             FaultKind::ShardDrain => {
                 process.drain();
-                self.drive(fault.shard);
+                let (process, incarnation) = (fault.shard, process.incarnation);
+                self.after(DRAIN_GRACE, Happening::DrainOver { process, incarnation });
+                self.drive(process);
             }
             _ => {}
+        }
+    }
+
+    /// Ends a process that has drained for too long: a stuck slot never lets it finish.
+    pub(super) fn drain_is_over(&mut self, process: usize, incarnation: u64) {
+        if self.processes.get(process).is_some_and(|known| known.alive && known.incarnation == incarnation) {
+            self.kill_shard(process, Some(BACK_AFTER_DRAIN));
         }
     }
 

@@ -98,6 +98,11 @@ pub(super) enum Happening {
         process: usize,
         incarnation: u64,
     },
+    /// The grace period of a process that was asked to drain is over.
+    DrainOver {
+        process: usize,
+        incarnation: u64,
+    },
     CoordinatorWake {
         coordinator: usize,
         at: Duration,
@@ -395,6 +400,7 @@ impl World {
             Happening::PingsUnanswered { process, incarnation } => {
                 self.pings_unanswered(process, incarnation)
             }
+            Happening::DrainOver { process, incarnation } => self.drain_is_over(process, incarnation),
             Happening::CoordinatorStart => self.start_coordinator(),
             other => self.at_coordinator(other),
         }
