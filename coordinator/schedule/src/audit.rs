@@ -130,9 +130,9 @@ impl Scheduler {
 
     fn of_work(&self, work: &WorkId) -> StateClass {
         match self.work.get(work) {
-            Some(known) if known.suspicion.is_some() => StateClass::SuspectWork,
+            Some(known) if known.is_suspect() => StateClass::SuspectWork,
             Some(known) if known.is_checked() => StateClass::Checking,
-            Some(known) if known.first.is_some() => StateClass::Unverified,
+            Some(known) if known.first().is_some() => StateClass::Unverified,
             Some(_) => StateClass::LateForOpenWork,
             None if self.done.get(work).is_some() => StateClass::DoneWork,
             None => StateClass::Unknown,
@@ -147,8 +147,8 @@ impl Scheduler {
             return StateClass::ControlWork;
         }
         match self.work.get(&assignment.work) {
-            Some(work) if work.suspicion.is_none() && work.holds(assignment) => {
-                if work.live.len() == 1 {
+            Some(work) if !work.is_suspect() && work.holds(assignment) => {
+                if work.live().len() == 1 {
                     StateClass::OnlyHolder
                 } else {
                     StateClass::OneHolderOfSeveral
@@ -172,39 +172,39 @@ impl Scheduler {
     /// A description of the inconsistency.
     pub fn audit(&self) -> Result<(), String> {
         for (id, round) in &self.rounds {
-            if round.open.is_empty() && round.cutting.is_empty() {
+            if round.is_done() {
                 return Err(format!("round {id} is open and has no work"));
             }
-            if let Some(lost) = round.open.iter().find(|work| !self.work.contains_key(work)) {
+            if let Some(lost) = round.open().iter().find(|work| !self.work.contains_key(work)) {
                 return Err(format!("work {lost} of round {id} is forgotten"));
             }
         }
         for (id, work) in &self.work {
-            let round = self.rounds.get(&work.round);
-            if round.is_none_or(|round| !round.open.contains(id)) {
+            let round = self.rounds.get(&work.round());
+            if round.is_none_or(|round| !round.open().contains(id)) {
                 return Err(format!("work {id} belongs to no open round"));
             }
             if self.done.get(id).is_some() {
                 return Err(format!("work {id} is open, and an earlier round's result of it still counts"));
             }
-            for live in &work.live {
+            for live in work.live() {
                 let AssignmentId { shard, incarnation, .. } = live.assignment;
                 let holder = self.shards.alive.get(&shard).filter(|known| known.incarnation == incarnation);
                 if holder.is_none_or(|known| !known.outstanding.contains_key(&live.assignment)) {
                     return Err(format!("{} is in flight at a shard that does not hold it", live.assignment));
                 }
             }
-            if work.tries > self.limits.max_attempts {
-                return Err(format!("work {id} was tried {} times", work.tries));
+            if work.tries() > self.limits.max_attempts {
+                return Err(format!("work {id} was tried {} times", work.tries()));
             }
-            let Some(first) = &work.first else { continue };
-            if !work.item.verify {
+            let Some(first) = work.first() else { continue };
+            if !work.item().verify {
                 return Err(format!("work {id} has its result, need not be verified, and is open"));
             }
-            if work.live.iter().any(|live| live.assignment.shard == first.assignment.shard) {
+            if work.live().iter().any(|live| live.assignment.shard == first.assignment.shard) {
                 return Err(format!("work {id} would be verified by the shard that did it"));
             }
-            if first.checking && !work.live.is_empty() {
+            if first.checking && work.is_assigned() {
                 return Err(format!("work {id} is in flight although trusted code has it"));
             }
         }

@@ -10,8 +10,9 @@ use super::evidence::Suspicion;
 use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
 use super::never::never;
+use super::round::{Control, Round};
 use super::turn::Turn;
-use super::work::{Control, First, Live, Round, Work};
+use super::work::{First, Work};
 
 /// The outcome of the search for a shard that can verify work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,16 +49,13 @@ impl Scheduler {
             self.dispatch_round(round, &barred, &mut standstill, turn);
             self.dispatch_verifications(round, &barred, &mut standstill, turn);
             self.dispatch_probations(round, turn);
-            let live = |id: &WorkId| self.work.get(id).is_some_and(|work| !work.live.is_empty());
-            let moving = standstill.moves || round.open.iter().any(live) || !round.cutting.is_empty();
+            let live = |id: &WorkId| self.work.get(id).is_some_and(Work::is_assigned);
+            let moving = standstill.moves || round.open().iter().any(live) || round.is_cutting_any();
             // A stuck shard soon moves again or restarts.
             let stuck = |shard: &Shard| !shard.draining && shard.state.is_some() && shard.is_stuck();
             let moving = moving || self.shards.alive.values().any(stuck);
             // A round is stranded if its work waits while none of it is in flight.
-            let since =
-                |is: bool, since: Option<Duration>| if is { since.or(Some(turn.now())) } else { None };
-            round.stranded_since = since(standstill.waits && !moving, round.stranded_since);
-            round.unverified_since = since(standstill.unverified && !moving, round.unverified_since);
+            round.note_standstill(standstill.waits && !moving, standstill.unverified && !moving, turn.now());
         }
         self.rounds = rounds;
     }
@@ -69,24 +67,24 @@ impl Scheduler {
         standstill: &mut Standstill,
         turn: &mut Turn,
     ) {
-        for id in &round.open {
+        for id in round.open() {
             let Some(work) = self.work.get(id) else {
                 never!("open work {id} is not known");
                 continue;
             };
-            let is_wanted = work.live.is_empty() || work.duplicate;
-            if !is_wanted || work.suspicion.is_some() || work.first.is_some() {
+            let is_wanted = !work.is_assigned() || work.is_overdue();
+            if !is_wanted || work.is_suspect() || work.first().is_some() {
                 continue;
             }
-            if work.rests_until > turn.now() {
+            if work.rests_until() > turn.now() {
                 standstill.moves = true;
                 continue;
             }
-            let spent = work.tries >= self.limits.max_attempts;
+            let spent = work.tries() >= self.limits.max_attempts;
             let holders = work.holders();
             let wanted = Wanted { holders: &holders, ..Wanted::of(work, turn.now(), &self.limits, barred) };
             let Some(shard) = self.shards.choose(&wanted).filter(|_| !spent) else {
-                if work.duplicate {
+                if work.is_overdue() {
                     continue;
                 }
                 standstill.waits = true;
@@ -107,12 +105,12 @@ impl Scheduler {
         turn: &mut Turn,
     ) {
         let is_waiting = |work: &&Work| {
-            work.live.is_empty() && work.suspicion.is_some() && work.round == id && !work.is_checked()
+            !work.is_assigned() && work.is_suspect() && work.round() == id && !work.is_checked()
         };
         let suspects: Vec<Work> = round
-            .open
+            .open()
             .iter()
-            .filter(|id| !round.cutting.contains(id))
+            .filter(|id| !round.is_cutting(id))
             .filter_map(|id| self.work.get(id))
             .filter(is_waiting)
             .cloned()
@@ -125,14 +123,14 @@ impl Scheduler {
             if self.wants_control(&work) && self.make_control(id, round, barred, standstill, turn) {
                 continue;
             }
-            let has_killed = work.suspicion.as_ref().is_some_and(Suspicion::has_killed);
+            let has_killed = work.suspicion().is_some_and(Suspicion::has_killed);
             let company = if has_killed { Company::Nothing } else { Company::Alone };
             let mut barred_here = barred.clone();
-            barred_here.extend(work.first.map(|first| first.assignment.shard));
+            barred_here.extend(work.first().map(|first| first.assignment.shard));
             self.bar_victims(turn.now(), &work, &mut barred_here);
             let wanted = Wanted { company, ..Wanted::of(&work, turn.now(), &self.limits, &barred_here) };
             if let Some(shard) = self.shards.choose(&wanted) {
-                self.assign(work.item.id, shard, true, turn);
+                self.assign(work.id(), shard, true, turn);
             } else {
                 standstill.waits = true;
                 let freed = self.shards.to_be_freed(&wanted);
@@ -151,27 +149,27 @@ impl Scheduler {
         turn: &mut Turn,
     ) {
         let patience = self.limits.overdue_floor;
-        let tired = round.unverified_since.is_some_and(|since| turn.now().saturating_sub(since) > patience);
+        let tired = round.unverified_since().is_some_and(|since| turn.now().saturating_sub(since) > patience);
         // If no shard has room for this work now, none will have room later in this pass.
         let mut full = BTreeSet::new();
-        for id in &round.open {
+        for id in round.open() {
             let Some(work) = self.work.get(id) else {
                 never!("open work {id} is not known");
                 continue;
             };
-            let Some(first) = work.first else { continue };
+            let Some(first) = work.first() else { continue };
             standstill.moves |= first.checking;
-            if first.checking || work.suspicion.is_some() || !(work.live.is_empty() || work.duplicate) {
+            if first.checking || work.is_suspect() || (work.is_assigned() && !work.is_overdue()) {
                 continue;
             }
-            let key = (first.assignment.shard, work.lost_by.map(|lost| lost.shard));
-            if full.contains(&key) && work.tries < self.limits.max_attempts {
-                standstill.unverified |= work.live.is_empty();
+            let key = (first.assignment.shard, work.lost_by());
+            if full.contains(&key) && work.tries() < self.limits.max_attempts {
+                standstill.unverified |= !work.is_assigned();
                 continue;
             }
             match self.second_shard(turn.now(), work, &first, barred) {
                 Second::Shard(shard) => self.assign(*id, shard, false, turn),
-                _ if !work.live.is_empty() => {}
+                _ if work.is_assigned() => {}
                 Second::Later if !tired => {
                     full.insert(key);
                     standstill.unverified = true;
@@ -187,7 +185,7 @@ impl Scheduler {
 
     /// The shard that can do the work a second time.
     fn second_shard(&self, now: Duration, work: &Work, first: &First, barred: &BTreeSet<ShardId>) -> Second {
-        if work.tries >= self.limits.max_attempts || first.digest.is_none() {
+        if work.tries() >= self.limits.max_attempts || first.digest.is_none() {
             return Second::NoShard;
         }
         // Never the same shard, whatever its incarnation. A shard that has just failed at the work gets it
@@ -195,7 +193,7 @@ impl Scheduler {
         let mut others = barred.clone();
         others.insert(first.assignment.shard);
         if work.may_be_checked() {
-            others.extend(work.lost_by.map(|lost| lost.shard));
+            others.extend(work.lost_by());
         }
         let holders = work.holders();
         let wanted = Wanted { holders: &holders, ..Wanted::of(work, now, &self.limits, &others) };
@@ -206,7 +204,7 @@ impl Scheduler {
         // way.
         let mut others = self.strikes.quarantined();
         others.insert(first.assignment.shard);
-        others.extend(work.lost_by.map(|lost| lost.shard));
+        others.extend(work.lost_by());
         let wanted = Wanted { base: None, barred: &others, ..wanted };
         let able = self.shards.alive.iter().any(|(id, shard)| wanted.suits(*id, shard));
         if able { Second::Later } else { Second::NoShard }
@@ -215,7 +213,7 @@ impl Scheduler {
     /// Bars the shards that the suspect has already killed, because two deaths convict only on different
     /// shards. They stay eligible if no other shard will be able to take the suspect.
     fn bar_victims(&self, now: Duration, work: &Work, barred: &mut BTreeSet<ShardId>) {
-        let Some(suspicion) = &work.suspicion else { return };
+        let Some(suspicion) = work.suspicion() else { return };
         let mut with_victims = barred.clone();
         with_victims.extend(suspicion.victims());
         let company = Company::Nothing;
@@ -233,20 +231,16 @@ impl Scheduler {
         let Some(work) = self.work.get_mut(&id) else {
             return never!("work {id} is assigned and not known");
         };
-        let holder = work.live.first().map(|live| live.assignment);
-        if holder.is_some() {
+        if work.is_assigned() {
             self.counters.duplicated += 1;
         }
-        work.tries += 1;
-        work.duplicate = false;
-        work.live.push(Live { assignment, since: turn.now(), accepted: false });
-        let from = work.lost_by.take().or(holder);
+        let from = work.assign(assignment, turn.now());
         if let Some(from) =
             from.filter(|from| (from.shard, from.incarnation) != (shard, assignment.incarnation))
         {
-            turn.order(Command::Reassigned { work: id, round: work.round, from: from.shard });
+            turn.order(Command::Reassigned { work: id, round: work.round(), from: from.shard });
         }
-        let item = work.item;
+        let item = *work.item();
         if let Some(known) = self.shards.alive.get_mut(&shard) {
             let was_idle = known.is_idle();
             known.quiet_beats = 0;
@@ -268,8 +262,8 @@ impl Scheduler {
         standstill: &mut Standstill,
         turn: &mut Turn,
     ) -> bool {
-        let others = round.open.iter().filter_map(|id| self.work.get(id));
-        let other_work = others.into_iter().any(|work| work.suspicion.is_none());
+        let others = round.open().iter().filter_map(|id| self.work.get(id));
+        let other_work = others.into_iter().any(|work| !work.is_suspect());
         if self.control.is_some() || other_work {
             // The work that is already in flight will show whether the fleet is healthy.
             standstill.moves |= self.control.is_some();
@@ -277,7 +271,7 @@ impl Scheduler {
             return true;
         }
         let Some((work, done)) = self.done.any_of(id) else { return false };
-        if round.controls >= self.limits.max_attempts {
+        if round.controls() >= self.limits.max_attempts {
             return false;
         }
         let wanted = Wanted::with_base(done.item.base, turn.now(), &self.limits, barred);
@@ -289,7 +283,7 @@ impl Scheduler {
             never!("a control is assigned to shard {shard}, which is not alive");
             return false;
         };
-        round.controls += 1;
+        round.count_control();
         standstill.moves = true;
         self.control = Some(Control { assignment, since: turn.now() });
         if let Some(known) = self.shards.alive.get_mut(&shard) {

@@ -287,8 +287,7 @@ impl<'a> Wanted<'a> {
         limits: &ScheduleLimits,
         barred: &'a BTreeSet<ShardId>,
     ) -> Self {
-        let lost_by = work.lost_by.map(|lost| lost.shard);
-        Self { lost_by, ..Self::with_base(work.item.base, now, limits, barred) }
+        Self { lost_by: work.lost_by(), ..Self::with_base(work.item().base, now, limits, barred) }
     }
 
     /// The requirements for any work on this state.

@@ -36,6 +36,7 @@ mod pause_tests;
 pub mod planner;
 mod quarantine;
 pub mod replicas;
+mod round;
 mod rounds;
 mod strikes;
 mod suspects;

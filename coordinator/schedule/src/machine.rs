@@ -9,9 +9,10 @@ use super::evidence::{BlockDeaths, Evidence};
 use super::finished::Finished;
 use super::fleet::{Shard, Shards};
 use super::medians::Medians;
+use super::round::{Control, Round};
 use super::strikes::Strikes;
 use super::turn::Turn;
-use super::work::{Control, Round, Work};
+use super::work::Work;
 use super::{Command, Event, LossCause, ScheduleLimits, StrikeRecord};
 
 /// What the scheduler counts since its start.
@@ -262,27 +263,20 @@ impl Scheduler {
 
     /// The only path on which work becomes open again: its assignment brought no result.
     pub(super) fn release(&mut self, assignment: &AssignmentId) {
-        if let Some(work) = self.work.get_mut(&assignment.work)
-            && let Some(position) = work.live.iter().position(|live| live.assignment == *assignment)
-        {
-            work.live.swap_remove(position);
-            if work.live.is_empty() {
-                work.lost_by = Some(*assignment);
-            }
+        if let Some(work) = self.work.get_mut(&assignment.work) {
+            work.release(assignment);
         }
     }
 
     fn accepted(&mut self, assignment: &AssignmentId) {
-        let work = self.work.get_mut(&assignment.work);
-        let live = work.and_then(|work| work.live.iter_mut().find(|live| live.assignment == *assignment));
-        if let Some(live) = live {
-            live.accepted = true;
+        if let Some(work) = self.work.get_mut(&assignment.work) {
+            work.accept(assignment);
         }
     }
 
     fn has_accepted(&self, assignment: &AssignmentId) -> bool {
         let work = self.work.get(&assignment.work);
-        work.is_some_and(|work| work.live.iter().any(|live| live.assignment == *assignment && live.accepted))
+        work.and_then(|work| work.held_as(assignment)).is_some_and(|live| live.accepted)
     }
 
     /// The shard no longer holds the assignment.

@@ -34,18 +34,18 @@ impl Medians {
         shards: &Shards,
         limits: &ScheduleLimits,
     ) -> Option<Duration> {
-        let [only] = work.live.as_slice() else { return None };
-        if work.duplicate || work.suspicion.is_some() {
+        let [only] = work.live() else { return None };
+        if work.is_overdue() || work.is_suspect() {
             return None;
         }
         let late =
             |since: Duration, item: &WorkItem| since + self.limit(item, limits) + Duration::from_nanos(1);
         let Some(shard) = shards.alive.get(&only.assignment.shard) else {
-            return Some(late(only.since, &work.item));
+            return Some(late(only.since, work.item()));
         };
         if let Some(begun) = shard.begun.get(&only.assignment) {
-            let heavy = *begun + limits.heavy(work.item.heaviest);
-            return Some(late(*begun, &work.item).max(heavy));
+            let heavy = *begun + limits.heavy(work.item().heaviest);
+            return Some(late(*begun, work.item()).max(heavy));
         }
         // The assignment waits: a slot that is in time will get to it. It need not wait for a heavy
         // transaction.
@@ -53,7 +53,7 @@ impl Medians {
             Some(item) => late(*since, item),
             None => *since,
         });
-        Some(ahead.max().unwrap_or_else(|| late(only.since, &work.item)))
+        Some(ahead.max().unwrap_or_else(|| late(only.since, work.item())))
     }
 }
 
@@ -83,7 +83,7 @@ impl Scheduler {
         work: &Work,
         assignment: &AssignmentId,
     ) -> Option<Duration> {
-        let live = work.live.iter().find(|live| live.assignment == *assignment)?;
+        let live = work.held_as(assignment)?;
         let begun = self.shards.alive.get(&assignment.shard).and_then(|shard| shard.begun.get(assignment));
         Some(now.saturating_sub(begun.copied().unwrap_or(live.since)))
     }
@@ -111,17 +111,16 @@ impl Scheduler {
             .work
             .values()
             .filter(|work| self.overdue_at(work).is_some_and(|at| at <= turn.now()))
-            .map(|work| work.item.id)
+            .map(Work::id)
             .collect();
         for id in due {
             let Some(work) = self.work.get_mut(&id) else {
                 never!("overdue work {id} is not known");
                 continue;
             };
-            work.duplicate = true;
             // The late shard gets no new work for a while.
-            let holder = work.live.first().map(|live| live.assignment.shard);
-            if let Some(shard) = holder.and_then(|holder| self.shards.alive.get_mut(&holder)) {
+            if let Some(shard) = work.becomes_overdue().and_then(|holder| self.shards.alive.get_mut(&holder))
+            {
                 shard.late_until = turn.now() + self.limits.lost_after;
             }
         }
@@ -135,9 +134,9 @@ impl Scheduler {
     fn hopeless(&self, now: Duration) -> Vec<AssignmentId> {
         let mut found = Vec::new();
         for work in self.work.values() {
-            let limit = self.medians.limit(&work.item, &self.limits);
+            let limit = self.medians.limit(work.item(), &self.limits);
             let patience = (limit * GIVEN_UP_AFTER).max(self.limits.stuck_floor);
-            for live in &work.live {
+            for live in work.live() {
                 let shard = self.shards.alive.get(&live.assignment.shard);
                 let still = shard.is_none_or(|shard| shard.stands_still(now, limit, &self.limits));
                 if now.saturating_sub(live.since) > patience && still {

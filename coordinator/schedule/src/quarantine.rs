@@ -10,9 +10,10 @@ use super::Command;
 use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
 use super::never::never;
+use super::round::Round;
 use super::strikes::Due;
 use super::turn::Turn;
-use super::work::{Round, Work};
+use super::work::Work;
 
 /// The use of the result that a shard on probation brings for a piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +129,7 @@ impl Scheduler {
     /// Ends probations that take too long (failed) and those whose work is no longer known (void).
     pub(super) fn expire_probations(&mut self, turn: &mut Turn) {
         let longest = |id: &WorkId| {
-            let open = self.work.get(id).map(|work| &work.item);
+            let open = self.work.get(id).map(Work::item);
             let item = open.or_else(|| self.done.get(id).map(|done| &done.item))?;
             Some(self.limits.overdue_after + self.limits.longest(item.heaviest))
         };
@@ -191,21 +192,21 @@ impl Scheduler {
         let alone = self.shards.alive.iter().all(|(id, shard)| cannot(id, shard));
         let on_probation = self.strikes.on_probation();
         let stake = |work: &Work| {
-            if work.suspicion.is_some() || work.first.is_some() || on_probation.contains(&work.item.id) {
+            if work.is_suspect() || work.first().is_some() || on_probation.contains(&work.id()) {
                 return None;
             }
-            let has_tries = work.tries < self.limits.max_attempts;
-            match work.live.as_slice() {
+            let has_tries = work.tries() < self.limits.max_attempts;
+            match work.live() {
                 [] => (alone && has_tries).then_some(Stake::Free),
                 [only] if quarantined.contains(&only.assignment.shard) => None,
                 // No shard outside of quarantine has taken it, although it is overdue.
-                [_] if work.duplicate => has_tries.then_some(Stake::Late),
+                [_] if work.is_overdue() => has_tries.then_some(Stake::Late),
                 [_] => Some(Stake::Copy),
                 _ => None,
             }
         };
-        let open = round.open.iter().filter_map(|id| self.work.get(id));
-        open.filter_map(|work| Some((work.item.id, stake(work)?))).collect()
+        let open = round.open().iter().filter_map(|id| self.work.get(id));
+        open.filter_map(|work| Some((work.id(), stake(work)?))).collect()
     }
 
     /// Whether the shard can do this work now, and nothing else.
@@ -224,12 +225,12 @@ impl Scheduler {
         let Some(work) = self.work.get_mut(&id) else {
             return never!("work {id} of a probation is not known");
         };
-        let item = work.item;
+        let item = *work.item();
         let assignment = if trusted {
             // The shard's own result is no proof: trusted code will verify it.
-            work.item.verify = true;
+            work.must_be_verified();
             self.assign(id, shard, false, turn);
-            self.work.get(&id).and_then(|work| work.live.last()).map(|live| live.assignment)
+            self.work.get(&id).and_then(|work| work.live().last()).map(|live| live.assignment)
         } else {
             self.next_assignment(id, shard)
         };

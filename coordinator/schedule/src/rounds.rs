@@ -9,8 +9,9 @@ use common::id::{AssignmentId, RoundId, WorkId};
 use super::finished::Done;
 use super::machine::Scheduler;
 use super::never::never;
+use super::round::Round;
 use super::turn::Turn;
-use super::work::{Round, Work};
+use super::work::Work;
 use super::{AssignmentFault, Command, FailCause, LossCause, NoShards, RoundFailure, WorkClass, WorkItem};
 
 impl Scheduler {
@@ -21,7 +22,7 @@ impl Scheduler {
         }
         // A round that is opened again replaces the one that had its work.
         let former: BTreeSet<RoundId> =
-            items.iter().filter_map(|item| self.work.get(&item.id)).map(|work| work.round).collect();
+            items.iter().filter_map(|item| self.work.get(&item.id)).map(Work::round).collect();
         for former in former {
             self.abandon(former, turn);
         }
@@ -29,36 +30,33 @@ impl Scheduler {
         for item in items {
             self.open_work(Work::new(item, round));
         }
-        let cutting = BTreeSet::new();
-        let (stranded_since, unverified_since) = (None, None);
-        let opened = Round { open, cutting, stranded_since, unverified_since, controls: 0, block };
-        self.rounds.insert(round, opened);
+        self.rounds.insert(round, Round::new(block, open));
     }
 
     /// Opens work of a round. A result of the same work in an earlier round of its block no longer counts.
     pub(super) fn open_work(&mut self, work: Work) {
-        self.done.reopen(&work.item.id);
-        self.work.insert(work.item.id, work);
+        self.done.reopen(&work.id());
+        self.work.insert(work.id(), work);
     }
 
     /// The open work of the round that shards have died at. The coordinator must not execute it in its own
     /// process, whatever happens to the round.
     #[must_use]
     pub fn deadly_work(&self, round: RoundId) -> Vec<WorkId> {
-        let deadly = self.work.values().filter(|work| work.round == round && work.may_kill());
-        deadly.map(|work| work.item.id).collect()
+        let deadly = self.work.values().filter(|work| work.round() == round && work.may_kill());
+        deadly.map(Work::id).collect()
     }
 
     /// Whether some work of the round may have killed the process that ran it, proven or not.
     #[must_use]
     pub fn is_suspect(&self, round: RoundId) -> bool {
-        self.work.values().any(|work| work.round == round && (work.may_kill() || work.suspicion.is_some()))
+        self.work.values().any(|work| work.round() == round && (work.may_kill() || work.is_suspect()))
     }
 
     pub(super) fn abandon(&mut self, round: RoundId, turn: &mut Turn) {
         let Some(round) = self.rounds.remove(&round) else { return };
-        for id in round.open {
-            let Some(work) = self.work.remove(&id) else {
+        for id in round.open() {
+            let Some(work) = self.work.remove(id) else {
                 never!("open work {id} is not known");
                 continue;
             };
@@ -91,7 +89,7 @@ impl Scheduler {
         if fault == AssignmentFault::Panicked
             && let Some(work) = self.work.get_mut(&id).filter(|work| work.holds(&assignment))
         {
-            work.deaths += 1;
+            work.count_death();
         }
         self.release_failed(&assignment, fault, &reason);
         match fault {
@@ -113,7 +111,7 @@ impl Scheduler {
                 }
             }
             // If another shard has done the work, the command was valid.
-            AssignmentFault::Hopeless if self.work.get(&id).is_some_and(|work| work.first.is_none()) => {
+            AssignmentFault::Hopeless if self.work.get(&id).is_some_and(|work| work.first().is_none()) => {
                 self.give_up(id, RoundFailure::spent(reason), turn);
             }
             AssignmentFault::Hopeless | AssignmentFault::Superseded => {}
@@ -129,11 +127,9 @@ impl Scheduler {
             return never!("{assignment} is in flight for work that is not known");
         };
         if fault == AssignmentFault::Busy {
-            // The shard never began the work, so this is no try.
-            work.tries = work.tries.saturating_sub(1);
-            work.lost_by = None;
+            work.uncount();
         } else {
-            work.complaint = Some(reason.to_owned());
+            work.complain(reason);
         }
     }
 
@@ -151,7 +147,7 @@ impl Scheduler {
 
     /// Gives up the round of this work: shards cannot do it.
     pub(super) fn give_up(&mut self, id: WorkId, failure: RoundFailure, turn: &mut Turn) {
-        let Some(round) = self.work.get(&id).map(|work| work.round) else {
+        let Some(round) = self.work.get(&id).map(Work::round) else {
             return never!("work {id} is given up and not known");
         };
         // The coordinator executes a spent round in its own process, all of it.
@@ -173,7 +169,7 @@ impl Scheduler {
         };
         if let Some(parked) = self.rounds.get(&round).filter(|_| failure.is_parked()) {
             // A client that retries the block wants it judged from the start.
-            self.block_deaths.forget(&parked.block);
+            self.block_deaths.forget(&parked.block());
         }
         self.abandon(round, turn);
         turn.order(Command::Fail { round, failure });
@@ -183,19 +179,17 @@ impl Scheduler {
     /// coordinator must not execute it: the block is parked instead.
     pub(super) fn settle_spent(&mut self, turn: &mut Turn) {
         let limit = self.limits.max_attempts;
-        let spent = |work: &&Work| {
-            work.live.is_empty() && work.tries >= limit && !work.may_be_checked() && !work.is_checked()
-        };
-        let spent: Vec<WorkId> = self.work.values().filter(spent).map(|work| work.item.id).collect();
+        let spent = self.work.values().filter(|work| work.is_spent(limit));
+        let spent: Vec<WorkId> = spent.map(Work::id).collect();
         for id in spent {
             let Some(work) = self.work.get(&id) else { continue };
             if work.can_be_searched() {
                 // The deaths came too fast to show their cause: the pieces will show it.
-                self.cut(work.round, id, turn);
+                self.cut(work.round(), id, turn);
                 continue;
             }
-            let last = work.complaint.clone().unwrap_or_else(|| "its shard was lost".into());
-            let awaits_verification = work.first.is_some();
+            let last = work.complaint().unwrap_or("its shard was lost").to_owned();
+            let awaits_verification = work.first().is_some();
             let failure = if awaits_verification {
                 let text = format!(
                     "{limit} attempts to verify it failed; look at the shards' logs, then retry or discard the block"
@@ -219,8 +213,8 @@ impl Scheduler {
         let stranded: Vec<(RoundId, B256, Option<Duration>)> = self
             .rounds
             .iter()
-            .filter(|(_, round)| round.stranded_since.is_some_and(over))
-            .map(|(id, round)| (*id, round.block, round.stranded_since))
+            .filter(|(_, round)| round.stranded_since().is_some_and(over))
+            .map(|(id, round)| (*id, round.block(), round.stranded_since()))
             .collect();
         for (round, block, since) in stranded {
             // The coordinator must not execute work that may kill its process.
@@ -244,7 +238,7 @@ impl Scheduler {
     #[must_use]
     pub fn wants_digest(&self, work: &WorkId) -> bool {
         self.strikes.is_on_probation_with(work)
-            || self.work.get(work).is_some_and(|known| known.tries > 1 || known.item.verify)
+            || self.work.get(work).is_some_and(|known| known.tries() > 1 || known.item().verify)
             || self.done.get(work).is_some_and(|done| done.digest.is_some())
     }
 
@@ -256,7 +250,7 @@ impl Scheduler {
         let distrusted = self.strikes.distrusts(&assignment);
         // Work of a later epoch does not belong to this coordinator, whatever its id.
         let ours = assignment.epoch <= self.epoch;
-        let open = self.work.get(&assignment.work).map(|work| (work.item.verify, work.first.is_some()));
+        let open = self.work.get(&assignment.work).map(|work| (work.item().verify, work.first().is_some()));
         match open.filter(|_| ours && !distrusted) {
             None => {
                 turn.order(Command::Ignore(assignment));
@@ -288,7 +282,7 @@ impl Scheduler {
         }
         let took = self.work.get(&assignment.work).and_then(|work| {
             let took = self.time_taken(now, work, assignment)?;
-            Some((work.item, took))
+            Some((*work.item(), took))
         });
         if let Some((item, took)) = took {
             self.medians.add(&item, took);
@@ -314,19 +308,18 @@ impl Scheduler {
             self.forget(&other);
             turn.order(Command::Cancel(other));
         }
-        let done = Done { item: work.item, round: work.round, first, digest, verified };
+        let done = Done { item: *work.item(), round: work.round(), first, digest, verified };
         self.done.remember(first.work, done, self.limits.done_kept);
         self.judge_probations(first, digest, turn);
-        self.finish_if_done(work.round, &first.work, turn);
+        self.finish_if_done(work.round(), &first.work, turn);
     }
 
     pub(super) fn finish_if_done(&mut self, id: RoundId, work: &WorkId, turn: &mut Turn) {
         let Some(round) = self.rounds.get_mut(&id) else {
             return never!("work {work} is done and its round {id} is not open");
         };
-        round.open.retain(|open| open != work);
-        if round.open.is_empty() && round.cutting.is_empty() {
-            let block = round.block;
+        if round.close(work) {
+            let block = round.block();
             self.rounds.remove(&id);
             if self.done.get(work).is_some_and(|done| done.item.class == WorkClass::Execute) {
                 self.block_deaths.forget(&block);

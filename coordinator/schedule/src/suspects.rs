@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 
-use super::evidence::Suspicion;
 use super::fleet::Shard;
 use super::machine::Scheduler;
 use super::never::never;
+use super::round::Round;
 use super::turn::Turn;
 use super::work::Work;
 use super::{Command, LossCause, RoundFailure, WorkClass, WorkItem};
@@ -49,8 +49,8 @@ impl Scheduler {
             // The end of a shard that has done no sound work yet says nothing about the work that it had. Work
             // that no other shard had is counted, so that it is not tried for ever.
             for assignment in known.started() {
-                let work = self.work.get_mut(&assignment.work).filter(|work| work.live.is_empty());
-                work.into_iter().for_each(|work| work.deaths += 1);
+                let work = self.work.get_mut(&assignment.work).filter(|work| !work.is_assigned());
+                work.into_iter().for_each(Work::count_death);
             }
             return;
         }
@@ -58,21 +58,20 @@ impl Scheduler {
             self.count_deaths(known, turn);
         }
         for assignment in known.started() {
-            if let Some(work) = self.work.get_mut(&assignment.work) {
-                work.deaths += 1;
-                if many {
-                    work.rests_until = turn.now() + self.limits.blame_window + Duration::from_nanos(1);
-                }
+            let Some(work) = self.work.get_mut(&assignment.work) else { continue };
+            work.count_death();
+            if many {
+                work.rest(turn.now() + self.limits.blame_window + Duration::from_nanos(1));
             }
             // If another shard has done the work and survived, one death does not make it suspect.
-            if self.is_excused(&assignment.work, many) {
+            if work.excuses_death(many) {
                 continue;
             }
             // The shard may never have seen an assignment that it had not accepted: its death is no evidence.
             if alone_with == Some(assignment) {
                 self.died_alone(&assignment, known.was_idle, turn);
-            } else if !many && let Some(work) = self.work.get_mut(&assignment.work) {
-                work.suspicion.get_or_insert_with(|| Suspicion::new(turn.now(), turn.now(), false));
+            } else if !many {
+                work.suspect(turn.now());
             }
         }
     }
@@ -84,12 +83,12 @@ impl Scheduler {
             .started()
             .iter()
             .filter_map(|assignment| self.work.get(&assignment.work))
-            .filter(|work| work.item.class == WorkClass::Execute)
-            .map(|work| (work.round, work.item.id, work.is_isolated()))
+            .filter(|work| work.item().class == WorkClass::Execute)
+            .map(|work| (work.round(), work.id(), work.is_isolated()))
             .collect();
         let mut seen = BTreeSet::new();
         for (round, work, isolated) in begun {
-            let Some(block) = self.rounds.get(&round).map(|round| round.block) else { continue };
+            let Some(block) = self.rounds.get(&round).map(Round::block) else { continue };
             if !seen.insert(block) {
                 continue;
             }
@@ -110,8 +109,8 @@ impl Scheduler {
 
     /// Removes the deaths of a process that registers: it has not ended, only its connection had.
     pub(super) fn retract(&mut self, shard: ShardId, incarnation: Incarnation) {
-        for suspicion in self.work.values_mut().filter_map(|work| work.suspicion.as_mut()) {
-            suspicion.retract(shard, incarnation);
+        for work in self.work.values_mut() {
+            work.retract(shard, incarnation);
         }
     }
 
@@ -119,15 +118,13 @@ impl Scheduler {
     fn acquit_the_unproven(&mut self, now: Duration) {
         let window = self.limits.blame_window;
         for work in self.work.values_mut() {
-            if work.suspicion.take_if(|suspicion| suspicion.may_be_chance(window, now)).is_some() {
-                work.rests_until = now + window + Duration::from_nanos(1);
-            }
+            work.acquit(window, now);
         }
         // Assignments that run alone continue like other work.
         for shard in self.shards.alive.values_mut() {
             shard
                 .alone_with
-                .take_if(|alone| self.work.get(&alone.work).is_none_or(|work| work.suspicion.is_none()));
+                .take_if(|alone| self.work.get(&alone.work).is_none_or(|work| !work.is_suspect()));
         }
     }
 
@@ -137,27 +134,25 @@ impl Scheduler {
     fn died_alone(&mut self, assignment: &AssignmentId, was_idle: bool, turn: &mut Turn) {
         let held_until = turn.now() + self.limits.blame_window + Duration::from_nanos(1);
         let Some(work) = self.work.get_mut(&assignment.work) else { return };
-        let suspicion = work.suspicion.get_or_insert_with(|| Suspicion::new(turn.now(), turn.now(), true));
-        suspicion.has_killed_at(held_until);
-        if work.first.is_some() {
+        work.has_killed(held_until, turn.now());
+        if work.first().is_some() {
             // The scheduler uses its result already: shards try it as a whole, then the block is parked.
             return;
         }
-        if work.item.transactions <= 1 {
+        if work.item().transactions <= 1 {
             // Without that evidence the work runs on idle shards only from now on.
             if was_idle {
-                self.evidence.note_death(suspicion, assignment, turn.now());
+                work.note_death(&self.evidence, assignment, turn.now());
             }
             return;
         }
-        let (round, id) = (work.round, work.item.id);
+        let (round, id) = (work.round(), work.id());
         self.cut(round, id, turn);
     }
 
     /// Has the work cut into single transactions.
     pub(super) fn cut(&mut self, round: RoundId, work: WorkId, turn: &mut Turn) {
-        if let Some(known) = self.rounds.get_mut(&round).filter(|known| !known.cutting.contains(&work)) {
-            known.cutting.insert(work);
+        if self.rounds.get_mut(&round).is_some_and(|known| known.begin_cut(work)) {
             turn.order(Command::Recut { round, work });
         }
     }
@@ -165,30 +160,24 @@ impl Scheduler {
     /// Replaces a suspect by its pieces, each of which is a suspect.
     pub(super) fn recut(&mut self, round: RoundId, whole: WorkId, parts: Vec<WorkItem>, turn: &mut Turn) {
         let Some(known) = self.rounds.get_mut(&round) else { return };
-        if !known.cutting.remove(&whole) {
+        if !known.end_cut(&whole) {
             return;
         }
-        let Some(former) = self.work.remove(&whole) else {
+        let Some(mut former) = self.work.remove(&whole) else {
             // The result of the whole has arrived meanwhile.
             self.finish_if_done(round, &whole, turn);
             return;
         };
-        if parts.is_empty() || former.first.is_some() {
-            self.work.insert(whole, Work { indivisible: true, ..former });
+        if parts.is_empty() || former.first().is_some() {
+            former.cannot_be_cut();
+            self.work.insert(whole, former);
             return;
         }
-        let Some(place) = known.open.iter().position(|open| *open == whole) else {
+        if !known.replace(&whole, &parts) {
             return never!("open work {whole} is missing in its round {round}");
-        };
-        known.open.splice(place..=place, parts.iter().map(|part| part.id));
-        let held_until = former.suspicion.map_or(turn.now(), |suspicion| suspicion.held_until());
+        }
         for part in parts {
-            let item = WorkItem { verify: former.item.verify, ..part };
-            let mut work = Work::new(item, round);
-            // This piece may hold the transaction that kills; tries at the whole do not count against it.
-            work.deaths = former.deaths;
-            work.suspicion = Some(Suspicion::new(turn.now(), held_until, true));
-            self.open_work(work);
+            self.open_work(Work::cut_from(&former, part, turn.now()));
         }
     }
 
@@ -200,9 +189,8 @@ impl Scheduler {
         let window = self.limits.blame_window;
         let mut proven = Vec::new();
         for work in self.work.values_mut() {
-            let Some(suspicion) = &mut work.suspicion else { continue };
-            if self.evidence.judge(suspicion, window, turn.now()) {
-                proven.push((work.round, work.item.id));
+            if work.judge(&self.evidence, window, turn.now()) {
+                proven.push((work.round(), work.id()));
             }
         }
         for (round, work) in proven {
@@ -219,6 +207,6 @@ impl Scheduler {
 
     /// Whether the suspect waits for a sign that the fleet has been healthy since its first death.
     pub(super) fn wants_control(&self, work: &Work) -> bool {
-        work.suspicion.as_ref().is_some_and(|suspicion| self.evidence.wants_control(suspicion))
+        work.suspicion().is_some_and(|suspicion| self.evidence.wants_control(suspicion))
     }
 }

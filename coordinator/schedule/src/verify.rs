@@ -12,11 +12,10 @@ use alloy_primitives::B256;
 use common::id::{AssignmentId, RoundId, WorkId};
 
 use super::Command;
-use super::evidence::Suspicion;
 use super::machine::Scheduler;
 use super::never::never;
 use super::turn::Turn;
-use super::work::{DEADLY, First, Work};
+use super::work::Work;
 
 /// The round, the first result and its digest of some work.
 type Reference = (RoundId, AssignmentId, Option<B256>);
@@ -27,20 +26,10 @@ impl Scheduler {
         let Some(work) = self.work.get_mut(&assignment.work) else {
             return never!("{assignment} brought the first result of work that is not open");
         };
-        let killed = work.suspicion.take().is_some_and(|suspicion: Suspicion| suspicion.has_killed());
-        let deaths = if killed { DEADLY } else { 0 };
-        work.first = Some(First { assignment, digest, checking: false, deaths });
-        work.lost_by = None;
-        work.duplicate = false;
-        work.complaint = None;
-        // A shard does not confirm itself.
-        let (own, others): (Vec<_>, Vec<_>) =
-            work.live.drain(..).partition(|live| live.assignment.shard == assignment.shard);
-        work.live = others;
-        for own in own.into_iter().filter(|own| own.assignment != assignment) {
-            self.forget(&own.assignment);
-            self.spare(&own.assignment, turn);
-            turn.order(Command::Cancel(own.assignment));
+        for own in work.use_first(assignment, digest) {
+            self.forget(&own);
+            self.spare(&own, turn);
+            turn.order(Command::Cancel(own));
         }
         // A shard on probation is judged when this result is verified.
         self.strikes.deliver(&assignment, digest);
@@ -59,7 +48,7 @@ impl Scheduler {
         // A shard on probation is judged when the work is verified.
         self.strikes.deliver(&assignment, digest);
         if let Some(work) = self.work.get_mut(&assignment.work) {
-            work.live.retain(|live| live.assignment != assignment);
+            work.answered_by(&assignment);
         }
         let equal = self.compare(assignment, digest, Some(known), turn);
         let known = reference.is_some() && digest.is_some();
@@ -73,7 +62,7 @@ impl Scheduler {
     /// The first result of work that is not verified yet.
     pub(super) fn unverified(&self, assignment: &AssignmentId) -> Option<Reference> {
         let work = self.work.get(&assignment.work)?;
-        work.first.map(|first| (work.round, first.assignment, first.digest))
+        work.first().map(|first| (work.round(), first.assignment, first.digest))
     }
 
     /// Compares a result with the first. Returns false if they differ: then trusted code decides.
@@ -99,10 +88,10 @@ impl Scheduler {
 
     /// Asks for trusted code, because no second shard can verify the work.
     pub(super) fn check(&mut self, id: WorkId, turn: &mut Turn) {
-        let Some((work, first)) = self.work.get(&id).and_then(|work| Some((work, work.first?))) else {
+        let Some((work, first)) = self.work.get(&id).and_then(|work| Some((work, work.first()?))) else {
             return never!("work {id} has no result that trusted code could check");
         };
-        turn.order(Command::Check { work: id, round: work.round, first: first.assignment });
+        turn.order(Command::Check { work: id, round: work.round(), first: first.assignment });
         self.settle(&id, turn);
     }
 
@@ -110,35 +99,23 @@ impl Scheduler {
     fn settle(&mut self, id: &WorkId, turn: &mut Turn) {
         // The work may be done: then its result only turned out to be disputed.
         let Some(work) = self.work.get_mut(id) else { return };
-        let Some(first) = &mut work.first else {
+        let Some(assignments) = work.leave_to_trusted_code() else {
             return never!("work {id} is disputed and has no result");
         };
-        first.checking = true;
-        work.duplicate = false;
-        for live in std::mem::take(&mut work.live) {
-            self.forget(&live.assignment);
-            turn.order(Command::Cancel(live.assignment));
+        for assignment in assignments {
+            self.forget(&assignment);
+            turn.order(Command::Cancel(assignment));
         }
     }
 
     /// Handles the result of trusted code: later results are compared with it.
     pub(super) fn checked(&mut self, id: &WorkId, digest: B256, turn: &mut Turn) {
-        let first = self.work.get(id).and_then(|work| work.first).filter(|first| first.checking);
+        let first = self.work.get(id).and_then(Work::first).filter(|first| first.checking);
         if let Some(first) = first {
             self.counters.checked += 1;
             self.close(first.assignment, Some(digest), true, turn);
         } else if self.done.correct(id, digest) {
             self.counters.checked += 1;
         }
-    }
-
-    /// Counts a death, unless `many` shards were lost at once, against work that another shard had done
-    /// before. Returns whether the death is excused.
-    pub(super) fn is_excused(&mut self, id: &WorkId, many: bool) -> bool {
-        let first = self.work.get_mut(id).and_then(|work| work.first.as_mut());
-        first.is_some_and(|first| {
-            first.deaths += u32::from(!many);
-            first.deaths < DEADLY
-        })
     }
 }
