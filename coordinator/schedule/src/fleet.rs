@@ -53,8 +53,10 @@ pub(super) struct Shard {
     pub(super) retired: BTreeSet<SlotIndex>,
     /// The shard rests after a refusal: it gets no work before this time.
     pub(super) rests_until: Duration,
-    /// The shard's work was overdue: it gets no new work until it answers, or until this time.
+    /// The shard's work was overdue: it gets no new work until it answers or is idle, or until this time.
     pub(super) late_until: Duration,
+    /// It was late, and heartbeats have shown it idle since. It has not answered yet.
+    idle_after_late: bool,
     /// The number of failures in a row.
     pub(super) failures: u32,
     /// The assignments that it holds.
@@ -86,6 +88,7 @@ impl Shard {
             retired: BTreeSet::new(),
             rests_until: now,
             late_until: now,
+            idle_after_late: false,
             failures: 0,
             outstanding: BTreeMap::new(),
             begun: BTreeMap::new(),
@@ -105,6 +108,7 @@ impl Shard {
             rests_until,
             late_until,
             begun,
+            idle_after_late: _,
             incarnation: _,
             slots: _,
             state: _,
@@ -156,6 +160,11 @@ impl Shard {
         let idle = queued == 0 && slots.iter().all(|slot| slot.current.is_none());
         self.quiet_beats =
             if idle && self.outstanding.is_empty() { self.quiet_beats.saturating_add(1) } else { 0 };
+        // What it was late with, it no longer runs. Only an answer shows that its answers arrive, so the next time
+        // that it is late its heartbeats count for nothing.
+        if self.is_idle() && self.late_until > now && !self.idle_after_late {
+            (self.late_until, self.idle_after_late) = (now, true);
+        }
         let gap = now.saturating_sub(self.heard_at);
         let absence = if gap > usual_gap { gap } else { Duration::ZERO };
         self.heard_at = self.heard_at.max(now);
@@ -193,6 +202,11 @@ impl Shard {
         for watch in self.watches.values_mut().filter(was_at) {
             (watch.current, watch.since, watch.struck) = (None, now, false);
         }
+    }
+
+    /// Notes that the shard has answered with a result: it is not late any more.
+    pub(super) fn is_in_time(&mut self, now: Duration) {
+        (self.late_until, self.idle_after_late) = (self.late_until.min(now), false);
     }
 
     /// Whether a heartbeat has arrived since another process first asked for its place.

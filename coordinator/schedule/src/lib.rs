@@ -32,6 +32,8 @@ mod never;
 mod newcomers_tests;
 mod overdue;
 #[cfg(test)]
+mod overdue_tests;
+#[cfg(test)]
 mod pause_tests;
 pub mod planner;
 mod quarantine;

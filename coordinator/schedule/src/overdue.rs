@@ -2,8 +2,8 @@
 //!
 //! An assignment is overdue by the running median of its work's kind, scaled by its cost and counted from
 //! when a slot should have begun it. What waits behind overdue work is overdue with it. First, the scheduler
-//! assigns the work to another shard too, and the late shard gets no new work until it answers, or for a
-//! while. If the whole shard stands still for longer, the scheduler gives up the assignment.
+//! assigns the work to another shard too, and the late shard gets no new work until it answers or its heartbeats
+//! show it idle, or for a while. If the whole shard stands still for longer, the scheduler gives up the assignment.
 //!
 //! A slot stands still while one transaction runs, and valid transactions may run for minutes. Heartbeats
 //! name the transaction's gas, and the slot is not stuck while that gas may last at the slowest rate. After
@@ -92,7 +92,7 @@ impl Scheduler {
     pub(super) fn answered(&mut self, now: Duration, assignment: &AssignmentId) {
         if let Some(shard) = self.shards.get_mut(assignment.shard, assignment.incarnation) {
             shard.has_answered(now, assignment);
-            shard.late_until = shard.late_until.min(now);
+            shard.is_in_time(now);
         }
     }
 
