@@ -19,7 +19,7 @@ use super::referee::Referee;
 use crate::fleet::{Abandoned, Fleet, FleetError, RoundEvent, RoundFailure, RoundRequest};
 use schedule::planner::SubBlock;
 
-pub(super) type Work = Vec<(WorkId, Sealed<WorkSpec>)>;
+pub(super) type Pieces = Vec<(WorkId, Sealed<WorkSpec>)>;
 
 /// A round whose work the shards have or will get.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) fn recovery_work(
     base: StateRef,
     block: &EncodedBlock,
     parts: &[SubBlock],
-) -> Result<Work, CodecError> {
+) -> Result<Pieces, CodecError> {
     parts.iter().map(|indices| named(WorkSpec::of(base, block, WorkKind::Recover, indices))).collect()
 }
 
@@ -63,7 +63,7 @@ pub(super) fn execution_work(
     sub_blocks: &[SubBlock],
     senders: &[Address],
     prelude: &Prelude,
-) -> Result<Work, CodecError> {
+) -> Result<Pieces, CodecError> {
     sub_blocks
         .iter()
         .map(|indices| {
@@ -98,7 +98,7 @@ impl RoundClient {
         &mut self,
         height: u64,
         block: B256,
-        work: Work,
+        work: Pieces,
         gas: &Arc<[u64]>,
     ) -> Result<OpenRound, ExecuteError> {
         let round = RoundId(self.next);

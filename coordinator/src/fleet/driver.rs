@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::event::{EventKind, publish};
 use super::link::{LINK_QUEUE, Link, LinkCommand, run_link};
 use super::message::{LinkId, Message};
-use super::round::{Abandoned, OpenRound, RoundEvent, RoundEvents, RoundRequest, work_item};
+use super::round::{Abandoned, HeldRound, RoundEvent, RoundEvents, RoundRequest, work_item};
 use super::waiting::{Waiter, Waiting};
 use super::{FleetError, Shared};
 use schedule::replicas::{ReplicaCommand, ReplicaLimits, Replicas};
@@ -30,7 +30,7 @@ pub(super) struct Driver {
     messages: Receiver<Message>,
     pub(super) scheduler: Scheduler,
     pub(super) links: HashMap<ShardId, Link>,
-    pub(super) rounds: HashMap<RoundId, OpenRound>,
+    pub(super) rounds: HashMap<RoundId, HeldRound>,
     pub(super) replicas: Replicas,
     pub(super) waiters: Vec<Waiter>,
     pub(super) waiting_for: Waiting,
@@ -174,8 +174,8 @@ impl Driver {
     }
 
     /// The round of a sub-block; `None` if the work recovers senders or is not known.
-    fn executing(&self, work: &WorkId) -> Option<&OpenRound> {
-        let is_it = |round: &&OpenRound| {
+    fn executing(&self, work: &WorkId) -> Option<&HeldRound> {
+        let is_it = |round: &&HeldRound| {
             round.work.get(work).is_some_and(|spec| matches!(spec.kind, WorkKind::Execute { .. }))
         };
         self.rounds.values().find(is_it)
@@ -272,7 +272,7 @@ impl Driver {
         let item = |(id, spec): &(WorkId, Sealed<_>)| work_item(*id, spec, &gas, verify.contains(id));
         let items = work.iter().map(item).collect();
         let work = work.into_iter().collect();
-        self.rounds.insert(round, OpenRound { height, work, gas, events });
+        self.rounds.insert(round, HeldRound { height, work, gas, events });
         self.handle(now, Event::Admit { round, block, work: items });
     }
 

@@ -84,7 +84,7 @@ pub struct Abandoned {
 
 /// A round, as the driver holds it.
 #[derive(Debug)]
-pub(super) struct OpenRound {
+pub(super) struct HeldRound {
     pub(super) height: u64,
     pub(super) work: HashMap<WorkId, Sealed<WorkSpec>>,
     pub(super) gas: Arc<[u64]>,
@@ -98,7 +98,7 @@ pub(super) struct RoundEvents {
     pub(super) room: usize,
 }
 
-impl OpenRound {
+impl HeldRound {
     /// Sends an event to the round's owner. If the owner no longer listens, it will abandon the round soon.
     pub(super) fn notify(&self, event: RoundEvent) {
         let RoundEvents { events, room } = &self.events;

@@ -16,7 +16,7 @@ use super::balances::least;
 use super::recording::Recorded;
 
 /// A transaction that was executed, with revm's state and the recorded reads.
-pub(super) struct Run<'t> {
+pub(super) struct ExecutedTx<'t> {
     pub(super) transaction: &'t Transaction,
     pub(super) sender: Address,
     /// Whether it succeeded and has no logs.
@@ -33,7 +33,7 @@ pub(super) struct Run<'t> {
     pub(super) is_paid: bool,
 }
 
-impl Run<'_> {
+impl ExecutedTx<'_> {
     /// The effects, and the fee; `None` if the writes already contain it.
     pub(super) fn effects(mut self, spec: SpecId) -> (Effects, Option<U256>) {
         // Amsterdam prices a transfer by whether the recipient exists, and logs the transfer.

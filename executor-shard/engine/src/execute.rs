@@ -15,7 +15,7 @@ use revm::primitives::hardfork::SpecId;
 
 use super::balances;
 use super::charge;
-use super::effects::Run;
+use super::effects::ExecutedTx;
 use super::evm::{ShardEvm, Transacted, transact};
 use super::net_gas;
 use super::overlay::{Layered, Overlay};
@@ -154,7 +154,7 @@ impl<V: StateView> Executor<V> {
             Err(EVMError::Custom(reason)) => return Err(StateError::Evm(reason)),
             Err(EVMError::CustomAny(error)) => return Err(StateError::Evm(error.to_string())),
         };
-        let run = Run {
+        let run = ExecutedTx {
             transaction,
             sender,
             succeeded_silently: result.is_success() && result.logs().is_empty(),
