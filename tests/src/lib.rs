@@ -22,6 +22,7 @@ mod process_table;
 mod proxy;
 mod report;
 mod scene;
+mod start;
 mod wait;
 
 pub use artefacts::{Binary, block_files, blockchain_tests, execution_spec_tests, mainnet_dir};

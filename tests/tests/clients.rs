@@ -20,21 +20,6 @@ use shard_tests::{
     within,
 };
 
-fn fleet(scene: &Scene, chain: &Chain, more: &[&str]) -> Result<(Coordinator, Vec<Shard>)> {
-    let coordinator = Coordinator::start(scene, chain, more)?;
-    let shards = Shard::start_all(scene, 2, &coordinator.url())?;
-    coordinator.wait_ready(&[1, 2])?;
-    Ok((coordinator, shards))
-}
-
-fn begin(scene: &Scene, chain: &Chain, coordinator: &Coordinator) -> Result<Process> {
-    let client = coordinator.begin_submit(scene, chain)?;
-    wait_until(within(30), "the first blocks are answered", || {
-        Ok(Report::parse(&client.stdout()?)?.rows.len() >= 3)
-    })?;
-    Ok(client)
-}
-
 /// The start of each block of a chain file, and the end of the last one.
 fn bounds(bytes: &[u8]) -> Result<Vec<usize>> {
     let mut bounds = vec![0];
@@ -54,7 +39,7 @@ fn bounds(bytes: &[u8]) -> Result<Vec<usize>> {
 fn two_clients_can_submit_one_chain_at_once() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(40)?;
-        let (coordinator, _shards) = fleet(scene, &chain, &[])?;
+        let (coordinator, _shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
         let mut first = coordinator.begin_submit(scene, &chain)?;
         let mut second = coordinator.begin_submit(scene, &chain)?;
         coordinator.check_submitted(&chain, &mut first)?;
@@ -67,8 +52,8 @@ fn two_clients_can_submit_one_chain_at_once() -> Result<()> {
 fn a_client_that_dies_leaves_the_chain_to_the_next() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(40)?;
-        let (coordinator, _shards) = fleet(scene, &chain, &[])?;
-        let mut client = begin(scene, &chain, &coordinator)?;
+        let (coordinator, _shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
+        let mut client = coordinator.begin_and_wait(scene, &chain, 3)?;
         client.kill()?;
         let answered = Report::parse(&client.stdout()?)?.committed() as u64;
         ensure!(coordinator.status()?.head >= answered, "what was answered is not there");
@@ -81,7 +66,7 @@ fn a_client_that_dies_leaves_the_chain_to_the_next() -> Result<()> {
 fn a_block_whose_parent_is_missing_stays_accepted_until_the_parent_has_come() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(8)?;
-        let (coordinator, _shards) = fleet(scene, &chain, &[])?;
+        let (coordinator, _shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
         let bytes = std::fs::read(chain.rlp())?;
         let bounds = bounds(&bytes)?;
         ensure!(bounds.len() == 9, "the chain has {} blocks", bounds.len() - 1);
@@ -107,7 +92,7 @@ fn a_block_whose_parent_is_missing_stays_accepted_until_the_parent_has_come() ->
 fn a_damaged_body_does_not_condemn_the_block_whose_header_it_has() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(8)?;
-        let (coordinator, _shards) = fleet(scene, &chain, &[])?;
+        let (coordinator, _shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
         let bytes = std::fs::read(chain.rlp())?;
         let bounds = bounds(&bytes)?;
         let mut damaged = bytes;
@@ -133,8 +118,8 @@ fn under_the_worst_plans_a_lost_shard_costs_nothing_either() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(40)?;
         for plan in ["each", "random:1", "one"] {
-            let (coordinator, mut shards) = fleet(scene, &chain, &["--plan", plan])?;
-            let mut client = begin(scene, &chain, &coordinator)?;
+            let (coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &["--plan", plan], 2)?;
+            let mut client = coordinator.begin_and_wait(scene, &chain, 3)?;
             shards[0].process.kill()?;
             coordinator.check_submitted(&chain, &mut client).with_context(|| format!("plan {plan}"))?;
         }
@@ -165,7 +150,7 @@ fn an_absent_coordinator_is_named_to_its_clients() -> Result<()> {
 /// Starts a coordinator with a data directory, its shards, and a client that submits.
 fn durable(scene: &Scene, chain: &Chain) -> Result<(Coordinator, Vec<Shard>, Process, String)> {
     let data = scene.path("data").display().to_string();
-    let (coordinator, shards) = fleet(scene, chain, &["--data-dir", &data])?;
+    let (coordinator, shards) = Coordinator::with_shards(scene, chain, &["--data-dir", &data], 2)?;
     let client = submit_with(scene, &coordinator.url(), &chain.rlp(), &["--json"])?;
     wait_until(within(30), "the first blocks are answered", || {
         Ok(Report::parse(&client.stdout()?)?.rows.len() >= 3)
@@ -208,7 +193,7 @@ fn what_a_client_does_not_know_is_unknown_and_what_it_was_answered_is_printed() 
     scenario(|scene| {
         let chain = Chain::of(40)?;
         for json in [true, false] {
-            let (mut coordinator, _shards) = fleet(scene, &chain, &[])?;
+            let (mut coordinator, _shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
             let options = if json { &["--json", "--retry-for", "0"][..] } else { &["--retry-for", "0"] };
             let mut client = submit_with(scene, &coordinator.url(), &chain.rlp(), options)?;
             let begun = |client: &Process| Ok(client.stdout()?.lines().count() > 3);
@@ -241,7 +226,7 @@ fn blocks_that_are_known_are_shown_so_and_count_in_no_figure() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(8)?;
         let data = scene.path("data").display().to_string();
-        let (mut coordinator, _shards) = fleet(scene, &chain, &["--data-dir", &data])?;
+        let (mut coordinator, _shards) = Coordinator::with_shards(scene, &chain, &["--data-dir", &data], 2)?;
         let first = coordinator.submit_all(scene, &chain)?;
         let again = coordinator.submit_all(scene, &chain)?;
         coordinator.process.kill()?;

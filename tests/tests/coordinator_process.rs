@@ -19,21 +19,6 @@ use shard_tests::{
     Chain, Coordinator, Process, Report, Scene, Shard, Signal, scaled, scenario, wait_until, within,
 };
 
-fn fleet(scene: &Scene, chain: &Chain) -> Result<(Coordinator, Vec<Shard>)> {
-    let coordinator = Coordinator::start(scene, chain, &[])?;
-    let shards = Shard::start_all(scene, 2, &coordinator.url())?;
-    coordinator.wait_ready(&[1, 2])?;
-    Ok((coordinator, shards))
-}
-
-fn begin(scene: &Scene, chain: &Chain, coordinator: &Coordinator) -> Result<Process> {
-    let client = coordinator.begin_submit(scene, chain)?;
-    wait_until(within(30), "the first blocks are answered", || {
-        Ok(Report::parse(&client.stdout()?)?.rows.len() >= 3)
-    })?;
-    Ok(client)
-}
-
 /// Checks that a binary ended without a panic and without threads left behind.
 fn check_log(process: &Process) -> Result<()> {
     let log = process.stderr()?;
@@ -45,7 +30,7 @@ fn check_log(process: &Process) -> Result<()> {
 fn an_idle_coordinator_asked_to_stop_exits_cleanly_and_its_shards_wait() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(8)?;
-        let (mut coordinator, mut shards) = fleet(scene, &chain)?;
+        let (mut coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
         coordinator.process.signal(Signal::Term)?;
         let code = coordinator.process.exit_code(within(15))?;
         ensure!(code == 0, "the coordinator ended with {code}");
@@ -64,8 +49,8 @@ fn an_idle_coordinator_asked_to_stop_exits_cleanly_and_its_shards_wait() -> Resu
 fn a_coordinator_asked_to_stop_with_blocks_under_way_tells_its_client() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(40)?;
-        let (mut coordinator, _shards) = fleet(scene, &chain)?;
-        let mut client = begin(scene, &chain, &coordinator)?;
+        let (mut coordinator, _shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
+        let mut client = coordinator.begin_and_wait(scene, &chain, 3)?;
         coordinator.process.signal(Signal::Term)?;
         let code = coordinator.process.exit_code(within(15))?;
         ensure!(code == 0 || code == 3, "the coordinator ended with {code}");
@@ -128,8 +113,8 @@ fn a_shard_asked_twice_ends_at_once() -> Result<()> {
 fn shards_rejoin_a_coordinator_that_was_killed_and_started_again() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(40)?;
-        let (mut coordinator, mut shards) = fleet(scene, &chain)?;
-        let mut client = begin(scene, &chain, &coordinator)?;
+        let (mut coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
+        let mut client = coordinator.begin_and_wait(scene, &chain, 3)?;
         coordinator.process.kill()?;
         let code = client.exit_code(within(15))?;
         ensure!(code == 1, "submit ended with {code} although the coordinator is gone");
@@ -151,7 +136,7 @@ fn a_killed_coordinator_goes_on_where_it_was_from_its_data_directory() -> Result
         let data = scene.path("data").display().to_string();
         let mut coordinator = Coordinator::start(scene, &chain, &["--data-dir", &data])?;
         let _shards = Shard::start_all(scene, 2, &coordinator.url())?;
-        let mut client = begin(scene, &chain, &coordinator)?;
+        let mut client = coordinator.begin_and_wait(scene, &chain, 3)?;
         coordinator.process.kill()?;
         client.exit_code(within(15))?;
         let answered = Report::parse(&client.stdout()?)?.committed() as u64;
@@ -169,7 +154,7 @@ fn a_killed_coordinator_goes_on_where_it_was_from_its_data_directory() -> Result
 /// Freezes the coordinator for three times the silence limit of its peers. Returns its log once the
 /// fleet works again.
 fn pause(scene: &Scene, chain: &Chain) -> Result<String> {
-    let (mut coordinator, mut shards) = fleet(scene, chain)?;
+    let (mut coordinator, mut shards) = Coordinator::with_shards(scene, chain, &[], 2)?;
     coordinator.process.signal(Signal::Stop)?;
     // The length of the pause is the fault.
     let began = Instant::now();
@@ -213,7 +198,7 @@ fn no_shard_is_lost_because_the_coordinator_was_paused() -> Result<()> {
 fn a_shard_without_coordinator_can_be_asked_to_stop() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(8)?;
-        let (mut coordinator, mut shards) = fleet(scene, &chain)?;
+        let (mut coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
         coordinator.process.kill()?;
         for shard in &mut shards {
             shard.process.signal(Signal::Term)?;
@@ -232,7 +217,7 @@ fn a_shard_without_coordinator_can_be_asked_to_stop() -> Result<()> {
 fn processes_end_with_the_process_that_started_them() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(8)?;
-        let (mut coordinator, mut shards) = fleet(scene, &chain)?;
+        let (mut coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
         let mut shard = shards.remove(0).process;
         shard.close_pipe();
         let code = shard.exit_code(within(15))?;
@@ -249,7 +234,7 @@ fn processes_end_with_the_process_that_started_them() -> Result<()> {
 fn a_port_that_is_taken_is_named() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(8)?;
-        let (coordinator, _shards) = fleet(scene, &chain)?;
+        let (coordinator, _shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
         let taken = coordinator.address.as_str();
         let file = scene.path("never.address");
         let mut second = Coordinator::spawn(scene, &chain, taken, &file, &[])?;

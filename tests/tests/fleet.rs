@@ -18,7 +18,7 @@
 //! | two shards, one id | – | the newcomer exits 1 with the reason, the first goes on |
 
 use anyhow::{Result, ensure};
-use shard_tests::{Chain, Coordinator, Process, Report, Scene, Shard, Signal, scenario, wait_until, within};
+use shard_tests::{Chain, Coordinator, Shard, Signal, scenario, within};
 
 /// The number of blocks of a chain that is only executed.
 const SHORT: usize = 8;
@@ -29,29 +29,11 @@ const LONG: usize = 40;
 /// The block of a long chain during which the fault occurs.
 const DURING: usize = 5;
 
-/// Starts a coordinator and shards 1 to `count`, and waits until all are ready.
-fn fleet(scene: &Scene, chain: &Chain, count: u32) -> Result<(Coordinator, Vec<Shard>)> {
-    let coordinator = Coordinator::start(scene, chain, &[])?;
-    let shards = Shard::start_all(scene, count, &coordinator.url())?;
-    coordinator.wait_ready(&(1..=count).collect::<Vec<_>>())?;
-    Ok((coordinator, shards))
-}
-
-/// Starts to submit a chain. Returns when the client has had some answers and is not done yet.
-fn begin(scene: &Scene, chain: &Chain, coordinator: &Coordinator) -> Result<Process> {
-    let client = coordinator.begin_submit(scene, chain)?;
-    wait_until(within(30), "the first blocks are answered", || {
-        Ok(Report::parse(&client.stdout()?)?.rows.len() >= DURING)
-    })?;
-    ensure!(Report::parse(&client.stdout()?)?.summary.is_none(), "the chain is too short for this test");
-    Ok(client)
-}
-
 #[test]
 fn every_block_is_verified_and_a_second_submission_changes_nothing() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(SHORT)?;
-        let (coordinator, _shards) = fleet(scene, &chain, 3)?;
+        let (coordinator, _shards) = Coordinator::with_shards(scene, &chain, &[], 3)?;
         let first = coordinator.submit_all(scene, &chain)?;
         let before = coordinator.status()?;
         let second = coordinator.submit_all(scene, &chain)?;
@@ -121,8 +103,8 @@ fn without_shards_a_block_is_refused_after_the_limit_and_can_be_submitted_again(
 fn a_shard_killed_while_blocks_are_under_way_costs_nothing() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(LONG)?;
-        let (coordinator, mut shards) = fleet(scene, &chain, 3)?;
-        let mut client = begin(scene, &chain, &coordinator)?;
+        let (coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &[], 3)?;
+        let mut client = coordinator.begin_and_wait(scene, &chain, DURING)?;
         shards[1].process.kill()?;
         coordinator.check_submitted(&chain, &mut client)?;
         coordinator.wait_ready(&[1, 3])?;
@@ -134,8 +116,8 @@ fn a_shard_killed_while_blocks_are_under_way_costs_nothing() -> Result<()> {
 fn one_shard_of_three_is_enough_when_the_others_are_killed() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(LONG)?;
-        let (coordinator, mut shards) = fleet(scene, &chain, 3)?;
-        let mut client = begin(scene, &chain, &coordinator)?;
+        let (coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &[], 3)?;
+        let mut client = coordinator.begin_and_wait(scene, &chain, DURING)?;
         shards[0].process.kill()?;
         shards[2].process.kill()?;
         coordinator.check_submitted(&chain, &mut client)?;
@@ -148,8 +130,8 @@ fn one_shard_of_three_is_enough_when_the_others_are_killed() -> Result<()> {
 fn when_all_shards_are_killed_blocks_wait_until_one_comes_back() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(LONG)?;
-        let (coordinator, mut shards) = fleet(scene, &chain, 2)?;
-        let mut client = begin(scene, &chain, &coordinator)?;
+        let (coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
+        let mut client = coordinator.begin_and_wait(scene, &chain, DURING)?;
         for shard in &mut shards {
             shard.process.kill()?;
         }
@@ -181,8 +163,8 @@ fn an_idle_shard_that_is_killed_is_noticed_before_its_heartbeats_are_missed() ->
 fn a_shard_that_joins_late_takes_part() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(LONG)?;
-        let (coordinator, _shards) = fleet(scene, &chain, 1)?;
-        let mut client = begin(scene, &chain, &coordinator)?;
+        let (coordinator, _shards) = Coordinator::with_shards(scene, &chain, &[], 1)?;
+        let mut client = coordinator.begin_and_wait(scene, &chain, DURING)?;
         let _late = Shard::start(scene, 7, &coordinator.url(), &[])?;
         coordinator.wait_status(within(20), "shard 7 has given results", |status| {
             status.shard(7).is_some_and(|shard| shard.results > 0)
@@ -197,9 +179,9 @@ fn a_shard_that_joins_late_takes_part() -> Result<()> {
 fn a_killed_shard_that_is_started_again_joins_in_a_new_life() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(LONG)?;
-        let (coordinator, mut shards) = fleet(scene, &chain, 2)?;
+        let (coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &[], 2)?;
         let former = coordinator.status()?.shard(2).map(|shard| shard.incarnation);
-        let mut client = begin(scene, &chain, &coordinator)?;
+        let mut client = coordinator.begin_and_wait(scene, &chain, DURING)?;
         shards[1].process.kill()?;
         let _again = Shard::start(scene, 2, &coordinator.url(), &[])?;
         coordinator.wait_status(within(20), "shard 2 gives results again", |status| {
@@ -215,9 +197,9 @@ fn a_killed_shard_that_is_started_again_joins_in_a_new_life() -> Result<()> {
 fn a_frozen_shard_is_lost_after_the_limit_and_rejoins_when_it_thaws() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(LONG)?;
-        let (coordinator, mut shards) = fleet(scene, &chain, 3)?;
+        let (coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &[], 3)?;
         let before = coordinator.status()?.shard(1).map(|shard| shard.incarnation);
-        let mut client = begin(scene, &chain, &coordinator)?;
+        let mut client = coordinator.begin_and_wait(scene, &chain, DURING)?;
         shards[0].process.signal(Signal::Stop)?;
         let noticed = coordinator
             .wait_status(within(10), "the frozen shard is lost", |status| status.shard(1).is_none())?;
@@ -235,8 +217,8 @@ fn a_frozen_shard_is_lost_after_the_limit_and_rejoins_when_it_thaws() -> Result<
 fn a_shard_asked_to_stop_drains_and_exits_cleanly_while_blocks_go_on() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(LONG)?;
-        let (mut coordinator, mut shards) = fleet(scene, &chain, 3)?;
-        let mut client = begin(scene, &chain, &coordinator)?;
+        let (mut coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &[], 3)?;
+        let mut client = coordinator.begin_and_wait(scene, &chain, DURING)?;
         let process = &mut shards[0].process;
         process.signal(Signal::Term)?;
         let code = process.exit_code(within(15))?;
@@ -254,7 +236,7 @@ fn a_shard_asked_to_stop_drains_and_exits_cleanly_while_blocks_go_on() -> Result
 fn the_second_of_two_shards_with_one_id_is_turned_away() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(SHORT)?;
-        let (coordinator, mut shards) = fleet(scene, &chain, 1)?;
+        let (coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &[], 1)?;
         let first = coordinator.status()?.shard(1).map(|shard| shard.incarnation);
         let mut second = Shard::start(scene, 1, &coordinator.url(), &[])?;
         let code = second.process.exit_code(within(15))?;
