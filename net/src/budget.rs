@@ -117,6 +117,22 @@ impl Reservation {
     }
 }
 
+impl Reservation {
+    /// Counts this many bytes from now on, instead of those before. It does not wait for room.
+    ///
+    /// # Errors
+    /// [`BudgetFull`] if there is no room for more. What was counted before stays counted.
+    pub fn set(&mut self, bytes: usize) -> Result<(), BudgetFull> {
+        if bytes > self.bytes {
+            self.budget.take(&self.account, bytes - self.bytes)?;
+        } else {
+            self.budget.give_back(&self.account, self.bytes - bytes);
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.give_back(&self.account, self.bytes);

@@ -13,4 +13,5 @@ pub mod identity;
 pub mod limits;
 pub mod retry;
 pub mod serve;
+mod unfinished;
 pub mod wire;

@@ -13,6 +13,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::connections::{ConnectionLimits, connections, introduce};
 use crate::identity::{Door, Roles, allowed};
+use crate::unfinished;
 
 /// The maximum number of concurrent requests on one connection.
 const CONCURRENCY_PER_CONNECTION: usize = 256;
@@ -141,6 +142,7 @@ impl Bound {
             .initial_connection_window_size(16 << 20)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .layer(unfinished::layer())
             .layer(InterceptorLayer::new(introduce))
             .add_routes(routes)
             .add_service(health.service)

@@ -17,7 +17,7 @@ use common::id::{StateRef, WorldId};
 use common::message::StateSummary;
 use common::panic::panic_message;
 use engine::replica_view::{Base, ReplicaView};
-use engine::store::{DiskState, StateCache, StateWriter};
+use engine::store::{DiskState, StateCache, StateWriter, private_file};
 use parking_lot::Mutex;
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError};
 
@@ -140,10 +140,7 @@ impl Ledger {
                 // Created under another name: a crash meanwhile leaves no incomplete ledger behind.
                 built = create(&folder.join(NEW_FILE), &path, (&origin, &identity), options)?;
             }
-            let database = Database::builder()
-                .set_cache_size(options.page_cache)
-                .create(&path)
-                .map_err(|error| unusable(&path, error))?;
+            let database = open_or_create(&path, options)?;
             Self::on_database(database, &origin, identity, options, &path, built)
         })
         .map(|ledger| ledger.fenced(file_fence(folder)))
@@ -322,6 +319,13 @@ fn contained(path: &Path, open: impl FnOnce() -> Result<Ledger, LedgerError>) ->
     })
 }
 
+/// Opens a database, or creates an empty one that only its owner may read.
+fn open_or_create(path: &Path, options: LedgerOptions) -> Result<Database, LedgerError> {
+    let file = private_file(path).map_err(|source| LedgerError::Io { path: path.into(), source })?;
+    let builder = &mut Database::builder();
+    builder.set_cache_size(options.page_cache).create_file(file).map_err(|error| unusable(path, error))
+}
+
 /// Creates a database that holds the origin, then renames it to its final name. Returns the state's trie.
 fn create(
     new: &Path,
@@ -334,10 +338,7 @@ fn create(
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}
     }
-    let database = Database::builder()
-        .set_cache_size(options.page_cache)
-        .create(new)
-        .map_err(|error| unusable(new, error))?;
+    let database = open_or_create(new, options)?;
     let built = begin(&database, beginning)?;
     drop(database);
     rename_durably(new, path).map_err(io)?;

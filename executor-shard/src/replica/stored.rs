@@ -20,7 +20,7 @@ use redb::{Database, Durability, ReadableDatabase, TableDefinition, WriteTransac
 
 use engine::StateError;
 use engine::replica_view::{Base, ReplicaView};
-use engine::store::{DiskState, StateCache, StateWriter, storage_error};
+use engine::store::{DiskState, StateCache, StateWriter, private_file, storage_error};
 
 /// The name of the database's file in its folder.
 const FILE: &str = "replica.redb";
@@ -78,7 +78,7 @@ enum Unusable {
 
 /// Opens the database, or creates it.
 fn build(path: &Path) -> Result<Database, redb::DatabaseError> {
-    Database::builder().set_cache_size(PAGE_CACHE).create(path)
+    Database::builder().set_cache_size(PAGE_CACHE).create_file(private_file(path)?)
 }
 
 /// Opens a database whose pages may be damaged. redb trusts the structure of its pages, and panics if they

@@ -8,6 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::identity::household;
+
 /// The number of open files that are kept for databases, connections to shards and everything else.
 const RESERVE: usize = 256;
 
@@ -16,7 +18,7 @@ const RESERVE: usize = 256;
 pub struct ConnectionLimits {
     /// Connections in all. Those that are being closed do not count.
     pub total: usize,
-    /// Connections of one IP address, whatever their ports. Those that are being closed do not count.
+    /// Connections of one IPv4 address or one IPv6 network of 64 bits, whatever their ports. Those that are being closed do not count.
     pub per_address: usize,
     /// Of those that have made no call yet.
     pub silent: usize,
@@ -153,6 +155,7 @@ impl SharedBook {
 
     /// Enters a connection; `None` if there is no room for it.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Entry> {
+        let address = household(address);
         let (first_call, admitted) = {
             let mut book = self.0.lock();
             (book.limits.first_call, book.admit(address))
@@ -250,6 +253,15 @@ mod tests {
         third.heard();
         assert!(book.admit(address(1)).is_none());
         assert!(book.admit(address(2)).is_some());
+    }
+
+    #[test]
+    fn the_addresses_of_an_ipv6_network_count_as_one() {
+        let book = book(100, 2, 100);
+        let of = |last: u16| std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, last).into();
+        let entries: Vec<_> = (1..=2).map(|last| book.admit(of(last)).unwrap()).collect();
+        entries.iter().for_each(|entry| assert!(entry.heard()));
+        assert!(book.admit(of(3)).is_none());
     }
 
     #[test]

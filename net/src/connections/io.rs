@@ -16,7 +16,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use super::book::Entry;
-use crate::identity::{Credentials, Peer};
+use crate::identity::{Account, Credentials, Peer};
 
 /// A certificate is judged again when this time has passed: it may have expired.
 const JUDGE_EVERY: Duration = Duration::from_secs(60);
@@ -48,6 +48,13 @@ struct Judged {
 /// What each request of a connection carries.
 #[derive(Clone)]
 pub(crate) struct ConnectionInfo(pub(super) Peer);
+
+impl ConnectionInfo {
+    /// Whose account the bytes of its calls are counted on.
+    pub(crate) fn account(&self) -> Account {
+        self.0.account()
+    }
+}
 
 impl Connection {
     pub(super) fn plain(stream: TcpStream, peer: Peer, entry: Entry) -> Self {

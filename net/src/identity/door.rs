@@ -1,6 +1,6 @@
 //! The door of a server: what it knows of a connection, and whether the peer behind it may make a call.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,6 +131,14 @@ impl Peer {
         Self { address, identity, door, recognised: Arc::default() }
     }
 
+    /// Whose account the peer's bytes are counted on.
+    pub(crate) fn account(&self) -> Account {
+        match &self.identity {
+            Some(identity) => Account::Identity(Arc::clone(identity)),
+            None => Account::Address(household(self.address.ip())),
+        }
+    }
+
     /// Notes a call. It makes a peer recognised that has a certificate, or that needs none.
     pub(crate) fn calls(&self) {
         if self.identity.is_some() || (self.door.tls.is_none() && self.door.tokens.is_none()) {
@@ -201,7 +209,7 @@ fn denied(role: &Role, roles: Roles) -> Status {
 pub enum Account {
     /// A peer with a certificate.
     Identity(Arc<Identity>),
-    /// All peers of an address that have none.
+    /// All peers of an address, or of an IPv6 network of 64 bits, that have none.
     Address(IpAddr),
 }
 
@@ -210,11 +218,17 @@ pub enum Account {
 /// # Errors
 /// `INTERNAL` if the connection of the call is not known.
 pub fn account<T>(request: &Request<T>) -> Result<Account, Status> {
-    let peer = request.extensions().get::<Peer>().ok_or_else(unknown)?;
-    Ok(match &peer.identity {
-        Some(identity) => Account::Identity(Arc::clone(identity)),
-        None => Account::Address(peer.address.ip()),
-    })
+    request.extensions().get().map(Peer::account).ok_or_else(unknown)
+}
+
+/// The address under which limits count a peer. Whoever has one IPv6 address has its whole /64, so all of these
+/// count as one; an IPv4 address that is written as IPv6 counts as itself.
+pub(crate) fn household(address: IpAddr) -> IpAddr {
+    const PREFIX: u32 = 64;
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => (address & Ipv6Addr::from_bits(u128::MAX << (128 - PREFIX))).into(),
+    }
 }
 
 fn unknown() -> Status {
@@ -244,6 +258,15 @@ mod tests {
 
     use super::*;
     use crate::identity::tests::Authority;
+
+    #[test]
+    fn an_ipv6_network_of_64_bits_counts_as_one_address() {
+        let of = |text: &str| household(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:10.0.0.7"), of("10.0.0.7"));
+        assert_ne!(of("10.0.0.7"), of("10.0.0.8"));
+    }
 
     const READERS: Roles = Roles::CLIENT.or(Roles::OPERATOR);
 

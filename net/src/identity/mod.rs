@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 pub use args::{ClientArgs, ListenArgs, ServerArgs, TlsArgs};
 pub use credentials::{Credentials, Security};
-pub(crate) use door::{AUTHORIZATION, BEARER};
+pub(crate) use door::{AUTHORIZATION, BEARER, household};
 pub use door::{Account, Door, Peer, account, allowed};
 pub use files::TlsFiles;
 pub use role::{Identity, NameError, Role, Roles};

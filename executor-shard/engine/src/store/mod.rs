@@ -7,6 +7,7 @@
 
 mod cache;
 mod disk;
+mod file;
 mod raw;
 mod write;
 
@@ -18,6 +19,7 @@ use crate::StateError;
 
 pub use cache::StateCache;
 pub use disk::{Cursor, DiskState};
+pub use file::private_file;
 pub use raw::RawState;
 pub use write::StateWriter;
 
