@@ -191,7 +191,7 @@ fn reset(random: &mut Random, shards: ShardIndex) -> Drawn {
 }
 
 /// Draws the affected directions: usually one, in one of `both_in` cases both.
-fn ways(random: &mut Random, both_in: u64) -> &'static [Direction] {
+fn ways(random: &mut Random, both_in: u32) -> &'static [Direction] {
     if random.one_in(both_in) {
         return &[Direction::ToTarget, Direction::ToClient];
     }
