@@ -1,0 +1,90 @@
+//! Attacks with calls that a client or a shard may make: too many, too large, not read.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use proto::v1::blocks_client::BlocksClient;
+use proto::v1::fleet_client::FleetClient;
+use proto::v1::{PayloadChunk, PayloadHeader, SnapshotRequest, StatusRequest, WatchRequest};
+use tokio_stream::StreamExt as _;
+
+use super::{Target, endpoint, many};
+
+/// Blocks that are half sent.
+const HALF_BLOCKS: usize = 128;
+
+/// The size that each announces, and the chunks of 1 MiB that are sent of it.
+const ANNOUNCED: u64 = 15 << 20;
+const SENT: usize = 14;
+
+/// Tasks that ask for the status.
+const GREEDY: usize = 64;
+
+/// Streams that are not read.
+const EVENTS: usize = 1_000;
+const SNAPSHOTS: usize = 150;
+
+/// How long a stream that is not read is kept.
+const KEPT: Duration = Duration::from_secs(60);
+
+pub(super) async fn half_blocks(target: &Target) -> Result<()> {
+    let endpoint = endpoint(&target.coordinator)?;
+    many(HALF_BLOCKS, || {
+        let mut client = BlocksClient::new(endpoint.connect_lazy());
+        async move {
+            let header =
+                PayloadHeader { size: ANNOUNCED, digest: vec![7; 32].into(), epoch: None, assignment: None };
+            let data = vec![0_u8; 1 << 20];
+            let chunks = (0..SENT).map(move |place| PayloadChunk {
+                header: (place == 0).then(|| header.clone()),
+                data: data.clone().into(),
+            });
+            let _ = client.submit_block(tokio_stream::iter(chunks).chain(tokio_stream::pending())).await;
+        }
+    })
+    .await
+}
+
+pub(super) async fn greedy_status(target: &Target) -> Result<()> {
+    let channel = endpoint(&target.coordinator)?.connect_lazy();
+    many(GREEDY, || {
+        let mut client = BlocksClient::new(channel.clone());
+        async move { while client.status(StatusRequest {}).await.is_ok() {} }
+    })
+    .await
+}
+
+pub(super) async fn unread_events(target: &Target) -> Result<()> {
+    let endpoint = endpoint(&target.coordinator)?;
+    many(EVENTS, || {
+        let mut client = BlocksClient::new(endpoint.connect_lazy());
+        async move {
+            if let Ok(stream) = client.watch(WatchRequest {}).await {
+                tokio::time::sleep(KEPT).await;
+                drop(stream);
+            }
+        }
+    })
+    .await
+}
+
+pub(super) async fn unread_snapshots(target: &Target) -> Result<()> {
+    let channel = endpoint(&target.coordinator)?.connect_lazy();
+    let shards = target.shards.clone();
+    let next = std::cell::Cell::new(0_usize);
+    many(SNAPSHOTS, || {
+        let mut client = FleetClient::new(channel.clone());
+        next.set(next.get() + 1);
+        let shard = shards.get(next.get() % shards.len().max(1)).cloned();
+        async move {
+            let Some(shard) = shard else { return };
+            let request =
+                SnapshotRequest { shard: shard.id, incarnation: shard.incarnation, state: None, held: None };
+            if let Ok(stream) = client.snapshot(request).await {
+                tokio::time::sleep(KEPT).await;
+                drop(stream);
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,168 @@
+//! Attacks in the name of others: of the honest shards, of new shards, and of the coordinator.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use anyhow::Result;
+use net::limits::CHUNK_BYTES;
+use proto::v1::executor_shard_client::ExecutorShardClient;
+use proto::v1::fleet_client::FleetClient;
+use proto::v1::{
+    Assignment, DrainRequest, Epoch, HeartbeatRequest, PayloadChunk, PayloadHeader, RegisterRequest,
+    ShardNotice, SlotProgress, StateRef, StateSummary, SyncRequest,
+};
+use tonic::transport::Channel;
+
+use super::{Target, Victim, endpoint, many};
+
+/// Tasks that forge calls.
+const FORGERS: usize = 8;
+
+/// The pause after a round of forged calls.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// An epoch above every other.
+const LAST: Epoch = Epoch { number: u64::MAX, instance: u64::MAX };
+
+fn fleet(target: &Target) -> Result<FleetClient<Channel>> {
+    Ok(FleetClient::new(endpoint(&target.coordinator)?.connect_lazy()))
+}
+
+/// Makes this call for each honest shard, again and again.
+async fn for_each_shard<F: Future<Output = ()> + 'static>(
+    target: &Target,
+    call: impl Fn(FleetClient<Channel>, Victim) -> F + Clone + 'static,
+) -> Result<()> {
+    let (client, shards) = (fleet(target)?, target.shards.clone());
+    many(FORGERS, || {
+        let (client, shards, call) = (client.clone(), shards.clone(), call.clone());
+        async move {
+            for shard in shards {
+                call(client.clone(), shard).await;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    })
+    .await
+}
+
+pub(super) async fn results(target: &Target) -> Result<()> {
+    for_each_shard(target, |mut client, shard| async move {
+        let assignment = Assignment {
+            work: vec![9; 32].into(),
+            shard: shard.id,
+            incarnation: shard.incarnation,
+            attempt: 1,
+            epoch: Some(LAST),
+        };
+        let header = PayloadHeader {
+            size: CHUNK_BYTES as u64,
+            digest: vec![1; 32].into(),
+            epoch: None,
+            assignment: Some(assignment),
+        };
+        let chunk = PayloadChunk { header: Some(header), data: vec![1; CHUNK_BYTES].into() };
+        if let Ok(answers) = client.submit_results(tokio_stream::iter([chunk])).await {
+            let _ = answers.into_inner().message().await;
+        }
+    })
+    .await
+}
+
+pub(super) async fn draining(target: &Target) -> Result<()> {
+    for_each_shard(target, |mut client, shard| async move {
+        let _ = client.draining(notice(&shard)).await;
+    })
+    .await
+}
+
+pub(super) async fn places(target: &Target) -> Result<()> {
+    for_each_shard(target, |mut client, shard| async move {
+        let _ = client.leave(notice(&shard)).await;
+        let _ = client.register(registration(shard.id, shard.incarnation ^ 1)).await;
+    })
+    .await
+}
+
+fn notice(shard: &Victim) -> ShardNotice {
+    ShardNotice { shard: shard.id, incarnation: shard.incarnation, reason: "line\nfeed ".repeat(1_000) }
+}
+
+fn registration(shard: u32, incarnation: u64) -> RegisterRequest {
+    RegisterRequest {
+        protocol: common::message::PROTOCOL_VERSION,
+        build: "a stranger".into(),
+        engine: engine::ENGINE_VERSION.into(),
+        shard,
+        incarnation,
+        slots: 64,
+        // A port at which nothing listens.
+        advertise: "http://127.0.0.1:9".into(),
+        state: None,
+        chain_id: None,
+    }
+}
+
+pub(super) async fn heartbeats(target: &Target) -> Result<()> {
+    for_each_shard(target, |mut client, shard| async move {
+        let slot = |slot| SlotProgress { slot, transactions: 1, current: None, transaction: 0, gas: 0 };
+        let beat = HeartbeatRequest {
+            shard: shard.id,
+            incarnation: shard.incarnation,
+            epoch: Some(LAST),
+            state: Some(invented()),
+            slots: (0..1_024).map(slot).collect(),
+            queued: u32::MAX,
+            outbox: u32::MAX,
+        };
+        let _ = client.heartbeat(beat).await;
+    })
+    .await
+}
+
+fn invented() -> StateSummary {
+    let state = StateRef { world: vec![3; 32].into(), height: 1 << 40, block_hash: vec![4; 32].into() };
+    StateSummary { state: Some(state), digest: vec![5; 32].into() }
+}
+
+pub(super) async fn endless_shards(target: &Target) -> Result<()> {
+    let (client, next) = (fleet(target)?, Cell::new(1_000_u32));
+    many(FORGERS, || {
+        let mut client = client.clone();
+        next.set(next.get() + 100);
+        let first = next.get();
+        async move {
+            for id in first..first + 100 {
+                let _ = client.register(registration(id, u64::from(id))).await;
+            }
+        }
+    })
+    .await
+}
+
+/// Commands to the honest shards, with an epoch above that of their coordinator.
+pub(super) async fn commands(target: &Target) -> Result<()> {
+    let mut clients = Vec::new();
+    for shard in &target.shards {
+        clients.push(ExecutorShardClient::new(endpoint(&shard.url)?.connect_lazy()));
+    }
+    many(FORGERS, || {
+        let clients = clients.clone();
+        async move {
+            for mut client in clients {
+                let _ = client.drain(DrainRequest { epoch: Some(LAST) }).await;
+                let _ = client.sync(SyncRequest { epoch: Some(LAST), target: Some(invented()) }).await;
+                let header = PayloadHeader {
+                    size: 64,
+                    digest: vec![1; 32].into(),
+                    epoch: Some(LAST),
+                    assignment: None,
+                };
+                let chunk = PayloadChunk { header: Some(header), data: vec![1; 64].into() };
+                let _ = client.execute_block(tokio_stream::iter([chunk])).await;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    })
+    .await
+}
