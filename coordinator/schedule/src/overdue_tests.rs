@@ -1,4 +1,4 @@
-//! Unit tests of overdue work and of late shards.
+//! Unit tests: overdue work goes to another shard, and a late shard gets no new work.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use alloy_primitives::B256;

@@ -74,7 +74,7 @@ impl Round {
         !self.cutting.is_empty()
     }
 
-    /// The work is to be cut. Returns false if it is being cut already.
+    /// Notes that the work is being cut. Returns false if that was known.
     pub(super) fn begin_cut(&mut self, work: WorkId) -> bool {
         self.cutting.insert(work)
     }

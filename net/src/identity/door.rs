@@ -221,8 +221,8 @@ pub fn account<T>(request: &Request<T>) -> Result<Account, Status> {
     request.extensions().get().map(Peer::account).ok_or_else(unknown)
 }
 
-/// The address under which limits count a peer. Whoever has one IPv6 address has its whole /64, so all of these
-/// count as one; an IPv4 address that is written as IPv6 counts as itself.
+/// The address under which limits count a peer. A host usually has all addresses of its IPv6 network of 64 bits,
+/// so these count as one; an IPv4 address that is written as IPv6 counts as itself.
 pub(crate) fn household(address: IpAddr) -> IpAddr {
     const PREFIX: u32 = 64;
     match address.to_canonical() {

@@ -1,6 +1,6 @@
 //! The file of a database: its owner alone may read and write it.
 //!
-//! Whoever can read a database can also lock it, and so keep its owner from opening it.
+//! A user who can read a database can also lock it, and then its owner cannot open it.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;

@@ -13,8 +13,8 @@ const HEAD: &str = "\
 
 The crates that `coordinator` and `executor-shard` are built from, on Linux and x86-64, by who publishes them: the owner of
 the repository that a crate names. `unsafe` counts the lines of a crate's sources that have the keyword, in code that may
-not be compiled. Build scripts and macros run when the project is built. This is no audit. It says whom one trusts, and
-where an audit would begin.
+not be compiled. Build scripts and macros run when the project is built. This page is no audit. It lists
+the publishers that the build depends on, and shows where an audit would begin.
 
 `scripts/dependencies.sh table` writes this page. `scripts/dependencies.sh bom` writes a bill of materials (CycloneDX 1.5)
 with licences and checksums. `deny.toml` has the licences and sources that are allowed, and names the crates that are there

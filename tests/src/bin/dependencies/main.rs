@@ -1,7 +1,7 @@
 //! The dependencies of the shipped binaries: a bill of materials, or a table of the crates that deserve a look.
 //!
 //! Usage: `cargo metadata … | dependencies bom CARGO_LOCK` or `dependencies table`; `scripts/dependencies.sh` runs
-//! both. The table is no audit: it says where to begin one, and whom one trusts.
+//! both. The table is no audit. It lists the publishers that the build depends on.
 
 mod bom;
 mod graph;
