@@ -11,7 +11,7 @@ use serde_json::Value;
 use shard_tests::{Chain, ChainFile, Coordinator, Shard, scenario, wait_until, within};
 use tonic::transport::Channel;
 
-use crate::attack::Attack;
+use crate::attack::{Acts, Attack};
 use crate::memory::{Sampler, resident};
 use crate::table::Row;
 
@@ -66,19 +66,19 @@ impl Play {
                 let _ = client.submit();
                 std::thread::sleep(PAUSE);
             }
-            drop(attacker);
+            let acts = attacker.end()?;
             let peaks = sampler.peaks();
             drop(sampler);
             std::thread::sleep(FREED_AFTER);
             let after: Vec<u64> = pids.iter().map(|pid| resident(*pid)).collect();
             let whole = is_whole(&coordinator, &mut shards, client.done());
-            row(attack, client, &coordinator, [before, peaks, after], whole)
+            row((attack, acts), client, &coordinator, [before, peaks, after], whole)
         })
     }
 }
 
 fn row(
-    attack: Attack,
+    (attack, acts): (Attack, Acts),
     mut client: Client<'_>,
     coordinator: &Coordinator,
     memory: [Vec<u64>; 3],
@@ -93,6 +93,7 @@ fn row(
     let shards = memory.each_ref().map(|values| values.iter().skip(1).copied().max().unwrap_or_default());
     Ok(Row {
         attack,
+        acts,
         times: client.times,
         refused: client.refused,
         lost: count("event=shard_lost"),
@@ -147,14 +148,15 @@ impl<'b> Client<'b> {
         let began = Instant::now();
         let answer =
             self.runtime.block_on(self.client.submit_block(tokio_stream::iter(sent.collect::<Vec<_>>())));
-        let answer = match answer {
-            Ok(answer) => answer.into_inner(),
-            Err(status) => {
-                self.refused += 1;
-                return Err(status.into());
-            }
-        };
-        ensure!(answer.error.is_empty(), "block {}: {}", answer.number, answer.error);
+        let answer = answer.map_err(anyhow::Error::from).and_then(|answer| {
+            let answer = answer.into_inner();
+            ensure!(answer.error.is_empty(), "block {}: {}", answer.number, answer.error);
+            Ok(())
+        });
+        if answer.is_err() {
+            self.refused += 1;
+            return answer;
+        }
         self.times.push(began.elapsed().as_secs_f64() * 1_000.0);
         self.next += 1;
         Ok(())

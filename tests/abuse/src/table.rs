@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::json;
 
-use crate::attack::Attack;
+use crate::attack::{Acts, Attack};
 
 /// The most that the time of one in a hundred blocks may grow against the control.
 const MOST_SLOWER: f64 = 2.0;
@@ -18,9 +18,11 @@ const MOST_KEPT: u64 = 64 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) attack: Attack,
+    /// What the attacker did.
+    pub(crate) acts: Acts,
     /// The client's times of blocks during the attack, in milliseconds, ascending.
     pub(crate) times: Vec<f64>,
-    /// Blocks that the client was refused.
+    /// How often a block of the client was refused or failed.
     pub(crate) refused: usize,
     /// Shards that were lost, and that went into quarantine or were named in an alarm.
     pub(crate) lost: usize,
@@ -43,6 +45,9 @@ impl Row {
     /// What is required and was not reached.
     pub(crate) fn missed(&self, control: &Self) -> Vec<String> {
         let mut missed = Vec::new();
+        if self.attack != Attack::Busy && self.acts.sum() == 0 {
+            missed.push("the attacker did nothing".into());
+        }
         let (limit, slowest) =
             ((control.quantile(0.99) * MOST_SLOWER).max(LEAST_LIMIT_MS), self.quantile(0.99));
         if slowest > limit {
@@ -71,15 +76,16 @@ pub(crate) fn print(rows: &[Row], control: &Row, as_json: bool) -> Result<()> {
     let mebibytes = |values: [u64; 3]| values.map(|bytes| (bytes >> 20).to_string()).join(" / ");
     if !as_json {
         println!(
-            "| attack | blocks | ms: median / 99 in 100 / longest | lost, alarms | coordinator MB: before / peak / after | shard MB | |"
+            "| attack | answered, refused, opened | blocks | ms: median / 99 in 100 / longest | lost, alarms | coordinator MB: before / peak / after | shard MB | |"
         );
-        println!("|---|---:|---:|---:|---:|---:|---|");
+        println!("|---|---:|---:|---:|---:|---:|---:|---|");
     }
     for row in rows {
         let missed = row.missed(control);
         if as_json {
             let value = json!({
-                "attack": row.attack.name(), "blocks": row.times.len(), "refused": row.refused,
+                "attack": row.attack.name(), "answered": row.acts.answered, "calls_refused": row.acts.refused,
+                "opened": row.acts.opened, "blocks": row.times.len(), "refused": row.refused,
                 "ms": [row.quantile(0.5), row.quantile(0.99), row.quantile(1.0)],
                 "lost": row.lost, "alarms": row.alarms, "whole": row.whole,
                 "coordinator_bytes": row.coordinator, "shard_bytes": row.shards, "missed": missed,
@@ -87,8 +93,11 @@ pub(crate) fn print(rows: &[Row], control: &Row, as_json: bool) -> Result<()> {
             println!("{value}");
         } else {
             println!(
-                "| {} | {} | {:.0} / {:.0} / {:.0} | {}, {} | {} | {} | {} |",
+                "| {} | {}, {}, {} | {} | {:.0} / {:.0} / {:.0} | {}, {} | {} | {} | {} |",
                 row.attack.name(),
+                row.acts.answered,
+                row.acts.refused,
+                row.acts.opened,
                 row.times.len(),
                 row.quantile(0.5),
                 row.quantile(0.99),
@@ -111,6 +120,7 @@ mod tests {
     fn row(times: &[f64]) -> Row {
         Row {
             attack: Attack::Busy,
+            acts: Acts::default(),
             times: times.to_vec(),
             refused: 0,
             lost: 0,
@@ -128,6 +138,8 @@ mod tests {
         assert_eq!(row(&[100.0, 399.0]).missed(&control).len(), 0);
         assert_eq!(row(&[100.0, 401.0]).missed(&control).len(), 1);
         assert_eq!(row(&[]).missed(&control).len(), 1, "no block at all");
+        let idle = Row { attack: Attack::GreedyStatus, ..row(&[1.0]) };
+        assert_eq!(idle.missed(&control), ["the attacker did nothing"]);
         let kept = Row { coordinator: [1 << 20, 1 << 30, 100 << 20], lost: 1, ..row(&[1.0]) };
         assert_eq!(kept.missed(&control).len(), 2);
     }

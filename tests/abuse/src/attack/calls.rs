@@ -8,6 +8,7 @@ use proto::v1::fleet_client::FleetClient;
 use proto::v1::{PayloadChunk, PayloadHeader, SnapshotRequest, StatusRequest, WatchRequest};
 use tokio_stream::StreamExt as _;
 
+use super::tally::{answer, opened};
 use super::{Target, endpoint, many};
 
 /// Blocks that are half sent.
@@ -39,6 +40,7 @@ pub(super) async fn half_blocks(target: &Target) -> Result<()> {
                 header: (place == 0).then(|| header.clone()),
                 data: data.clone().into(),
             });
+            opened();
             let _ = client.submit_block(tokio_stream::iter(chunks).chain(tokio_stream::pending())).await;
         }
     })
@@ -49,7 +51,7 @@ pub(super) async fn greedy_status(target: &Target) -> Result<()> {
     let channel = endpoint(&target.coordinator)?.connect_lazy();
     many(GREEDY, || {
         let mut client = BlocksClient::new(channel.clone());
-        async move { while client.status(StatusRequest {}).await.is_ok() {} }
+        async move { while answer(client.status(StatusRequest {}).await).is_some() {} }
     })
     .await
 }
@@ -59,7 +61,7 @@ pub(super) async fn unread_events(target: &Target) -> Result<()> {
     many(EVENTS, || {
         let mut client = BlocksClient::new(endpoint.connect_lazy());
         async move {
-            if let Ok(stream) = client.watch(WatchRequest {}).await {
+            if let Some(stream) = answer(client.watch(WatchRequest {}).await) {
                 tokio::time::sleep(KEPT).await;
                 drop(stream);
             }
@@ -80,7 +82,7 @@ pub(super) async fn unread_snapshots(target: &Target) -> Result<()> {
             let Some(shard) = shard else { return };
             let request =
                 SnapshotRequest { shard: shard.id, incarnation: shard.incarnation, state: None, held: None };
-            if let Ok(stream) = client.snapshot(request).await {
+            if let Some(stream) = answer(client.snapshot(request).await) {
                 tokio::time::sleep(KEPT).await;
                 drop(stream);
             }

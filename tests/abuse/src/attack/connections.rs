@@ -14,6 +14,7 @@ use tonic::codegen::http::Request;
 use tonic::codegen::{Bytes, Service as _};
 use tonic::transport::Channel;
 
+use super::tally::opened;
 use super::{ATTACKER, Target, endpoint, many};
 
 /// Silent connections.
@@ -35,6 +36,7 @@ pub(super) async fn idle(target: &Target) -> Result<()> {
         let address = address.clone();
         async move {
             if let Ok(mut stream) = connect(&address).await {
+                opened();
                 // Until the server closes it.
                 let _ = stream.read(&mut [0; 16]).await;
             }
@@ -81,6 +83,7 @@ async fn half_message(mut channel: Channel) {
         .body(Body::new(StreamBody::new(frames)));
     let Ok(request) = request else { return };
     if poll_fn(|context| channel.poll_ready(context)).await.is_ok() {
+        opened();
         let _ = channel.call(request).await;
     }
 }
@@ -94,6 +97,7 @@ pub(super) async fn rapid_reset(target: &Target) -> Result<()> {
                 // Dropped after it was sent: the stream is reset.
                 let call = client.status(proto::v1::StatusRequest {});
                 let _ = tokio::time::timeout(Duration::from_micros(50), call).await;
+                opened();
             }
         }
     })

@@ -13,6 +13,7 @@ use proto::v1::{
 };
 use tonic::transport::Channel;
 
+use super::tally::answer;
 use super::{Target, Victim, endpoint, many};
 
 /// Tasks that forge calls.
@@ -62,7 +63,7 @@ pub(super) async fn results(target: &Target) -> Result<()> {
             assignment: Some(assignment),
         };
         let chunk = PayloadChunk { header: Some(header), data: vec![1; CHUNK_BYTES].into() };
-        if let Ok(answers) = client.submit_results(tokio_stream::iter([chunk])).await {
+        if let Some(answers) = answer(client.submit_results(tokio_stream::iter([chunk])).await) {
             let _ = answers.into_inner().message().await;
         }
     })
@@ -71,15 +72,15 @@ pub(super) async fn results(target: &Target) -> Result<()> {
 
 pub(super) async fn draining(target: &Target) -> Result<()> {
     for_each_shard(target, |mut client, shard| async move {
-        let _ = client.draining(notice(&shard)).await;
+        answer(client.draining(notice(&shard)).await);
     })
     .await
 }
 
 pub(super) async fn places(target: &Target) -> Result<()> {
     for_each_shard(target, |mut client, shard| async move {
-        let _ = client.leave(notice(&shard)).await;
-        let _ = client.register(registration(shard.id, shard.incarnation ^ 1)).await;
+        answer(client.leave(notice(&shard)).await);
+        answer(client.register(registration(shard.id, shard.incarnation ^ 1)).await);
     })
     .await
 }
@@ -115,7 +116,7 @@ pub(super) async fn heartbeats(target: &Target) -> Result<()> {
             queued: u32::MAX,
             outbox: u32::MAX,
         };
-        let _ = client.heartbeat(beat).await;
+        answer(client.heartbeat(beat).await);
     })
     .await
 }
@@ -133,7 +134,7 @@ pub(super) async fn endless_shards(target: &Target) -> Result<()> {
         let first = next.get();
         async move {
             for id in first..first + 100 {
-                let _ = client.register(registration(id, u64::from(id))).await;
+                answer(client.register(registration(id, u64::from(id))).await);
             }
         }
     })
@@ -150,8 +151,8 @@ pub(super) async fn commands(target: &Target) -> Result<()> {
         let clients = clients.clone();
         async move {
             for mut client in clients {
-                let _ = client.drain(DrainRequest { epoch: Some(LAST) }).await;
-                let _ = client.sync(SyncRequest { epoch: Some(LAST), target: Some(invented()) }).await;
+                answer(client.drain(DrainRequest { epoch: Some(LAST) }).await);
+                answer(client.sync(SyncRequest { epoch: Some(LAST), target: Some(invented()) }).await);
                 let header = PayloadHeader {
                     size: 64,
                     digest: vec![1; 32].into(),
@@ -159,7 +160,7 @@ pub(super) async fn commands(target: &Target) -> Result<()> {
                     assignment: None,
                 };
                 let chunk = PayloadChunk { header: Some(header), data: vec![1; 64].into() };
-                let _ = client.execute_block(tokio_stream::iter([chunk])).await;
+                answer(client.execute_block(tokio_stream::iter([chunk])).await);
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -3,13 +3,17 @@
 mod calls;
 mod connections;
 mod forged;
+mod tally;
 
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use tonic::transport::Endpoint;
+
+pub(crate) use tally::Acts;
 
 /// What an attacker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -62,6 +66,7 @@ impl Attack {
         for _ in 0..count {
             let mut command = Command::new(&program);
             command.arg("attack").arg(self.name()).arg(coordinator).args(shards);
+            command.stdout(Stdio::piped());
             attackers.0.push(command.spawn().context("the attacker cannot be started")?);
         }
         Ok(attackers)
@@ -74,6 +79,7 @@ impl Attack {
                 std::hint::spin_loop();
             }
         }
+        std::thread::Builder::new().name("tally".into()).spawn(tally::report)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             match self {
@@ -99,6 +105,23 @@ impl Attack {
 /// The processes of an attack. They are killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Attackers(Vec<Child>);
+
+impl Attackers {
+    /// Ends the attack. Returns what the attackers did.
+    pub(crate) fn end(mut self) -> Result<Acts> {
+        let mut acts = Acts::default();
+        for child in &mut self.0 {
+            if let Some(status) = child.try_wait()? {
+                bail!("an attacker ended by itself with {status}");
+            }
+            child.kill()?;
+            let mut report = String::new();
+            child.stdout.take().context("the attacker has no output")?.read_to_string(&mut report)?;
+            acts = Acts::parse(&report);
+        }
+        Ok(acts)
+    }
+}
 
 impl Drop for Attackers {
     fn drop(&mut self) {
