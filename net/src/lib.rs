@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod bounded;
 pub mod budget;
+mod calls;
 pub mod channel;
 pub mod connections;
 pub mod identity;

@@ -11,6 +11,7 @@ use tonic::service::{InterceptorLayer, Routes};
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
+use crate::calls::CallLayer;
 use crate::connections::{ConnectionLimits, connections, introduce};
 use crate::identity::{Door, Roles, allowed};
 use crate::unfinished;
@@ -24,6 +25,19 @@ const STREAMS_PER_CONNECTION: u32 = 512;
 /// The largest HTTP/2 frame that a client may send, in bytes. With the default of 16 KiB a block and its delta
 /// take a system call for each such piece, to every shard.
 const MAX_FRAME_BYTES: u32 = 1 << 20;
+
+/// The most bytes that one stream, and one connection, may send before their receiver has read them. Nothing else
+/// limits the memory of calls whose service does not read on.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// The largest size of a call's headers, in bytes.
+const MAX_HEADER_BYTES: u32 = 16 << 10;
+
+/// The most streams that a peer may have reset before they were looked at (CVE-2023-44487, *rapid reset*), and that
+/// this side may have reset because of the peer's errors. With more, the connection is closed.
+const RESETS_BY_PEER: usize = 32;
+const RESETS_FOR_ERRORS: usize = 256;
 
 /// The largest request of the health service, in bytes: the name of a service.
 const MAX_HEALTH_BYTES: usize = 4096;
@@ -129,7 +143,9 @@ impl Bound {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .map_err(|error| ServeError::Reflection(error.to_string()))?;
-        // Where peers have identities, only operators see what there is to call.
+        // Where peers have identities, only operators see what there is to call. Where they have none, only this
+        // machine does.
+        let reveals = door.recognises_peers() || address.ip().is_loopback();
         let reflection = InterceptedService::new(reflection, |request: Request<()>| {
             allowed(&request, Roles::OPERATOR).map(|_| request)
         });
@@ -138,15 +154,19 @@ impl Bound {
             .concurrency_limit_per_connection(CONCURRENCY_PER_CONNECTION)
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .max_frame_size(MAX_FRAME_BYTES)
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_max_header_list_size(MAX_HEADER_BYTES)
+            .http2_max_pending_accept_reset_streams(Some(RESETS_BY_PEER))
+            .http2_max_local_error_reset_streams(Some(RESETS_FOR_ERRORS))
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .layer(CallLayer::default())
             .layer(unfinished::layer())
             .layer(InterceptorLayer::new(introduce))
             .add_routes(routes)
             .add_service(health.service)
-            .add_service(reflection)
+            .add_optional_service(reveals.then_some(reflection))
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         tokio::select! {
             ended = server => ended.map_err(|source| ServeError::Serve { address, source }),

@@ -19,6 +19,7 @@ use tower::util::MapRequestLayer;
 
 use crate::budget::{Budget, Reservation};
 use crate::connections::ConnectionInfo;
+use crate::wire::status::no_room;
 
 /// The most bytes of incomplete messages of one server.
 const UNFINISHED_BYTES: usize = 128 << 20;
@@ -59,7 +60,7 @@ impl Watched {
         let (was_begun, messages) = (self.framing.open > 0, self.framing.messages);
         self.framing.follow(bytes);
         if let Some(room) = &mut self.room {
-            room.set(self.framing.open).map_err(|full| Status::resource_exhausted(full.to_string()))?;
+            room.set(self.framing.open).map_err(|full| no_room(full.to_string()))?;
         }
         if self.framing.open == 0 {
             self.due = None;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::calls::Activity;
 use crate::identity::household;
 
 /// The number of open files that are kept for databases, connections to shards and everything else.
@@ -18,17 +19,29 @@ const RESERVE: usize = 256;
 pub struct ConnectionLimits {
     /// Connections in all. Those that are being closed do not count.
     pub total: usize,
-    /// Connections of one IPv4 address or one IPv6 network of 64 bits, whatever their ports. Those that are being closed do not count.
+    /// Connections of one IPv4 address or one IPv6 network of 64 bits, whatever their ports. Those that are being
+    /// closed do not count.
     pub per_address: usize,
     /// Of those that have made no call yet.
     pub silent: usize,
     /// How long a connection may be silent.
     pub first_call: Duration,
+    /// How long a connection may be idle after its last call.
+    pub idle: Duration,
+    /// How long it must have been idle to make room for a new connection.
+    pub spare_after: Duration,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self { total: 4096, per_address: 1024, silent: 256, first_call: Duration::from_secs(10) }
+        Self {
+            total: 4096,
+            per_address: 1024,
+            silent: 256,
+            first_call: Duration::from_secs(10),
+            idle: Duration::from_secs(600),
+            spare_after: Duration::from_secs(30),
+        }
     }
 }
 
@@ -52,6 +65,7 @@ impl ConnectionLimits {
 struct Row {
     address: IpAddr,
     close: CancellationToken,
+    activity: Arc<Activity>,
 }
 
 /// The open connections. Numbers ascend, so the first of a map is the oldest.
@@ -67,26 +81,54 @@ struct Book {
 }
 
 impl Book {
-    fn admit(&mut self, address: IpAddr) -> Option<(u64, CancellationToken)> {
+    fn admit(&mut self, address: IpAddr) -> Option<(u64, CancellationToken, Arc<Activity>)> {
         let of_address = self.per_address.get(&address).copied().unwrap_or_default();
         // Those that close are gone in a moment. If they are not, there is no room.
         if self.closing.len() >= self.limits.silent {
             return None;
         }
-        if of_address >= self.limits.per_address && !self.close_oldest_silent(Some(address)) {
+        if of_address >= self.limits.per_address
+            && !self.close_oldest_silent(Some(address))
+            && !self.close_most_idle(Some(address))
+        {
             return None;
         }
-        if self.silent.len() + self.used.len() >= self.limits.total && !self.close_a_silent_one() {
+        if self.silent.len() + self.used.len() >= self.limits.total
+            && !self.close_a_silent_one()
+            && !self.close_most_idle(None)
+        {
             return None;
         }
         if self.silent.len() >= self.limits.silent {
             self.close_a_silent_one();
         }
-        let (number, close) = (self.next, CancellationToken::new());
+        let (number, close, activity) = (self.next, CancellationToken::new(), Arc::<Activity>::default());
         self.next += 1;
         *self.per_address.entry(address).or_default() += 1;
-        self.silent.insert(number, Row { address, close: close.clone() });
-        Some((number, close))
+        self.silent.insert(number, Row { address, close: close.clone(), activity: Arc::clone(&activity) });
+        Some((number, close, activity))
+    }
+
+    /// Closes the connection in use that has been idle for the longest time, of an address or of all, if that is
+    /// long enough. Returns whether there was one.
+    fn close_most_idle(&mut self, of: Option<IpAddr>) -> bool {
+        let rows = self.used.iter().filter(|(_, row)| of.is_none_or(|address| row.address == address));
+        let idle = rows.filter_map(|(number, row)| Some((row.activity.idle()?, *number)));
+        match idle.max() {
+            Some((idle, number)) if idle >= self.limits.spare_after => {
+                if let Some(row) = self.used.remove(&number) {
+                    self.close(number, row);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn close(&mut self, number: u64, row: Row) {
+        row.close.cancel();
+        self.forget(row.address);
+        self.closing.insert(number, row);
     }
 
     /// Closes the oldest silent connection of an address, or of all. Returns whether there was one.
@@ -95,9 +137,7 @@ impl Book {
             self.silent.iter().filter(|(_, row)| of.is_none_or(|address| row.address == address));
         let Some(number) = silent.next().map(|(number, _)| *number) else { return false };
         if let Some(row) = self.silent.remove(&number) {
-            row.close.cancel();
-            self.forget(row.address);
-            self.closing.insert(number, row);
+            self.close(number, row);
         }
         true
     }
@@ -156,12 +196,12 @@ impl SharedBook {
     /// Enters a connection; `None` if there is no room for it.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Entry> {
         let address = household(address);
-        let (first_call, admitted) = {
+        let (limits, admitted) = {
             let mut book = self.0.lock();
-            (book.limits.first_call, book.admit(address))
+            (book.limits, book.admit(address))
         };
-        let (number, close) = admitted?;
-        Some(Entry { book: self.clone(), number, close, first_call })
+        let (number, close, activity) = admitted?;
+        Some(Entry { book: self.clone(), number, close, activity, limits })
     }
 
     /// Closes a silent connection. Returns whether there was one.
@@ -176,7 +216,8 @@ pub(super) struct Entry {
     book: SharedBook,
     number: u64,
     close: CancellationToken,
-    first_call: Duration,
+    activity: Arc<Activity>,
+    limits: ConnectionLimits,
 }
 
 impl Entry {
@@ -185,9 +226,14 @@ impl Entry {
         self.book.0.lock().heard(self.number)
     }
 
-    /// How long the connection may be silent.
-    pub(super) fn first_call(&self) -> Duration {
-        self.first_call
+    /// What the calls of the connection show of it.
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// How long the connection may be silent, and how long idle.
+    pub(super) fn limits(&self) -> &ConnectionLimits {
+        &self.limits
     }
 
     /// The token that is cancelled when the connection must make room.
@@ -213,13 +259,14 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::calls::OpenCall;
 
     fn address(last: u8) -> IpAddr {
         Ipv4Addr::new(10, 0, 0, last).into()
     }
 
     fn book(total: usize, per_address: usize, silent: usize) -> SharedBook {
-        SharedBook::new(ConnectionLimits { total, per_address, silent, first_call: Duration::from_secs(1) })
+        SharedBook::new(ConnectionLimits { total, per_address, silent, ..ConnectionLimits::default() })
     }
 
     fn is_closed(entry: &Entry) -> bool {
@@ -253,6 +300,27 @@ mod tests {
         third.heard();
         assert!(book.admit(address(1)).is_none());
         assert!(book.admit(address(2)).is_some());
+    }
+
+    #[test]
+    fn idle_connections_make_room_and_those_with_open_calls_do_not() {
+        let limits = ConnectionLimits { total: 3, per_address: 2, ..ConnectionLimits::default() };
+        let open = |spare_after| SharedBook::new(ConnectionLimits { spare_after, ..limits });
+        let fill = |book: &SharedBook| {
+            let entries = [1, 1, 2].map(|last| book.admit(address(last)).unwrap());
+            entries.iter().for_each(|entry| assert!(entry.heard()));
+            entries
+        };
+        let book = open(Duration::ZERO);
+        let [first, second, third] = fill(&book);
+        let calls = (OpenCall::of(&first.activity), OpenCall::of(&second.activity));
+        assert!(book.admit(address(1)).is_none(), "the idle one is of another address");
+        drop(calls.1);
+        let _fourth = book.admit(address(1)).unwrap();
+        assert_eq!([&first, &second, &third].map(is_closed), [false, true, false]);
+        let busy = open(Duration::from_secs(60));
+        let _entries = fill(&busy);
+        assert!(busy.admit(address(3)).is_none(), "none has been idle for long");
     }
 
     #[test]

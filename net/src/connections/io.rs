@@ -5,17 +5,18 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use super::book::Entry;
+use crate::calls::Activity;
 use crate::identity::{Account, Credentials, Peer};
 
 /// A certificate is judged again when this time has passed: it may have expired.
@@ -27,8 +28,9 @@ pub(crate) struct Connection {
     peer: Peer,
     entry: Entry,
     close: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// `None` once the connection is no longer silent.
-    silence: Option<Pin<Box<Sleep>>>,
+    is_silent: bool,
+    /// When the connection has been silent, or may have been idle, for too long.
+    due: Pin<Box<Sleep>>,
     judged: Option<Judged>,
 }
 
@@ -50,9 +52,20 @@ struct Judged {
 pub(crate) struct ConnectionInfo(pub(super) Peer);
 
 impl ConnectionInfo {
+    /// The connection of this peer.
+    #[cfg(test)]
+    pub(crate) fn of(peer: Peer) -> Self {
+        Self(peer)
+    }
+
     /// Whose account the bytes of its calls are counted on.
     pub(crate) fn account(&self) -> Account {
         self.0.account()
+    }
+
+    /// What the calls of the connection show of it.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        self.0.activity()
     }
 }
 
@@ -75,23 +88,37 @@ impl Connection {
     }
 
     fn new(bytes: Bytes, peer: Peer, entry: Entry, judged: Option<Judged>) -> Self {
-        let silence = Some(Box::pin(tokio::time::sleep(entry.first_call())));
+        let due = Box::pin(tokio::time::sleep(entry.limits().first_call));
         let close = Box::pin(entry.close_token().cancelled_owned());
-        Self { bytes, peer, entry, close, silence, judged }
+        Self { bytes, peer, entry, close, is_silent: true, due, judged }
+    }
+
+    /// Whether the connection has not been silent or idle for too long, and need not make room for others.
+    fn is_wanted(&mut self, cx: &mut Context<'_>) -> Result<(), &'static str> {
+        if self.close.as_mut().poll(cx).is_ready() {
+            return Err("the connection was silent or idle while others waited");
+        }
+        if self.is_silent && self.peer.is_recognised() && self.entry.heard() {
+            self.is_silent = false;
+            self.due.as_mut().reset(Instant::now() + self.entry.limits().idle);
+        }
+        while self.due.as_mut().poll(cx).is_ready() {
+            if self.is_silent {
+                return Err("the connection made no call in time");
+            }
+            let idle = self.peer.activity().idle().unwrap_or_default();
+            let Some(left) = self.entry.limits().idle.checked_sub(idle).filter(|left| !left.is_zero()) else {
+                return Err("the connection made no call for too long");
+            };
+            self.due.as_mut().reset(Instant::now() + left);
+        }
+        Ok(())
     }
 
     /// Whether the connection may go on.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let closed = |reason: &'static str| Err(io::Error::new(ErrorKind::ConnectionAborted, reason));
-        if let Some(silence) = &mut self.silence {
-            if self.close.as_mut().poll(cx).is_ready() {
-                return closed("the connection was silent while others waited");
-            } else if self.peer.is_recognised() && self.entry.heard() {
-                self.silence = None;
-            } else if silence.as_mut().poll(cx).is_ready() {
-                return closed("the connection made no call in time");
-            }
-        }
+        self.is_wanted(cx).or_else(closed)?;
         let Some(judged) = &mut self.judged else { return Ok(()) };
         let version = judged.credentials.version();
         if version == judged.version && judged.at.elapsed() < JUDGE_EVERY {

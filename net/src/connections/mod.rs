@@ -2,7 +2,8 @@
 //!
 //! A connection is *silent* until its first call that is not a stranger's. Strangers can open connections for
 //! nothing, so silent ones make room: when a limit is reached, the oldest silent connection of the address that has
-//! the most of them is closed, and a new one is refused only if no connection is silent.
+//! the most of them is closed. If none is silent, the one that has been idle for the longest time is closed. If none
+//! has been idle for long, the new one is refused.
 
 mod book;
 mod io;
@@ -116,7 +117,8 @@ impl Acceptor {
         }
         let door = self.door.clone();
         let Some(credentials) = self.door.credentials().cloned() else {
-            return Some(Connection::plain(stream, Peer::new(address, None, door), entry));
+            let activity = Arc::clone(entry.activity());
+            return Some(Connection::plain(stream, Peer::new(address, None, door, activity), entry));
         };
         match self.config(&credentials) {
             Ok(config) => {
@@ -199,7 +201,8 @@ async fn handshake(
             Some(Arc::new(identity))
         }
     };
-    Ok(Connection::encrypted(stream, Peer::new(address, identity, door), entry, credentials, chain, version))
+    let peer = Peer::new(address, identity, door, Arc::clone(entry.activity()));
+    Ok(Connection::encrypted(stream, peer, entry, credentials, chain, version))
 }
 
 /// What a handshake's error says, in words where the library's own mislead.

@@ -8,7 +8,10 @@ use std::time::Instant;
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use tonic::transport::server::Connected as _;
+
 use super::*;
+use crate::calls::OpenCall;
 use crate::channel::Connector;
 use crate::identity::tests::{Authority, NOW};
 use crate::identity::{CredentialError, Expect, Role};
@@ -45,7 +48,6 @@ async fn serve(server: &Arc<Credentials>, optional: bool, stream: TcpStream) -> 
 }
 
 fn connection_role(connection: &Connection) -> Option<Role> {
-    use tonic::transport::server::Connected as _;
     connection.connect_info().0.identity.map(|identity| identity.role.clone())
 }
 
@@ -291,4 +293,24 @@ async fn silent_connections_end_and_leave_room() {
     let newest = servers[2].read(&mut byte).await.unwrap_err();
     assert!(newest.to_string().contains("no call in time"), "{newest}");
     assert!(began.elapsed() >= Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn connections_end_that_are_idle_for_too_long_and_not_while_a_call_is_open() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = ConnectionLimits { idle: Duration::from_millis(100), ..Default::default() };
+    let mut taken = Box::pin(connections(listener, Door::default(), limits));
+    let _client = TcpStream::connect(address).await.unwrap();
+    let mut server = taken.next().await.unwrap().unwrap();
+    let ConnectionInfo(peer) = server.connect_info();
+    peer.calls();
+    let call = OpenCall::of(peer.activity());
+    let mut byte = [0];
+    let waiting = tokio::time::timeout(limits.idle * 3, server.read(&mut byte)).await;
+    assert!(waiting.is_err(), "a call is open: {waiting:?}");
+    drop(call);
+    let ended = server.read(&mut byte).await.unwrap_err();
+    assert!(ended.to_string().contains("no call for too long"), "{ended}");
+    assert!(peer.activity().idle().unwrap() >= limits.idle);
 }

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::RwLock;
@@ -16,6 +15,7 @@ use super::CredentialError;
 use super::credentials::{Credentials, watch};
 use super::role::{Identity, Role, Roles};
 use super::tokens::Tokens;
+use crate::calls::Activity;
 
 /// The metadata key of a bearer token.
 pub(crate) const AUTHORIZATION: &str = "authorization";
@@ -71,6 +71,11 @@ impl Door {
         self.tls.as_ref()
     }
 
+    /// Whether some peers have identities: certificates or tokens.
+    pub(crate) fn recognises_peers(&self) -> bool {
+        self.tls.is_some() || self.tokens.is_some()
+    }
+
     /// Whether a caller may have a token instead of a certificate.
     pub(crate) fn takes_tokens(&self) -> bool {
         self.tokens.is_some()
@@ -122,13 +127,22 @@ pub struct Peer {
     /// Who it is by its certificate; `None` if it has shown none.
     pub identity: Option<Arc<Identity>>,
     door: Door,
-    /// Whether the peer has made a call and is not a stranger.
-    recognised: Arc<AtomicBool>,
+    activity: Arc<Activity>,
 }
 
 impl Peer {
-    pub(crate) fn new(address: SocketAddr, identity: Option<Arc<Identity>>, door: Door) -> Self {
-        Self { address, identity, door, recognised: Arc::default() }
+    pub(crate) fn new(
+        address: SocketAddr,
+        identity: Option<Arc<Identity>>,
+        door: Door,
+        activity: Arc<Activity>,
+    ) -> Self {
+        Self { address, identity, door, activity }
+    }
+
+    /// What the calls of the connection show of it.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
     }
 
     /// Whose account the peer's bytes are counted on.
@@ -141,14 +155,14 @@ impl Peer {
 
     /// Notes a call. It makes a peer recognised that has a certificate, or that needs none.
     pub(crate) fn calls(&self) {
-        if self.identity.is_some() || (self.door.tls.is_none() && self.door.tokens.is_none()) {
-            self.recognised.store(true, Ordering::Release);
+        if self.identity.is_some() || !self.door.recognises_peers() {
+            self.activity.recognise();
         }
     }
 
     /// Whether the peer has made a call and is not a stranger.
     pub(crate) fn is_recognised(&self) -> bool {
-        self.recognised.load(Ordering::Acquire)
+        self.activity.is_recognised()
     }
 
     /// The peer's role if it has one of `roles`; `None` if neither TLS nor tokens are on.
@@ -177,7 +191,7 @@ impl Peer {
             };
             return match source.tokens.read().find(token) {
                 Some(role) if roles.contain(role) => {
-                    self.recognised.store(true, Ordering::Release);
+                    self.activity.recognise();
                     Ok(Some(role.clone()))
                 }
                 Some(role) => Err(denied(role, roles)),
@@ -187,7 +201,7 @@ impl Peer {
         match self.door.tls {
             Some(_) => Err(nameless(roles, "a certificate (--tls-cert, --tls-key, --tls-ca)")),
             None => {
-                self.recognised.store(true, Ordering::Release);
+                self.activity.recognise();
                 Ok(None)
             }
         }
@@ -280,7 +294,7 @@ mod tests {
 
     /// What a caller without a certificate may do with this token.
     fn role(door: &Door, token: Option<&str>, roles: Roles) -> Result<Option<Role>, Code> {
-        let peer = Peer::new("127.0.0.1:1".parse().unwrap(), None, door.clone());
+        let peer = Peer::new("127.0.0.1:1".parse().unwrap(), None, door.clone(), Arc::default());
         let mut metadata = MetadataMap::new();
         if let Some(token) = token {
             metadata.insert(AUTHORIZATION, format!("{BEARER}{token}").parse().unwrap());
@@ -340,14 +354,14 @@ mod tests {
     #[test]
     fn calls_of_strangers_do_not_make_them_recognised() {
         let address = "127.0.0.1:1".parse().unwrap();
-        let peer = Peer::new(address, None, token_door(None));
+        let peer = Peer::new(address, None, token_door(None), Arc::default());
         peer.calls();
         assert!(peer.role(&MetadataMap::new(), READERS).is_err() && !peer.is_recognised());
         let mut metadata = MetadataMap::new();
         metadata.insert(AUTHORIZATION, format!("{BEARER}{}", "c".repeat(32)).parse().unwrap());
         assert!(peer.role(&metadata, Roles::OPERATOR).is_err() && !peer.is_recognised());
         assert!(peer.role(&metadata, READERS).is_ok() && peer.is_recognised());
-        let open = Peer::new(address, None, Door::default());
+        let open = Peer::new(address, None, Door::default(), Arc::default());
         assert!(!open.is_recognised());
         open.calls();
         assert!(open.is_recognised());

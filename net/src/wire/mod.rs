@@ -12,7 +12,7 @@ mod pipe_tests;
 mod role_tests;
 mod shard_client;
 mod shard_service;
-mod status;
+pub(crate) mod status;
 mod token;
 
 pub use convert::{Malformed, epoch_message, summary_message};

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 use common::codec::{self, PayloadHasher};
-use prost::bytes::{Bytes, BytesMut};
+use prost::bytes::Bytes;
 use proto::v1::{Assignment, Epoch, PayloadChunk, PayloadHeader};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 use crate::budget::{BudgetFull, Reservation};
+use super::status::no_room;
 use crate::limits::{CHUNK_BYTES, CHUNK_WITHIN};
 
 /// A complete received payload whose digest is right.
@@ -90,7 +91,7 @@ impl From<PayloadError> for Status {
         match error {
             PayloadError::Broken(status) | PayloadError::Unwanted { status, .. } => *status,
             PayloadError::TooLarge { .. } => Status::out_of_range(error.to_string()),
-            PayloadError::NoRoom(_) => Status::resource_exhausted(error.to_string()),
+            PayloadError::NoRoom(_) => no_room(error.to_string()),
             _ => Status::data_loss(error.to_string()),
         }
     }
@@ -204,8 +205,8 @@ where
     let bytes = if first.data.len() == size {
         first.data
     } else {
-        // The buffer grows with the received bytes, not with the announced size.
-        let mut bytes = BytesMut::from(first.data.as_ref());
+        let mut bytes = first.data.to_vec();
+        drop(first.data);
         while bytes.len() < size {
             let Some(chunk) = next_chunk(stream).await? else { return Err(wrong_size(bytes.len())) };
             let data = chunk.data;
@@ -213,11 +214,13 @@ where
             if data.is_empty() {
                 return Err(wrong_size(bytes.len()));
             }
-            room.add(data.len()).await?;
+            if bytes.len() + data.len() > bytes.capacity() {
+                grow(&mut bytes, data.len(), size, &mut room).await?;
+            }
             digest.update(&data);
             bytes.extend_from_slice(&data);
         }
-        bytes.freeze()
+        bytes.into()
     };
     if bytes.len() != size {
         return Err(wrong_size(bytes.len()));
@@ -228,6 +231,20 @@ where
     }
     let (epoch, assignment) = (header.epoch, header.assignment);
     Ok(ReceivedPayload { bytes, digest, epoch, assignment, room: Some(room) })
+}
+
+/// Makes room for `more` bytes. The buffer grows with the received bytes, not with the announced size; what it
+/// could hold is counted, not only what it holds.
+async fn grow(
+    bytes: &mut Vec<u8>,
+    more: usize,
+    size: usize,
+    room: &mut Reservation,
+) -> Result<(), PayloadError> {
+    let capacity = (2 * bytes.len()).min(size).max(bytes.len() + more);
+    room.add(capacity - bytes.len()).await?;
+    bytes.reserve_exact(capacity - bytes.len());
+    Ok(())
 }
 
 /// Decodes a payload whose digest was checked when it arrived.

@@ -1,6 +1,7 @@
 //! Conversion between gRPC status codes and the errors of the endpoint traits.
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use common::endpoint::PeerError;
 use proto::v1;
@@ -17,6 +18,29 @@ pub fn reason(status: &Status) -> String {
         None if status.message().is_empty() => status.code().description().to_owned(),
         None => status.message().to_owned(),
     }
+}
+
+/// The metadata key under which a refusal says when to call again, in milliseconds (gRPC A6, *Pushback*).
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// How long a peer should wait that was refused for want of room.
+const ROOM_WITHIN: Duration = Duration::from_secs(1);
+
+/// Refuses a call for now, and says after what time it may be made again.
+pub(crate) fn exhausted(text: impl Into<String>, again_after: Duration) -> Status {
+    let mut status = Status::resource_exhausted(text);
+    status.metadata_mut().insert(PUSHBACK, milliseconds(again_after).into());
+    status
+}
+
+/// At least one: a fraction of a millisecond must not become a pause of none.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// Refuses a call for now for want of room.
+pub(crate) fn no_room(text: impl Into<String>) -> Status {
+    exhausted(text, ROOM_WITHIN)
 }
 
 /// Converts a status to the caller's error.
@@ -56,7 +80,10 @@ pub fn to_status(error: &PeerError) -> Status {
         | PeerError::Protocol(text) => text.clone(),
         PeerError::Command(refusal) => refusal.to_string(),
     };
-    Status::new(code, text)
+    match code {
+        Code::ResourceExhausted => no_room(text),
+        code => Status::new(code, text),
+    }
 }
 
 /// Converts an endpoint's error to the failure of one of several calls on a stream.
