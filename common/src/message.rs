@@ -3,6 +3,7 @@
 //! [`crate::endpoint`] and its implementations decide how they travel: by gRPC, or by a direct call
 //! within one process.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::work::{WorkFailure, WorkOutput};
 
 /// The version of the protocol between coordinator and shards. The coordinator rejects a peer of
 /// another version with a message that names both versions.
-pub const PROTOCOL_VERSION: u32 = 8;
+pub const PROTOCOL_VERSION: u32 = 9;
 
 /// The state that a replica holds, with its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,15 @@ pub struct StateSummary {
 
 /// The most worker threads that a shard may offer, more than any machine has cores.
 pub const MAX_SLOTS: u16 = 1024;
+
+/// The other end of the connection on which a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The caller's address.
+    pub address: IpAddr,
+    /// Whether the caller is on this machine.
+    pub same_machine: bool,
+}
 
 /// A shard's request to join the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +60,8 @@ pub struct Register {
     pub slots: u16,
     /// The URL of the shard's own service.
     pub advertise: String,
+    /// Where the request came from; `None` within one process.
+    pub from: Option<Caller>,
     /// The state that the shard's replica holds, if any.
     pub state: Option<StateSummary>,
     /// The only chain that the shard serves, if its operator restricts it to one.

@@ -138,6 +138,8 @@ pub enum WorkFailure {
     Damaged,
     /// The state view failed (missing code, an unknown ancestor).
     State(String),
+    /// This transaction needs more EVM memory than a transaction may have here.
+    Memory(TxIndex),
 }
 
 /// The digest of an outcome's encoding. Equal results of the same work have equal digests, whichever

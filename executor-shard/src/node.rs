@@ -133,6 +133,7 @@ impl SessionOptions for Introduction {
             incarnation: self.config.incarnation,
             slots: self.config.slots,
             advertise: self.config.advertise.clone(),
+            from: None,
             state: self.replica.summary(),
             chain_id: self.config.chain_id,
             token: self.config.token,

@@ -160,7 +160,11 @@ pub(crate) struct Activity {
 
 impl Default for Activity {
     fn default() -> Self {
-        Self { recognised: AtomicBool::new(false), open: AtomicUsize::new(0), since: Mutex::new(Instant::now()) }
+        Self {
+            recognised: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            since: Mutex::new(Instant::now()),
+        }
     }
 }
 

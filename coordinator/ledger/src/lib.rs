@@ -61,6 +61,7 @@ pub use audit::AuditedView;
 pub use fence::{Fence, MemoryFence};
 pub use holder::Holder;
 pub use open::{FILE, LedgerOptions};
+pub use records::could_be_a_record;
 pub use replacement::Replacement;
 pub use root::state_root;
 pub use tip::{Draft, IntermediateRoots, Tip};

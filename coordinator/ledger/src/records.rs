@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::pieces::{self, MAX_VALUE_BYTES, PIECE_BYTES};
+use super::side::SideRecord;
 use super::{LedgerError, damaged};
 use common::strikes::StrikeRecord;
 
@@ -112,6 +113,24 @@ pub(super) fn encode_large<T: Serialize>(what: &'static str, value: &T) -> Resul
 
 pub(super) fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, LedgerError> {
     codec::decode(what, bytes, codec::MAX_PAYLOAD_BYTES).map_err(|error| damaged(what, error))
+}
+
+/// Whether the bytes are a value of some table. For tests with hostile bytes: each kind of value reads them.
+#[must_use]
+pub fn could_be_a_record(bytes: &[u8]) -> bool {
+    fn is<T: DeserializeOwned>(bytes: &[u8]) -> bool {
+        decode::<T>("record", bytes).is_ok()
+    }
+    [
+        is::<Identity>(bytes),
+        is::<CheckpointRecord>(bytes),
+        is::<HeadRecord>(bytes),
+        is::<BlockInfo>(bytes),
+        is::<JournalEntry>(bytes),
+        is::<SideRecord>(bytes),
+        is::<Vec<(ShardId, StrikeRecord)>>(bytes),
+    ]
+    .contains(&true)
 }
 
 /// Reads the records of one version of the database.

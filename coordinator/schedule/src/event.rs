@@ -80,6 +80,7 @@ impl From<&WorkFailure> for AssignmentFault {
             WorkFailure::BaseGone | WorkFailure::State(_) => Self::WrongState,
             WorkFailure::WorkerPanicked { .. } => Self::Panicked,
             WorkFailure::Damaged => Self::Corrupt,
+            WorkFailure::Memory(_) => Self::Failed,
         }
     }
 }

@@ -56,3 +56,4 @@ pub use event::{AssignmentFault, Command, Event, LossCause, WorkClass, WorkItem}
 pub use failure::{FailCause, RoundFailure};
 pub use limits::{NoShards, ScheduleLimits};
 pub use machine::{Counters, Scheduler};
+pub use strikes::MOST_RECORDS;

@@ -5,7 +5,7 @@ use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId};
 
 use super::tests::{base, dispatched, item, join, ms, scheduler};
-use super::{Command, Event, LossCause, Scheduler, StrikeRecord, WorkItem};
+use super::{Command, Event, LossCause, MOST_RECORDS, Scheduler, StrikeRecord, WorkItem};
 
 const DIGEST: Option<B256> = Some(B256::repeat_byte(1));
 
@@ -264,4 +264,20 @@ fn join_at(scheduler: &mut Scheduler, at: u64, shard: u32) -> Vec<AssignmentId> 
     let (shard, incarnation) = (ShardId(shard), Incarnation(u64::from(shard)));
     scheduler.handle(ms(at), Event::Register { shard, incarnation, slots: 1 });
     dispatched(&scheduler.handle(ms(at), Event::State { shard, incarnation, state: Some(base()) }))
+}
+
+#[test]
+fn records_are_bounded_and_the_lightest_makes_room() {
+    let mut scheduler = scheduler();
+    let light = StrikeRecord { strikes: 1, quarantines: 0, quarantined: false };
+    let heavy = StrikeRecord { strikes: 3, quarantines: 1, quarantined: true };
+    let most = u32::try_from(MOST_RECORDS).unwrap();
+    let records: Vec<_> = (0..=most).map(|id| (ShardId(id), if id == 7 { light } else { heavy })).collect();
+    scheduler.restore_strikes(records, ms(0));
+    let kept =
+        |scheduler: &Scheduler| (0..=most + 1).filter(|id| scheduler.is_quarantined(ShardId(*id))).count();
+    assert_eq!(kept(&scheduler), MOST_RECORDS, "the light one made room");
+    scheduler.restore_strikes(vec![(ShardId(most + 1), heavy)], ms(1));
+    assert_eq!(kept(&scheduler), MOST_RECORDS);
+    assert!(scheduler.is_quarantined(ShardId(most + 1)));
 }

@@ -23,6 +23,9 @@ use super::{ScheduleLimits, StrikeRecord};
 /// The most shards that are remembered to have done sound work.
 const MOST_PROVEN: usize = 4096;
 
+/// The most shards against which there are records. Ids cost nothing, so the lightest record makes room.
+pub const MOST_RECORDS: usize = 4096;
+
 /// The assignment with which a shard in quarantine must prove itself.
 #[derive(Debug, Clone, Copy)]
 struct Probation {
@@ -173,7 +176,21 @@ impl Strikes {
         limits: &ScheduleLimits,
         now: Duration,
     ) {
+        self.make_room(&shard);
         self.shards.insert(shard, Standing::restored(record, limits, now));
+    }
+
+    /// Forgets the lightest record if there are as many as there may be and `shard` has none.
+    fn make_room(&mut self, shard: &ShardId) {
+        if self.shards.len() < MOST_RECORDS || self.shards.contains_key(shard) {
+            return;
+        }
+        let idle = self.shards.iter().filter(|(_, standing)| standing.probation.is_none());
+        let weight = |standing: &Standing| (standing.quarantined_until, standing.strikes);
+        let lightest = idle.min_by_key(|(_, standing)| weight(standing)).map(|(shard, _)| *shard);
+        if let Some(lightest) = lightest {
+            self.shards.remove(&lightest);
+        }
     }
 
     /// Notes that a shard has joined. It is a newcomer if it has never done sound work and one of `others` has.
@@ -265,6 +282,7 @@ impl Strikes {
 
     /// The shard's record, without the strikes that have faded.
     fn faded(&mut self, shard: ShardId, limits: &ScheduleLimits, now: Duration) -> &mut Standing {
+        self.make_room(&shard);
         let fresh = || Standing::restored(StrikeRecord::default(), limits, now);
         let standing = self.shards.entry(shard).or_insert_with(fresh);
         standing.fade(limits.strike_decay, now);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use ipnet::IpNet;
 use net::connections::ConnectionLimits;
 use net::identity::{Door, Roles, Security, ServerArgs, Token};
 use net::serve::{Bound, Health};
@@ -27,6 +28,11 @@ pub struct DoorArgs {
     /// operator/NAME TOKEN
     #[arg(long, value_name = "FILE", env = "SHARDS_TOKENS", help_heading = "TLS")]
     pub tokens: Option<PathBuf>,
+
+    /// Call shards in these networks too, for example 10.1.0.0/16. A shard is called at the address that it calls
+    /// from, and on the coordinator's machine also on loopback, whatever it advertises
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub shard_network: Vec<IpNet>,
 }
 
 impl DoorArgs {

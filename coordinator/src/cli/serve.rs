@@ -127,7 +127,8 @@ impl ServeArgs {
             no_shard_wait: Duration::from_secs(self.no_shard_wait),
             ..FleetOptions::default().schedule
         };
-        self.detection.adjust(FleetOptions { peer, schedule, security })
+        let shard_networks = self.doors.shard_network.clone();
+        self.detection.adjust(FleetOptions { peer, schedule, security, shard_networks })
     }
 }
 

@@ -4,7 +4,7 @@
 //! It runs on the executing thread. It repeats only work that a shard has executed and survived.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 use alloy_primitives::B256;
 use common::chain_spec::ChainSpec;
@@ -125,7 +125,7 @@ impl<'a> Referee<'a> {
         let delivered = self.delivered.get(work).ok_or_else(|| unknown(work))?;
         let spec = &delivered.spec;
         let view = matches!(spec.kind, WorkKind::Execute { .. }).then(|| self.view.clone());
-        let outcome = sub_block::run(spec, self.chain, view, &AtomicBool::new(false), &Unwatched);
+        let outcome = sub_block::run(spec, self.chain, view, &Arc::default(), &Unwatched);
         // A failure here says nothing about shards.
         let output = match outcome {
             Some(Ok(output)) => output,

@@ -11,13 +11,14 @@ use common::message::{Register, Registered, ResultReceipt, StateSummary, SubmitR
 use common::sealed::Sealed;
 use common::work::{WorkFailure, WorkKind, outcome_digest};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use engine::MAX_MEMORY;
 use net::limits::PeerLimits;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::event::{EventKind, publish};
 use super::link::{LINK_QUEUE, Link, LinkCommand, run_link};
-use super::message::{LinkId, Message};
+use super::message::{Beat, LinkId, Message};
 use super::round::{Abandoned, HeldRound, RoundEvent, RoundEvents, RoundRequest, work_item};
 use super::waiting::{Waiter, Waiting};
 use super::{FleetError, Shared};
@@ -85,11 +86,7 @@ impl Driver {
             Message::Event(at, event) => self.event(at, event),
             Message::Register(request, reply) => self.register(now, request, reply),
             Message::Result(result, reply) => self.result(now, result, reply),
-            Message::Heartbeat { shard, incarnation, at, state, slots, queued } => {
-                self.handle(at, Event::Heartbeat { shard, incarnation, slots, queued });
-                let commands = self.replicas.heartbeat(now, shard, incarnation, state);
-                self.follow(commands, None);
-            }
+            Message::Heartbeat(shard) => self.heartbeat(now, shard),
             Message::LinkEnded { link, cause, reason } => {
                 // If a newer link has replaced this one, its end says nothing about the shard.
                 if self.by_id(link).is_some() {
@@ -128,6 +125,14 @@ impl Driver {
                 self.check_waiting();
             }
         }
+    }
+
+    fn heartbeat(&mut self, now: Duration, shard: ShardId) {
+        let beat = self.shared.beats.lock().remove(&shard);
+        let Some(Beat { incarnation, at, state, slots, queued }) = beat else { return };
+        self.handle(at, Event::Heartbeat { shard, incarnation, slots, queued });
+        let commands = self.replicas.heartbeat(now, shard, incarnation, state);
+        self.follow(commands, None);
     }
 
     /// Gives the scheduler an event and carries out its commands.
@@ -254,7 +259,7 @@ impl Driver {
             stop: stop.clone(),
         };
         self.shared.members.join(shard, request.incarnation, request.token);
-        *self.shared.joined.lock().entry(shard).or_default() += 1;
+        self.shared.count_join(shard);
         let place = if link.address.is_empty() { "this process".to_owned() } else { link.address.clone() };
         let text = format!("{} with {} slots at {place}", request.build, request.slots);
         publish(&self.shared, EventKind::ShardJoined, Some(shard), None, text);
@@ -328,6 +333,9 @@ impl Driver {
             WorkFailure::Damaged => "its result arrived damaged".to_owned(),
             WorkFailure::BaseGone => "the base state is gone".to_owned(),
             WorkFailure::State(reason) => reason.clone(),
+            WorkFailure::Memory(index) => {
+                format!("transaction {index} needs more than {MAX_MEMORY} bytes of EVM memory")
+            }
         };
         tracing::warn!(%assignment, reason, "an assignment failed");
         self.handle(now, Event::Failed { assignment, fault: AssignmentFault::from(failure), reason });

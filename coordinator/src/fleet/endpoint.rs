@@ -16,7 +16,7 @@ use engine::ENGINE_VERSION;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::message::Message;
+use super::message::{Beat, Message};
 use super::snapshot::Snapshots;
 use super::{FleetError, Shared};
 use schedule::{Event, LossCause};
@@ -114,12 +114,24 @@ impl CoordinatorEndpoint for FleetEndpoint {
                 self.shared.epoch
             )));
         }
-        self.tell(Message::Heartbeat { shard, incarnation, at: self.shared.now(), state, slots, queued })
+        let beat = Beat { incarnation, at: self.shared.now(), state, slots, queued };
+        if self.shared.beats.lock().insert(shard, beat).is_some() {
+            // The driver has not taken the one before, and takes this one instead.
+            return Ok(());
+        }
+        let told = self.tell(Message::Heartbeat(shard));
+        if told.is_err() {
+            self.shared.beats.lock().remove(&shard);
+        }
+        told
     }
 
     async fn submit_result(&self, result: Arc<SubmitResult>) -> Result<ResultReceipt, PeerError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Message::Result(result, reply), answer).await?
+        let assignment = result.assignment;
+        let receipt = self.ask(Message::Result(result, reply), answer).await??;
+        self.shared.members.answered(&assignment);
+        Ok(receipt)
     }
 
     async fn draining(&self, notice: Draining) -> Result<(), PeerError> {
@@ -151,6 +163,7 @@ mod tests {
     use alloy_primitives::B256;
     use common::chain_spec::ChainSpec;
     use common::id::{Epoch, Height, Incarnation, ShardId};
+    use common::message::Caller;
     use ledger::{Ledger, Origin};
     use tasks::supervise::Supervisor;
 
@@ -164,6 +177,7 @@ mod tests {
             slots: 1,
             // No process listens there: the link fails later, which this test does not check.
             advertise: "127.0.0.1:1".into(),
+            from: Some(Caller { address: std::net::Ipv4Addr::LOCALHOST.into(), same_machine: true }),
             state: None,
             chain_id: None,
             token: SessionToken::fresh(),

@@ -22,8 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::loss::cause_of;
 use super::message::{LinkId, Message};
+use super::place::place_of;
 use super::{FleetOptions, Shared};
-use schedule::{AssignmentFault, Event};
+use schedule::{AssignmentFault, Event, LossCause};
 
 /// The most commands that wait for a link.
 pub(super) const LINK_QUEUE: usize = 4096;
@@ -77,12 +78,28 @@ enum Done {
 /// Runs a link until the shard is gone or the driver drops its end.
 pub(super) async fn run_link(
     shared: Arc<Shared>,
-    register: Register,
+    mut register: Register,
     id: LinkId,
     mut commands: mpsc::Receiver<LinkCommand>,
     stop: CancellationToken,
 ) {
     let ending = shared.supervisor.shutdown_token();
+    if !register.advertise.is_empty() {
+        let FleetOptions { peer, shard_networks, .. } = &shared.options;
+        let found = tokio::select! {
+            biased;
+            () = ending.cancelled() => return,
+            () = stop.cancelled() => return,
+            found = place_of(&register, shard_networks, peer.connect) => found,
+        };
+        match found {
+            Ok(place) => register.advertise = place,
+            Err(error) => {
+                let (cause, reason) = (LossCause::Unfit, error.to_string());
+                return send(&shared, Message::LinkEnded { link: id, cause, reason });
+            }
+        }
+    }
     let mut calls = JoinSet::new();
     let reason = tokio::select! {
         biased;

@@ -164,6 +164,7 @@ mod tests {
             incarnation: Incarnation(1),
             slots: 1,
             advertise,
+            from: None,
             state: None,
             chain_id: None,
             token: SessionToken::fresh(),

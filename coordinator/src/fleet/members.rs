@@ -101,12 +101,19 @@ impl Members {
         }
     }
 
-    /// Checks that a shard was given this assignment.
+    /// Forgets an assignment whose result has come: another one is not even received.
+    pub(super) fn answered(&self, assignment: &AssignmentId) {
+        self.assigned.lock().known.remove(assignment);
+    }
+
+    /// Checks that a shard was given this assignment, and that its result has not come.
     pub(super) fn check_assigned(&self, assignment: &AssignmentId) -> Result<(), PeerError> {
         if self.assigned.lock().known.contains(assignment) {
             return Ok(());
         }
-        Err(PeerError::Refused(format!("this coordinator has not made the assignment {assignment}")))
+        Err(PeerError::Refused(format!(
+            "this coordinator has not made the assignment {assignment}, or has its result"
+        )))
     }
 
     /// Checks that the shard is a member with this incarnation.
@@ -215,5 +222,7 @@ mod tests {
         }
         assert!(refused(members.check_assigned(&assignment(1))));
         assert_eq!(members.check_assigned(&assignment(2)), Ok(()));
+        members.answered(&assignment(2));
+        assert!(refused(members.check_assigned(&assignment(2))), "its result has come");
     }
 }

@@ -25,6 +25,18 @@ pub(super) struct LinkId {
     pub(super) number: u64,
 }
 
+/// A shard's heartbeat.
+#[derive(Debug)]
+pub(super) struct Beat {
+    pub(super) incarnation: Incarnation,
+    /// When it arrived.
+    pub(super) at: Duration,
+    /// The state that the shard holds.
+    pub(super) state: Option<StateSummary>,
+    pub(super) slots: Vec<SlotProgress>,
+    pub(super) queued: u32,
+}
+
 /// A message to the driver's thread.
 #[derive(Debug)]
 pub(super) enum Message {
@@ -34,15 +46,8 @@ pub(super) enum Message {
     Register(Register, oneshot::Sender<Result<Registered, PeerError>>),
     /// A shard delivered a result, and waits for the receipt.
     Result(Arc<SubmitResult>, oneshot::Sender<Result<ResultReceipt, PeerError>>),
-    /// A shard's heartbeat names the state that it holds.
-    Heartbeat {
-        shard: ShardId,
-        incarnation: Incarnation,
-        at: Duration,
-        state: Option<StateSummary>,
-        slots: Vec<SlotProgress>,
-        queued: u32,
-    },
+    /// A heartbeat of this shard has arrived.
+    Heartbeat(ShardId),
     /// A link has ended: its shard is gone.
     LinkEnded { link: LinkId, cause: LossCause, reason: String },
     /// A shard answered a sync or a delta, or the call failed.

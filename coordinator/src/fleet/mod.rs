@@ -12,6 +12,7 @@ mod loss;
 mod members;
 mod message;
 mod obey;
+mod place;
 mod probe;
 mod readiness;
 mod round;
@@ -31,6 +32,7 @@ use common::sealed::Sealed;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use executor_shard::fault::{Faults, PlannedFault};
 use executor_shard::node::{NodeConfig, ShardNode};
+use ipnet::IpNet;
 use net::identity::Security;
 use net::limits::{LimitsError, PeerLimits};
 use parking_lot::{Mutex, RwLock};
@@ -40,9 +42,9 @@ use tokio::sync::broadcast;
 use driver::Driver;
 use endpoint::FleetEndpoint;
 use members::Members;
-use message::Message;
+use message::{Beat, Message};
 use round::RoundEvents;
-use schedule::{ScheduleLimits, StrikeRecord};
+use schedule::{MOST_RECORDS, ScheduleLimits, StrikeRecord};
 
 pub use event::{EventKind, FleetEvent};
 pub use probe::Probe;
@@ -52,6 +54,9 @@ pub use world::{Version, World, WorldError};
 /// The most messages that wait for the driver. Each shard has few in flight, so the queue is full only when
 /// the driver is stuck.
 const DRIVER_QUEUE: usize = 1 << 16;
+
+/// The number of shards whose joins are counted.
+const JOINS_REMEMBERED: usize = 4096;
 
 /// The number of events kept for a slow watcher; it misses older ones.
 const EVENT_QUEUE: usize = 4096;
@@ -65,6 +70,8 @@ pub struct FleetOptions {
     pub schedule: ScheduleLimits,
     /// How the coordinator proves to shards who it is, and recognises them.
     pub security: Security,
+    /// The networks in which shards may be, besides the address that each calls from.
+    pub shard_networks: Vec<IpNet>,
 }
 
 impl Default for FleetOptions {
@@ -72,7 +79,12 @@ impl Default for FleetOptions {
         // On a machine with more threads than cores even a small transaction may take long. Work that is
         // merely slow is duplicated long before this.
         let schedule = ScheduleLimits { stuck_floor: Duration::from_secs(3), ..ScheduleLimits::default() };
-        Self { peer: PeerLimits::default(), schedule, security: Security::default() }
+        Self {
+            peer: PeerLimits::default(),
+            schedule,
+            security: Security::default(),
+            shard_networks: Vec::new(),
+        }
     }
 }
 
@@ -142,6 +154,9 @@ struct Shared {
     members: Members,
     /// How often processes of each shard have joined.
     joined: Mutex<BTreeMap<ShardId, u64>>,
+    /// The newest heartbeat of each shard, until the driver takes it: a message of the driver's queue names only the
+    /// shard, so heartbeats cannot fill it.
+    beats: Mutex<HashMap<ShardId, Beat>>,
     /// The strikes of each shard; the driver keeps them up to date.
     strikes: Mutex<BTreeMap<ShardId, StrikeRecord>>,
     /// Shards within this process.
@@ -178,6 +193,28 @@ impl Shared {
             TrySendError::Full(_) => FleetError::Overloaded,
             TrySendError::Disconnected(_) => FleetError::Ended,
         })
+    }
+
+    /// Counts that a process of this shard has joined. The oldest ids are forgotten if there are too many.
+    fn count_join(&self, shard: ShardId) {
+        let mut joined = self.joined.lock();
+        if joined.len() >= JOINS_REMEMBERED && !joined.contains_key(&shard) {
+            // The shards that a command starts itself have the lowest ids.
+            joined.pop_last();
+        }
+        *joined.entry(shard).or_default() += 1;
+    }
+
+    /// Keeps a shard's strikes for the next coordinator.
+    fn keep_strikes(&self, shard: ShardId, record: StrikeRecord) {
+        let mut strikes = self.strikes.lock();
+        if strikes.len() >= MOST_RECORDS && !strikes.contains_key(&shard) {
+            let weakest = strikes.iter().min_by_key(|(_, known)| (known.quarantined, known.strikes));
+            if let Some(weakest) = weakest.map(|(shard, _)| *shard) {
+                strikes.remove(&weakest);
+            }
+        }
+        strikes.insert(shard, record);
     }
 
     fn world(&self) -> Option<Arc<dyn World>> {
@@ -248,6 +285,7 @@ impl Fleet {
             driver,
             members: Members::default(),
             joined: Mutex::default(),
+            beats: Mutex::default(),
             strikes: Mutex::default(),
             local: Mutex::default(),
             world: RwLock::default(),
@@ -426,7 +464,9 @@ impl Fleet {
     /// # Errors
     /// [`FleetError`] if the driver cannot be reached.
     pub fn restore_strikes(&self, records: BTreeMap<ShardId, StrikeRecord>) -> Result<(), FleetError> {
-        self.shared.strikes.lock().extend(&records);
+        for (shard, record) in &records {
+            self.shared.keep_strikes(*shard, *record);
+        }
         self.shared.send(Message::Strikes(records.into_iter().collect()))
     }
 

@@ -88,7 +88,7 @@ impl Driver {
     }
 
     fn struck(&mut self, shard: ShardId, block: Option<u64>, record: StrikeRecord, reason: &str) {
-        self.shared.strikes.lock().insert(shard, record);
+        self.shared.keep_strikes(shard, record);
         let state = if record.quarantined { ", in quarantine" } else { "" };
         let text = format!("{reason}; {} strikes{state}", record.strikes);
         publish(&self.shared, EventKind::Alarm, Some(shard), block, text);

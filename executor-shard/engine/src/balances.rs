@@ -15,18 +15,16 @@ use alloy_primitives::{Address, KECCAK256_EMPTY, U256};
 use common::account::Account;
 use common::work::MOST_BALANCE;
 use revm::bytecode::opcode::{BALANCE, CALL, CALLCODE, CREATE, CREATE2, SELFBALANCE, SELFDESTRUCT};
-use revm::handler::MainnetContext;
 use revm::interpreter::instructions::{contract, host};
 use revm::interpreter::interpreter::EthInterpreter;
 use revm::interpreter::interpreter_types::InputsTr;
 use revm::interpreter::{Instruction, InstructionContext, InstructionExecResult};
 use revm::state::Account as EvmAccount;
 
-use super::evm::ShardEvm;
-use super::recording::{Observed, RecordingDb};
+use super::evm::{Host, ShardEvm};
+use super::recording::Observed;
 use super::view::StateView;
 
-type Host<V> = MainnetContext<RecordingDb<V>>;
 type Call<'a, V> = InstructionContext<'a, Host<V>, EthInterpreter>;
 
 /// The position of the value among the operands of CALL and CALLCODE, from the top of the stack.

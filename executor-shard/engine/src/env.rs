@@ -18,6 +18,8 @@ pub fn evm_env(spec: &ChainSpec, header: &Header) -> EvmEnv {
     let blobs = spec.blob_params(header.timestamp);
     let active = spec.at(header);
     let mut env = EvmEnv::for_eth_block(header, active, spec.chain_id, blobs);
+    // revm's own limit would be a result of the transaction. The executor has another, which is an error.
+    env.cfg_env.memory_limit = u64::MAX;
     if active.is_constantinople_active_at_block(header.number)
         && !active.is_petersburg_active_at_block(header.number)
     {

@@ -1,6 +1,6 @@
-//! revm's mainnet handler with three changes. The beneficiary's fee is kept as a number. A creation at
+//! revm's mainnet handler with four changes. The beneficiary's fee is kept as a number. A creation at
 //! an address that has storage fails (EIP-7610, which revm leaves to its database). Fees are multiplied
-//! in 256 bits.
+//! in 256 bits. A transaction can be interrupted between its calls.
 
 use std::cell::Cell;
 
@@ -20,11 +20,15 @@ use revm::primitives::{Bytes, KECCAK_EMPTY};
 use revm::state::EvmState;
 
 use super::charge;
+use super::interrupt;
 use super::recording::RecordingDb;
 use super::view::{StateError, StateView};
 
+/// What the EVM's instructions see of the world.
+pub(super) type Host<V> = MainnetContext<RecordingDb<V>>;
+
 /// The EVM of the shards.
-pub(super) type ShardEvm<V> = MainnetEvm<MainnetContext<RecordingDb<V>>>;
+pub(super) type ShardEvm<V> = MainnetEvm<Host<V>>;
 
 /// An error outside of the transaction, or one that makes the transaction invalid.
 pub(super) type ShardEvmError = EVMError<StateError>;
@@ -45,6 +49,8 @@ pub(super) fn transact<V: StateView>(evm: &mut ShardEvm<V>) -> Transacted {
     let mut handler =
         ShardHandler { fee: Cell::default(), is_paid: Cell::default(), _view: std::marker::PhantomData };
     let result = handler.run(evm);
+    // What has interrupted this transaction must not interrupt the next.
+    evm.ctx.error = Ok(());
     let state = evm.ctx.journaled_state.finalize();
     Transacted { result, state, fee: handler.fee.get(), is_paid: handler.is_paid.get() }
 }
@@ -60,7 +66,7 @@ impl<V: StateView> Handler for ShardHandler<V> {
     type Error = ShardEvmError;
     type HaltReason = HaltReason;
 
-    /// Like revm's, with the check of EIP-7610 before every creation.
+    /// Like revm's, with the check of EIP-7610 before every creation, and a look at what interrupts a transaction.
     fn run_exec_loop(
         &mut self,
         evm: &mut Self::Evm,
@@ -73,7 +79,13 @@ impl<V: StateView> Handler for ShardHandler<V> {
             return Ok(result);
         }
         loop {
-            let result = match evm.frame_run()? {
+            let ran = evm.frame_run()?;
+            let ended = match &ran {
+                ItemOrResult::Item(_) => None,
+                ItemOrResult::Result(result) => Some(result),
+            };
+            interrupt::check(evm, ended).map_err(EVMError::Database)?;
+            let result = match ran {
                 ItemOrResult::Item(init) => match storage_collision(evm, &init)? {
                     Some(collision) => collision,
                     None => match evm.frame_init(init)? {

@@ -1,6 +1,9 @@
 //! The executor: one EVM over one view with its own overlay. It runs the transactions of a sub-block
 //! or, in the coordinator, of a whole block.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use alloy_evm::{EvmEnv, FromRecoveredTx};
 use alloy_primitives::{Address, U256};
 use common::block::Transaction;
@@ -17,6 +20,7 @@ use super::balances;
 use super::charge;
 use super::effects::ExecutedTx;
 use super::evm::{ShardEvm, Transacted, transact};
+use super::interrupt::{self, LONG_GAS, Stop};
 use super::net_gas;
 use super::overlay::{Layered, Overlay};
 use super::recording::RecordingDb;
@@ -76,6 +80,8 @@ pub struct Executor<V: StateView> {
     evm: ShardEvm<Layered<V>>,
     rules: CommitRules,
     spec: SpecId,
+    /// Whether jumps look at the flag that stops transactions.
+    jumps_watched: bool,
 }
 
 impl<V: StateView> std::fmt::Debug for Executor<V> {
@@ -104,7 +110,14 @@ impl<V: StateView> Executor<V> {
             net_gas::install(&mut evm);
         }
         balances::install(&mut evm);
-        Self { evm, rules, spec }
+        Self { evm, rules, spec, jumps_watched: false }
+    }
+
+    /// Has transactions end with [`StateError::Stopped`] once `flag` is set.
+    #[must_use]
+    pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.evm.ctx.journaled_state.database.stop = Stop::when(flag);
+        self
     }
 
     /// The state that the next transaction sees.
@@ -134,11 +147,17 @@ impl<V: StateView> Executor<V> {
     /// Executes a transaction without writing its result: see [`Executor::commit`].
     ///
     /// # Errors
-    /// [`StateError`] if the view is broken. A transaction that cannot be part of the block is not an error
-    /// but [`TxOutcome::Invalid`].
+    /// [`StateError`] if the view is broken, or the transaction was interrupted. A transaction that cannot be part of
+    /// the block is not an error but [`TxOutcome::Invalid`].
     pub fn execute(&mut self, transaction: &Transaction, sender: Address) -> Result<TxOutcome, StateError> {
         let tx = TxEnv::from_recovered_tx(transaction, sender);
         let required = charge::most_spent(&tx);
+        let watched = tx.gas_limit > LONG_GAS && self.evm.ctx.journaled_state.database.stop.is_possible();
+        if watched != self.jumps_watched {
+            interrupt::watch_jumps(&mut self.evm, watched);
+            self.jumps_watched = watched;
+        }
+        self.evm.ctx.cfg.memory_limit = interrupt::memory_limit(tx.gas_limit);
         self.evm.ctx.set_tx(tx);
         let Transacted { result, state, fee, is_paid } = transact(&mut self.evm);
         let recorded = self.evm.ctx.journaled_state.database.take();

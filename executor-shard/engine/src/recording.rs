@@ -11,6 +11,7 @@ use revm::Database;
 use revm::primitives::hardfork::SpecId;
 use revm::state::{AccountInfo, Bytecode};
 
+use super::interrupt::Stop;
 use super::view::{StateError, StateView};
 
 /// An observation of an account's balance.
@@ -55,12 +56,14 @@ pub(super) struct RecordingDb<V> {
     positions: AddressMap<usize>,
     observed: AddressMap<Observed>,
     observed_all: bool,
+    /// Stops the transaction. The instructions reach it through their database.
+    pub(super) stop: Stop,
 }
 
 impl<V> RecordingDb<V> {
     pub(super) fn new(view: V, spec: SpecId) -> Self {
         let (reads, positions, observed) = Default::default();
-        Self { view, spec, reads, positions, observed, observed_all: false }
+        Self { view, spec, reads, positions, observed, observed_all: false, stop: Stop::default() }
     }
 
     /// Returns the reads and observations since the last call.

@@ -1,5 +1,6 @@
 //! Computes one piece of work on the calling thread: recovers senders, or executes a sub-block.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use alloy_consensus::Transaction as _;
@@ -7,7 +8,7 @@ use common::chain_spec::ChainSpec;
 use common::id::{Gas, TxIndex};
 use common::work::{TxOutcome, TxOutput, WorkFailure, WorkInputs, WorkKind, WorkOutput, WorkSpec};
 
-use crate::{Executor, Overlay, StateView, recover_sender};
+use crate::{Executor, Overlay, StateError, StateView, recover_sender};
 
 /// Receives the progress of a worker.
 pub trait Progress {
@@ -23,7 +24,7 @@ pub fn run<V: StateView>(
     spec: &WorkSpec,
     chain: &ChainSpec,
     view: Option<V>,
-    cancelled: &AtomicBool,
+    cancelled: &Arc<AtomicBool>,
     progress: &impl Progress,
 ) -> Option<WorkResult> {
     let inputs = match spec.open() {
@@ -41,7 +42,7 @@ fn recover(
     spec: &WorkSpec,
     inputs: &WorkInputs,
     chain: &ChainSpec,
-    cancelled: &AtomicBool,
+    cancelled: &Arc<AtomicBool>,
     progress: &impl Progress,
 ) -> Option<WorkResult> {
     let fork = crate::spec_id(chain, &inputs.header);
@@ -61,7 +62,7 @@ fn execute<V: StateView>(
     inputs: &WorkInputs,
     chain: &ChainSpec,
     view: V,
-    cancelled: &AtomicBool,
+    cancelled: &Arc<AtomicBool>,
     progress: &impl Progress,
 ) -> Option<WorkResult> {
     let WorkKind::Execute { senders, prelude } = &spec.kind else { return Some(Err(WorkFailure::BaseGone)) };
@@ -69,7 +70,8 @@ fn execute<V: StateView>(
     for delta in &prelude.accounts {
         overlay.apply_delta(delta);
     }
-    let mut executor = Executor::new(crate::evm_env(chain, &inputs.header), view, overlay);
+    let env = crate::evm_env(chain, &inputs.header);
+    let mut executor = Executor::new(env, view, overlay).stop_when(Arc::clone(cancelled));
     let mut outputs = Vec::with_capacity(spec.indices.len());
     for ((index, transaction), sender) in spec.indices.iter().zip(&inputs.transactions).zip(senders) {
         if cancelled.load(Ordering::Relaxed) {
@@ -78,6 +80,8 @@ fn execute<V: StateView>(
         progress.at(*index, Gas(transaction.gas_limit()));
         let outcome = match executor.execute(transaction, *sender) {
             Ok(outcome) => outcome,
+            Err(StateError::Stopped) => return None,
+            Err(StateError::Memory) => return Some(Err(WorkFailure::Memory(*index))),
             Err(error) => return Some(Err(WorkFailure::State(error.to_string()))),
         };
         if let TxOutcome::Executed(executed) = &outcome

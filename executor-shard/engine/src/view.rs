@@ -29,6 +29,15 @@ pub enum StateError {
     /// revm reported an error that the transaction did not cause.
     #[error("the EVM stopped: {0}")]
     Evm(String),
+    /// The transaction was stopped because its result is no longer wanted.
+    #[error("the transaction was stopped: its result is no longer wanted")]
+    Stopped,
+    /// The transaction needs more EVM memory than [`MAX_MEMORY`](crate::MAX_MEMORY).
+    #[error(
+        "a transaction needs more than {} bytes of EVM memory, which no execution here has",
+        crate::MAX_MEMORY
+    )]
+    Memory,
 }
 
 impl revm::database_interface::DBErrorMarker for StateError {}

@@ -117,8 +117,9 @@ impl Acceptor {
         }
         let door = self.door.clone();
         let Some(credentials) = self.door.credentials().cloned() else {
-            let activity = Arc::clone(entry.activity());
-            return Some(Connection::plain(stream, Peer::new(address, None, door, activity), entry));
+            let peer = Peer::new(address, None, door, Arc::clone(entry.activity()));
+            let peer = peer.on_this_machine(is_local(&stream, address));
+            return Some(Connection::plain(stream, peer, entry));
         };
         match self.config(&credentials) {
             Ok(config) => {
@@ -165,6 +166,11 @@ impl Acceptor {
     }
 }
 
+/// Whether the peer has the address that it has called.
+fn is_local(stream: &TcpStream, peer: SocketAddr) -> bool {
+    stream.local_addr().is_ok_and(|own| own.ip().to_canonical() == peer.ip().to_canonical())
+}
+
 /// Ends a connection whose peer takes nothing of what is sent to it.
 #[cfg(target_os = "linux")]
 fn set_write_limit(stream: &TcpStream) -> std::io::Result<()> {
@@ -202,6 +208,7 @@ async fn handshake(
         }
     };
     let peer = Peer::new(address, identity, door, Arc::clone(entry.activity()));
+    let peer = peer.on_this_machine(is_local(stream.get_ref().0, address));
     Ok(Connection::encrypted(stream, peer, entry, credentials, chain, version))
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use common::message::Caller;
 use parking_lot::RwLock;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
@@ -128,6 +129,7 @@ pub struct Peer {
     pub identity: Option<Arc<Identity>>,
     door: Door,
     activity: Arc<Activity>,
+    same_machine: bool,
 }
 
 impl Peer {
@@ -137,7 +139,12 @@ impl Peer {
         door: Door,
         activity: Arc<Activity>,
     ) -> Self {
-        Self { address, identity, door, activity }
+        Self { address, identity, door, activity, same_machine: false }
+    }
+
+    /// The same peer, on this machine or not.
+    pub(crate) fn on_this_machine(self, same_machine: bool) -> Self {
+        Self { same_machine, ..self }
     }
 
     /// What the calls of the connection show of it.
@@ -233,6 +240,16 @@ pub enum Account {
 /// `INTERNAL` if the connection of the call is not known.
 pub fn account<T>(request: &Request<T>) -> Result<Account, Status> {
     request.extensions().get().map(Peer::account).ok_or_else(unknown)
+}
+
+/// The other end of the caller's connection.
+///
+/// # Errors
+/// `INTERNAL` if the connection of the call is not known.
+pub fn origin<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let peer = request.extensions().get::<Peer>().ok_or_else(unknown)?;
+    let address = peer.address.ip().to_canonical();
+    Ok(Caller { address, same_machine: peer.same_machine || address.is_loopback() })
 }
 
 /// The address under which limits count a peer. A host usually has all addresses of its IPv6 network of 64 bits,

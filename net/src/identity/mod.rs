@@ -24,7 +24,7 @@ use std::path::PathBuf;
 pub use args::{ClientArgs, ListenArgs, ServerArgs, TlsArgs};
 pub use credentials::{Credentials, Security};
 pub(crate) use door::{AUTHORIZATION, BEARER, household};
-pub use door::{Account, Door, Peer, account, allowed};
+pub use door::{Account, Door, Peer, account, allowed, origin};
 pub use files::TlsFiles;
 pub use role::{Identity, NameError, Role, Roles};
 pub use tokens::Token;

@@ -9,7 +9,7 @@ use common::id::{
     WorldId,
 };
 use common::message::{
-    Heartbeat, MAX_SLOTS, Register, Registered, SlotProgress, SnapshotRequest, StateSummary,
+    Caller, Heartbeat, MAX_SLOTS, Register, Registered, SlotProgress, SnapshotRequest, StateSummary,
 };
 use common::token::SessionToken;
 use prost::bytes::Bytes;
@@ -132,6 +132,7 @@ const MAX_TEXT: usize = 512;
 pub(super) fn register_from(
     request: v1::RegisterRequest,
     token: SessionToken,
+    from: Caller,
 ) -> Result<Register, Malformed> {
     let text = |field, text: String| match text.len() <= MAX_TEXT && !text.chars().any(char::is_control) {
         true => Ok(text),
@@ -145,7 +146,10 @@ pub(super) fn register_from(
         shard: ShardId(request.shard),
         incarnation: Incarnation(request.incarnation),
         slots: u16::try_from(request.slots).map_err(|_| Malformed("slots"))?,
-        advertise: text("advertise", request.advertise)?,
+        // Shards within one process have no address, and never come this way.
+        advertise: text("advertise", request.advertise)
+            .and_then(|address| if address.is_empty() { Err(Malformed("advertise")) } else { Ok(address) })?,
+        from: Some(from),
         state: request.state.map(summary_from).transpose()?,
         chain_id: request.chain_id,
         token,
@@ -295,9 +299,13 @@ mod tests {
 
     #[test]
     fn a_peer_with_an_endless_name_is_refused() {
+        let caller = Caller { address: std::net::Ipv4Addr::LOCALHOST.into(), same_machine: true };
         let request = v1::RegisterRequest { build: "x".repeat(MAX_TEXT + 1), ..Default::default() };
-        assert_eq!(register_from(request, SessionToken::fresh()), Err(Malformed("build")));
+        assert_eq!(register_from(request, SessionToken::fresh(), caller), Err(Malformed("build")));
+        // Without an address it would be taken for a shard within the coordinator's process.
+        let request = v1::RegisterRequest::default();
+        assert_eq!(register_from(request, SessionToken::fresh(), caller), Err(Malformed("advertise")));
         let request = v1::RegisterRequest { build: "x\n2026 ERROR all is lost".into(), ..Default::default() };
-        assert_eq!(register_from(request, SessionToken::fresh()), Err(Malformed("build")));
+        assert_eq!(register_from(request, SessionToken::fresh(), caller), Err(Malformed("build")));
     }
 }

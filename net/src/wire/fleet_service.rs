@@ -27,7 +27,7 @@ use super::status::{to_failure, to_status};
 use super::token::{Demand, stated};
 use crate::bounded::BoundedExecutor;
 use crate::budget::Budget;
-use crate::identity::{Role, Roles, account, allowed};
+use crate::identity::{Role, Roles, account, allowed, origin};
 use crate::limits::{
     DECODE_AT_ONCE, DECODE_INLINE_BYTES, MAX_CALL_BYTES, MAX_MESSAGE_BYTES, MAX_RESULT_BYTES,
     RESULTS_IN_FLIGHT,
@@ -157,8 +157,8 @@ impl Fleet for Service {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterReply>, Status> {
-        let caller = Caller::of(&request)?;
-        let register = register_from(request.into_inner(), caller.token)?;
+        let (caller, from) = (Caller::of(&request)?, origin(&request)?);
+        let register = register_from(request.into_inner(), caller.token, from)?;
         caller.check_certificate(register.shard)?;
         answer(self.endpoint.register(register).await.map(registered_to))
     }

@@ -4,6 +4,7 @@
 mod convert;
 mod fleet_client;
 mod fleet_service;
+pub mod inspect;
 mod payload;
 mod pipe;
 #[cfg(test)]

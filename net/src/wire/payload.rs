@@ -10,8 +10,8 @@ use proto::v1::{Assignment, Epoch, PayloadChunk, PayloadHeader};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
-use crate::budget::{BudgetFull, Reservation};
 use super::status::no_room;
+use crate::budget::{BudgetFull, Reservation};
 use crate::limits::{CHUNK_BYTES, CHUNK_WITHIN};
 
 /// A complete received payload whose digest is right.

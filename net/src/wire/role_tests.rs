@@ -147,6 +147,7 @@ async fn speak_as(client: &FleetClient, id: ShardId) -> Vec<PeerError> {
         incarnation: RUN,
         slots: 1,
         advertise: "127.0.0.1:1".into(),
+        from: None,
         state: None,
         chain_id: None,
         token: SessionToken::fresh(),

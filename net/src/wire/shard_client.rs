@@ -80,7 +80,7 @@ fn too_large(error: CodecError) -> PeerError {
     PeerError::Command(Refusal::Malformed { reason: error.to_string() })
 }
 
-fn accepted(refusal: &Bytes) -> Result<(), PeerError> {
+pub(super) fn accepted(refusal: &Bytes) -> Result<(), PeerError> {
     if refusal.is_empty() {
         return Ok(());
     }
@@ -90,7 +90,7 @@ fn accepted(refusal: &Bytes) -> Result<(), PeerError> {
     }
 }
 
-fn state_reached(reply: v1::StateReply) -> Result<StateSummary, PeerError> {
+pub(super) fn state_reached(reply: v1::StateReply) -> Result<StateSummary, PeerError> {
     accepted(&reply.refusal)?;
     let summary = reply.summary.ok_or_else(|| PeerError::Protocol("the reply names no state".into()))?;
     summary_from(summary).map_err(|error| PeerError::Protocol(error.to_string()))

@@ -142,6 +142,8 @@ fn register(shard: ShardId, incarnation: Incarnation, slots: u16) -> Register {
         incarnation,
         slots,
         advertise: "127.0.0.1:1".into(),
+        // The coordinator sees that for itself.
+        from: None,
         state: None,
         chain_id: None,
         // The client attaches its own.
@@ -223,6 +225,42 @@ fn a_shard_cannot_claim_more_slots_than_a_machine_has() {
     let scene = runtime.block_on(Scene::set(&supervisor.handle()));
     let greedy = fleet_client(&scene.coordinator, SessionToken::fresh());
     refused(runtime.block_on(greedy.register(register(ShardId(8), Incarnation(5), u16::MAX))));
+    let drained = runtime.block_on(supervisor.drain(Duration::from_secs(30), std::future::pending()));
+    assert!(drained.is_clean(), "{drained:?}");
+}
+
+/// What a shard that advertises this address is told, once it is not part of the fleet any more.
+async fn told(client: &FleetClient, advertise: &str) -> String {
+    let (shard, incarnation) = (ShardId(9), Incarnation(5));
+    let request = Register { advertise: advertise.into(), ..register(shard, incarnation, 1) };
+    if let Err(refused) = client.register(request).await {
+        return refused.to_string();
+    }
+    let beat =
+        || Heartbeat { shard, incarnation, epoch: EPOCH, state: None, slots: vec![], queued: 0, outbox: 0 };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while tokio::time::Instant::now() < deadline {
+        match client.heartbeat(beat()).await {
+            Ok(()) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(lost) => return lost.to_string(),
+        }
+    }
+    "it is still part of the fleet".into()
+}
+
+#[test]
+fn a_shard_does_not_have_the_coordinator_call_other_hosts() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _guard = runtime.enter();
+    let supervisor = Supervisor::new("test");
+    let scene = runtime.block_on(Scene::set(&supervisor.handle()));
+    let stranger = fleet_client(&scene.coordinator, SessionToken::fresh());
+    // An address of documentation (RFC 5737): no host has it.
+    let reason = runtime.block_on(told(&stranger, "192.0.2.1:22"));
+    assert!(reason.contains("advertises 192.0.2.1") && reason.contains("--shard-network"), "{reason}");
+    // Without an address it would be taken for a shard within the coordinator's process.
+    let reason = runtime.block_on(told(&stranger, ""));
+    assert!(reason.contains("advertise"), "{reason}");
     let drained = runtime.block_on(supervisor.drain(Duration::from_secs(30), std::future::pending()));
     assert!(drained.is_clean(), "{drained:?}");
 }

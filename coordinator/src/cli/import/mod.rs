@@ -186,7 +186,8 @@ async fn start(
     let (genesis, folder) = (args.genesis.clone(), args.data_dir.clone());
     let opened = tokio::task::spawn_blocking(move || open_ledger(&genesis, Some(&folder))).await?;
     let (ledger, epoch) = opened.map(|(ledger, epoch)| (Arc::new(ledger), epoch))?;
-    let options = FleetOptions { security, ..args.fleet.options() };
+    let shard_networks = args.doors.shard_network.clone();
+    let options = FleetOptions { security, shard_networks, ..args.fleet.options() };
     let fleet = Fleet::start(epoch, options, supervisor)?;
     let told = timeline::tell(fleet.events(), bar.clone(), false, supervisor.shutdown_token());
     supervisor.spawn_critical("timeline", told);

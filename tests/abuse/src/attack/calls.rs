@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use proto::v1::blocks_client::BlocksClient;
-use proto::v1::fleet_client::FleetClient;
 use proto::v1::{PayloadChunk, PayloadHeader, SnapshotRequest, StatusRequest, WatchRequest};
 use tokio_stream::StreamExt as _;
 
+use super::forged::impostor;
 use super::tally::{answer, opened};
 use super::{Target, endpoint, many};
 
@@ -75,7 +75,7 @@ pub(super) async fn unread_snapshots(target: &Target) -> Result<()> {
     let shards = target.shards.clone();
     let next = std::cell::Cell::new(0_usize);
     many(SNAPSHOTS, || {
-        let mut client = FleetClient::new(channel.clone());
+        let mut client = impostor(channel.clone());
         next.set(next.get() + 1);
         let shard = shards.get(next.get() % shards.len().max(1)).cloned();
         async move {

@@ -11,7 +11,11 @@ use proto::v1::{
     Assignment, DrainRequest, Epoch, HeartbeatRequest, PayloadChunk, PayloadHeader, RegisterRequest,
     ShardNotice, SlotProgress, StateRef, StateSummary, SyncRequest,
 };
+use tonic::metadata::MetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
+use tonic::{Request, Status};
 
 use super::tally::answer;
 use super::{Target, Victim, endpoint, many};
@@ -25,14 +29,32 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// An epoch above every other.
 const LAST: Epoch = Epoch { number: u64::MAX, instance: u64::MAX };
 
-fn fleet(target: &Target) -> Result<FleetClient<Channel>> {
-    Ok(FleetClient::new(endpoint(&target.coordinator)?.connect_lazy()))
+/// The calls of one process that takes itself for a shard.
+pub(super) type Impostor = FleetClient<InterceptedService<Channel, SomeToken>>;
+
+/// Attaches a session token, as shards do. It is no honest shard's: without any, no call would get far.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SomeToken;
+
+impl Interceptor for SomeToken {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert_bin("shardexec-token-bin", MetadataValue::from_bytes(&[7; 32]));
+        Ok(request)
+    }
+}
+
+pub(super) fn impostor(channel: Channel) -> Impostor {
+    FleetClient::with_interceptor(channel, SomeToken)
+}
+
+fn fleet(target: &Target) -> Result<Impostor> {
+    Ok(impostor(endpoint(&target.coordinator)?.connect_lazy()))
 }
 
 /// Makes this call for each honest shard, again and again.
 async fn for_each_shard<F: Future<Output = ()> + 'static>(
     target: &Target,
-    call: impl Fn(FleetClient<Channel>, Victim) -> F + Clone + 'static,
+    call: impl Fn(Impostor, Victim) -> F + Clone + 'static,
 ) -> Result<()> {
     let (client, shards) = (fleet(target)?, target.shards.clone());
     many(FORGERS, || {

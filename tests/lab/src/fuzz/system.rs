@@ -1,7 +1,7 @@
 //! The system's own path, in this process and without a network: planner, sub-blocks on the engine,
 //! results that arrive late, reordered, from another base or not at all, and the validator.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U256};
 use common::account::Account;
@@ -172,7 +172,7 @@ impl Case<'_> {
             Some(seed) => Box::new(Poisoned::new(view, seed)),
             None => view,
         };
-        let result = sub_block::run(&work, self.spec, Some(view), &AtomicBool::new(false), &Unwatched);
+        let result = sub_block::run(&work, self.spec, Some(view), &Arc::default(), &Unwatched);
         // A failure of a shard gives no result, so its work is executed again.
         let Some(Ok(output)) = result else {
             let failed = matches!(fate, Fate::Arrives | Fate::Wired) && self.plan.poison().is_none();
