@@ -25,7 +25,7 @@ pub(super) fn targets() -> Vec<Target> {
         "one",
         "each",
         "random:7",
-        "poison:1:auto",
+        "poison:7",
         "0.25",
         "any",
         "none",
