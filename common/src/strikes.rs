@@ -1,6 +1,10 @@
-//! A shard's strikes, in the form in which the ledger stores them.
+//! What a coordinator knows of shards and the next one must know too, in the form in which the ledger stores it.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+use crate::id::ShardId;
 
 /// A shard's strikes. They survive a restart of the coordinator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,4 +15,13 @@ pub struct StrikeRecord {
     pub quarantines: u32,
     /// Whether the shard is in quarantine.
     pub quarantined: bool,
+}
+
+/// What is known of all shards.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FleetRecord {
+    /// The strikes of each shard that has had some.
+    pub strikes: BTreeMap<ShardId, StrikeRecord>,
+    /// The shards that have done sound work. All others are newcomers while one of these is in the fleet.
+    pub proven: BTreeSet<ShardId>,
 }

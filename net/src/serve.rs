@@ -149,8 +149,12 @@ impl Bound {
         let reflection = InterceptedService::new(reflection, |request: Request<()>| {
             allowed(&request, Roles::OPERATOR).map(|_| request)
         });
-        let incoming = connections(listener, door, limits);
-        let server = Server::builder()
+        let (age, incoming) = (limits.age, connections(listener, door, limits));
+        let server = match age {
+            Some(age) => Server::builder().max_connection_age(age),
+            None => Server::builder(),
+        };
+        let server = server
             .concurrency_limit_per_connection(CONCURRENCY_PER_CONNECTION)
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .max_frame_size(MAX_FRAME_BYTES)

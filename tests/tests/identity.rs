@@ -282,8 +282,9 @@ fn a_coordinator_takes_over_by_its_certificate() -> Result<()> {
 fn tokens_let_clients_and_operators_in() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(2)?;
-        let (client, operator) = ("c".repeat(40), "o".repeat(40));
-        let tokens = private(scene, "tokens", &format!("client/ci {client}\noperator/ann {operator}\n"))?;
+        let (reader, client, operator) = ("r".repeat(40), "c".repeat(40), "o".repeat(40));
+        let lines = format!("reader/bob {reader}\nclient/ci {client}\noperator/ann {operator}\n");
+        let tokens = private(scene, "tokens", &lines)?;
         let coordinator = Coordinator::start(scene, &chain, &["--tokens", &tokens])?;
         let url = coordinator.url();
         let _shards = Shard::start_all(scene, 1, &url)?;
@@ -291,9 +292,12 @@ fn tokens_let_clients_and_operators_in() -> Result<()> {
             Ok(vec!["--token-file".into(), private(scene, name, text)?])
         };
         let (client, operator) = (with("client", &client)?, with("operator", &format!("{operator}\n"))?);
+        let reader = with("reader", &reader)?;
         status(scene, &url, &[])?.refused(&["has shown no identity", "--token-file"])?;
         status(scene, &url, &with("wrong", &"w".repeat(40))?)?.refused(&["not one of this coordinator's"])?;
-        wait_ready(scene, &url, &client, &[1])?;
+        wait_ready(scene, &url, &reader, &[1])?;
+        let ended = submit(scene, &url, &reader, &chain.rlp())?.ended(within(60))?;
+        ended.refused(&["needs the role client or operator", "reader/bob"])?;
         let ended = submit(scene, &url, &client, &chain.rlp())?.ended(within(60))?.succeeded("submit")?;
         ended.report()?.check_verified(chain.blocks())?;
         let parked = |options: &[String]| {
@@ -338,7 +342,7 @@ fn clients_and_operators_may_have_addresses_of_their_own() -> Result<()> {
         parked(&operators)?.succeeded("parked list")?;
         status(scene, &operators, &[])?.succeeded("status")?;
         let elsewhere = |served: &str| format!("this address serves the role {served}");
-        parked(&clients)?.refused(&["needs the role operator", &elsewhere("client")])?;
+        parked(&clients)?.refused(&["needs the role operator", &elsewhere("reader or client")])?;
         parked(&url)?.refused(&["needs the role operator", &elsewhere("coordinator or shard")])?;
         submit(scene, &url, &[], &chain.rlp())?.ended(within(60))?.refused(&["use the other address"])?;
         // A shard finds no coordinator where clients are served.

@@ -6,13 +6,16 @@
 //! | a shard | idle connections | it keeps its place, blocks are verified |
 //! | a fleet with certificates | connections that never finish their handshake | the same |
 //! | idle connections | – | closed after a while, without a call |
+//! | connections that end when they are a second old | – | no shard is lost, blocks are verified |
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use shard_tests::{Binary, Chain, Coordinator, Process, Scene, Shard, scenario, wait_until, within};
+use shard_tests::{
+    Binary, Chain, ChainFile, Coordinator, Process, Scene, Shard, scenario, submit_to, wait_until, within,
+};
 
 /// The limit of open files of a process that strangers want to exhaust.
 const FEW_FILES: u64 = 256;
@@ -116,6 +119,30 @@ fn unfinished_handshakes_shut_no_peer_out() -> Result<()> {
         // What strangers cause does not fill the log.
         let refusals = coordinator.process.stderr()?.matches("a connection was refused").count();
         ensure!((1..=100).contains(&refusals), "{refusals} refusals in the log");
+        Ok(())
+    })
+}
+
+#[test]
+fn connections_that_become_old_cost_no_shard() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(300)?;
+        let coordinator = Coordinator::start(scene, &chain, &["--connection-age", "1"])?;
+        let url = coordinator.url();
+        let _shards = Shard::start_all(scene, 2, &url)?;
+        coordinator.wait_ready(&[1, 2])?;
+        // Each connection is replaced several times meanwhile, and those with open streams are cut.
+        let (file, began, mut submitted) = (ChainFile::read(&chain.rlp())?, Instant::now(), 0);
+        while began.elapsed() < Duration::from_secs(6) && submitted < file.len() {
+            let part = scene.write("part.rlp", file.bytes(submitted..submitted + 5))?;
+            let report = submit_to(scene, &url, &part)?.ended(within(60))?.succeeded("submit")?.report()?;
+            report.check_verified(5)?;
+            submitted += 5;
+        }
+        ensure!(began.elapsed() > Duration::from_secs(3), "the blocks were too few for this test");
+        ensure!(coordinator.status()?.ready() == [1, 2]);
+        let said = coordinator.process.stderr()?;
+        ensure!(!said.contains("shard_lost"), "{said}");
         Ok(())
     })
 }

@@ -5,7 +5,6 @@
 //! This module decides nothing about blocks. A block that becomes part of the chain leaves the journal
 //! in the same transaction ([`Ledger::commit`]).
 
-use std::collections::BTreeMap;
 use std::sync::Once;
 
 use alloy_primitives::B256;
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::records::{RecordWriter, Records, decode, encode};
 use super::{Ledger, LedgerError, damaged};
-use common::strikes::StrikeRecord;
+use common::strikes::{FleetRecord, StrikeRecord};
 
 /// The records of accepted blocks, by hash.
 const ACCEPTED: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("accepted");
@@ -25,8 +24,8 @@ const ACCEPTED: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("ac
 /// The RLP of accepted blocks, by hash.
 const ACCEPTED_BLOCKS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("accepted_blocks");
 
-/// The maximum number of shards whose strikes are stored.
-const STRIKES_KEPT: usize = 4096;
+/// The maximum number of shards whose strikes are stored, and of those that have done sound work.
+const SHARDS_KEPT: usize = 4096;
 
 /// Why a block is parked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,38 +189,47 @@ impl Ledger {
         Ok(())
     }
 
-    /// Stores the strikes of shards, so that they survive the coordinator. Of more than 4,096
+    /// Stores what is known of shards, so that it survives the coordinator. Of more than 4,096
     /// shards, those with the lowest ids are stored.
     ///
     /// # Errors
     /// [`LedgerError`]; then nothing has changed.
-    pub fn keep_strikes(&self, strikes: &BTreeMap<ShardId, StrikeRecord>) -> Result<(), LedgerError> {
+    pub fn keep_fleet_record(&self, record: &FleetRecord) -> Result<(), LedgerError> {
         static TOO_MANY: Once = Once::new();
+        let FleetRecord { strikes, proven } = record;
         self.check_term()?;
-        if strikes.len() > STRIKES_KEPT {
+        if strikes.len() > SHARDS_KEPT {
             TOO_MANY.call_once(|| {
                 tracing::warn!(
                     shards = strikes.len(),
-                    stored = STRIKES_KEPT,
+                    stored = SHARDS_KEPT,
                     "too many shards have strikes: those of the highest ids are not stored, and the next \
                      coordinator does not know them; give shards that come back the same id"
                 );
             });
         }
         let kept: Vec<(ShardId, StrikeRecord)> =
-            strikes.iter().take(STRIKES_KEPT).map(|(shard, record)| (*shard, *record)).collect();
+            strikes.iter().take(SHARDS_KEPT).map(|(shard, record)| (*shard, *record)).collect();
+        let proven: Vec<ShardId> = proven.iter().take(SHARDS_KEPT).copied().collect();
         let transaction = self.database.begin_write()?;
-        RecordWriter::open(&transaction)?.strikes(&kept)?;
+        {
+            let mut writer = RecordWriter::open(&transaction)?;
+            writer.strikes(&kept)?;
+            writer.proven(&proven)?;
+        }
         transaction.commit()?;
         Ok(())
     }
 
-    /// The strikes of shards that earlier coordinators stored.
+    /// What earlier coordinators knew of shards.
     ///
     /// # Errors
     /// [`LedgerError`] if the database cannot be read.
-    pub fn strikes(&self) -> Result<BTreeMap<ShardId, StrikeRecord>, LedgerError> {
-        Ok(Records(&self.database.begin_read()?).strikes()?.into_iter().collect())
+    pub fn fleet_record(&self) -> Result<FleetRecord, LedgerError> {
+        let transaction = self.database.begin_read()?;
+        let records = Records(&transaction);
+        let (strikes, proven) = (records.strikes()?, records.proven()?);
+        Ok(FleetRecord { strikes: strikes.into_iter().collect(), proven: proven.into_iter().collect() })
     }
 }
 

@@ -7,7 +7,7 @@ use common::id::ShardId;
 
 use super::tests::{Disk, block_after, next, origin};
 use super::*;
-use common::strikes::StrikeRecord;
+use common::strikes::{FleetRecord, StrikeRecord};
 
 fn hashes(ledger: &Ledger) -> Vec<B256> {
     ledger.accepted().unwrap().into_iter().map(|accepted| accepted.block.hash).collect()
@@ -84,7 +84,7 @@ fn a_coordinator_whose_term_has_passed_accepts_and_parks_nothing_more() {
         older.accept([(1, &other)]),
         older.change_accepted(&one.hash, |record| record.starts = 1),
         older.discard_accepted(&one.hash),
-        older.keep_strikes(&Default::default()),
+        older.keep_fleet_record(&Default::default()),
     ];
     for refused in refused {
         assert!(matches!(refused, Err(LedgerError::Superseded { .. })), "{refused:?}");
@@ -93,15 +93,16 @@ fn a_coordinator_whose_term_has_passed_accepts_and_parks_nothing_more() {
 }
 
 #[test]
-fn strikes_are_kept() {
+fn what_is_known_of_shards_is_kept() {
     let disk = Disk::default();
     let ledger = Ledger::on_backend(disk.clone(), origin(), LedgerOptions::small()).unwrap();
-    assert!(ledger.strikes().unwrap().is_empty());
+    assert_eq!(ledger.fleet_record().unwrap(), FleetRecord::default());
     let record = StrikeRecord { strikes: 2, quarantines: 1, quarantined: true };
     let strikes = [(ShardId(3), record)].into_iter().collect();
-    ledger.keep_strikes(&strikes).unwrap();
+    let record = FleetRecord { strikes, proven: [ShardId(1), ShardId(7)].into_iter().collect() };
+    ledger.keep_fleet_record(&record).unwrap();
     let again = Ledger::on_backend(disk.rebooted(), origin(), LedgerOptions::small()).unwrap();
-    assert_eq!(again.strikes().unwrap(), strikes);
+    assert_eq!(again.fleet_record().unwrap(), record);
 }
 
 #[test]
@@ -109,7 +110,9 @@ fn of_too_many_strikes_those_of_the_lowest_ids_are_kept() {
     let ledger = Ledger::on_backend(Disk::default(), origin(), LedgerOptions::small()).unwrap();
     let record = StrikeRecord { strikes: 1, quarantines: 0, quarantined: false };
     let strikes = (0..=4096).map(|shard| (ShardId(shard), record)).collect();
-    ledger.keep_strikes(&strikes).unwrap();
-    let kept = ledger.strikes().unwrap();
-    assert_eq!((kept.len(), kept.contains_key(&ShardId(4096))), (4096, false));
+    let proven = (0..=4096).map(ShardId).collect();
+    ledger.keep_fleet_record(&FleetRecord { strikes, proven }).unwrap();
+    let FleetRecord { strikes, proven } = ledger.fleet_record().unwrap();
+    assert_eq!((strikes.len(), strikes.contains_key(&ShardId(4096))), (4096, false));
+    assert_eq!((proven.len(), proven.contains(&ShardId(4096))), (4096, false));
 }

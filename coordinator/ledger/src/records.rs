@@ -129,6 +129,7 @@ pub fn could_be_a_record(bytes: &[u8]) -> bool {
         is::<JournalEntry>(bytes),
         is::<SideRecord>(bytes),
         is::<Vec<(ShardId, StrikeRecord)>>(bytes),
+        is::<Vec<ShardId>>(bytes),
     ]
     .contains(&true)
 }
@@ -164,6 +165,10 @@ impl Records<'_> {
 
     pub(super) fn strikes(&self) -> Result<Vec<(ShardId, StrikeRecord)>, LedgerError> {
         Ok(self.named("strikes")?.unwrap_or_default())
+    }
+
+    pub(super) fn proven(&self) -> Result<Vec<ShardId>, LedgerError> {
+        Ok(self.named("proven")?.unwrap_or_default())
     }
 
     pub(super) fn block(&self, hash: &B256) -> Result<Option<Vec<u8>>, LedgerError> {
@@ -263,6 +268,10 @@ impl<'t> RecordWriter<'t> {
 
     pub(super) fn strikes(&mut self, strikes: &Vec<(ShardId, StrikeRecord)>) -> Result<(), LedgerError> {
         self.set("strikes", strikes)
+    }
+
+    pub(super) fn proven(&mut self, proven: &Vec<ShardId>) -> Result<(), LedgerError> {
+        self.set("proven", proven)
     }
 
     /// Raises the stored epoch above its old value and to at least `least`.

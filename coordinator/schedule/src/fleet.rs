@@ -55,6 +55,8 @@ pub(super) struct Shard {
     pub(super) rests_until: Duration,
     /// The shard's work was overdue: it gets no new work until it answers or is idle, or until this time.
     pub(super) late_until: Duration,
+    /// The last time that it became late with work, or its arrival.
+    pub(super) late_at: Duration,
     /// It was late, and heartbeats have shown it idle since. It has not answered yet.
     idle_after_late: bool,
     /// The number of failures in a row.
@@ -88,6 +90,7 @@ impl Shard {
             retired: BTreeSet::new(),
             rests_until: now,
             late_until: now,
+            late_at: now,
             idle_after_late: false,
             failures: 0,
             outstanding: BTreeMap::new(),
@@ -107,6 +110,7 @@ impl Shard {
             watches,
             rests_until,
             late_until,
+            late_at,
             begun,
             idle_after_late: _,
             incarnation: _,
@@ -132,6 +136,8 @@ impl Shard {
         let rested = Some((*rests_until).max(*late_until));
         visit(Kept::stays(rests_until, rested));
         visit(Kept::stays(late_until, rested));
+        // Compared with the times at which work was given.
+        visit(Kept::moves(late_at, None));
         for begun in begun.values_mut() {
             visit(Kept::moves(begun, None));
         }
@@ -189,6 +195,11 @@ impl Shard {
             }
         }
         returned
+    }
+
+    /// Whether the shard holds a state and is not about to leave.
+    pub(super) fn is_in_service(&self) -> bool {
+        !self.draining && self.state.is_some()
     }
 
     /// Notes that the shard has answered the assignment: a slot that ran it has gone on to something that no

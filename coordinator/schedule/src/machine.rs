@@ -1,6 +1,6 @@
 //! The state machine itself: handles events, admits shards and loses them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::id::{AssignmentId, Epoch, Incarnation, RoundId, ShardId, WorkId};
@@ -143,6 +143,16 @@ impl Scheduler {
         for (shard, record) in records {
             self.strikes.restore(shard, record, &self.limits, now);
         }
+    }
+
+    /// Restores which shards an earlier coordinator has seen do sound work.
+    pub fn restore_proven(&mut self, shards: impl IntoIterator<Item = ShardId>) {
+        shards.into_iter().for_each(|shard| self.strikes.proves(shard));
+    }
+
+    /// The shards that have done sound work, if they have changed since the last call.
+    pub fn changed_proven(&mut self) -> Option<&BTreeSet<ShardId>> {
+        self.strikes.changed_proven()
     }
 
     /// The number of assignments that a shard holds.

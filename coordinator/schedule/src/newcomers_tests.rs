@@ -1,8 +1,10 @@
 //! Unit tests of newcomers: shards that have done no sound work yet, in a fleet with shards that have.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::collections::BTreeMap;
+
 use alloy_primitives::B256;
-use common::id::{AssignmentId, Incarnation, RoundId, ShardId};
+use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 
 use super::tests::{base, dispatched, item, join, ms, scheduler};
 use super::{Command, Event, LossCause, MOST_RECORDS, Scheduler, StrikeRecord, WorkItem};
@@ -136,6 +138,84 @@ fn newcomers_that_leave_without_work_leave_no_record() {
         gone(&mut scheduler, 3, shard);
         assert!(!scheduler.is_newcomer(ShardId(shard)));
     }
+}
+
+#[test]
+fn the_shards_that_did_sound_work_are_trusted_by_the_next_coordinator_too() {
+    let mut first = fleet(0);
+    let proven = first.changed_proven().unwrap().clone();
+    assert_eq!(proven, [ShardId(1)].into_iter().collect());
+    assert_eq!(first.changed_proven(), None, "nothing has changed since");
+    let mut next = scheduler();
+    next.restore_proven(proven);
+    (1..=3).for_each(|shard| join(&mut next, shard, 1));
+    let newcomers = [1, 2, 3].map(|shard| next.is_newcomer(ShardId(shard)));
+    assert_eq!(newcomers, [false, true, true]);
+    assert_eq!(shards(&admit(&mut next, 1, 1, &[1])), [1, 2]);
+}
+
+/// Has blocks of two pieces done, one after the other. Shard 1 answers at once, the others after `delay` or never.
+/// Returns how many pieces each of the others got that no shard held yet.
+fn shares(scheduler: &mut Scheduler, blocks: u8, delay: Option<u64>) -> BTreeMap<ShardId, u32> {
+    let (mut shares, mut waiting) = (BTreeMap::new(), Vec::new());
+    let mut held: BTreeMap<WorkId, ShardId> = BTreeMap::new();
+    for block in 0..blocks {
+        let round = 10 + u64::from(block);
+        let begins = 20_000 * round;
+        let mut sent = admit(scheduler, begins, round, &[10 + 2 * block, 11 + 2 * block]);
+        for at in (begins..begins + 20_000).step_by(20) {
+            sent.extend((1..=11).flat_map(|shard| dispatched(&beat(scheduler, at, shard))));
+            sent.extend(dispatched(&scheduler.handle(ms(at), Event::Tick)));
+            waiting.retain(|(due, assignment): &(u64, AssignmentId)| {
+                if *due <= at {
+                    sent.extend(dispatched(&answer(scheduler, at, *assignment, DIGEST)));
+                }
+                *due > at
+            });
+            for assignment in std::mem::take(&mut sent) {
+                let (AssignmentId { work, shard, .. }, first) = (assignment, ShardId(1));
+                if held.insert(work, shard).is_none() && shard != first {
+                    *shares.entry(shard).or_default() += 1;
+                }
+                match delay {
+                    _ if shard == first => waiting.push((at, assignment)),
+                    Some(delay) => waiting.push((at + delay, assignment)),
+                    None => {}
+                }
+            }
+        }
+        held.clear();
+        scheduler.audit().unwrap();
+    }
+    shares
+}
+
+/// A fleet of 11 shards that have all done sound work.
+fn trusted_fleet() -> Scheduler {
+    let mut scheduler = scheduler();
+    scheduler.restore_proven((1..=11).map(ShardId));
+    (1..=11).for_each(|shard| join(&mut scheduler, shard, 1));
+    scheduler
+}
+
+#[test]
+fn shards_that_fall_silent_must_prove_themselves_again() {
+    let mut scheduler = trusted_fleet();
+    let silent = shares(&mut scheduler, 100, None);
+    assert!(silent.values().all(|pieces| *pieces <= 3) && silent.len() == 10, "{silent:?}");
+    for shard in 2..=11 {
+        assert!(scheduler.is_quarantined(ShardId(shard)), "shard {shard}");
+    }
+    assert!(!scheduler.is_quarantined(ShardId(1)));
+    assert_eq!(scheduler.changed_proven(), Some(&[ShardId(1)].into_iter().collect()));
+}
+
+#[test]
+fn shards_that_are_late_and_answer_stay_trusted() {
+    let mut scheduler = trusted_fleet();
+    let late = shares(&mut scheduler, 100, Some(1_500));
+    assert!(late.values().any(|pieces| *pieces > 3), "{late:?}");
+    assert!((1..=11).all(|shard| !scheduler.is_quarantined(ShardId(shard))));
 }
 
 /// Lets a shard be heard.

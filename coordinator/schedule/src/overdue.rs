@@ -3,7 +3,8 @@
 //! An assignment is overdue by the running median of its work's kind, scaled by its cost and counted from
 //! when a slot should have begun it. What waits behind overdue work is overdue with it. First, the scheduler
 //! assigns the work to another shard too, and the late shard gets no new work until it answers or its heartbeats
-//! show it idle, or for a while. If the whole shard stands still for longer, the scheduler gives up the assignment.
+//! show it idle, or for a while. If that happens again and again and it never answers, it must prove itself like a
+//! newcomer. If the whole shard stands still for longer, the scheduler gives up the assignment.
 //!
 //! A slot stands still while one transaction runs, and valid transactions may run for minutes. Heartbeats
 //! name the transaction's gas, and the slot is not stuck while that gas may last at the slowest rate. After
@@ -90,6 +91,7 @@ impl Scheduler {
 
     /// Notes that a shard has answered. A late shard may get work again.
     pub(super) fn answered(&mut self, now: Duration, assignment: &AssignmentId) {
+        self.strikes.answers(assignment.shard);
         if let Some(shard) = self.shards.get_mut(assignment.shard, assignment.incarnation) {
             shard.has_answered(now, assignment);
             shard.is_in_time(now);
@@ -98,7 +100,7 @@ impl Scheduler {
 
     /// Lets late shards get work again if no shard is in time.
     pub(super) fn excuse_late(&mut self, now: Duration) {
-        let in_time = |shard: &Shard| !shard.draining && shard.state.is_some() && shard.late_until <= now;
+        let in_time = |shard: &Shard| shard.is_in_service() && shard.late_until <= now;
         if !self.shards.alive.values().any(in_time) {
             for shard in self.shards.alive.values_mut() {
                 shard.late_until = shard.late_until.min(now);
@@ -113,16 +115,27 @@ impl Scheduler {
             .filter(|work| self.overdue_at(work).is_some_and(|at| at <= turn.now()))
             .map(Work::id)
             .collect();
+        let mut late = Vec::new();
         for id in due {
             let Some(work) = self.work.get_mut(&id) else {
                 never!("overdue work {id} is not known");
                 continue;
             };
-            // The late shard gets no new work for a while.
-            if let Some(shard) = work.becomes_overdue().and_then(|holder| self.shards.alive.get_mut(&holder))
-            {
-                shard.late_until = turn.now() + self.limits.lost_after;
+            let given_at = work.live().first().map(|live| live.since);
+            let holder = work.becomes_overdue();
+            let Some((id, shard)) = holder.and_then(|id| Some((id, self.shards.alive.get_mut(&id)?))) else {
+                continue;
+            };
+            // What it already held when it was last late says nothing more of it.
+            if given_at.is_some_and(|at| at >= shard.late_at) {
+                shard.late_at = turn.now();
+                late.push(id);
             }
+            // The late shard gets no new work for a while.
+            shard.late_until = turn.now() + self.limits.lost_after;
+        }
+        for shard in late {
+            self.doubt(shard, turn);
         }
         for assignment in self.hopeless(turn.now()) {
             self.give_away(&assignment, turn);

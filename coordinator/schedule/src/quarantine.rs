@@ -66,6 +66,26 @@ impl Scheduler {
         self.take_back(shard, turn);
     }
 
+    /// Notes that the shard is late with its work. If it was late too often in a row and has not answered, it must
+    /// prove itself like a newcomer, as long as there are others for the work.
+    pub(super) fn doubt(&mut self, shard: ShardId, turn: &mut Turn) {
+        let quarantined = self.strikes.quarantined();
+        let in_time = |(id, known): (&ShardId, &Shard)| {
+            *id != shard
+                && !quarantined.contains(id)
+                && known.is_in_service()
+                && known.late_until <= turn.now()
+        };
+        if !self.shards.alive.iter().any(in_time) {
+            return;
+        }
+        if let Some(record) = self.strikes.late(shard, &self.limits, turn.now()) {
+            let reason = "was late with its work several times and has not answered: it must prove itself";
+            turn.order(Command::Strikes { shard, record, reason: reason.to_owned() });
+            self.take_back(shard, turn);
+        }
+    }
+
     /// Whether the shard must still prove that it does sound work. Until then it counts as in quarantine.
     #[must_use]
     pub fn is_newcomer(&self, shard: ShardId) -> bool {
@@ -187,8 +207,7 @@ impl Scheduler {
     /// The pieces of the round that a shard may do as its probation.
     fn probation_pieces(&self, round: &Round) -> Vec<(WorkId, Stake)> {
         let quarantined = self.strikes.quarantined();
-        let cannot =
-            |id: &ShardId, shard: &Shard| quarantined.contains(id) || shard.draining || shard.state.is_none();
+        let cannot = |id: &ShardId, shard: &Shard| quarantined.contains(id) || !shard.is_in_service();
         let alone = self.shards.alive.iter().all(|(id, shard)| cannot(id, shard));
         let on_probation = self.strikes.on_probation();
         let stake = |work: &Work| {

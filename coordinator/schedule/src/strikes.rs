@@ -6,7 +6,8 @@
 //! prolonged.
 //!
 //! A newcomer is on probation too: a shard that has never done sound work, in a fleet with shards that have. So
-//! shards that take work and never answer, however many they are, hold up no block.
+//! shards that take work and never answer, however many they are, hold up no block. A shard that was late several
+//! times in a row and has never answered meanwhile is a newcomer again.
 //!
 //! This module keeps the records and decides. It knows neither work nor rounds; `quarantine` acts on what it
 //! decides.
@@ -25,6 +26,9 @@ const MOST_PROVEN: usize = 4096;
 
 /// The most shards against which there are records. Ids cost nothing, so the lightest record makes room.
 pub const MOST_RECORDS: usize = 4096;
+
+/// A shard that was late so often in a row, without an answer, must prove itself again.
+const MOST_UNANSWERED: u32 = 3;
 
 /// The assignment with which a shard in quarantine must prove itself.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +63,8 @@ struct Standing {
     in_vain: bool,
     /// It is in quarantine only because it has not done any sound work yet.
     newcomer: bool,
+    /// How often in a row it was late with its work and brought no result meanwhile, in all its incarnations.
+    unanswered: u32,
 }
 
 impl Standing {
@@ -69,6 +75,7 @@ impl Standing {
             probation,
             in_vain: _,
             newcomer: _,
+            unanswered: _,
             strikes: _,
             quarantines: _,
         } = self;
@@ -90,6 +97,7 @@ impl Standing {
             probation: None,
             in_vain: false,
             newcomer: false,
+            unanswered: 0,
         };
         if record.quarantined {
             standing.quarantined_until = Some(now + standing.length(limits));
@@ -158,6 +166,7 @@ pub(super) struct Strikes {
     shards: BTreeMap<ShardId, Standing>,
     /// The shards that have done sound work.
     proven: BTreeSet<ShardId>,
+    proven_changed: bool,
 }
 
 impl Strikes {
@@ -222,7 +231,39 @@ impl Strikes {
     /// Notes that the shard has done sound work.
     pub(super) fn proves(&mut self, shard: ShardId) {
         if self.proven.len() < MOST_PROVEN {
-            self.proven.insert(shard);
+            self.proven_changed |= self.proven.insert(shard);
+        }
+    }
+
+    /// The shards that have done sound work, if they have changed since the last call.
+    pub(super) fn changed_proven(&mut self) -> Option<&BTreeSet<ShardId>> {
+        std::mem::take(&mut self.proven_changed).then_some(&self.proven)
+    }
+
+    /// Notes that the shard is late with its work. If it was late too often in a row it is a newcomer again:
+    /// returns its record then.
+    pub(super) fn late(
+        &mut self,
+        shard: ShardId,
+        limits: &ScheduleLimits,
+        now: Duration,
+    ) -> Option<StrikeRecord> {
+        let standing = self.faded(shard, limits, now);
+        standing.unanswered = standing.unanswered.saturating_add(1);
+        if standing.unanswered < MOST_UNANSWERED || standing.quarantined_until.is_some() {
+            return None;
+        }
+        standing.unanswered = 0;
+        (standing.newcomer, standing.quarantined_until) = (true, Some(now));
+        let record = standing.record();
+        self.proven_changed |= self.proven.remove(&shard);
+        Some(record)
+    }
+
+    /// Notes that the shard has brought a result.
+    pub(super) fn answers(&mut self, shard: ShardId) {
+        if let Some(standing) = self.shards.get_mut(&shard) {
+            standing.unanswered = 0;
         }
     }
 

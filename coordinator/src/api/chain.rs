@@ -186,7 +186,7 @@ impl Chain {
         while !stop.is_cancelled() {
             if self.desk.admission.is_cancelled() {
                 self.desk.send_away();
-                self.importer.keep_strikes()?;
+                self.importer.keep_fleet_record()?;
                 self.desk.close()?;
                 self.handle.idle.cancel();
                 return self.rest(stop);
@@ -200,9 +200,9 @@ impl Chain {
                 // Checks the desk again, whether a notification came or not.
                 None => drop(self.work.recv_timeout(LOOK)),
             }
-            self.importer.keep_strikes()?;
+            self.importer.keep_fleet_record()?;
         }
-        self.importer.keep_strikes()?;
+        self.importer.keep_fleet_record()?;
         Ok(self.desk.close()?)
     }
 

@@ -44,7 +44,7 @@ pub fn blocks_service(
     let service = BlocksServer::new(Service { chain, fleet, step_down, budget })
         .max_decoding_message_size(MAX_CALL_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    InterceptedService::new(service, Demand(READERS.or(SUCCESSORS)))
+    InterceptedService::new(service, Demand(READERS.or(SUBMITTERS).or(SUCCESSORS)))
 }
 
 #[derive(Debug)]
@@ -55,8 +55,11 @@ struct Service {
     budget: Budget,
 }
 
-/// Who may submit blocks and see the status.
-const READERS: Roles = Roles::CLIENT.or(Roles::OPERATOR);
+/// Who may submit blocks: they decide what the chain is, within the limit of reorganisations.
+const SUBMITTERS: Roles = Roles::CLIENT.or(Roles::OPERATOR);
+
+/// Who may see the status and the events.
+const READERS: Roles = SUBMITTERS.or(Roles::READER);
 
 /// Who may ask a coordinator to step down, if they know its secret.
 const SUCCESSORS: Roles = Roles::COORDINATOR.or(Roles::OPERATOR);
@@ -67,7 +70,7 @@ impl Service {
         &self,
         request: Request<Streaming<v1::PayloadChunk>>,
     ) -> Result<(Taken, Acceptance), Status> {
-        let (role, account) = (allowed(&request, READERS)?, account(&request)?);
+        let (role, account) = (allowed(&request, SUBMITTERS)?, account(&request)?);
         let client = client_name(role, &account);
         let room = self.budget.open(account);
         let payload = receive(&mut request.into_inner(), MAX_BLOCK_PAYLOAD, room).await?;

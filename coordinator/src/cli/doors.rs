@@ -6,6 +6,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -17,6 +18,10 @@ use tasks::descriptors::raise_open_files;
 use tasks::supervise::SupervisorHandle;
 use tonic::service::Routes;
 
+/// How old a connection becomes, in seconds. Shards have no such limit: the end of a coordinator's connection is the end
+/// of the shard to it.
+const CONNECTION_AGE: u64 = 3_600;
+
 /// Who a coordinator is, and how its callers prove who they are.
 #[derive(Debug, Clone, Default, Args)]
 pub struct DoorArgs {
@@ -24,8 +29,8 @@ pub struct DoorArgs {
     #[command(flatten)]
     pub server: ServerArgs,
 
-    /// Let clients and operators in by the tokens of this file, a line each: client/NAME TOKEN or
-    /// operator/NAME TOKEN
+    /// Let clients and operators in by the tokens of this file, a line each: reader/NAME TOKEN,
+    /// client/NAME TOKEN or operator/NAME TOKEN
     #[arg(long, value_name = "FILE", env = "SHARDS_TOKENS", help_heading = "TLS")]
     pub tokens: Option<PathBuf>,
 
@@ -33,6 +38,10 @@ pub struct DoorArgs {
     /// from, and on the coordinator's machine also on loopback, whatever it advertises
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub shard_network: Vec<IpNet>,
+
+    /// How old a connection becomes before its peer is asked for a new one [default: 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub connection_age: Option<u64>,
 }
 
 impl DoorArgs {
@@ -51,6 +60,12 @@ impl DoorArgs {
         Ok((door, Security::new(credentials, token)))
     }
 
+    /// The limits of the connections to one address, which may take as many of the files that the process may open.
+    pub fn limits(&self, files: u64) -> ConnectionLimits {
+        let age = Duration::from_secs(self.connection_age.unwrap_or(CONNECTION_AGE));
+        ConnectionLimits::default().within(files).aged(age)
+    }
+
     /// Whether the server has TLS.
     pub fn has_tls(&self) -> bool {
         self.server.tls.tls_cert.is_some()
@@ -60,7 +75,7 @@ impl DoorArgs {
 /// The addresses of a coordinator for certain roles only.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ListenerArgs {
-    /// Serve clients at this address, and no longer at --listen
+    /// Serve clients and readers at this address, and no longer at --listen
     #[arg(long, value_name = "ADDR")]
     pub listen_clients: Option<SocketAddr>,
 
@@ -81,7 +96,10 @@ pub struct Listeners {
 impl ListenerArgs {
     /// Binds `listen` and the addresses of certain roles. All are served behind `door`.
     pub async fn bind(&self, listen: SocketAddr, door: &Door, args: &DoorArgs) -> anyhow::Result<Listeners> {
-        let others = [(self.listen_clients, Roles::CLIENT), (self.listen_operators, Roles::OPERATOR)];
+        let others = [
+            (self.listen_clients, Roles::CLIENT.or(Roles::READER)),
+            (self.listen_operators, Roles::OPERATOR),
+        ];
         let mut left = Roles::ALL;
         for (address, role) in
             others.iter().filter_map(|(address, role)| address.map(|address| (address, *role)))
@@ -97,11 +115,11 @@ impl ListenerArgs {
         if several {
             files /= 2;
         }
-        let main = bind(listen, door.only(left), files).await?;
+        let main = bind(listen, door.only(left), args.limits(files)).await?;
         let mut bound = Vec::with_capacity(others.len());
         for (address, role) in others {
             bound.push(match address {
-                Some(address) => Some(bind(address, door.only(role), files / 2).await?),
+                Some(address) => Some(bind(address, door.only(role), args.limits(files / 2)).await?),
                 None => None,
             });
         }
@@ -110,9 +128,7 @@ impl ListenerArgs {
     }
 }
 
-/// Binds an address that may take as many of the files that the process may open.
-async fn bind(address: SocketAddr, door: Door, files: u64) -> anyhow::Result<Bound> {
-    let limits = ConnectionLimits::default().within(files);
+async fn bind(address: SocketAddr, door: Door, limits: ConnectionLimits) -> anyhow::Result<Bound> {
     Ok(Bound::bind(address).await?.behind(door).limited(limits))
 }
 

@@ -9,6 +9,7 @@ use common::endpoint::PeerError;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 use common::message::{Register, Registered, ResultReceipt, StateSummary, SubmitResult};
 use common::sealed::Sealed;
+use common::strikes::FleetRecord;
 use common::work::{WorkFailure, WorkKind, outcome_digest};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use engine::MAX_MEMORY;
@@ -114,7 +115,10 @@ impl Driver {
             }
             Message::Blame { shard, block, reason } => self.blame(shard, block, reason),
             Message::Checked { work, digest } => self.handle(now, Event::Checked { work, digest }),
-            Message::Strikes(records) => self.scheduler.restore_strikes(records, now),
+            Message::Restore(FleetRecord { strikes, proven }) => {
+                self.scheduler.restore_strikes(strikes, now);
+                self.scheduler.restore_proven(proven);
+            }
             Message::WaitNoLonger => self.scheduler.wait_no_longer(),
             Message::Shards(reply) => {
                 let _ = reply.send(self.views());
@@ -137,9 +141,12 @@ impl Driver {
 
     /// Gives the scheduler an event and carries out its commands.
     pub(super) fn handle(&mut self, now: Duration, event: Event) {
-        for command in self.scheduler.handle(now, event) {
-            self.obey(command);
+        let commands = self.scheduler.handle(now, event);
+        // Before anybody hears of the result that has proven a shard, and stores what is known of shards.
+        if let Some(proven) = self.scheduler.changed_proven() {
+            self.shared.record.lock().proven.clone_from(proven);
         }
+        commands.into_iter().for_each(|command| self.obey(command));
     }
 
     fn event(&mut self, at: Duration, event: Event) {

@@ -10,8 +10,9 @@ use common::endpoint::PeerError;
 use common::id::{Incarnation, RoundId, ShardId, WorkId};
 use common::message::{Register, Registered, ResultReceipt, SlotProgress, StateSummary, SubmitResult};
 use common::sealed::Sealed;
+use common::strikes::FleetRecord;
 use crossbeam_channel::Sender;
-use schedule::{Event, LossCause, StrikeRecord};
+use schedule::{Event, LossCause};
 use tokio::sync::oneshot;
 
 use super::ShardView;
@@ -64,8 +65,8 @@ pub(super) enum Message {
     Blame { shard: ShardId, block: u64, reason: String },
     /// Trusted code has done this work.
     Checked { work: WorkId, digest: B256 },
-    /// The strikes that an earlier coordinator held against shards.
-    Strikes(Vec<(ShardId, StrikeRecord)>),
+    /// What an earlier coordinator knew of shards.
+    Restore(FleetRecord),
     /// Rounds without shards must fail at once from now on.
     WaitNoLonger,
     /// The caller wants the state of all shards.

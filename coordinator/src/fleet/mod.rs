@@ -29,6 +29,7 @@ use common::account::Delta;
 use common::endpoint::{Admission, CoordinatorEndpoint};
 use common::id::{Epoch, Incarnation, RoundId, ShardId, StateRef, WorkId};
 use common::sealed::Sealed;
+use common::strikes::FleetRecord;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use executor_shard::fault::{Faults, PlannedFault};
 use executor_shard::node::{NodeConfig, ShardNode};
@@ -157,8 +158,8 @@ struct Shared {
     /// The newest heartbeat of each shard, until the driver takes it: a message of the driver's queue names only the
     /// shard, so heartbeats cannot fill it.
     beats: Mutex<HashMap<ShardId, Beat>>,
-    /// The strikes of each shard; the driver keeps them up to date.
-    strikes: Mutex<BTreeMap<ShardId, StrikeRecord>>,
+    /// What is known of each shard; the driver keeps it up to date.
+    record: Mutex<FleetRecord>,
     /// Shards within this process.
     local: Mutex<HashMap<ShardId, Arc<ShardNode>>>,
     /// The world that the coordinator executes on.
@@ -207,7 +208,7 @@ impl Shared {
 
     /// Keeps a shard's strikes for the next coordinator.
     fn keep_strikes(&self, shard: ShardId, record: StrikeRecord) {
-        let mut strikes = self.strikes.lock();
+        let strikes = &mut self.record.lock().strikes;
         if strikes.len() >= MOST_RECORDS && !strikes.contains_key(&shard) {
             let weakest = strikes.iter().min_by_key(|(_, known)| (known.quarantined, known.strikes));
             if let Some(weakest) = weakest.map(|(shard, _)| *shard) {
@@ -286,7 +287,7 @@ impl Fleet {
             members: Members::default(),
             joined: Mutex::default(),
             beats: Mutex::default(),
-            strikes: Mutex::default(),
+            record: Mutex::default(),
             local: Mutex::default(),
             world: RwLock::default(),
             route: Mutex::default(),
@@ -453,21 +454,22 @@ impl Fleet {
         self.shared.send(Message::Checked { work, digest })
     }
 
-    /// The strikes of all shards, for the caller to keep beyond the coordinator's end.
+    /// What is known of all shards, for the caller to keep beyond the coordinator's end.
     #[must_use]
-    pub fn strikes(&self) -> BTreeMap<ShardId, StrikeRecord> {
-        self.shared.strikes.lock().clone()
+    pub fn record(&self) -> FleetRecord {
+        self.shared.record.lock().clone()
     }
 
-    /// Restores the strikes that an earlier coordinator held against shards.
+    /// Restores what an earlier coordinator knew of shards.
     ///
     /// # Errors
     /// [`FleetError`] if the driver cannot be reached.
-    pub fn restore_strikes(&self, records: BTreeMap<ShardId, StrikeRecord>) -> Result<(), FleetError> {
-        for (shard, record) in &records {
-            self.shared.keep_strikes(*shard, *record);
+    pub fn restore(&self, record: FleetRecord) -> Result<(), FleetError> {
+        for (shard, strikes) in &record.strikes {
+            self.shared.keep_strikes(*shard, *strikes);
         }
-        self.shared.send(Message::Strikes(records.into_iter().collect()))
+        self.shared.record.lock().proven.extend(&record.proven);
+        self.shared.send(Message::Restore(record))
     }
 
     /// Stops all waiting for shards: the process must end soon.

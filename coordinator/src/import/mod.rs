@@ -6,7 +6,6 @@
 mod pipeline;
 mod world;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -14,14 +13,14 @@ use std::sync::Arc;
 use alloy_primitives::{Address, U256};
 use common::block::{Block, CheckedBlock, EncodedBlock};
 use common::chain_spec::ChainSpec;
-use common::id::{Height, ShardId};
+use common::id::Height;
+use common::strikes::FleetRecord;
 use engine::{StateError, recover_sender};
 
 use crate::execute::{BlockEngine, BlockStats, ExecuteError, Verified, state_roots};
 use crate::fleet::{Fleet, FleetError};
 use crate::validate::{Finished, execute_trusted};
 use ledger::{AuditedView, Ledger, LedgerError, Tip};
-use schedule::StrikeRecord;
 
 pub use pipeline::{Durable, ImportCount, ImportEnd, ImportStop};
 
@@ -150,13 +149,13 @@ pub struct Importer {
     ledger: Arc<Ledger>,
     choice: ForkChoice,
     reorg: ReorgLimit,
-    /// The shards' strikes as the ledger stores them.
-    strikes: BTreeMap<ShardId, StrikeRecord>,
+    /// What is known of the shards, as the ledger stores it.
+    record: FleetRecord,
 }
 
 impl Importer {
     /// Creates an importer into `ledger`. The fleet's shards are told to hold its head state, and the fleet
-    /// gets the strikes that the ledger stores.
+    /// gets what the ledger stores of shards.
     ///
     /// # Errors
     /// [`ExecuteError`] if the fleet has ended, or if the ledger cannot be read.
@@ -166,11 +165,11 @@ impl Importer {
         ledger: Arc<Ledger>,
         choice: ForkChoice,
     ) -> Result<Self, ExecuteError> {
-        let strikes = ledger.strikes()?;
-        fleet.restore_strikes(strikes.clone())?;
+        let record = ledger.fleet_record()?;
+        fleet.restore(record.clone())?;
         fleet.set_world(Arc::clone(&ledger))?;
         let reorg = ReorgLimit::default();
-        Ok(Self { fleet, engine: engine.into(), ledger, choice, reorg, strikes })
+        Ok(Self { fleet, engine: engine.into(), ledger, choice, reorg, record })
     }
 
     /// Limits how many blocks of the chain another branch may take back.
@@ -201,15 +200,15 @@ impl Importer {
         Ok(())
     }
 
-    /// Stores the shards' strikes in the ledger if they have changed.
+    /// Stores in the ledger what is known of the shards, if it has changed.
     ///
     /// # Errors
     /// [`LedgerError`] if it cannot be written.
-    pub fn keep_strikes(&mut self) -> Result<(), LedgerError> {
-        let strikes = self.fleet.strikes();
-        if strikes != self.strikes {
-            self.ledger.keep_strikes(&strikes)?;
-            self.strikes = strikes;
+    pub fn keep_fleet_record(&mut self) -> Result<(), LedgerError> {
+        let record = self.fleet.record();
+        if record != self.record {
+            self.ledger.keep_fleet_record(&record)?;
+            self.record = record;
         }
         Ok(())
     }

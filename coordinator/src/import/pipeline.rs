@@ -274,7 +274,7 @@ impl Pipeline<'_> {
                 }
                 Next::Ends => return Ok(false),
             }
-            self.importer.keep_strikes().map_err(ImportStop::Commit)?;
+            self.importer.keep_fleet_record().map_err(ImportStop::Commit)?;
         }
         Ok(true)
     }

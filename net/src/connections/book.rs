@@ -30,6 +30,9 @@ pub struct ConnectionLimits {
     pub idle: Duration,
     /// How long it must have been idle to make room for a new connection.
     pub spare_after: Duration,
+    /// How old a connection becomes, if there is a limit. Then its peer is asked to make its further calls on a new
+    /// one; what is still open ends after as long again, or 150 s. So an open stream does not outlive its right.
+    pub age: Option<Duration>,
 }
 
 impl Default for ConnectionLimits {
@@ -41,11 +44,23 @@ impl Default for ConnectionLimits {
             first_call: Duration::from_secs(10),
             idle: Duration::from_secs(600),
             spare_after: Duration::from_secs(30),
+            age: None,
         }
     }
 }
 
 impl ConnectionLimits {
+    /// The same limits for connections that become this old.
+    #[must_use]
+    pub fn aged(self, age: Duration) -> Self {
+        Self { age: Some(age), ..self }
+    }
+
+    /// The age at which a connection is closed whatever is still open: a payload may take 120 s.
+    pub(super) fn end(&self) -> Option<Duration> {
+        self.age.map(|age| age + age.min(Duration::from_secs(150)))
+    }
+
     /// Limits that leave some of `descriptors` open files to everything else.
     #[must_use]
     pub fn within(self, descriptors: u64) -> Self {

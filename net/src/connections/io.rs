@@ -31,6 +31,8 @@ pub(crate) struct Connection {
     is_silent: bool,
     /// When the connection has been silent, or may have been idle, for too long.
     due: Pin<Box<Sleep>>,
+    /// When the connection is too old, whatever is still open.
+    end: Option<Pin<Box<Sleep>>>,
     judged: Option<Judged>,
 }
 
@@ -89,14 +91,18 @@ impl Connection {
 
     fn new(bytes: Bytes, peer: Peer, entry: Entry, judged: Option<Judged>) -> Self {
         let due = Box::pin(tokio::time::sleep(entry.limits().first_call));
+        let end = entry.limits().end().map(|age| Box::pin(tokio::time::sleep(age)));
         let close = Box::pin(entry.close_token().cancelled_owned());
-        Self { bytes, peer, entry, close, is_silent: true, due, judged }
+        Self { bytes, peer, entry, close, is_silent: true, due, end, judged }
     }
 
     /// Whether the connection has not been silent or idle for too long, and need not make room for others.
     fn is_wanted(&mut self, cx: &mut Context<'_>) -> Result<(), &'static str> {
         if self.close.as_mut().poll(cx).is_ready() {
             return Err("the connection was silent or idle while others waited");
+        }
+        if self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+            return Err("the connection was too old");
         }
         if self.is_silent && self.peer.is_recognised() && self.entry.heard() {
             self.is_silent = false;

@@ -314,3 +314,21 @@ async fn connections_end_that_are_idle_for_too_long_and_not_while_a_call_is_open
     assert!(ended.to_string().contains("no call for too long"), "{ended}");
     assert!(peer.activity().idle().unwrap() >= limits.idle);
 }
+
+#[tokio::test]
+async fn connections_end_that_are_too_old_even_while_a_call_is_open() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = ConnectionLimits::default().aged(Duration::from_millis(100));
+    let mut taken = Box::pin(connections(listener, Door::default(), limits));
+    let began = Instant::now();
+    let _client = TcpStream::connect(address).await.unwrap();
+    let mut server = taken.next().await.unwrap().unwrap();
+    let ConnectionInfo(peer) = server.connect_info();
+    peer.calls();
+    let _call = OpenCall::of(peer.activity());
+    let ended = server.read(&mut [0]).await.unwrap_err();
+    assert!(ended.to_string().contains("too old"), "{ended}");
+    // Until then its peer has as much time again to finish its calls.
+    assert!(began.elapsed() >= Duration::from_millis(200));
+}

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use common::id::ShardId;
 
-/// The longest name of a fleet, a client or an operator, in bytes.
+/// The longest name of a fleet, a reader, a client or an operator, in bytes.
 const MAX_NAME_BYTES: usize = 63;
 
 /// The scheme of the names in certificates (SPIFFE).
@@ -18,6 +18,8 @@ pub enum Role {
     Coordinator,
     /// It registers as this shard, reports as it and delivers its results.
     Shard(ShardId),
+    /// It reads the status and the events, and submits nothing.
+    Reader(String),
     /// It submits blocks and reads the status.
     Client(String),
     /// It does what a client does, retries and discards parked blocks, and asks coordinators to step down.
@@ -37,8 +39,10 @@ impl Roles {
     pub const CLIENT: Self = Self(4);
     /// Every operator, whether it shows a certificate or a token.
     pub const OPERATOR: Self = Self(8);
+    /// Every reader, whether it shows a certificate or a token.
+    pub const READER: Self = Self(16);
     /// Every role: the value for an address that serves all kinds of peers.
-    pub const ALL: Self = Self(1 | 2 | 4 | 8);
+    pub const ALL: Self = Self(1 | 2 | 4 | 8 | 16);
 
     /// Those of both sets.
     #[must_use]
@@ -70,6 +74,7 @@ impl Roles {
         let kind = match role {
             Role::Coordinator => Self::COORDINATOR,
             Role::Shard(_) => Self::SHARD,
+            Role::Reader(_) => Self::READER,
             Role::Client(_) => Self::CLIENT,
             Role::Operator(_) => Self::OPERATOR,
         };
@@ -78,7 +83,7 @@ impl Roles {
 
     /// Whether a token may stand for one of them. The processes of a fleet have certificates.
     pub(super) const fn take_tokens(self) -> bool {
-        self.0 & (Self::CLIENT.0 | Self::OPERATOR.0) != 0
+        self.0 & (Self::READER.0 | Self::CLIENT.0 | Self::OPERATOR.0) != 0
     }
 }
 
@@ -87,6 +92,7 @@ impl fmt::Display for Roles {
         let names = [
             (Self::COORDINATOR, "coordinator"),
             (Self::SHARD, "shard"),
+            (Self::READER, "reader"),
             (Self::CLIENT, "client"),
             (Self::OPERATOR, "operator"),
         ];
@@ -105,7 +111,9 @@ impl fmt::Display for Roles {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The text is none of the roles.
-    #[error("{0:?} is not a role: write coordinator, shard/NUMBER, client/NAME or operator/NAME")]
+    #[error(
+        "{0:?} is not a role: write coordinator, shard/NUMBER, reader/NAME, client/NAME or operator/NAME"
+    )]
     Role(String),
     /// A name has other characters, or too many.
     #[error("{0:?} is not a name: write 1 to {MAX_NAME_BYTES} of the characters a-z, 0-9, '.', '-' and '_'")]
@@ -140,6 +148,7 @@ impl FromStr for Role {
                 // One spelling for each shard: no leading zero, no sign.
                 if format!("{id}") == number { Ok(Self::Shard(ShardId(id))) } else { Err(unknown()) }
             }
+            Some(("reader", name)) => checked_name(name).map(Self::Reader),
             Some(("client", name)) => checked_name(name).map(Self::Client),
             Some(("operator", name)) => checked_name(name).map(Self::Operator),
             _ => Err(unknown()),
@@ -152,6 +161,7 @@ impl fmt::Display for Role {
         match self {
             Self::Coordinator => f.write_str("coordinator"),
             Self::Shard(id) => write!(f, "shard/{id}"),
+            Self::Reader(name) => write!(f, "reader/{name}"),
             Self::Client(name) => write!(f, "client/{name}"),
             Self::Operator(name) => write!(f, "operator/{name}"),
         }
@@ -207,7 +217,9 @@ mod tests {
 
     #[test]
     fn identities_survive_their_names() {
-        for name in ["coordinator", "shard/0", "shard/4294967295", "client/ci-7", "operator/a.b_c"] {
+        for name in
+            ["coordinator", "shard/0", "shard/4294967295", "reader/r", "client/ci-7", "operator/a.b_c"]
+        {
             let identity: Identity = format!("spiffe://mainnet.1/{name}").parse().unwrap();
             assert_eq!(identity.to_string(), format!("spiffe://mainnet.1/{name}"));
             assert_eq!(identity.role.to_string(), name);

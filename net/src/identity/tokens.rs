@@ -1,7 +1,7 @@
 //! Bearer tokens: the simple way to name a client or an operator, where it has no certificate.
 //!
-//! The file has a line for each token, `client/NAME TOKEN` or `operator/NAME TOKEN`. Empty lines and lines
-//! that begin with `#` are skipped.
+//! The file has a line for each token, `reader/NAME TOKEN`, `client/NAME TOKEN` or `operator/NAME TOKEN`. Empty
+//! lines and lines that begin with `#` are skipped.
 
 use std::fmt;
 use std::path::Path;
@@ -48,10 +48,10 @@ impl Tokens {
                 .ok_or_else(|| wrong(number, "there is no token behind the role".into()))?;
             let role: Role =
                 role.parse().map_err(|error: super::NameError| wrong(number, error.to_string()))?;
-            if !matches!(role, Role::Client(_) | Role::Operator(_)) {
+            if !matches!(role, Role::Reader(_) | Role::Client(_) | Role::Operator(_)) {
                 return Err(wrong(
                     number,
-                    format!("{role} needs a certificate; tokens are for clients and operators"),
+                    format!("{role} needs a certificate; tokens are for readers, clients and operators"),
                 ));
             }
             let token = Token::new(token.trim()).map_err(|reason| wrong(number, reason))?;

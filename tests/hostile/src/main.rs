@@ -2,6 +2,7 @@
 
 use std::alloc::System;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -37,6 +38,11 @@ struct Args {
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
 
+    /// A folder of inputs to begin with, one folder for each target. Those that have reached new code are added, if
+    /// this is a guided build (scripts/hostile.sh --guided)
+    #[arg(long, value_name = "FOLDER")]
+    corpus: Option<PathBuf>,
+
     /// Print one JSON object for each target
     #[arg(long)]
     json: bool,
@@ -51,14 +57,19 @@ fn main() -> Result<()> {
     let (mut executions, mut elapsed, mut failed) = (0, Duration::ZERO, Vec::new());
     if !args.json {
         println!(
-            "{:<22} {:>11} {:>8} {:>9} {:>12} {:>10}",
-            "target", "executions", "s", "accepted", "allocated", "longest"
+            "{:<22} {:>11} {:>8} {:>9} {:>12} {:>10} {:>9} {:>7}",
+            "target", "executions", "s", "accepted", "allocated", "longest", "branches", "inputs"
         );
     }
     let targets = target::all(folder.path())?;
     for target in targets.iter().filter(|target| target.name.contains(&args.only)) {
-        let report = feed(target, limits, args.seed, ALLOCATOR);
+        let corpus = args.corpus.as_ref().map(|corpus| corpus.join(target.name));
+        let report = feed(target, limits, args.seed, corpus.as_deref(), ALLOCATOR);
         print(&report, args.json);
+        if let (Some(corpus), Some(_)) = (corpus, report.reached) {
+            let pool = report.pool.iter().skip(target.valid.len());
+            pool.filter(|input| !input.is_empty()).try_for_each(|input| store(&corpus, input).map(drop))?;
+        }
         (executions, elapsed) = (executions + report.executions, elapsed + report.elapsed);
         failed.extend(keep(&report)?);
     }
@@ -70,7 +81,8 @@ fn main() -> Result<()> {
 }
 
 fn print(report: &Report, json: bool) {
-    let Report { target, executions, accepted, elapsed, most_allocated, longest, found } = report;
+    let Report { target, executions, accepted, elapsed, most_allocated, longest, reached, pool, found } =
+        report;
     let (seconds, longest) = (elapsed.as_secs_f64(), longest.as_secs_f64() * 1e3);
     if json {
         let finding = found.as_ref().map(|(finding, _)| finding.to_string());
@@ -78,12 +90,16 @@ fn print(report: &Report, json: bool) {
             "{}",
             serde_json::json!({
                 "target": target, "executions": executions, "seconds": seconds, "accepted": accepted,
-                "most_allocated_bytes": most_allocated, "longest_ms": longest, "finding": finding,
+                "most_allocated_bytes": most_allocated, "longest_ms": longest, "branches": reached,
+                "inputs": pool.len(), "finding": finding,
             })
         );
     } else {
         println!(
-            "{target:<22} {executions:>11} {seconds:>8.1} {accepted:>9} {most_allocated:>12} {longest:>7.1} ms"
+            "{target:<22} {executions:>11} {seconds:>8.1} {accepted:>9} {most_allocated:>12} {longest:>7.1} ms \
+             {:>9} {:>7}",
+            reached.map_or_else(|| "-".into(), |reached| reached.to_string()),
+            pool.len()
         );
     }
 }
@@ -91,11 +107,16 @@ fn print(report: &Report, json: bool) {
 /// Keeps the input of a finding. Returns what was found, and where it is kept.
 fn keep(report: &Report) -> Result<Option<String>> {
     let Some((finding, input)) = &report.found else { return Ok(None) };
-    let folder = corpus_of(report.target);
-    let name = format!("{:.8}", payload_digest(input).to_string().trim_start_matches("0x").to_owned());
+    let path = store(&corpus_of(report.target), input)?;
+    Ok(Some(format!("{}: {finding}; its input is {}", report.target, path.display())))
+}
+
+/// Writes an input to a folder, under a name that says nothing but which input it is.
+fn store(folder: &Path, input: &[u8]) -> Result<PathBuf> {
+    let name = format!("{:.16}", payload_digest(input).to_string().trim_start_matches("0x").to_owned());
     let path = folder.join(name);
-    fs::create_dir_all(&folder)
+    fs::create_dir_all(folder)
         .and_then(|()| fs::write(&path, input))
         .with_context(|| format!("{}", path.display()))?;
-    Ok(Some(format!("{}: {finding}; its input is {}", report.target, path.display())))
+    Ok(path)
 }

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use rand::{Rng, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use crate::guide::Guide;
 use crate::measure::{Counter, Finding, execute};
 use crate::mutate::mutate;
 use crate::target::Target;
 
-/// The most inputs that others are made from.
+/// The most inputs that others are made from: without a guide, and with one.
 const POOL: usize = 256;
+const GUIDED_POOL: usize = 4_096;
 
 /// The size up to which an accepted input joins the pool: large ones are slow.
 const POOL_BYTES: usize = 4_096;
@@ -44,6 +46,10 @@ pub struct Report {
     pub most_allocated: u64,
     /// The most processor time of one execution.
     pub longest: Duration,
+    /// How many branches of the instrumented code were taken; `None` if it is not instrumented.
+    pub reached: Option<usize>,
+    /// The inputs that others were made from, in the end.
+    pub pool: Vec<Vec<u8>>,
     /// The first finding, with its input.
     pub found: Option<(Finding, Vec<u8>)>,
 }
@@ -54,18 +60,18 @@ pub fn corpus_of(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
 }
 
-/// The inputs that are kept for a target.
-fn kept(target: &str) -> Vec<Vec<u8>> {
-    let Ok(folder) = fs::read_dir(corpus_of(target)) else { return Vec::new() };
+/// The inputs in a folder.
+fn kept(folder: &Path) -> Vec<Vec<u8>> {
+    let Ok(folder) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = folder.flatten().map(|entry| entry.path()).collect();
     // The order of a folder's entries is not certain, and a seed must make the same inputs everywhere.
     paths.sort();
     paths.iter().filter_map(|path| fs::read(path).ok()).collect()
 }
 
-/// Feeds a target with inputs drawn with this seed.
+/// Feeds a target with inputs drawn with this seed, and first with those in the folder `more`.
 #[must_use]
-pub fn feed(target: &Target, limits: Limits, seed: u64, counter: Counter) -> Report {
+pub fn feed(target: &Target, limits: Limits, seed: u64, more: Option<&Path>, counter: Counter) -> Report {
     let began = Instant::now();
     let mut report = Report {
         target: target.name,
@@ -74,11 +80,16 @@ pub fn feed(target: &Target, limits: Limits, seed: u64, counter: Counter) -> Rep
         elapsed: Duration::ZERO,
         most_allocated: 0,
         longest: Duration::ZERO,
+        reached: None,
+        pool: Vec::new(),
         found: None,
     };
-    let mut pool: Vec<Vec<u8>> = target.valid.iter().cloned().chain(kept(target.name)).collect();
+    let mut guide = Guide::new();
+    let mut pool: Vec<Vec<u8>> = target.valid.iter().cloned().chain(kept(&corpus_of(target.name))).collect();
+    pool.extend(more.map(kept).unwrap_or_default());
     for input in &pool {
         report.execute(target, input, counter);
+        guide.look();
     }
     pool.push(Vec::new());
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -96,7 +107,12 @@ pub fn feed(target: &Target, limits: Limits, seed: u64, counter: Counter) -> Rep
             if report.found.is_some() {
                 break;
             }
-            if accepted && made.len() <= POOL_BYTES {
+            if guide.is_on() {
+                // An input that goes where none has gone before is a good one to go on from.
+                if guide.look() && pool.len() < GUIDED_POOL {
+                    pool.push(made.clone());
+                }
+            } else if accepted && made.len() <= POOL_BYTES {
                 // An accepted input is another valid one. Of too many, any gives way but those of the target.
                 if pool.len() < POOL {
                     pool.push(made.clone());
@@ -107,6 +123,7 @@ pub fn feed(target: &Target, limits: Limits, seed: u64, counter: Counter) -> Rep
         }
     }
     report.elapsed = began.elapsed();
+    (report.reached, report.pool) = (guide.reached(), pool);
     report
 }
 

@@ -32,7 +32,7 @@ fn every_target_stands_hostile_bytes_and_takes_valid_ones() {
             }
         }
         let limits = Limits { executions: 3_000, time: Duration::from_secs(20) };
-        let report = feed(target, limits, 1, ALLOCATOR);
+        let report = feed(target, limits, 1, None, ALLOCATOR);
         if let Some((finding, input)) = report.found {
             complaints.push(format!("{name}: {finding}, with {input:02x?}"));
         }
@@ -51,7 +51,7 @@ fn every_target_stands_hostile_bytes_and_takes_valid_ones() {
 fn missed(fine: &target::Target) -> Vec<String> {
     let found = |target: &target::Target| {
         let limits = Limits { executions: 50_000, time: Duration::from_secs(60) };
-        feed(target, limits, 1, ALLOCATOR).found
+        feed(target, limits, 1, None, ALLOCATOR).found
     };
     let bad = |decode: fn(&[u8]) -> bool| target::Target::of("bad", vec![b"input".to_vec()], decode);
     let panics = found(&bad(|bytes| bytes.iter().filter(|byte| **byte == b'i').count() < 2 || panic!("two")));

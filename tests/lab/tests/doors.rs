@@ -264,3 +264,37 @@ fn a_shard_does_not_have_the_coordinator_call_other_hosts() {
     let drained = runtime.block_on(supervisor.drain(Duration::from_secs(30), std::future::pending()));
     assert!(drained.is_clean(), "{drained:?}");
 }
+
+#[test]
+fn the_next_coordinator_knows_which_shards_have_done_sound_work() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _guard = runtime.enter();
+    let supervisor = Supervisor::new("test");
+    let mut scene = runtime.block_on(Scene::set(&supervisor.handle()));
+    scene.import(0);
+    let (proven, ledger) = ([SHARD].into_iter().collect(), Arc::clone(scene.importer.ledger()));
+    assert_eq!(scene.fleet.record().proven, proven);
+    scene.importer.keep_fleet_record().unwrap();
+
+    let next = Fleet::start(EPOCH, FleetOptions::default(), &supervisor.handle()).unwrap();
+    let executor = BlockExecutor::new(next.clone(), ExecuteOptions::default());
+    let _importer = Importer::new(next.clone(), executor, ledger, ForkChoice::default()).unwrap();
+    assert_eq!(next.record().proven, proven);
+    for shard in [SHARD, ShardId(2)] {
+        next.start_local(NodeConfig {
+            shard,
+            incarnation: Incarnation::fresh(),
+            slots: 1,
+            advertise: String::new(),
+            lost_after: Duration::from_secs(1),
+            chain_id: None,
+            token: SessionToken::fresh(),
+        });
+        let joined = usize::try_from(shard.0).unwrap();
+        next.wait_ready(joined, Duration::from_secs(60)).unwrap();
+    }
+    let newcomers: Vec<bool> = next.shards().unwrap().iter().map(|view| view.newcomer).collect();
+    assert_eq!(newcomers, [false, true]);
+    let drained = runtime.block_on(supervisor.drain(Duration::from_secs(30), std::future::pending()));
+    assert!(drained.is_clean(), "{drained:?}");
+}

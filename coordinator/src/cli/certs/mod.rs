@@ -74,7 +74,7 @@ pub struct OneRole {
     #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = days())]
     pub days: u32,
 
-    /// Whom it names: coordinator, shard/NUMBER, client/NAME or operator/NAME
+    /// Whom it names: coordinator, shard/NUMBER, reader/NAME, client/NAME or operator/NAME
     #[arg(value_name = "ROLE")]
     pub role: Role,
 }

@@ -18,6 +18,7 @@ use indicatif::ProgressBar;
 use net::identity::Security;
 use net::serve::Bound;
 use net::wire::fleet_service;
+use tasks::descriptors::raise_open_files;
 use tasks::launch::{ParentWatch, stop_asked};
 use tasks::supervise::{Exit, Outcome, Signals, Supervisor, SupervisorHandle};
 use tasks::telemetry::TelemetryArgs;
@@ -172,7 +173,8 @@ async fn bind(
         );
     }
     let (door, security) = args.doors.open(listen, supervisor)?;
-    Ok((crew.bind(Some(listen)).await?.map(|bound| bound.behind(door)), security))
+    let limits = args.doors.limits(raise_open_files());
+    Ok((crew.bind(Some(listen)).await?.map(|bound| bound.behind(door).limited(limits)), security))
 }
 
 async fn start(

@@ -3,6 +3,7 @@
 mod calls;
 mod connections;
 mod forged;
+mod silent;
 mod tally;
 
 use std::io::Read as _;
@@ -40,6 +41,8 @@ pub(crate) enum Attack {
     ForgedHeartbeats,
     /// Registrations of ever new ids.
     EndlessShards,
+    /// 40 shards of four slots that do one piece of work right, and then take work and never answer.
+    SilentShards,
     /// 150 snapshots that are not read.
     UnreadSnapshots,
     /// 1,000 streams of events that are not read.
@@ -92,6 +95,7 @@ impl Attack {
                 Self::UnreadEvents => calls::unread_events(target).await,
                 Self::UnreadSnapshots => calls::unread_snapshots(target).await,
                 Self::EndlessShards => forged::endless_shards(target).await,
+                Self::SilentShards => silent::shards(target).await,
                 Self::ForgedResults => forged::results(target).await,
                 Self::ForgedDraining => forged::draining(target).await,
                 Self::ForgedPlaces => forged::places(target).await,

@@ -114,6 +114,7 @@ impl World {
             self.check.struck(epoch, *shard, record.quarantined);
         }
         scheduler.restore_strikes(strikes, now);
+        scheduler.restore_proven(self.disk.proven.iter().copied());
         let (height, digest) = self.disk.head_state();
         let mut replicas = Replicas::new(REPLICA_LIMITS);
         replicas.lead_to(now, summary_of(state(height, digest)));
@@ -403,6 +404,9 @@ impl World {
         };
         let is_tick = matches!(event, Event::Tick);
         let commands = coordinator.scheduler.handle(now, event);
+        if let Some(proven) = coordinator.scheduler.changed_proven() {
+            self.disk.proven.clone_from(proven);
+        }
         let epoch = coordinator.epoch;
         for command in &commands {
             if let Command::Evict { shard, incarnation, .. } = command

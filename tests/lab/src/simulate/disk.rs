@@ -1,6 +1,6 @@
 //! The model of the ledger and journal: what survives the coordinator's end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::id::{Epoch, ShardId};
 
@@ -46,6 +46,8 @@ pub(super) struct Disk {
     /// How many coordinator starts found each block first in line.
     pub(super) starts: BTreeMap<BlockNumber, u32>,
     pub(super) strikes: BTreeMap<ShardId, StrikeRecord>,
+    /// The shards that have done sound work.
+    pub(super) proven: BTreeSet<ShardId>,
 }
 
 impl Disk {
