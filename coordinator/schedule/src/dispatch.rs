@@ -83,7 +83,13 @@ impl Scheduler {
             let spent = work.tries() >= self.limits.max_attempts;
             let holders = work.holders();
             let wanted = Wanted { holders: &holders, ..Wanted::of(work, turn.now(), &self.limits, barred) };
-            let Some(shard) = self.shards.choose(&wanted).filter(|_| !spent) else {
+            let mut chosen = self.shards.choose(&wanted);
+            if chosen.is_some() && work.is_overdue() {
+                let mut barred = self.shards.little_tried(&wanted);
+                barred.extend(wanted.barred);
+                chosen = self.shards.choose(&Wanted { barred: &barred, ..wanted });
+            }
+            let Some(shard) = chosen.filter(|_| !spent) else {
                 if work.is_overdue() {
                     continue;
                 }

@@ -61,6 +61,8 @@ pub(super) struct Shard {
     idle_after_late: bool,
     /// The number of failures in a row.
     pub(super) failures: u32,
+    /// The number of its sound results that were used or that agreed with another.
+    pub(super) results: u64,
     /// The assignments that it holds.
     pub(super) outstanding: BTreeMap<AssignmentId, WorkItem>,
     /// The assignments that its slots should have begun, with the time: the oldest that it holds, one for
@@ -93,6 +95,7 @@ impl Shard {
             late_at: now,
             idle_after_late: false,
             failures: 0,
+            results: 0,
             outstanding: BTreeMap::new(),
             begun: BTreeMap::new(),
             alone_with: None,
@@ -119,6 +122,7 @@ impl Shard {
             draining: _,
             retired: _,
             failures: _,
+            results: _,
             outstanding: _,
             alone_with: _,
             was_idle: _,
@@ -381,6 +385,14 @@ impl Shards {
     pub(super) fn remove(&mut self, shard: ShardId, incarnation: Incarnation) -> Option<Shard> {
         self.get_mut(shard, incarnation)?;
         self.alive.remove(&shard)
+    }
+
+    /// Those of the shards that could take the work, now or when they have room, that have brought less than half as
+    /// many results as the one that has brought most. They are no help for work that is overdue: they may be silent too.
+    pub(super) fn little_tried(&self, wanted: &Wanted<'_>) -> BTreeSet<ShardId> {
+        let able = || self.alive.iter().filter(|(id, shard)| wanted.fits(**id, shard));
+        let most = able().map(|(_, shard)| shard.results).max().unwrap_or_default();
+        able().filter(|(_, shard)| shard.results < most / 2).map(|(id, _)| *id).collect()
     }
 
     /// The shard that could take work now and has the fewest outstanding assignments per slot. Excludes

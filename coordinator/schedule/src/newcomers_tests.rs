@@ -190,6 +190,43 @@ fn shares(scheduler: &mut Scheduler, blocks: u8, delay: Option<u64>) -> BTreeMap
     shares
 }
 
+#[test]
+fn silent_shards_cost_a_block_little_time_however_many_they_are() {
+    let mut scheduler = trusted_fleet();
+    // All are well at first; the first shard, which is there for longer, has brought more results.
+    for round in 0..40 {
+        let at = 100 * (round + 1);
+        for assignment in admit(&mut scheduler, at, 1_000 + round, &[1]) {
+            answer(&mut scheduler, at + 4, assignment, DIGEST);
+        }
+    }
+    let mut worst = 0;
+    for block in 0..20 {
+        let (begins, mut waiting) = (10_000 + 2_000 * u64::from(block), Vec::new());
+        let works: Vec<u8> = (0..10).map(|piece| 10 + 10 * block + piece).collect();
+        let mut sent = admit(&mut scheduler, begins, u64::from(block), &works);
+        for at in begins..begins + 2_000 {
+            if at % 100 == 0 {
+                sent.extend((1..=11).flat_map(|shard| dispatched(&beat(&mut scheduler, at, shard))));
+            }
+            if scheduler.next_deadline() <= ms(at) {
+                sent.extend(dispatched(&scheduler.handle(ms(at), Event::Tick)));
+            }
+            let honest = sent.drain(..).filter(|sent| sent.shard == ShardId(1));
+            waiting.extend(honest.map(|sent| (at + 4, sent)));
+            let due: Vec<_> = waiting.extract_if(.., |(due, _)| *due <= at).collect();
+            due.into_iter()
+                .for_each(|(_, done)| sent.extend(dispatched(&answer(&mut scheduler, at, done, DIGEST))));
+            if scheduler.open_rounds().count() == 0 {
+                worst = worst.max(at - begins);
+                break;
+            }
+        }
+        assert_eq!(scheduler.open_rounds().count(), 0, "block {block}");
+    }
+    assert!(worst <= 120, "a block took {worst} ms");
+}
+
 /// A fleet of 11 shards that have all done sound work.
 fn trusted_fleet() -> Scheduler {
     let mut scheduler = scheduler();

@@ -289,6 +289,7 @@ impl Scheduler {
         }
         if let Some(shard) = self.shards.get_mut(assignment.shard, assignment.incarnation) {
             shard.failures = 0;
+            shard.results += 1;
         }
     }
 
