@@ -76,6 +76,8 @@ pub struct ShardState {
     pub height: u64,
     /// The number of its results that were used.
     pub results: u64,
+    /// The longest time without a heartbeat since it joined, in milliseconds.
+    pub longest_gap_ms: u64,
 }
 
 /// Converts texts to arguments.
@@ -460,6 +462,7 @@ impl ShardState {
             quarantined: value.get("quarantined").and_then(Value::as_bool).context("no quarantined")?,
             height: number(value, "height")?,
             results: number(value, "results")?,
+            longest_gap_ms: number(value, "longest_gap_ms")?,
         })
     }
 }

@@ -140,7 +140,11 @@ fn connections_that_become_old_cost_no_shard() -> Result<()> {
             submitted += 5;
         }
         ensure!(began.elapsed() > Duration::from_secs(3), "the blocks were too few for this test");
-        ensure!(coordinator.status()?.ready() == [1, 2]);
+        let status = coordinator.status()?;
+        ensure!(status.ready() == [1, 2]);
+        // Their heartbeats found a new connection in time.
+        let gaps: Vec<u64> = status.shards.iter().map(|shard| shard.longest_gap_ms).collect();
+        ensure!(gaps.iter().all(|gap| (1..1_000).contains(gap)), "{gaps:?}");
         let said = coordinator.process.stderr()?;
         ensure!(!said.contains("shard_lost"), "{said}");
         Ok(())

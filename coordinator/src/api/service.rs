@@ -243,6 +243,7 @@ impl Blocks for Service {
                 slots: u32::from(shard.slots),
                 outstanding: u32::try_from(shard.outstanding).unwrap_or(u32::MAX),
                 results: shard.results,
+                longest_gap_ms: u32::try_from(shard.longest_gap.as_millis()).unwrap_or(u32::MAX),
                 height: shard.state.map_or(0, |state| state.height.0),
             })
             .collect();

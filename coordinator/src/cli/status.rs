@@ -77,6 +77,7 @@ fn print_status(
         "slots",
         "outstanding",
         "results",
+        "longest gap",
         "address",
     ]);
     for shard in &status.shards {
@@ -87,6 +88,7 @@ fn print_status(
             shard.slots.to_string(),
             shard.outstanding.to_string(),
             shard.results.to_string(),
+            format!("{} ms", shard.longest_gap_ms),
             shard.address.clone(),
         ]);
     }
@@ -98,5 +100,6 @@ fn shard_json(shard: &v1::ShardStatus) -> serde_json::Value {
         "shard": shard.shard, "incarnation": shard.incarnation, "state": shard.state, "synced": shard.synced,
         "height": shard.height, "slots": shard.slots, "outstanding": shard.outstanding,
         "results": shard.results, "address": shard.address, "quarantined": shard.quarantined,
+        "longest_gap_ms": shard.longest_gap_ms,
     })
 }

@@ -134,6 +134,10 @@ impl Driver {
     fn heartbeat(&mut self, now: Duration, shard: ShardId) {
         let beat = self.shared.beats.lock().remove(&shard);
         let Some(Beat { incarnation, at, state, slots, queued }) = beat else { return };
+        if let Some(link) = self.link(shard, incarnation) {
+            link.longest_gap = link.longest_gap.max(at.saturating_sub(link.heard_at));
+            link.heard_at = link.heard_at.max(at);
+        }
         self.handle(at, Event::Heartbeat { shard, incarnation, slots, queued });
         let commands = self.replicas.heartbeat(now, shard, incarnation, state);
         self.follow(commands, None);
@@ -262,6 +266,8 @@ impl Driver {
             slots: request.slots,
             draining: false,
             results: 0,
+            heard_at: self.shared.now(),
+            longest_gap: Duration::ZERO,
             commands,
             stop: stop.clone(),
         };

@@ -59,6 +59,10 @@ pub(super) struct Link {
     pub(super) slots: u16,
     pub(super) draining: bool,
     pub(super) results: u64,
+    /// When the last heartbeat arrived, or when the shard joined.
+    pub(super) heard_at: Duration,
+    /// The longest time without a heartbeat since then.
+    pub(super) longest_gap: Duration,
     pub(super) commands: mpsc::Sender<LinkCommand>,
     pub(super) stop: CancellationToken,
 }

@@ -143,6 +143,8 @@ pub struct ShardView {
     pub outstanding: usize,
     /// The number of its results that were used.
     pub results: u64,
+    /// The longest time without a heartbeat since it joined.
+    pub longest_gap: Duration,
 }
 
 /// The state that links, endpoint and driver share.

@@ -87,6 +87,7 @@ impl Driver {
                 quarantined: !newcomer && self.scheduler.is_quarantined(*shard),
                 outstanding: self.scheduler.outstanding(*shard),
                 results: link.results,
+                longest_gap: link.longest_gap,
             })
             .collect();
         views.sort_by_key(|view| view.shard);

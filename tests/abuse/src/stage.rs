@@ -98,10 +98,20 @@ fn row(
         refused: client.refused,
         lost: count("event=shard_lost"),
         alarms: count("event=alarm"),
+        gap: gap(coordinator)?,
         coordinator: of(0),
         shards,
         whole,
     })
+}
+
+/// The longest time without a heartbeat of an honest shard, in milliseconds.
+fn gap(coordinator: &Coordinator) -> Result<u64> {
+    let status: Value = serde_json::from_str(&coordinator.ask(&["status", "--json"], &[])?)?;
+    let shards = status.get("shards").and_then(Value::as_array).context("the status has no shards")?;
+    let number = |shard: &Value, field: &str| shard.get(field).and_then(Value::as_u64);
+    let honest = shards.iter().filter(|shard| matches!(number(shard, "shard"), Some(1 | 2)));
+    honest.filter_map(|shard| number(shard, "longest_gap_ms")).max().context("no honest shard is there")
 }
 
 /// Whether both shards live and are ready, and the chain has all blocks that the client was answered.

@@ -27,6 +27,8 @@ pub(crate) struct Row {
     /// Shards that were lost, and that went into quarantine or were named in an alarm.
     pub(crate) lost: usize,
     pub(crate) alarms: usize,
+    /// The longest time without a heartbeat of a shard, in milliseconds.
+    pub(crate) gap: u64,
     /// Memory of the coordinator and of the shards: before, at most, and 10 s after; in bytes.
     pub(crate) coordinator: [u64; 3],
     pub(crate) shards: [u64; 3],
@@ -76,9 +78,9 @@ pub(crate) fn print(rows: &[Row], control: &Row, as_json: bool) -> Result<()> {
     let mebibytes = |values: [u64; 3]| values.map(|bytes| (bytes >> 20).to_string()).join(" / ");
     if !as_json {
         println!(
-            "| attack | answered, refused, opened | blocks | ms: median / 99 in 100 / longest | lost, alarms | coordinator MB: before / peak / after | shard MB | |"
+            "| attack | answered, refused, opened | blocks | ms: median / 99 in 100 / longest | lost, alarms | longest heartbeat gap, ms | coordinator MB: before / peak / after | shard MB | |"
         );
-        println!("|---|---:|---:|---:|---:|---:|---:|---|");
+        println!("|---|---:|---:|---:|---:|---:|---:|---:|---|");
     }
     for row in rows {
         let missed = row.missed(control);
@@ -87,13 +89,13 @@ pub(crate) fn print(rows: &[Row], control: &Row, as_json: bool) -> Result<()> {
                 "attack": row.attack.name(), "answered": row.acts.answered, "calls_refused": row.acts.refused,
                 "opened": row.acts.opened, "blocks": row.times.len(), "refused": row.refused,
                 "ms": [row.quantile(0.5), row.quantile(0.99), row.quantile(1.0)],
-                "lost": row.lost, "alarms": row.alarms, "whole": row.whole,
+                "lost": row.lost, "alarms": row.alarms, "longest_gap_ms": row.gap, "whole": row.whole,
                 "coordinator_bytes": row.coordinator, "shard_bytes": row.shards, "missed": missed,
             });
             println!("{value}");
         } else {
             println!(
-                "| {} | {}, {}, {} | {} | {:.0} / {:.0} / {:.0} | {}, {} | {} | {} | {} |",
+                "| {} | {}, {}, {} | {} | {:.0} / {:.0} / {:.0} | {}, {} | {} | {} | {} | {} |",
                 row.attack.name(),
                 row.acts.answered,
                 row.acts.refused,
@@ -104,6 +106,7 @@ pub(crate) fn print(rows: &[Row], control: &Row, as_json: bool) -> Result<()> {
                 row.quantile(1.0),
                 row.lost,
                 row.alarms,
+                row.gap,
                 mebibytes(row.coordinator),
                 mebibytes(row.shards),
                 missed.join("; "),
@@ -125,6 +128,7 @@ mod tests {
             refused: 0,
             lost: 0,
             alarms: 0,
+            gap: 0,
             coordinator: [1 << 20; 3],
             shards: [1 << 20; 3],
             whole: true,

@@ -88,6 +88,7 @@ pub fn feed(target: &Target, limits: Limits, seed: u64, more: Option<&Path>, cou
     let mut pool: Vec<Vec<u8>> = target.valid.iter().cloned().chain(kept(&corpus_of(target.name))).collect();
     pool.extend(more.map(kept).unwrap_or_default());
     for input in &pool {
+        guide.begin();
         report.execute(target, input, counter);
         guide.look();
     }
@@ -103,6 +104,7 @@ pub fn feed(target: &Target, limits: Limits, seed: u64, more: Option<&Path>, cou
             let (base, other) = (pick(&mut rng), pick(&mut rng));
             let [base, other] = [base, other].map(|at| pool.get(at).map_or(&[][..], Vec::as_slice));
             mutate(&mut rng, base, other, &mut made);
+            guide.begin();
             let accepted = report.execute(target, &made, counter);
             if report.found.is_some() {
                 break;
