@@ -4,6 +4,7 @@
 //! A shard commits no block and judges no block; the coordinator does both. A shard may fail at any
 //! moment.
 
+pub mod admin;
 pub mod fault;
 mod fetch;
 pub mod node;

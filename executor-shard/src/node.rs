@@ -113,6 +113,31 @@ pub struct ShardNode {
     dismissed: CancellationToken,
 }
 
+/// How a shard is at the moment.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeStatus {
+    /// Its id.
+    pub shard: ShardId,
+    /// The incarnation of its process.
+    pub incarnation: Incarnation,
+    /// Whether it is registered with a coordinator.
+    pub joined: bool,
+    /// The number of the epoch that it joined last; `None` before the first.
+    pub epoch: Option<u64>,
+    /// Whether it takes no new work.
+    pub draining: bool,
+    /// The block after which it holds the state; `None` if it holds none.
+    pub height: Option<u64>,
+    /// The number of its slots.
+    pub slots: usize,
+    /// The number of slots that work.
+    pub busy: usize,
+    /// The number of assignments that it has accepted and that have no slot.
+    pub queued: usize,
+    /// The number of results that are not delivered yet.
+    pub undelivered: usize,
+}
+
 /// The node's side of what the session reports.
 #[derive(Debug)]
 struct Introduction {
@@ -238,6 +263,27 @@ impl ShardNode {
         self.session.drain();
     }
 
+    /// How the shard is at the moment.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let progress = self.slots.progress();
+        let (joined, epoch, draining, undelivered) = self.session.with(|session| {
+            (session.is_joined(), session.epoch(), session.is_draining(), session.undelivered())
+        });
+        NodeStatus {
+            shard: self.config.shard,
+            incarnation: self.config.incarnation,
+            joined,
+            epoch: epoch.map(|epoch| epoch.number),
+            draining,
+            height: self.replica.summary().map(|held| held.state.height.0),
+            slots: progress.len(),
+            busy: progress.iter().filter(|slot| slot.current.is_some()).count(),
+            queued: self.slots.queued(),
+            undelivered,
+        }
+    }
+
     /// Cancelled once the coordinator has asked this shard to leave. If a slot is stuck the shard may never
     /// finish what it holds, so its owner must end it after a grace period.
     #[must_use]
@@ -312,7 +358,10 @@ impl ShardEndpoint for ShardNode {
         let replica = Arc::clone(&self.replica);
         let wanted = delta.from;
         match self.blocking.run(move || replica.apply(delta.value())).await? {
-            Ok(summary) => Ok(summary),
+            Ok(summary) => {
+                metrics::counter!("shardexec_deltas_total").increment(1);
+                Ok(summary)
+            }
             Err(ReplicaError::NotAtBase { at, .. }) => {
                 Err(PeerError::Command(Refusal::NotAtBase { at, wanted }))
             }

@@ -12,6 +12,7 @@ use clap::Parser;
 use common::endpoint::CoordinatorEndpoint;
 use common::id::{Incarnation, ShardId};
 use common::token::SessionToken;
+use net::admin::AdminArgs;
 use net::channel;
 use net::connections::ConnectionLimits;
 use net::identity::{Door, Expect, Roles, Security, ServerArgs, TlsArgs};
@@ -25,6 +26,7 @@ use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, Superviso
 use tasks::telemetry::TelemetryArgs;
 use tonic::service::Routes;
 
+use crate::admin::{Joined, SHARD_METRICS};
 use crate::fault::{DamagingLine, Faults, PlannedFault};
 use crate::node::{NodeConfig, ShardNode};
 use crate::replica::Replica;
@@ -32,6 +34,9 @@ use engine::ENGINE_VERSION;
 
 /// The longest time that tasks and threads may take to end once they are asked to.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// The files that connections to the administration may take.
+const ADMIN_FILES: u64 = 256;
 
 /// Executes sub-blocks of Ethereum blocks for a coordinator.
 ///
@@ -59,6 +64,10 @@ pub struct ShardArgs {
     /// The address that the coordinator must use for this shard, if it differs from --listen.
     #[arg(long, value_name = "ADDR")]
     pub advertise: Option<String>,
+
+    /// Where the shard tells how it is.
+    #[command(flatten)]
+    pub admin: AdminArgs,
 
     /// The shard's identity, and where it may serve.
     #[command(flatten)]
@@ -109,6 +118,16 @@ pub struct ShardArgs {
 }
 
 impl ShardArgs {
+    /// The options as JSON. None of them is a secret: keys are in files.
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!({
+            "shard_id": self.shard_id, "coordinator": self.coordinator, "listen": self.listen,
+            "advertise": self.advertise, "admin": self.admin.admin, "threads": self.threads,
+            "chain_id": self.chain_id, "data_dir": self.data_dir, "grace": self.grace,
+            "tls": self.server.tls.tls_cert.is_some(), "hardened": self.hardened,
+        })
+    }
+
     /// Takes the restrictions of `--hardened`, if they are asked for. There must be no other threads yet.
     ///
     /// # Errors
@@ -129,7 +148,8 @@ impl ShardArgs {
         // Files that are replaced are new files in their folders.
         let TlsArgs { tls_cert, tls_key, tls_ca, tls_crl } = &self.server.tls;
         let read = [tls_cert, tls_key, tls_ca, tls_crl].into_iter().flatten().map(folder_of).collect();
-        let write = self.data_dir.iter().cloned().chain(self.address_file.as_ref().map(folder_of)).collect();
+        let noted = [&self.address_file, &self.admin.admin_address_file];
+        let write = noted.into_iter().flatten().map(folder_of).chain(self.data_dir.clone()).collect();
         let port = self.coordinator.trim_end_matches('/').rsplit(':').next();
         let port = port.and_then(|port| port.parse().ok());
         let connect = vec![port.context("--hardened: --coordinator has no port: write HOST:PORT")?];
@@ -192,6 +212,8 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
     let door = Door::new(credentials.clone(), None)?;
     supervisor.spawn_critical("door", door.clone().watch(supervisor.shutdown_token()));
     let connections = ConnectionLimits::default().within(raise_open_files());
+    let admin =
+        args.admin.bind(&door, ConnectionLimits::default().within(ADMIN_FILES), &args.server.listen).await?;
     let bound = Bound::bind(args.listen).await?.behind(door).limited(connections);
     let address = bound.address();
     if args.advertise.is_none() && address.ip().is_unspecified() {
@@ -233,6 +255,10 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
     supervisor.spawn_critical("server", bound.serve(routes, health, stop));
     if let Some(file) = &args.address_file {
         std::fs::write(file, format!("{address}\n"))?;
+    }
+    if let Some(admin) = admin {
+        let joined = Joined::new(Arc::clone(&node), args.config());
+        admin.serve("executor-shard", &SHARD_METRICS, joined, supervisor)?;
     }
     tracing::info!(
         shard = %config.shard, incarnation = config.incarnation.0, %address, threads = config.slots,

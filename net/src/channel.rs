@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::io::{self, Cursor, ErrorKind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::connections::explained;
-use crate::identity::{Credentials, Expect, Security};
+use crate::identity::{ClientTls, Expect, Security};
 use crate::limits::PeerLimits;
 
 /// The interval of HTTP/2 keepalive probes on an idle connection, and the time limit for their answer.
@@ -44,7 +43,7 @@ pub fn lazy(
     let endpoint = endpoint(url, limits, security)?;
     Ok(match &security.tls {
         None => endpoint.connect_lazy(),
-        Some(credentials) => endpoint.connect_with_connector_lazy(Connector::new(credentials, expect)),
+        Some(tls) => endpoint.connect_with_connector_lazy(Connector::new(tls.clone(), expect)),
     })
 }
 
@@ -62,7 +61,7 @@ pub async fn connect(
     let endpoint = endpoint(url, limits, security)?;
     let connected = match &security.tls {
         None => endpoint.connect().await,
-        Some(credentials) => endpoint.connect_with_connector(Connector::new(credentials, expect)).await,
+        Some(tls) => endpoint.connect_with_connector(Connector::new(tls.clone(), expect)).await,
     };
     connected.map_err(|error| PeerError::Unreachable(format!("{url}: {}", root_cause(&error))))
 }
@@ -73,10 +72,13 @@ fn endpoint(url: &str, limits: &PeerLimits, security: &Security) -> Result<Endpo
     match (scheme, &security.tls) {
         (None, _) | (Some("http"), None) | (Some("https"), Some(_)) => {}
         (Some("https"), None) => {
-            return Err(refuse("https:// needs --tls-cert, --tls-key and --tls-ca".into()));
+            return Err(refuse(
+                "https:// needs --tls-cert, --tls-key and --tls-ca; a client with --token-file only --tls-ca"
+                    .into(),
+            ));
         }
         (Some("http"), Some(_)) => {
-            return Err(refuse("http:// is not encrypted, and --tls-cert is given; write https://".into()));
+            return Err(refuse("http:// is not encrypted, and --tls-ca is given; write https://".into()));
         }
         (Some(_), None) => return Err(refuse("only http:// is spoken without TLS".into())),
         (Some(_), Some(_)) => return Err(refuse("only https:// is spoken with TLS".into())),
@@ -98,17 +100,17 @@ fn endpoint(url: &str, limits: &PeerLimits, security: &Security) -> Result<Endpo
 /// Connects with TLS, with the credentials as they are at that time.
 #[derive(Debug, Clone)]
 pub(crate) struct Connector {
-    credentials: Arc<Credentials>,
+    tls: ClientTls,
     expect: Expect,
 }
 
 impl Connector {
-    pub(crate) fn new(credentials: &Arc<Credentials>, expect: Expect) -> Self {
-        Self { credentials: Arc::clone(credentials), expect }
+    pub(crate) fn new(tls: ClientTls, expect: Expect) -> Self {
+        Self { tls, expect }
     }
 
     pub(crate) async fn connect(self, uri: Uri) -> io::Result<TokioIo<Encrypted>> {
-        let config = self.credentials.client(self.expect).map_err(io::Error::other)?;
+        let config = self.tls.client(self.expect).map_err(io::Error::other)?;
         let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(443))).await?;

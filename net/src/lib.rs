@@ -4,6 +4,7 @@
 //! The crate carries work and results but does not interpret them: it knows neither the meaning of a
 //! block nor which shard executes what.
 
+pub mod admin;
 pub mod backoff;
 pub mod bounded;
 pub mod budget;

@@ -1,15 +1,18 @@
-//! gRPC servers: binding, limits, identity, health and reflection, and a shutdown with a hard time limit.
+//! Servers of gRPC and of pages: binding, limits, identity, health and reflection, and a shutdown with a hard time
+//! limit.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
+use tonic::codegen::http::{Response, StatusCode};
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{InterceptorLayer, Routes};
 use tonic::transport::Server;
+use tonic::{Code, Request, Status};
 use tonic_health::server::HealthReporter;
+use tower::util::MapResponseLayer;
 
 use crate::calls::CallLayer;
 use crate::connections::{ConnectionLimits, connections, introduce};
@@ -150,21 +153,7 @@ impl Bound {
             allowed(&request, Roles::OPERATOR).map(|_| request)
         });
         let (age, incoming) = (limits.age, connections(listener, door, limits));
-        let server = match age {
-            Some(age) => Server::builder().max_connection_age(age),
-            None => Server::builder(),
-        };
-        let server = server
-            .concurrency_limit_per_connection(CONCURRENCY_PER_CONNECTION)
-            .max_concurrent_streams(STREAMS_PER_CONNECTION)
-            .max_frame_size(MAX_FRAME_BYTES)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_max_header_list_size(MAX_HEADER_BYTES)
-            .http2_max_pending_accept_reset_streams(Some(RESETS_BY_PEER))
-            .http2_max_local_error_reset_streams(Some(RESETS_FOR_ERRORS))
-            .http2_keepalive_interval(Some(Duration::from_secs(10)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        let server = limited(age)
             .layer(CallLayer::default())
             .layer(unfinished::layer())
             .layer(InterceptorLayer::new(introduce))
@@ -172,12 +161,67 @@ impl Bound {
             .add_service(health.service)
             .add_optional_service(reveals.then_some(reflection))
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-        tokio::select! {
-            ended = server => ended.map_err(|source| ServeError::Serve { address, source }),
-            () = overdue(stop) => {
-                tracing::debug!(%address, "peers did not close their connections in time");
-                Ok(())
-            }
+        until_overdue(server, address, stop).await
+    }
+
+    /// Serves pages over HTTP/1.1 and HTTP/2 until `stop`, then lets open requests finish for a limited time.
+    ///
+    /// # Errors
+    /// [`ServeError`] if the server fails before `stop`.
+    pub async fn serve_pages(self, pages: Routes, stop: CancellationToken) -> Result<(), ServeError> {
+        let Self { listener, address, door, limits } = self;
+        let (age, incoming) = (limits.age, connections(listener, door.to_pages(), limits));
+        let server = limited(age)
+            .accept_http1(true)
+            .layer(MapResponseLayer::new(in_plain_http))
+            .layer(CallLayer::default())
+            .layer(InterceptorLayer::new(introduce))
+            .add_routes(pages)
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        until_overdue(server, address, stop).await
+    }
+}
+
+/// A server with all limits of HTTP.
+fn limited(age: Option<Duration>) -> Server {
+    let server = match age {
+        Some(age) => Server::builder().max_connection_age(age),
+        None => Server::builder(),
+    };
+    server
+        .concurrency_limit_per_connection(CONCURRENCY_PER_CONNECTION)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_BY_PEER))
+        .http2_max_local_error_reset_streams(Some(RESETS_FOR_ERRORS))
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+}
+
+/// Says by the status of HTTP what the limits of calls say by that of gRPC.
+fn in_plain_http<B>(mut response: Response<B>) -> Response<B> {
+    let refused = Status::from_header_map(response.headers()).map(|status| status.code());
+    *response.status_mut() = match refused {
+        None | Some(Code::Ok) => return response,
+        Some(Code::ResourceExhausted) => StatusCode::TOO_MANY_REQUESTS,
+        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    response
+}
+
+async fn until_overdue(
+    server: impl Future<Output = Result<(), tonic::transport::Error>>,
+    address: SocketAddr,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    tokio::select! {
+        ended = server => ended.map_err(|source| ServeError::Serve { address, source }),
+        () = overdue(stop) => {
+            tracing::debug!(%address, "peers did not close their connections in time");
+            Ok(())
         }
     }
 }

@@ -313,6 +313,39 @@ fn tokens_let_clients_and_operators_in() -> Result<()> {
 }
 
 #[test]
+fn a_token_is_enough_over_tls_and_stays_secret() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(2)?;
+        let certs = Certs::with(scene, &["coordinator", "shard/1"])?;
+        let tokens = private(scene, "tokens", &format!("client/ci {}\n", "c".repeat(40)))?;
+        let mut options = certs.options("coordinator")?;
+        options.extend(["--tokens".into(), tokens]);
+        let coordinator = Coordinator::start(scene, &chain, &strs(&options))?;
+        let url = https(&coordinator);
+        let _shard = Shard::start(scene, 1, &url, &strs(&certs.options("shard/1")?))?;
+        let authority = ["--tls-ca".to_owned(), certs.file("ca.pem")?];
+        let token = ["--token-file".to_owned(), private(scene, "token", &"c".repeat(40))?];
+        let client = [authority.as_slice(), token.as_slice()].concat();
+        wait_ready(scene, &url, &client, &[1])?;
+        let ended = submit(scene, &url, &client, &chain.rlp())?.ended(within(60))?.succeeded("submit")?;
+        ended.report()?.check_verified(chain.blocks())?;
+        // Without the authority the token would be shown to whoever answers.
+        status(scene, &url, &token)?.refused(&["--tls-ca"])?;
+        status(scene, &url, &authority)?.refused(&["--token-file"])?;
+        let other = Certs::init(scene, "other")?;
+        let stranger = [["--tls-ca".to_owned(), other.file("ca.pem")?].as_slice(), token.as_slice()].concat();
+        status(scene, &url, &stranger)?.refused(&["authority"])?;
+        let wrong = ["--token-file".to_owned(), private(scene, "wrong", &"w".repeat(40))?];
+        status(scene, &url, &[authority.as_slice(), wrong.as_slice()].concat())?
+            .refused(&["not one of this coordinator's"])?;
+        let log = coordinator.process.stderr()?;
+        ensure!(log.contains("a call was refused"), "the server tells of refusals:\n{log}");
+        ensure!(!log.contains(&"c".repeat(40)), "a token is in the log");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_coordinator_takes_over_by_a_token_of_an_operator() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(2)?;

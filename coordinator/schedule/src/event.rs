@@ -53,7 +53,7 @@ pub enum AssignmentFault {
     Panicked,
     /// The shard delivered damaged bytes: try another shard and give this one a strike.
     Corrupt,
-    /// The command itself is invalid: every shard would reject it.
+    /// The shard calls the command itself invalid. If another shard does too, every shard would.
     Hopeless,
     /// The shard serves a newer coordinator.
     Superseded,

@@ -7,7 +7,7 @@ use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 
 use super::tests::{base, dispatched, item, join, ms, scheduler};
-use super::{Command, Event, LossCause, MOST_RECORDS, Scheduler, StrikeRecord, WorkItem};
+use super::{AssignmentFault, Command, Event, LossCause, MOST_RECORDS, Scheduler, StrikeRecord, WorkItem};
 
 const DIGEST: Option<B256> = Some(B256::repeat_byte(1));
 
@@ -47,6 +47,37 @@ fn fleet(newcomers: u32) -> Scheduler {
 
 fn shards(sent: &[AssignmentId]) -> Vec<u32> {
     sent.iter().map(|sent| sent.shard.0).collect()
+}
+
+/// A shard calls an assignment invalid.
+fn invalid(scheduler: &mut Scheduler, at: u64, assignment: AssignmentId) -> Vec<Command> {
+    let fault = AssignmentFault::Hopeless;
+    scheduler.handle(ms(at), Event::Failed { assignment, fault, reason: "malformed".into() })
+}
+
+fn gives_up(commands: &[Command]) -> bool {
+    commands.iter().any(|command| matches!(command, Command::Fail { .. }))
+}
+
+#[test]
+fn one_shard_that_calls_work_invalid_ends_no_round() {
+    let mut scheduler = scheduler();
+    (1..=2).for_each(|shard| join(&mut scheduler, shard, 1));
+    let first = admit(&mut scheduler, 1, 1, &[1])[0];
+    let commands = invalid(&mut scheduler, 2, first);
+    assert!(!gives_up(&commands));
+    let second = dispatched(&commands)[0];
+    assert_ne!(second.shard, first.shard, "another shard is asked");
+    assert!(gives_up(&invalid(&mut scheduler, 3, second)), "two shards agree");
+}
+
+#[test]
+fn what_a_newcomer_calls_invalid_counts_for_nothing() {
+    let mut scheduler = fleet(1);
+    let sent = admit(&mut scheduler, 10, 2, &[2]);
+    assert_eq!(shards(&sent), [1, 2], "the newcomer has a copy");
+    assert!(!gives_up(&invalid(&mut scheduler, 11, sent[1])));
+    assert!(!gives_up(&invalid(&mut scheduler, 12, sent[0])), "only one shard counts");
 }
 
 #[test]

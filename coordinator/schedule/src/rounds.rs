@@ -110,11 +110,16 @@ impl Scheduler {
                     known.draining = true;
                 }
             }
-            // If another shard has done the work, the command was valid.
-            AssignmentFault::Hopeless if self.work.get(&id).is_some_and(|work| work.first().is_none()) => {
-                self.give_up(id, RoundFailure::spent(reason), turn);
+            AssignmentFault::Hopeless => {
+                self.rest(turn.now(), &assignment, fault);
+                // One shard alone may be wrong, or lie. If another shard has done the work, the command was valid.
+                let counts = !self.is_newcomer(shard) && !self.is_quarantined(shard);
+                let agreed = self.work.get_mut(&id).filter(|work| counts && work.first().is_none());
+                if agreed.is_some_and(|work| work.is_called_hopeless(shard)) {
+                    self.give_up(id, RoundFailure::spent(reason), turn);
+                }
             }
-            AssignmentFault::Hopeless | AssignmentFault::Superseded => {}
+            AssignmentFault::Superseded => {}
         }
     }
 

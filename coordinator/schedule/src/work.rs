@@ -55,6 +55,8 @@ pub(super) struct Work {
     suspicion: Option<Suspicion>,
     /// The reason of the last failure.
     complaint: Option<String>,
+    /// The first shard that has called the command invalid.
+    hopeless_to: Option<ShardId>,
     /// No shard gets the work before this time. Several shards were lost at once, and only a try apart from
     /// those losses shows whether this work killed them.
     rests_until: Duration,
@@ -79,6 +81,7 @@ impl Work {
             first: None,
             suspicion: None,
             complaint: None,
+            hopeless_to: None,
             rests_until: Duration::ZERO,
             deaths: 0,
             indivisible: false,
@@ -107,6 +110,7 @@ impl Work {
             overdue: _,
             first: _,
             complaint: _,
+            hopeless_to: _,
             deaths: _,
             indivisible: _,
         } = self;
@@ -269,6 +273,11 @@ impl Work {
     /// The released assignment failed for this reason.
     pub(super) fn complain(&mut self, reason: &str) {
         self.complaint = Some(reason.to_owned());
+    }
+
+    /// A shard has called the command invalid. Returns whether another one had before.
+    pub(super) fn is_called_hopeless(&mut self, shard: ShardId) -> bool {
+        *self.hopeless_to.get_or_insert(shard) != shard
     }
 
     /// The only assignment takes too long. Returns the shard that has it.

@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Desk, LOOK, Submissions, Ticket, unix_now};
+use super::metrics::{Ending, block_ended};
 use super::outcome::{BlockOutcome, ParkedError, SubmitError};
 use super::parked::ParkedBlock;
+use super::recent::RecentBlocks;
 use crate::execute::ExecuteError;
 use crate::fleet::{EventKind, FleetError};
 use crate::import::{Imported, Importer, Placement, is_fatal};
@@ -50,6 +52,7 @@ pub struct ChainHandle {
     desk: Option<Arc<Desk>>,
     reassigned: Arc<Mutex<u64>>,
     ledger: Arc<Ledger>,
+    recent: RecentBlocks,
     /// Cancelled once no more blocks are taken and the block in flight is done.
     idle: CancellationToken,
 }
@@ -61,7 +64,7 @@ impl ChainHandle {
     pub fn importing(ledger: Arc<Ledger>) -> Self {
         let idle = CancellationToken::new();
         idle.cancel();
-        Self { desk: None, reassigned: Arc::default(), ledger, idle }
+        Self { desk: None, reassigned: Arc::default(), ledger, recent: RecentBlocks::default(), idle }
     }
 
     /// Adds to the number of assignments that moved to another shard.
@@ -116,6 +119,18 @@ impl ChainHandle {
         ChainStatus { reassigned, accepted, parked }
     }
 
+    /// Whether the chain takes no more blocks because the process stops.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.desk.as_ref().is_some_and(|desk| desk.admission.is_cancelled())
+    }
+
+    /// The latest blocks that have ended.
+    #[must_use]
+    pub fn recent(&self) -> &RecentBlocks {
+        &self.recent
+    }
+
     /// The ledger that the chain is written to.
     #[must_use]
     pub fn ledger(&self) -> &Arc<Ledger> {
@@ -168,6 +183,7 @@ impl Chain {
             desk: Some(Arc::clone(&desk)),
             reassigned: Arc::default(),
             ledger,
+            recent: RecentBlocks::default(),
             idle: CancellationToken::new(),
         };
         let intake = IntakeThread { desk: Arc::clone(&desk), submissions };
@@ -244,6 +260,7 @@ impl Chain {
                 let parked = Parked { index: among.one(), convicted, reason: text.clone(), at: unix_now() };
                 self.desk.park(&block.hash, parked)?;
                 announce_parked(&self.importer, number, block.hash, &text);
+                self.ended(outcome.parked(text), Ending::Parked);
             }
             Err(error) if error.may_pass() => {
                 self.importer.fleet().announce(EventKind::Alarm, Some(number), error.to_string());
@@ -260,11 +277,14 @@ impl Chain {
                 let parked = Parked { index: None, convicted: false, reason: reason.clone(), at: unix_now() };
                 self.desk.park(&block.hash, parked)?;
                 announce_parked(&self.importer, number, block.hash, &reason);
+                self.ended(outcome.parked(reason), Ending::Parked);
             }
             Err(error) => {
                 let kind = EventKind::BlockRefused;
                 self.importer.fleet().announce(kind, Some(number), error.to_string());
-                self.desk.refused(&outcome.refused(error.to_string()))?;
+                let outcome = outcome.refused(error.to_string());
+                self.desk.refused(&outcome)?;
+                self.ended(outcome, Ending::Refused);
             }
         }
         Ok(())
@@ -284,8 +304,14 @@ impl Chain {
         let text =
             format!("{transactions} transactions, {gas_used} gas in {ms} ms, {again} executed again{how}");
         self.importer.fleet().announce(kind, Some(outcome.number), text);
-        self.desk.committed(outcome);
+        self.desk.committed(outcome.clone());
+        self.ended(outcome, if kind == EventKind::SideBlockKept { Ending::Aside } else { Ending::Committed });
         Ok(())
+    }
+
+    fn ended(&self, outcome: BlockOutcome, ending: Ending) {
+        block_ended(&outcome, ending);
+        self.handle.recent.add(outcome);
     }
 }
 

@@ -6,15 +6,21 @@
 
 mod chain;
 mod desk;
+mod metrics;
 mod outcome;
 mod parked;
+mod recent;
 mod service;
 mod state;
+mod status;
 mod step_down;
 
 pub use chain::{Chain, ChainError, ChainHandle, ChainStatus, IntakeThread};
 pub use desk::Ticket;
+pub use metrics::{COORDINATOR_METRICS, set_gauges};
 pub use outcome::{Acceptance, BlockOutcome, ParkedError, Roots, SubmitError};
 pub use parked::ParkedBlock;
+pub use recent::RecentBlocks;
 pub use service::{MAX_BLOCK_PAYLOAD, RETRY, RETRY_STOPPING, blocks_service};
+pub use status::{status, status_json};
 pub use step_down::StepDown;

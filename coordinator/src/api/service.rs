@@ -1,13 +1,14 @@
 //! The gRPC service for clients.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use alloy_primitives::B256;
 use common::block::{EncodedBlock, MAX_BLOCK_BYTES};
 use net::budget::Budget;
 use net::identity::{Account, Role, Roles, account, allowed};
 use net::limits::{BLOCKS_IN_FLIGHT, MAX_CALL_BYTES, MAX_MESSAGE_BYTES};
-use net::wire::{Demand, epoch_message, receive, summary_message};
+use net::wire::{Demand, exhausted, receive};
 use proto::v1;
 use proto::v1::blocks_server::{Blocks, BlocksServer};
 use tokio::sync::broadcast::error::RecvError;
@@ -20,6 +21,7 @@ use super::chain::ChainHandle;
 use super::desk::Ticket;
 use super::outcome::{Acceptance, BlockOutcome, ParkedError, SubmitError};
 use super::parked::ParkedBlock;
+use super::status::status;
 use super::step_down::StepDown;
 use crate::fleet::{EventKind, Fleet, FleetEvent};
 use schedule::intake::Client;
@@ -33,6 +35,9 @@ pub const RETRY: &str = "shardexec-retry";
 
 /// The value of [`RETRY`] when the coordinator is stopping and another one may take over.
 pub const RETRY_STOPPING: &str = "stopping";
+
+/// When to submit again after too many submissions.
+const FLOODED_FOR: Duration = Duration::from_secs(1);
 
 /// Creates the service over a chain and its fleet.
 pub fn blocks_service(
@@ -117,7 +122,8 @@ async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
 
 fn not_taken(error: SubmitError) -> Status {
     match error {
-        SubmitError::Busy(_) | SubmitError::Flooded => Status::resource_exhausted(error.to_string()),
+        SubmitError::Busy(full) => exhausted(full.to_string(), full.again()),
+        SubmitError::Flooded => exhausted(error.to_string(), FLOODED_FOR),
         SubmitError::Stopping => {
             let mut status = Status::unavailable(error.to_string());
             status.metadata_mut().insert(RETRY, MetadataValue::from_static(RETRY_STOPPING));
@@ -216,48 +222,9 @@ impl Blocks for Service {
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
         allowed(&request, READERS)?;
-        let fleet = self.fleet.clone();
-        let shards = on_thread(move || fleet.shards())
-            .await?
-            .map_err(|error| Status::unavailable(error.to_string()))?;
-        let committed = self.chain.ledger().head();
-        let head = committed.summary();
-        let state_root = committed.state_root().map(|root| root.to_vec().into());
-        let chain = self.chain.status();
-        let shards = shards
-            .into_iter()
-            .map(|shard| v1::ShardStatus {
-                shard: shard.shard.0,
-                incarnation: shard.incarnation.0,
-                // During an import the shards are ahead of the committed head.
-                synced: shard.ready || shard.state == Some(head.state),
-                quarantined: shard.quarantined,
-                state: match (shard.draining, shard.state) {
-                    (true, _) => "draining",
-                    _ if shard.quarantined => "quarantined",
-                    (false, Some(state)) if shard.ready || state == head.state => "ready",
-                    _ => "syncing",
-                }
-                .into(),
-                address: shard.address,
-                slots: u32::from(shard.slots),
-                outstanding: u32::try_from(shard.outstanding).unwrap_or(u32::MAX),
-                results: shard.results,
-                longest_gap_ms: u32::try_from(shard.longest_gap.as_millis()).unwrap_or(u32::MAX),
-                height: shard.state.map_or(0, |state| state.height.0),
-            })
-            .collect();
-        Ok(Response::new(v1::StatusReply {
-            epoch: Some(epoch_message(self.fleet.epoch())),
-            chain_id: self.chain.ledger().spec().chain_id,
-            head: Some(summary_message(head)),
-            state_root: state_root.unwrap_or_default(),
-            blocks: committed.blocks(),
-            reassigned: chain.reassigned,
-            accepted: u32::try_from(chain.accepted).unwrap_or(u32::MAX),
-            parked: u32::try_from(chain.parked).unwrap_or(u32::MAX),
-            shards,
-        }))
+        let (chain, fleet) = (self.chain.clone(), self.fleet.clone());
+        let status = on_thread(move || status(&chain, &fleet)).await?;
+        status.map(Response::new).map_err(|error| Status::unavailable(error.to_string()))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

@@ -3,6 +3,7 @@
 // These macros panic if the reader of a pipe has closed it: see `console`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod admin;
 mod cases;
 mod certs;
 mod children;

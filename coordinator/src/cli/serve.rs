@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use common::id::Epoch;
+use net::admin::{AdminArgs, BoundAdmin};
 use net::identity::Security;
 use net::limits::PeerLimits;
 use net::wire::fleet_service;
@@ -14,10 +15,11 @@ use tasks::launch::{ParentWatch, stop_asked};
 use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tonic::service::Routes;
 
+use super::admin::Served;
 use super::doors::{DoorArgs, ListenerArgs, Listeners};
 use super::fleet::{self, DetectionArgs, ExecuteArgs, reachable};
 use super::take_over::take_over;
-use crate::api::{Chain, ChainHandle, StepDown, blocks_service};
+use crate::api::{COORDINATOR_METRICS, Chain, ChainHandle, StepDown, blocks_service};
 use crate::execute::BlockExecutor;
 use crate::fleet::{Fleet, FleetOptions};
 use crate::import::{ForkChoice, Importer, ReorgLimit};
@@ -27,6 +29,9 @@ use schedule::{NoShards, ScheduleLimits};
 
 /// The longest time that tasks and threads may take to end once they are asked to.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// The files that connections to the administration may take.
+const ADMIN_FILES: u64 = 256;
 
 /// Options of `coordinator serve`.
 #[derive(Debug, Clone, Args)]
@@ -42,6 +47,10 @@ pub struct ServeArgs {
     /// The addresses for certain roles only.
     #[command(flatten)]
     pub listeners: ListenerArgs,
+
+    /// Where the coordinator tells how it is.
+    #[command(flatten)]
+    pub admin: AdminArgs,
 
     /// Keep the chain in this folder, which is created if missing; without it the chain is lost at the end
     #[arg(long, value_name = "DIR")]
@@ -114,6 +123,19 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
+    /// The options as JSON. None of them is a secret: keys and tokens are in files.
+    fn config(&self) -> serde_json::Value {
+        serde_json::json!({
+            "genesis": self.genesis, "listen": self.listen, "listen_clients": self.listeners.listen_clients,
+            "listen_operators": self.listeners.listen_operators, "admin": self.admin.admin,
+            "data_dir": self.data_dir, "when_no_shards": self.when_no_shards.to_string(),
+            "no_shard_wait": self.no_shard_wait, "heartbeat_ms": self.heartbeat_ms,
+            "lost_after_ms": self.lost_after_ms, "grace": self.grace, "reorg": self.reorg.to_string(),
+            "tls": self.doors.has_tls(), "tokens": self.doors.tokens, "hardened": self.hardened,
+            "execute": format!("{:?}", self.execute.options()),
+        })
+    }
+
     fn fleet_options(&self, security: Security) -> FleetOptions {
         let peer = PeerLimits {
             beat: Duration::from_millis(self.heartbeat_ms),
@@ -172,7 +194,7 @@ async fn open(args: &ServeArgs, security: &Security) -> anyhow::Result<(Arc<Ledg
 /// Starts the service on a ledger.
 fn start(
     args: &ServeArgs,
-    listeners: Listeners,
+    (listeners, admin): (Listeners, Option<BoundAdmin>),
     (ledger, epoch): (Arc<Ledger>, Epoch),
     security: Security,
     supervisor: &SupervisorHandle,
@@ -197,6 +219,10 @@ fn start(
     if let Some(file) = &args.address_file {
         listeners.note(file)?;
     }
+    if let Some(admin) = admin {
+        let served = Served::new(handle.clone(), fleet.clone(), args.data_dir.as_ref(), args.config());
+        admin.serve("coordinator", &COORDINATOR_METRICS, served, supervisor)?;
+    }
     listeners.serve(&routes.routes(), supervisor);
     tracing::info!(
         %address, epoch = %epoch, chain = ledger.spec().chain_id, head = %ledger.head().summary().state, "serving"
@@ -219,9 +245,10 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
         }
     };
     let listeners = args.listeners.bind(args.listen, &door, &args.doors).await?;
+    let admin = args.admin.bind(&door, args.doors.limits(ADMIN_FILES), &args.doors.server.listen).await?;
     let held = Arc::downgrade(&ledger);
     let Service { fleet, chain, step_down } =
-        start(&args, listeners, (ledger, epoch), security, &supervisor.handle())?;
+        start(&args, (listeners, admin), (ledger, epoch), security, &supervisor.handle())?;
     let asked = async {
         tokio::select! {
             reason = stop_asked(&mut signals, &parent) => reason,

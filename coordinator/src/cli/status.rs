@@ -6,10 +6,10 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use net::wire::reason;
 use proto::v1;
-use serde_json::json;
 use tasks::supervise::Exit;
 
 use super::client::{Target, connect};
+use crate::api::status_json;
 use tasks::console::{OutputError, print_json, print_line};
 
 /// Options of `coordinator status`.
@@ -34,16 +34,9 @@ pub(super) async fn status(args: StatusArgs) -> anyhow::Result<Exit> {
         .into_inner();
     let head = status.head.clone().and_then(|head| head.state).unwrap_or_default();
     let hash = B256::try_from(head.block_hash.as_ref()).unwrap_or_default();
-    let epoch = status.epoch.unwrap_or_default();
     let root = (!status.state_root.is_empty()).then(|| hex::encode_prefixed(&status.state_root));
     if args.json {
-        let shards: Vec<_> = status.shards.iter().map(shard_json).collect();
-        let value = json!({
-            "epoch": epoch.number, "chain_id": status.chain_id, "head": head.height, "head_hash": hash,
-            "state_root": root, "blocks": status.blocks, "reassigned": status.reassigned,
-            "accepted": status.accepted, "parked": status.parked, "shards": shards,
-        });
-        print_json(&value)?;
+        print_json(&status_json(&status))?;
         return Ok(Exit::Clean);
     }
     print_status(&status, &head, hash, root)?;
@@ -93,13 +86,4 @@ fn print_status(
         ]);
     }
     print_line(table)
-}
-
-fn shard_json(shard: &v1::ShardStatus) -> serde_json::Value {
-    json!({
-        "shard": shard.shard, "incarnation": shard.incarnation, "state": shard.state, "synced": shard.synced,
-        "height": shard.height, "slots": shard.slots, "outstanding": shard.outstanding,
-        "results": shard.results, "address": shard.address, "quarantined": shard.quarantined,
-        "longest_gap_ms": shard.longest_gap_ms,
-    })
 }

@@ -79,6 +79,10 @@ pub struct BlockStats {
     pub recovery: Duration,
     /// The part of `elapsed` spent on executing and validating transactions.
     pub execution: Duration,
+    /// The part of `elapsed` spent on the roots, and on comparing them and the rest with the header.
+    pub roots: Duration,
+    /// The time that it took to make the block durable, after `elapsed`; zero if it was not.
+    pub commit: Duration,
     /// The number of its sub-blocks.
     pub sub_blocks: u32,
     /// The number of verified sub-blocks: two shards agreed on the result, or this process and one shard.
@@ -274,7 +278,12 @@ impl BlockExecutor {
         admit(block, spec, parent)?;
         let mut run = InFlight { block, spec, parent, stats: BlockStats::default() };
         let mut referee = Referee::new(self.fleet.clone(), spec, parent.view(), block.header.number);
-        let outcome = self.speculate(&mut run, &mut referee).and_then(|finished| verify(&run, finished));
+        let outcome = self.speculate(&mut run, &mut referee).and_then(|finished| {
+            let began = Instant::now();
+            let verified = verify(&run, finished);
+            run.stats.roots = began.elapsed();
+            verified
+        });
         let (finished, tip) = match outcome {
             Ok(verified) => verified,
             // A shard's result alone is never enough to reject or give up a block.

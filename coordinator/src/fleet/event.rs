@@ -40,9 +40,11 @@ pub enum EventKind {
     Alarm,
 }
 
-impl fmt::Display for EventKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl EventKind {
+    /// The kind's name, as watchers and metrics get it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::ShardJoined => "shard_joined",
             Self::ShardSynced => "shard_synced",
             Self::ShardLost => "shard_lost",
@@ -57,7 +59,13 @@ impl fmt::Display for EventKind {
             Self::BlockParked => "block_parked",
             Self::Waiting => "waiting",
             Self::Alarm => "alarm",
-        })
+        }
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -97,6 +105,7 @@ pub(super) fn publish(
         }
         _ => tracing::info!(event = %kind, shard = number, block, "{text}"),
     }
+    metrics::counter!("shardexec_events_total", "kind" => kind.name()).increment(1);
     // Without a watcher the event is dropped.
     let _ = shared.events.send(FleetEvent { at: shared.now(), kind, shard, block, text });
 }

@@ -9,6 +9,7 @@ mod world;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use alloy_primitives::{Address, U256};
 use common::block::{Block, CheckedBlock, EncodedBlock};
@@ -322,10 +323,12 @@ impl Importer {
             self.lead(parent.way_back())?;
             return Ok(Imported { place: Placement::SideBlock, tip, finished, stats });
         }
+        let began = Instant::now();
         if let Err(error) = self.ledger.commit(&tip) {
             self.lead(parent.way_back())?;
             return Err(error.into());
         }
+        let stats = BlockStats { commit: began.elapsed(), ..stats };
         self.lead(tip.delta().into_iter())?;
         let place = if forward { Placement::Head } else { Placement::Reorganised(back) };
         Ok(Imported { place, tip, finished, stats })

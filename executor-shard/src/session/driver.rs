@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::called;
+
 use super::machine::{Accepted, Action, Session, SessionConfig};
 
 /// The longest time for the call that announces the shard's leave.
@@ -251,6 +253,7 @@ fn take_up(handle: &SessionHandle, done: Done, absence: &mut Absence) {
     let mut machine = handle.machine();
     match done {
         Done::Registered(answer) => {
+            called("shardexec_registrations_total", answer.is_ok());
             match &answer {
                 Ok(_) => *absence = Absence::default(),
                 // The reason of a final refusal is the error with which the session ends.
@@ -272,6 +275,7 @@ fn take_up(handle: &SessionHandle, done: Done, absence: &mut Absence) {
             machine.heartbeat_done(answer, now, random);
         }
         Done::Submitted(entry, answer) => {
+            called("shardexec_deliveries_total", answer.is_ok());
             if let Err(error) = &answer {
                 tracing::warn!(%error, "a result was not delivered");
             }

@@ -23,6 +23,7 @@ use common::work::{WorkFailure, WorkSpec};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::admin::work_ended;
 use crate::fault::{self, FaultKind, Faults, Slowed};
 use engine::Poisoned;
 use engine::replica_view::ReplicaView;
@@ -456,6 +457,7 @@ impl SlotSupervisor {
 fn work_on(job: PreparedWork, state: &SlotState, faults: &Faults, report: &Reporter) -> bool {
     let PreparedWork { assignment, spec, chain, view, cancelled } = job;
     state.begin(assignment, Arc::clone(&cancelled));
+    let began = Instant::now();
     // A panic ends this thread and leaves `current` set: the supervisor reads which work the thread held.
     let planned = faults.begin(&spec);
     if let Some(fault) = planned {
@@ -482,6 +484,7 @@ fn work_on(job: PreparedWork, state: &SlotState, faults: &Faults, report: &Repor
         _ => {}
     }
     let goes_on = state.end();
+    work_ended(&spec.kind, spec.indices.len(), outcome.as_ref(), began.elapsed());
     report(match outcome {
         Some(outcome) => SlotEvent::Finished(SubmitResult { assignment, outcome, digest: None }),
         None => SlotEvent::Dropped(assignment),

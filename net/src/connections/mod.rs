@@ -7,7 +7,7 @@
 
 mod book;
 mod io;
-mod rare;
+pub(crate) mod rare;
 #[cfg(test)]
 mod tests;
 
@@ -138,7 +138,7 @@ impl Acceptor {
         {
             return Ok(Arc::clone(config));
         }
-        let config = credentials.server(self.door.takes_tokens())?;
+        let config = credentials.server(self.door.takes_tokens(), self.door.has_pages())?;
         self.config = Some((version, Arc::clone(&config)));
         Ok(config)
     }

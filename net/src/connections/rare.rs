@@ -10,7 +10,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 /// Counts messages of one kind.
 #[derive(Debug, Default)]
-pub(super) struct Rare {
+pub(crate) struct Rare {
     since: Option<Instant>,
     logged: u32,
     hidden: u64,
@@ -18,7 +18,7 @@ pub(super) struct Rare {
 
 impl Rare {
     /// Whether to log the message that occurs now; with the number of those that were hidden before it.
-    pub(super) fn now(&mut self) -> Option<u64> {
+    pub(crate) fn now(&mut self) -> Option<u64> {
         self.at(Instant::now())
     }
 

@@ -14,7 +14,7 @@ use super::*;
 use crate::calls::OpenCall;
 use crate::channel::Connector;
 use crate::identity::tests::{Authority, NOW};
-use crate::identity::{CredentialError, Expect, Role};
+use crate::identity::{ClientTls, CredentialError, Expect, Role};
 
 /// What the server and the client say of a handshake.
 type Said = (Result<Option<Role>, String>, Result<(), String>);
@@ -33,7 +33,7 @@ fn entry() -> Entry {
 
 /// The server's side of a handshake with whatever the stream leads to.
 async fn serve(server: &Arc<Credentials>, optional: bool, stream: TcpStream) -> Result<Option<Role>, String> {
-    let config = server.server(optional).unwrap();
+    let config = server.server(optional, false).unwrap();
     let address = stream.peer_addr().unwrap();
     let door = Door::new(Some(Arc::clone(server)), None).unwrap();
     match handshake(stream, address, config, Arc::clone(server), door, entry()).await {
@@ -56,7 +56,7 @@ async fn meet(server: &Arc<Credentials>, client: &Arc<Credentials>, expect: Expe
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let calling = async {
-        let called = Connector::new(client, expect).connect(uri).await;
+        let called = Connector::new(ClientTls::Certificate(Arc::clone(client)), expect).connect(uri).await;
         called.map(drop).map_err(|error| error.to_string())
     };
     let serving = async { serve(server, false, listener.accept().await.unwrap().0).await };
@@ -140,13 +140,16 @@ async fn an_open_connection_ends_when_its_certificate_is_revoked() {
     let door = Door::new(Some(Arc::clone(&server)), None).unwrap();
     let serving = async {
         let stream = listener.accept().await.unwrap().0;
-        let config = server.server(false).unwrap();
+        let config = server.server(false, false).unwrap();
         let connection = handshake(stream, address, config, Arc::clone(&server), door, entry()).await;
         let mut connection = connection.map_err(|refused| refused.reason)?;
         connection.write_all(b"settings").await.map_err(|error| error.to_string())?;
         Ok::<_, String>(connection)
     };
-    let (served, called) = tokio::join!(serving, Connector::new(&shard, Expect::Coordinator).connect(uri));
+    let (served, called) = tokio::join!(
+        serving,
+        Connector::new(ClientTls::Certificate(Arc::clone(&shard)), Expect::Coordinator).connect(uri)
+    );
     let (mut served, mut called) = (served.unwrap(), called.unwrap().into_inner());
     let mut byte = [0];
     called.write_all(b"a").await.unwrap();
@@ -165,7 +168,7 @@ async fn a_client_without_a_certificate_is_taken_only_where_tokens_are() {
     for optional in [true, false] {
         let (accepted, client, _) = pair().await;
         let anonymous = async {
-            let config = authority.credentials("client/ann").anonymous_client();
+            let config = authority.authorities().client(Expect::Coordinator).unwrap();
             let name = "peer.shardexec.internal".try_into().unwrap();
             let mut stream = tokio_rustls::TlsConnector::from(config).connect(name, client).await.unwrap();
             let mut byte = [0];
@@ -214,7 +217,8 @@ async fn a_server_that_does_not_speak_tls_is_named() {
     let uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let plain =
         async { listener.accept().await.unwrap().0.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await };
-    let connecting = Connector::new(&client, Expect::Coordinator).connect(uri);
+    let connecting =
+        Connector::new(ClientTls::Certificate(Arc::clone(&client)), Expect::Coordinator).connect(uri);
     let (_, connected) = tokio::join!(plain, connecting);
     assert_eq!(connected.unwrap_err().to_string(), "the other side does not speak TLS");
 }

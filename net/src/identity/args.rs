@@ -8,7 +8,7 @@ use clap::Args;
 use common::id::ShardId;
 
 use super::CredentialError;
-use super::credentials::{Credentials, Security};
+use super::credentials::{Authorities, Credentials, Security};
 use super::files::TlsFiles;
 use super::role::Roles;
 use super::tokens::Token;
@@ -32,11 +32,11 @@ pub struct TlsArgs {
     pub tls_key: Option<PathBuf>,
 
     /// The certificates of the trusted authorities (PEM)
-    #[arg(long, value_name = "FILE", help_heading = "TLS", env = "SHARDS_TLS_CA", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", help_heading = "TLS", env = "SHARDS_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
 
     /// The certificates that were revoked (PEM). Like the other files it is read again when it changes
-    #[arg(long, value_name = "FILE", help_heading = "TLS", env = "SHARDS_TLS_CRL", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", help_heading = "TLS", env = "SHARDS_TLS_CRL", requires = "tls_ca")]
     pub tls_crl: Option<PathBuf>,
 }
 
@@ -54,7 +54,8 @@ impl TlsArgs {
                 Credentials::load(TlsFiles { certificate, key, authorities, revoked }).map(Some)
             }
             _ => Err(CredentialError::Options(
-                "--tls-cert, --tls-key and --tls-ca belong together: give all three",
+                "--tls-cert, --tls-key and --tls-ca belong together: give all three (a client with --token-file needs \
+                 only --tls-ca)",
             )),
         }
     }
@@ -141,7 +142,13 @@ impl ClientArgs {
     /// [`CredentialError`] if one cannot be used.
     pub fn security(&self) -> Result<Security, CredentialError> {
         let token = self.token_file.as_deref().map(Token::read).transpose()?;
-        Ok(Security::new(self.tls.load()?, token))
+        let TlsArgs { tls_cert, tls_key, tls_ca, tls_crl } = &self.tls;
+        match (tls_cert, tls_key, tls_ca, token) {
+            (None, None, Some(authorities), Some(token)) => {
+                Ok(Security::by_token(Authorities::load(authorities, tls_crl.as_deref())?, token))
+            }
+            (.., token) => Ok(Security::new(self.tls.load()?, token)),
+        }
     }
 }
 

@@ -1,20 +1,21 @@
 //! A process's own certificate and the authorities that it trusts, as they are now: the files may change while
 //! the process runs.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::RwLock;
 use tokio::task::JoinError;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::{
-    ClientConfig, ConfigBuilder, ConfigSide, ServerConfig, WantsVerifier, WantsVersions, version,
+    CipherSuite, ClientConfig, ConfigBuilder, ConfigSide, ServerConfig, WantsVerifier, WantsVersions, version,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::files::{Material, TlsFiles};
+use super::files::{Material, TlsFiles, certificates, revocations_of};
 use super::role::{Identity, Role, Roles};
 use super::trust::{Details, Expect, Side, Trust, TrustError};
 use super::verify::{Clients, Server};
@@ -22,6 +23,9 @@ use super::{CredentialError, tokens::Token};
 
 /// The protocol that is agreed upon in a handshake: HTTP/2.
 const PROTOCOL: &[u8] = b"h2";
+
+/// What servers of pages speak besides.
+const OLD_PROTOCOL: &[u8] = b"http/1.1";
 
 /// The interval at which the files are looked at.
 pub(super) const LOOK: Duration = Duration::from_secs(2);
@@ -125,6 +129,11 @@ impl Credentials {
         self.warn_of_expiry(warned);
     }
 
+    /// When this process's certificate expires.
+    pub(super) fn expires(&self) -> SystemTime {
+        self.now().own.expires
+    }
+
     fn warn_of_expiry(&self, warned: &mut Option<Instant>) {
         if warned.is_some_and(|at| at.elapsed() <= WARN_EVERY) {
             return;
@@ -159,39 +168,32 @@ impl Credentials {
         self.now().trust.identify(chain, Side::Client, UnixTime::now())
     }
 
-    /// The configuration of a server. If `optional`, clients without a certificate may connect.
-    pub(crate) fn server(&self, optional: bool) -> Result<Arc<ServerConfig>, CredentialError> {
+    /// The configuration of a server. If `optional`, clients without a certificate may connect; if `pages`, those
+    /// that speak HTTP/1.1 may too.
+    pub(crate) fn server(&self, optional: bool, pages: bool) -> Result<Arc<ServerConfig>, CredentialError> {
         let loaded = self.now();
         let clients = Clients { trust: Arc::clone(&loaded.trust), optional };
-        let mut config = only_tls13(ServerConfig::builder_with_provider(Arc::new(ring::default_provider())))
+        let mut config = only_tls13(ServerConfig::builder_with_provider(provider()))
             .and_then(|builder| {
                 let builder = builder.with_client_cert_verifier(Arc::new(clients));
                 builder.with_single_cert(loaded.material.chain.clone(), loaded.material.key.clone_key())
             })
             .map_err(|source| mismatch(&self.files, source))?;
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        if pages {
+            config.alpn_protocols.push(OLD_PROTOCOL.to_vec());
+        }
         // A resumed session would not be judged by what was revoked since.
         config.session_storage = Arc::new(tokio_rustls::rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Arc::new(config))
     }
 
-    /// The configuration of a client that shows no certificate.
-    #[cfg(test)]
-    pub(crate) fn anonymous_client(&self) -> Arc<ClientConfig> {
-        let server = Server { trust: Arc::clone(&self.now().trust), expect: Expect::Coordinator };
-        let builder = only_tls13(ClientConfig::builder_with_provider(Arc::new(ring::default_provider())));
-        let builder = builder.ok().map(|builder| {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(server)).with_no_client_auth()
-        });
-        Arc::new(builder.unwrap_or_else(|| unreachable!("the provider speaks TLS 1.3")))
-    }
-
     /// The configuration of a client that wants to reach a certain peer.
     pub(crate) fn client(&self, expect: Expect) -> Result<Arc<ClientConfig>, CredentialError> {
         let loaded = self.now();
         let server = Server { trust: Arc::clone(&loaded.trust), expect };
-        let mut config = only_tls13(ClientConfig::builder_with_provider(Arc::new(ring::default_provider())))
+        let mut config = only_tls13(ClientConfig::builder_with_provider(provider()))
             .and_then(|builder| {
                 let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(server));
                 builder.with_client_auth_cert(loaded.material.chain.clone(), loaded.material.key.clone_key())
@@ -201,6 +203,13 @@ impl Credentials {
         config.resumption = tokio_rustls::rustls::client::Resumption::disabled();
         Ok(Arc::new(config))
     }
+}
+
+/// ring, with AES-128 first: the strongest cipher costs a block of the fleet's time, and protects nothing for longer.
+fn provider() -> Arc<CryptoProvider> {
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 fn only_tls13<S: ConfigSide>(
@@ -237,10 +246,57 @@ impl Loaded {
     }
 }
 
+/// Whom a client trusts that has no certificate of its own. A token says who it is.
+#[derive(Debug)]
+pub struct Authorities {
+    trust: Arc<Trust>,
+}
+
+impl Authorities {
+    /// Reads the certificates of the authorities, and what they have revoked.
+    ///
+    /// # Errors
+    /// [`CredentialError`] with the file and what is wrong with it.
+    pub fn load(authorities: &Path, revoked: Option<&Path>) -> Result<Arc<Self>, CredentialError> {
+        let trust = Trust::of(None, &certificates(authorities)?, &revocations_of(revoked)?)?;
+        Ok(Arc::new(Self { trust: Arc::new(trust) }))
+    }
+
+    /// The configuration of a client that wants to reach a certain peer and shows no certificate.
+    pub(crate) fn client(&self, expect: Expect) -> Result<Arc<ClientConfig>, CredentialError> {
+        let server = Server { trust: Arc::clone(&self.trust), expect };
+        let builder =
+            only_tls13(ClientConfig::builder_with_provider(provider())).map_err(CredentialError::Tls)?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(server));
+        let mut config = builder.with_no_client_auth();
+        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        config.resumption = tokio_rustls::rustls::client::Resumption::disabled();
+        Ok(Arc::new(config))
+    }
+}
+
+/// By what a client recognises the servers that it calls, and proves to them who it is.
+#[derive(Debug, Clone)]
+pub(crate) enum ClientTls {
+    /// By the authorities of its own certificate, which it shows.
+    Certificate(Arc<Credentials>),
+    /// By authorities. It shows no certificate.
+    Anonymous(Arc<Authorities>),
+}
+
+impl ClientTls {
+    pub(crate) fn client(&self, expect: Expect) -> Result<Arc<ClientConfig>, CredentialError> {
+        match self {
+            Self::Certificate(credentials) => credentials.client(expect),
+            Self::Anonymous(authorities) => authorities.client(expect),
+        }
+    }
+}
+
 /// How a process proves to its peers who it is, and by what it recognises them. The default is neither: plain text.
 #[derive(Debug, Clone, Default)]
 pub struct Security {
-    pub(crate) tls: Option<Arc<Credentials>>,
+    pub(crate) tls: Option<ClientTls>,
     pub(crate) token: Option<Token>,
 }
 
@@ -248,7 +304,13 @@ impl Security {
     /// Uses these credentials, and this token for calls to a coordinator.
     #[must_use]
     pub fn new(tls: Option<Arc<Credentials>>, token: Option<Token>) -> Self {
-        Self { tls, token }
+        Self { tls: tls.map(ClientTls::Certificate), token }
+    }
+
+    /// Recognises coordinators by these authorities, and proves by this token who the process is.
+    #[must_use]
+    pub fn by_token(authorities: Arc<Authorities>, token: Token) -> Self {
+        Self { tls: Some(ClientTls::Anonymous(authorities)), token: Some(token) }
     }
 }
 

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use common::message::Caller;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -17,6 +17,7 @@ use super::credentials::{Credentials, watch};
 use super::role::{Identity, Role, Roles};
 use super::tokens::Tokens;
 use crate::calls::Activity;
+use crate::connections::rare::Rare;
 
 /// The metadata key of a bearer token.
 pub(crate) const AUTHORIZATION: &str = "authorization";
@@ -31,11 +32,15 @@ pub struct Door {
     tls: Option<Arc<Credentials>>,
     tokens: Option<Arc<TokenSource>>,
     serves: Roles,
+    /// Whether it leads to pages, for browsers and Prometheus, that may speak HTTP/1.1.
+    pages: bool,
+    /// Limits how often refused calls are logged.
+    refusals: Arc<Mutex<Rare>>,
 }
 
 impl Default for Door {
     fn default() -> Self {
-        Self { tls: None, tokens: None, serves: Roles::ALL }
+        Self { tls: None, tokens: None, serves: Roles::ALL, pages: false, refusals: Arc::default() }
     }
 }
 
@@ -58,7 +63,7 @@ impl Door {
                 Some(Arc::new(TokenSource { path: path.to_owned(), tokens }))
             }
         };
-        Ok(Self { tls, tokens, serves: Roles::ALL })
+        Ok(Self { tls, tokens, ..Self::default() })
     }
 
     /// The same door for an address that serves only these roles.
@@ -67,9 +72,24 @@ impl Door {
         Self { serves, ..self.clone() }
     }
 
+    /// The same door for an address with pages.
+    pub(crate) fn to_pages(&self) -> Self {
+        Self { pages: true, ..self.clone() }
+    }
+
+    /// Whether it leads to pages.
+    pub(crate) fn has_pages(&self) -> bool {
+        self.pages
+    }
+
     /// The credentials; `None` without TLS.
     pub(crate) fn credentials(&self) -> Option<&Arc<Credentials>> {
         self.tls.as_ref()
+    }
+
+    /// When this process's own certificate expires; `None` without TLS.
+    pub(crate) fn expires(&self) -> Option<SystemTime> {
+        self.tls.as_ref().map(|credentials| credentials.expires())
     }
 
     /// Whether some peers have identities: certificates or tokens.
@@ -172,8 +192,16 @@ impl Peer {
         self.activity.is_recognised()
     }
 
-    /// The peer's role if it has one of `roles`; `None` if neither TLS nor tokens are on.
+    /// The peer's role if it has one of `roles`; `None` if neither TLS nor tokens are on. A refusal is logged.
     fn role(&self, metadata: &MetadataMap, roles: Roles) -> Result<Option<Role>, Status> {
+        self.role_of(metadata, roles).inspect_err(|status| {
+            if let Some(hidden) = self.door.refusals.lock().now() {
+                tracing::warn!(address = %self.address, reason = status.message(), hidden, "a call was refused");
+            }
+        })
+    }
+
+    fn role_of(&self, metadata: &MetadataMap, roles: Roles) -> Result<Option<Role>, Status> {
         let (needed, roles) = (roles, roles.and(self.door.serves));
         if roles.is_empty() {
             let serves = self.door.serves;
@@ -275,7 +303,11 @@ pub fn allowed<T>(request: &Request<T>, roles: Roles) -> Result<Option<Role>, St
     allowed_by(request.extensions(), request.metadata(), roles)
 }
 
-fn allowed_by(extensions: &Extensions, metadata: &MetadataMap, roles: Roles) -> Result<Option<Role>, Status> {
+pub(crate) fn allowed_by(
+    extensions: &Extensions,
+    metadata: &MetadataMap,
+    roles: Roles,
+) -> Result<Option<Role>, Status> {
     // Every connection of our servers has this. A request without it has come another way.
     extensions.get::<Peer>().ok_or_else(unknown)?.role(metadata, roles)
 }

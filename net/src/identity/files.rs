@@ -40,10 +40,7 @@ impl Material {
         let key = PrivateKeyDer::from_pem_slice(&read_private(&files.key)?)
             .map_err(|error| not_pem(&files.key, "private key", &error))?;
         let authorities = certificates(&files.authorities)?;
-        let revoked = match &files.revoked {
-            None => Vec::new(),
-            Some(path) => revocations(path)?,
-        };
+        let revoked = revocations_of(files.revoked.as_deref())?;
         Ok(Self { chain, key, authorities, revoked })
     }
 }
@@ -57,6 +54,13 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
         return Err(not_pem(path, "certificate", &"there is none in it"));
     }
     Ok(found)
+}
+
+/// The lists of revoked certificates in a PEM file, if there is one.
+pub(super) fn revocations_of(
+    path: Option<&Path>,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, CredentialError> {
+    path.map_or_else(|| Ok(Vec::new()), revocations)
 }
 
 /// The lists of revoked certificates in a PEM file, at least one: an empty file must not revoke nothing.

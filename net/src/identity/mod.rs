@@ -22,8 +22,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use args::{ClientArgs, ListenArgs, ServerArgs, TlsArgs};
-pub use credentials::{Credentials, Security};
-pub(crate) use door::{AUTHORIZATION, BEARER, household};
+pub(crate) use credentials::ClientTls;
+pub use credentials::{Authorities, Credentials, Security};
+pub(crate) use door::{AUTHORIZATION, BEARER, allowed_by, household};
 pub use door::{Account, Door, Peer, account, allowed, origin};
 pub use files::TlsFiles;
 pub use role::{Identity, NameError, Role, Roles};
@@ -116,6 +117,9 @@ pub enum CredentialError {
         /// The identity that this process has had since its start.
         former: Identity,
     },
+    /// The TLS library does not speak what it should.
+    #[error("TLS cannot be used: {0}")]
+    Tls(tokio_rustls::rustls::Error),
     /// Options that need each other.
     #[error("{0}")]
     Options(&'static str),

@@ -11,7 +11,7 @@ use rcgen::{
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 
-use super::{Credentials, TlsFiles};
+use super::{Authorities, Credentials, TlsFiles};
 
 /// An authority, and a folder for what it issues.
 pub(crate) struct Authority {
@@ -75,6 +75,11 @@ impl Authority {
     pub(crate) fn credentials(&self, role: &str) -> Arc<Credentials> {
         let name = role.replace('/', "-");
         Credentials::load(self.issue(&name, &[&format!("spiffe://test/{role}")], NOW)).unwrap()
+    }
+
+    /// What a client without a certificate trusts.
+    pub(crate) fn authorities(&self) -> Arc<Authorities> {
+        Authorities::load(&self.folder.path().join("ca.pem"), None).unwrap()
     }
 
     /// Credentials for one role that look for revoked certificates.

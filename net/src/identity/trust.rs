@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use tokio_rustls::rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime};
 use webpki::{
     ALL_VERIFICATION_ALGS, CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList,
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, anchor_from_trusted_cert,
@@ -61,7 +61,8 @@ pub(super) enum Side {
 /// The authorities that are trusted, and what they have revoked.
 #[derive(Debug)]
 pub(super) struct Trust {
-    fleet: String,
+    /// The fleet whose peers are trusted; `None` for any fleet of the authorities.
+    fleet: Option<String>,
     anchors: Vec<TrustAnchor<'static>>,
     revoked: Vec<CertRevocationList<'static>>,
 }
@@ -69,18 +70,27 @@ pub(super) struct Trust {
 impl Trust {
     /// Trusts the authorities in `material` for peers of this fleet.
     pub(super) fn new(fleet: &str, material: &Material) -> Result<Self, CredentialError> {
+        Self::of(Some(fleet), &material.authorities, &material.revoked)
+    }
+
+    /// Trusts these authorities for peers of one fleet, or of any.
+    pub(super) fn of(
+        fleet: Option<&str>,
+        authorities: &[CertificateDer<'static>],
+        revoked: &[CertificateRevocationListDer<'static>],
+    ) -> Result<Self, CredentialError> {
         let anchor = |certificate: &CertificateDer<'static>| {
             anchor_from_trusted_cert(certificate)
                 .map(|anchor| anchor.to_owned())
                 .map_err(CredentialError::Authority)
         };
-        let list = |list: &tokio_rustls::rustls::pki_types::CertificateRevocationListDer<'static>| {
+        let list = |list: &CertificateRevocationListDer<'static>| {
             OwnedCertRevocationList::from_der(list.as_ref()).map(Into::into).map_err(CredentialError::Revoked)
         };
         Ok(Self {
-            fleet: fleet.to_owned(),
-            anchors: material.authorities.iter().map(anchor).collect::<Result<_, _>>()?,
-            revoked: material.revoked.iter().map(list).collect::<Result<_, _>>()?,
+            fleet: fleet.map(str::to_owned),
+            anchors: authorities.iter().map(anchor).collect::<Result<_, _>>()?,
+            revoked: revoked.iter().map(list).collect::<Result<_, _>>()?,
         })
     }
 
@@ -110,10 +120,12 @@ impl Trust {
             .verify_for_usage(ALL_VERIFICATION_ALGS, &self.anchors, between, now, usage, revocation, None)
             .map_err(TrustError::Chain)?;
         let identity = Details::of(own)?.identity;
-        if identity.fleet != self.fleet {
-            return Err(TrustError::OtherFleet { theirs: identity.fleet, ours: self.fleet.clone() });
+        match &self.fleet {
+            Some(ours) if *ours != identity.fleet => {
+                Err(TrustError::OtherFleet { theirs: identity.fleet, ours: ours.clone() })
+            }
+            _ => Ok(identity),
         }
-        Ok(identity)
     }
 }
 

@@ -22,5 +22,5 @@ pub use fleet_service::fleet_service;
 pub use payload::{PayloadError, ReceivedPayload, chunks, receive};
 pub use shard_client::ShardClient;
 pub use shard_service::{NodeIdentity, shard_service};
-pub use status::{from_status, reason, to_status};
+pub use status::{exhausted, from_status, reason, to_status};
 pub use token::{Bearer, ClientChannel, Demand, client_channel};

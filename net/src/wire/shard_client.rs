@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::convert::{assignment_to, epoch_to, summary_from, summary_to};
+use super::convert::{assignment_to, epoch_to, explanation, summary_from, summary_to};
 use super::payload::chunks;
 use super::pipe::Pipe;
 use super::status::{from_failure, from_status};
@@ -85,6 +85,9 @@ pub(super) fn accepted(refusal: &Bytes) -> Result<(), PeerError> {
         return Ok(());
     }
     match codec::decode::<Refusal>("refusal", refusal, MAX_MESSAGE_BYTES) {
+        Ok(Refusal::Malformed { reason }) => {
+            Err(PeerError::Command(Refusal::Malformed { reason: explanation(&reason) }))
+        }
         Ok(refusal) => Err(PeerError::Command(refusal)),
         Err(error) => Err(PeerError::Protocol(error.to_string())),
     }

@@ -7,6 +7,7 @@ use common::endpoint::PeerError;
 use proto::v1;
 use tonic::{Code, Status};
 
+use super::convert::explanation;
 use crate::channel::root_cause;
 
 /// Why a call has failed, in words: the peer's message, or the innermost cause of a broken connection.
@@ -27,7 +28,8 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 const ROOM_WITHIN: Duration = Duration::from_secs(1);
 
 /// Refuses a call for now, and says after what time it may be made again.
-pub(crate) fn exhausted(text: impl Into<String>, again_after: Duration) -> Status {
+#[must_use]
+pub fn exhausted(text: impl Into<String>, again_after: Duration) -> Status {
     let mut status = Status::resource_exhausted(text);
     status.metadata_mut().insert(PUSHBACK, milliseconds(again_after).into());
     status
@@ -46,7 +48,8 @@ pub(crate) fn no_room(text: impl Into<String>) -> Status {
 /// Converts a status to the caller's error.
 #[must_use]
 pub fn from_status(status: &Status) -> PeerError {
-    let text = reason(status);
+    // What a peer says must not fill or forge the log of this side.
+    let text = explanation(&reason(status));
     match status.code() {
         // The transport also reports `Internal` and `DataLoss` for a broken connection.
         Code::Unavailable
@@ -112,5 +115,14 @@ mod tests {
             assert_eq!(from_status(&to_status(&error)), error);
             assert_eq!(from_failure(to_failure(&to_status(&error))), error);
         }
+    }
+
+    #[test]
+    fn what_a_peer_says_is_short_and_on_one_line() {
+        let said = format!("a\n2026-01-01 ERROR forged {}", "x".repeat(1 << 20));
+        let PeerError::Refused(text) = from_status(&Status::invalid_argument(said)) else {
+            unreachable!("another error")
+        };
+        assert!(text.len() <= 1 << 10 && !text.contains('\n'), "{} bytes", text.len());
     }
 }

@@ -14,6 +14,13 @@ const LEAST_LIMIT_MS: f64 = 250.0;
 /// The most memory that a process may have beyond that of before, 10 s after an attack.
 const MOST_KEPT: u64 = 64 << 20;
 
+/// The most memory that a process may have beyond that of before at any time: the budgets of what is received, which
+/// docs/security.md lists, together.
+const MOST_PEAK: u64 = (net::limits::BLOCKS_IN_FLIGHT + net::limits::RESULTS_IN_FLIGHT + (128 << 20)) as u64;
+
+/// The longest time without a heartbeat, in milliseconds: half of what makes a shard lost.
+const LONGEST_GAP_MS: u64 = 500;
+
 /// The measurements of one attack.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
@@ -64,7 +71,21 @@ impl Row {
         if !self.whole {
             missed.push("the fleet was not whole at the end".into());
         }
-        for (what, [before, _, after]) in [("the coordinator", self.coordinator), ("a shard", self.shards)] {
+        if self.gap > LONGEST_GAP_MS {
+            missed.push(format!("no heartbeat for {} ms, {LONGEST_GAP_MS} at most", self.gap));
+        }
+        if self.attack.has_no_right() && self.acts.answered > 0 {
+            missed.push(format!("{} calls without a right were answered", self.acts.answered));
+        }
+        for (what, [before, peak, after]) in [("the coordinator", self.coordinator), ("a shard", self.shards)]
+        {
+            if peak > before + MOST_PEAK {
+                missed.push(format!(
+                    "{what} had {} MB more, {} at most",
+                    (peak - before) >> 20,
+                    MOST_PEAK >> 20
+                ));
+            }
             if after > before + MOST_KEPT {
                 missed.push(format!("{what} kept {} MB", (after - before) >> 20));
             }
@@ -145,6 +166,13 @@ mod tests {
         let idle = Row { attack: Attack::GreedyStatus, ..row(&[1.0]) };
         assert_eq!(idle.missed(&control), ["the attacker did nothing"]);
         let kept = Row { coordinator: [1 << 20, 1 << 30, 100 << 20], lost: 1, ..row(&[1.0]) };
-        assert_eq!(kept.missed(&control).len(), 2);
+        assert_eq!(kept.missed(&control).len(), 3, "the peak, what was kept, and the shard");
+        let served = Row {
+            attack: Attack::ForgedDraining,
+            acts: Acts { answered: 1, refused: 9, opened: 0 },
+            gap: 501,
+            ..row(&[1.0])
+        };
+        assert_eq!(served.missed(&control).len(), 2);
     }
 }

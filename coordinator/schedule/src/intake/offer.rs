@@ -114,3 +114,14 @@ pub enum Full {
         parked: usize,
     },
 }
+
+impl Full {
+    /// The time after which the block may be offered again.
+    #[must_use]
+    pub fn again(&self) -> Duration {
+        match self {
+            Self::SideBlocks { again } => *again,
+            _ => Duration::from_secs(1),
+        }
+    }
+}

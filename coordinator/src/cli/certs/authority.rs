@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::Write as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -102,6 +102,15 @@ impl Authority {
             })
         };
         let record = serde_json::from_str(&read(RECORD)?).with_context(|| format!("{RECORD} is damaged"))?;
+        let mode = fs::metadata(folder.join(KEY)).map(|found| found.permissions().mode() & 0o777);
+        if let Some(mode) = mode.ok().filter(|mode| mode & 0o077 != 0) {
+            let path = folder.join(KEY);
+            bail!(
+                "{} can be read by others (mode {mode:04o}); run `chmod 600 {}`",
+                path.display(),
+                path.display()
+            );
+        }
         let key = KeyPair::from_pem(&read(KEY)?)?;
         let issuer = Issuer::from_ca_cert_pem(&read(CERTIFICATE)?, key)?;
         Ok(Self { folder: folder.to_owned(), record, issuer })
@@ -219,7 +228,6 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::os::unix::fs::PermissionsExt as _;
 
     use net::identity::{Credentials, TlsFiles};
 
@@ -257,6 +265,8 @@ mod tests {
             assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o077, 0);
         }
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::set_permissions(folder.join(KEY), fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(Authority::open(&folder).err().unwrap().to_string().contains("chmod 600"));
     }
 
     #[test]

@@ -129,6 +129,12 @@ impl Session {
         self.epoch
     }
 
+    /// Whether the shard takes no new work.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// The number of results that are not delivered yet.
     #[must_use]
     pub fn undelivered(&self) -> usize {

@@ -9,7 +9,7 @@ use proto::v1::executor_shard_client::ExecutorShardClient;
 use proto::v1::fleet_client::FleetClient;
 use proto::v1::{
     Assignment, DrainRequest, Epoch, HeartbeatRequest, PayloadChunk, PayloadHeader, RegisterRequest,
-    ShardNotice, SlotProgress, StateRef, StateSummary, SyncRequest,
+    ShardNotice, SlotProgress, SnapshotRequest, StateRef, StateSummary, SyncRequest,
 };
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
@@ -25,6 +25,9 @@ const FORGERS: usize = 8;
 
 /// The pause after a round of forged calls.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// The heartbeats that a stranger sends as one shard before it joins as the next.
+const BEATS: u32 = 200;
 
 /// An epoch above every other.
 const LAST: Epoch = Epoch { number: u64::MAX, instance: u64::MAX };
@@ -71,25 +74,22 @@ async fn for_each_shard<F: Future<Output = ()> + 'static>(
 
 pub(super) async fn results(target: &Target) -> Result<()> {
     for_each_shard(target, |mut client, shard| async move {
-        let assignment = Assignment {
-            work: vec![9; 32].into(),
-            shard: shard.id,
-            incarnation: shard.incarnation,
-            attempt: 1,
-            epoch: Some(LAST),
-        };
-        let header = PayloadHeader {
-            size: CHUNK_BYTES as u64,
-            digest: vec![1; 32].into(),
-            epoch: None,
-            assignment: Some(assignment),
-        };
-        let chunk = PayloadChunk { header: Some(header), data: vec![1; CHUNK_BYTES].into() };
-        if let Some(answers) = answer(client.submit_results(tokio_stream::iter([chunk])).await) {
-            let _ = answers.into_inner().message().await;
-        }
+        let chunk = forged_result(Some(forged_assignment(shard.id, shard.incarnation)));
+        deliver(&mut client, chunk).await;
     })
     .await
+}
+
+/// Delivers a result. Only the answer to it counts: the stream is opened for everybody.
+async fn deliver(client: &mut Impostor, chunk: PayloadChunk) {
+    let answered = async {
+        let mut answers = client.submit_results(tokio_stream::iter([chunk])).await?.into_inner();
+        match answers.message().await? {
+            Some(reply) if reply.failure.is_none() => Ok(()),
+            _ => Err(Status::cancelled("not taken")),
+        }
+    };
+    answer(answered.await);
 }
 
 pub(super) async fn draining(target: &Target) -> Result<()> {
@@ -128,19 +128,58 @@ fn registration(shard: u32, incarnation: u64) -> RegisterRequest {
 
 pub(super) async fn heartbeats(target: &Target) -> Result<()> {
     for_each_shard(target, |mut client, shard| async move {
-        let slot = |slot| SlotProgress { slot, transactions: 1, current: None, transaction: 0, gas: 0 };
-        let beat = HeartbeatRequest {
-            shard: shard.id,
-            incarnation: shard.incarnation,
-            epoch: Some(LAST),
-            state: Some(invented()),
-            slots: (0..1_024).map(slot).collect(),
-            queued: u32::MAX,
-            outbox: u32::MAX,
-        };
-        answer(client.heartbeat(beat).await);
+        answer(client.heartbeat(heavy_beat(shard.id, shard.incarnation, 1_024)).await);
     })
     .await
+}
+
+fn heavy_beat(shard: u32, incarnation: u64, slots: u32) -> HeartbeatRequest {
+    let slot = |slot| SlotProgress { slot, transactions: 1, current: None, transaction: 0, gas: 0 };
+    HeartbeatRequest {
+        shard,
+        incarnation,
+        epoch: Some(LAST),
+        state: Some(invented()),
+        slots: (0..slots).map(slot).collect(),
+        queued: u32::MAX,
+        outbox: u32::MAX,
+    }
+}
+
+/// Strangers that have joined as shards of their own, and so have tokens that count: they claim ever new states and
+/// as many slots as they may, ask for snapshots that they do not read, and deliver results of work that they never got.
+pub(super) async fn registered(target: &Target) -> Result<()> {
+    let (client, next) = (fleet(target)?, Cell::new(80_000_u32));
+    many(FORGERS, || {
+        let mut client = client.clone();
+        next.set(next.get() + 1);
+        let (shard, incarnation) = (next.get(), rand::random::<u64>());
+        async move {
+            if answer(client.register(registration(shard, incarnation)).await).is_none() {
+                tokio::time::sleep(PAUSE).await;
+                return;
+            }
+            let request = SnapshotRequest { shard, incarnation, state: None, held: None };
+            let unread = answer(client.snapshot(request).await);
+            for _ in 0..BEATS {
+                answer(client.heartbeat(heavy_beat(shard, incarnation, 64)).await);
+                let work = Some(forged_assignment(shard, incarnation));
+                deliver(&mut client, forged_result(work)).await;
+            }
+            drop(unread);
+        }
+    })
+    .await
+}
+
+fn forged_assignment(shard: u32, incarnation: u64) -> Assignment {
+    Assignment { work: vec![9; 32].into(), shard, incarnation, attempt: 1, epoch: Some(LAST) }
+}
+
+fn forged_result(assignment: Option<Assignment>) -> PayloadChunk {
+    let header =
+        PayloadHeader { size: CHUNK_BYTES as u64, digest: vec![1; 32].into(), epoch: None, assignment };
+    PayloadChunk { header: Some(header), data: vec![1; CHUNK_BYTES].into() }
 }
 
 fn invented() -> StateSummary {

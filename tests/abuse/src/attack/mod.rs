@@ -41,6 +41,8 @@ pub(crate) enum Attack {
     ForgedHeartbeats,
     /// Registrations of ever new ids.
     EndlessShards,
+    /// Strangers that have joined: heartbeats of invented states, snapshots that are not read, results of no work.
+    RegisteredStrangers,
     /// 40 shards of four slots that do one piece of work right, and then take work and never answer.
     SilentShards,
     /// 150 snapshots that are not read.
@@ -54,6 +56,19 @@ pub(crate) enum Attack {
 impl Attack {
     pub(crate) fn all() -> Vec<Self> {
         Self::value_variants().to_vec()
+    }
+
+    /// Whether every call of it must be refused: it has no right to any.
+    pub(crate) fn has_no_right(self) -> bool {
+        matches!(
+            self,
+            Self::ForgedResults
+                | Self::ForgedDraining
+                | Self::ForgedPlaces
+                | Self::ForgedHeartbeats
+                | Self::UnreadSnapshots
+                | Self::FakeCoordinator
+        )
     }
 
     /// The name on the command line.
@@ -95,6 +110,7 @@ impl Attack {
                 Self::UnreadEvents => calls::unread_events(target).await,
                 Self::UnreadSnapshots => calls::unread_snapshots(target).await,
                 Self::EndlessShards => forged::endless_shards(target).await,
+                Self::RegisteredStrangers => forged::registered(target).await,
                 Self::SilentShards => silent::shards(target).await,
                 Self::ForgedResults => forged::results(target).await,
                 Self::ForgedDraining => forged::draining(target).await,

@@ -1,0 +1,242 @@
+//! What a coordinator and a shard tell over HTTP, while shards come and go and blocks are executed.
+//!
+//! | page | expectation |
+//! |---|---|
+//! | `/livez`, `/readyz` | a coordinator without a shard lives and is not ready; the same for a shard without a coordinator |
+//! | `/metrics` | exactly the tables of docs/monitoring.md, with the numbers that the client was told |
+//! | `/events` | a killed shard is told at once |
+//! | `/status`, `/blocks`, `/config`, `/debug/tasks` | what the command line shows |
+//! | all | with tokens, only for readers; the last two only for operators |
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use shard_tests::{Chain, Coordinator, Scene, Shard, scenario, wait_until, within};
+
+/// A process's administration.
+struct Pages {
+    address: String,
+    token: Option<String>,
+}
+
+impl Pages {
+    /// The administration whose address is in this file.
+    fn of(file: &Path) -> Result<Self> {
+        let mut address = None;
+        wait_until(within(30), "the address of the administration is written", || {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            address = text.lines().find_map(|line| line.strip_prefix("admin ").map(str::to_owned));
+            Ok(address.is_some())
+        })?;
+        Ok(Self { address: address.context("no address")?, token: None })
+    }
+
+    fn ask(&self, path: &str) -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(within(30)))?;
+        let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
+        let token = token.unwrap_or_default();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{token}Connection: close\r\n\r\n")?;
+        Ok(stream)
+    }
+
+    /// A page's status and body.
+    fn get(&self, path: &str) -> Result<(u16, String)> {
+        let mut text = String::new();
+        self.ask(path)?.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("no answer: {text}"))?;
+        let status = head.split(' ').nth(1).context("no status")?.parse()?;
+        Ok((status, body.to_owned()))
+    }
+
+    /// A page that must be there, as JSON.
+    fn json(&self, path: &str) -> Result<Value> {
+        let (status, body) = self.get(path)?;
+        ensure!(status == 200, "{path}: {status} {body}");
+        serde_json::from_str(&body).with_context(|| format!("{path}: {body}"))
+    }
+
+    fn wait_ready(&self, ready: bool, reason: &str) -> Result<()> {
+        let wanted = if ready { 200 } else { 503 };
+        wait_until(within(30), &format!("/readyz says {wanted} {reason}"), || {
+            let (status, body) = self.get("/readyz")?;
+            Ok(status == wanted && body.contains(reason))
+        })
+        .map(drop)
+    }
+
+    /// The value of a metric with these labels.
+    fn metric(&self, name: &str) -> Result<f64> {
+        let (_, text) = self.get("/metrics")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("{name} is not in:\n{text}"))?.parse()?)
+    }
+
+    /// The metrics of this project that are exported, with their kinds.
+    fn exported(&self) -> Result<BTreeSet<(String, String)>> {
+        let (_, text) = self.get("/metrics")?;
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let all: Vec<_> = types.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect();
+        let once: BTreeSet<_> = all.iter().cloned().collect();
+        ensure!(once.len() == all.len(), "a metric is exported twice:\n{text}");
+        Ok(once.into_iter().filter(|(name, _)| name.starts_with("shardexec_")).collect())
+    }
+}
+
+/// The metrics of the tables under these headings of docs/monitoring.md.
+fn documented(headings: &[&str]) -> Result<BTreeSet<(String, String)>> {
+    let text = include_str!("../../docs/monitoring.md");
+    let mut found = BTreeSet::new();
+    for heading in headings {
+        let section = text.split(&format!("\n### {heading}\n")).nth(1).context("no such heading")?;
+        let section = section.split("\n#").next().unwrap_or_default();
+        let rows = section.lines().filter(|line| line.starts_with("| `"));
+        found.extend(rows.filter_map(|row| {
+            let mut cells =
+                row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
+            Some((cells.next()?, cells.next()?))
+        }));
+    }
+    Ok(found)
+}
+
+/// Starts a coordinator with an administration, and these options.
+fn coordinator(scene: &Scene, chain: &Chain, more: &[&str]) -> Result<(Coordinator, Pages)> {
+    let file = scene.path("admin.address");
+    let path = file.to_str().context("not UTF-8")?.to_owned();
+    let line = [&["--admin", "127.0.0.1:0", "--admin-address-file", &path][..], more].concat();
+    let started = Coordinator::start(scene, chain, &line)?;
+    Ok((started, Pages::of(&file)?))
+}
+
+fn shard(scene: &Scene, id: u32, url: &str) -> Result<(Shard, Pages)> {
+    let file = scene.path(&format!("shard-{id}.admin"));
+    let path = file.to_str().context("not UTF-8")?.to_owned();
+    let line = ["--admin", "127.0.0.1:0", "--admin-address-file", &path];
+    Ok((Shard::start(scene, id, url, &line)?, Pages::of(&file)?))
+}
+
+#[test]
+fn a_fleet_tells_how_it_is() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(4)?;
+        let data = scene.path("data");
+        let data = data.to_str().context("not UTF-8")?;
+        let (coordinator, pages) = coordinator(scene, &chain, &["--data-dir", data])?;
+        ensure!(pages.get("/livez")? == (200, "ok\n".into()));
+        pages.wait_ready(false, "no shard has joined")?;
+        let (mut first, own) = shard(scene, 1, &coordinator.url())?;
+        own.wait_ready(true, "")?;
+        pages.wait_ready(true, "")?;
+        let report = coordinator.submit_all(scene, &chain)?;
+        let (gas, transactions) = (report.total("gas_used")?, report.total("txs")?);
+        let blocks = chain.blocks() as f64;
+        ensure!(pages.metric("shardexec_blocks_total{outcome=\"committed\"}")? == blocks);
+        ensure!(pages.metric("shardexec_transactions_total")? == transactions as f64);
+        ensure!(pages.metric("shardexec_gas_total")? == gas as f64);
+        ensure!(pages.metric("shardexec_block_seconds_count")? == blocks);
+        ensure!(pages.metric("shardexec_head_height")? == blocks);
+        ensure!(pages.metric("shardexec_shards{state=\"ready\"}")? == 1.0);
+        ensure!(pages.metric("shardexec_ready")? == 1.0);
+        let worked = own.metric("shardexec_work_transactions_total{kind=\"execute\"}")?;
+        ensure!(worked >= transactions as f64, "{worked} of {transactions} transactions");
+        ensure!(own.metric("shardexec_deltas_total")? == blocks);
+        let head = pages.json(&format!("/blocks/{}", chain.blocks()))?;
+        ensure!(head["gas_used"] == pages.json("/blocks")?[0]["gas_used"], "{head}");
+        ensure!(pages.get("/blocks/4711")?.0 == 404 && pages.get("/nonsense")?.0 == 404);
+        let shown: Value = serde_json::from_str(&coordinator.ask(&["status", "--json"], &[])?)?;
+        ensure!(pages.json("/status")?["state_root"] == shown["state_root"], "{shown}");
+        ensure!(pages.json("/config")?["heartbeat_ms"] == 100);
+        let tasks = pages.json("/debug/tasks")?.to_string();
+        ensure!(tasks.contains("fleet-driver") && tasks.contains("admin-server"), "{tasks}");
+        ensure!(pages.exported()? == documented(&["Every process", "Coordinator"])?);
+        ensure!(own.exported()? == documented(&["Every process", "Shard"])?);
+        // The stream of events begins with its headers; what comes later is new.
+        let mut events = BufReader::new(pages.ask("/events")?).lines();
+        events.by_ref().find(|line| line.as_ref().is_ok_and(String::is_empty)).context("no headers")??;
+        first.process.kill()?;
+        let lost = events.find(|line| line.as_ref().is_ok_and(|line| line.contains("shard_lost")));
+        let lost = lost.context("the loss was not told")??;
+        ensure!(lost.starts_with("data: ") && lost.contains("\"shard\":1"), "{lost}");
+        pages.wait_ready(false, "no shard has joined")?;
+        ensure!(pages.get("/livez")?.0 == 200, "it lives without a shard");
+        ensure!(pages.metric("shardexec_ready")? == 0.0);
+        let (_, text) = pages.get("/metrics")?;
+        ensure!(!text.contains("shard=\"1\""), "a lost shard leaves no gauge behind:\n{text}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_shard_without_a_coordinator_lives_and_is_not_ready() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(2)?;
+        let coordinator = Coordinator::start(scene, &chain, &[])?;
+        let (_shard, pages) = shard(scene, 1, &coordinator.url())?;
+        pages.wait_ready(true, "")?;
+        drop(coordinator);
+        pages.wait_ready(false, "not registered with a coordinator")?;
+        ensure!(pages.get("/livez")?.0 == 200);
+        wait_until(within(30), "tries to register are counted", || {
+            let (_, text) = pages.get("/metrics")?;
+            Ok(text.contains("shardexec_registrations_total{outcome=\"failed\"}"))
+        })
+        .map(drop)
+    })
+}
+
+#[test]
+fn pages_are_for_readers_and_options_for_operators() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(2)?;
+        let (reader, operator) = ("r".repeat(40), "o".repeat(40));
+        let file = scene.write("tokens", format!("reader/prometheus {reader}\noperator/ann {operator}\n"))?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&file, mode)?;
+        let tokens = file.to_str().context("not UTF-8")?;
+        let (_coordinator, mut pages) = coordinator(scene, &chain, &["--tokens", tokens])?;
+        ensure!(pages.get("/livez")?.0 == 200, "whether it lives is no secret");
+        for path in ["/", "/readyz", "/metrics", "/status", "/events", "/blocks", "/config", "/debug/tasks"] {
+            ensure!(pages.get(path)?.0 == 401, "{path} needs a token");
+        }
+        pages.token = Some(reader);
+        ensure!(pages.get("/metrics")?.0 == 200 && pages.get("/status")?.0 == 200);
+        for path in ["/config", "/debug/tasks"] {
+            let (status, text) = pages.get(path)?;
+            ensure!(status == 403 && text.contains("needs the role operator"), "{path}: {status} {text}");
+        }
+        pages.token = Some(operator);
+        ensure!(pages.get("/config")?.0 == 200 && pages.get("/debug/tasks")?.0 == 200);
+        Ok(())
+    })
+}
+
+#[test]
+fn an_address_of_other_machines_needs_tls() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(2)?;
+        let file = scene.path("never");
+        let mut process = Coordinator::spawn(scene, &chain, "127.0.0.1:0", &file, &["--admin", "0.0.0.0:0"])?;
+        process.ended(within(30))?.refused(&["0.0.0.0", "TLS", "--insecure"])
+    })
+}
+
+/// An idle stream of events does not hold up the end of the process.
+#[test]
+fn a_watcher_does_not_hold_up_the_end() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(2)?;
+        let (mut coordinator, pages) = coordinator(scene, &chain, &[])?;
+        let mut events = BufReader::new(pages.ask("/events")?).lines();
+        events.by_ref().find(|line| line.as_ref().is_ok_and(String::is_empty)).context("no headers")??;
+        coordinator.process.signal(shard_tests::Signal::Term)?;
+        let code = coordinator.process.exit_code(Duration::from_secs(30).max(within(10)))?;
+        ensure!(code == 0, "exit code {code}");
+        Ok(())
+    })
+}
