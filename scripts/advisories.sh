@@ -5,10 +5,9 @@
 #        scripts/advisories.sh export FILE  fetches the database and packs it, for machines without network
 #        scripts/advisories.sh check FILE   with a packed database, without network; says how old it is
 set -euo pipefail
-cd "$(dirname "$0")/.."
 
 usage() {
-    sed -n '2,/^set /s/^# \{0,1\}//p' "$0" | sed '/^set /d'
+    sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '/^set /d'
 }
 case ${1:-fetch} in
 -h | --help) usage && exit 0 ;;
@@ -21,6 +20,9 @@ command -v cargo-deny >/dev/null || {
     exit 2
 }
 
+# The caller's path, before the folder changes.
+file=${2:+$(realpath -m -- "$2")}
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
 # The same rules, with the database in a folder of this run, fetched by git with its settings.
@@ -33,16 +35,17 @@ case ${1:-fetch} in
 fetch) deny check advisories ;;
 export)
     deny fetch db
-    tar -C "$scratch/db" -czf "$2" .
-    echo "written: $2" >&2
+    date -u '+%Y-%m-%d %H:%M UTC' >"$scratch/packed-at"
+    tar -C "$scratch" -czf "$file" packed-at db
+    echo "written: $file" >&2
     ;;
 check)
-    if [ ! -f "$2" ]; then
-        echo "$2 is no file: scripts/advisories.sh export $2 makes one where there is a network" >&2
+    if [ ! -f "$file" ]; then
+        echo "$file is no file: scripts/advisories.sh export $file makes one where there is a network" >&2
         exit 2
     fi
-    echo "the database was packed at $(date -u -r "$2" '+%Y-%m-%d %H:%M') UTC" >&2
-    tar -C "$scratch/db" -xzf "$2"
+    tar -C "$scratch" -xzf "$file" packed-at db
+    echo "the database was packed at $(cat "$scratch/packed-at")" >&2
     deny --offline check advisories
     ;;
 esac

@@ -8,7 +8,7 @@ use metrics::{counter, gauge, histogram};
 use net::admin::{Kind, Metric, Subject, metric};
 use serde_json::{Value, json};
 
-use crate::node::{NodeStatus, ShardNode};
+use crate::node::ShardNode;
 
 /// The metrics of a shard, besides those of every process.
 pub const SHARD_METRICS: [Metric; 13] = [
@@ -76,13 +76,7 @@ impl Joined {
 
 impl Subject for Joined {
     fn unready(&self) -> Vec<String> {
-        let NodeStatus { joined, draining, height, .. } = self.node.status();
-        let reasons = [
-            (draining, "the shard is draining"),
-            (!joined, "the shard is not registered with a coordinator"),
-            (height.is_none(), "the shard holds no state"),
-        ];
-        reasons.iter().filter(|(holds, _)| *holds).map(|(_, reason)| (*reason).to_owned()).collect()
+        self.node.status().unready()
     }
 
     fn status(&self) -> Result<Value, String> {

@@ -138,6 +138,19 @@ pub struct NodeStatus {
     pub undelivered: usize,
 }
 
+impl NodeStatus {
+    /// Why the shard cannot do its work now; empty if it can.
+    #[must_use]
+    pub fn unready(&self) -> Vec<String> {
+        let reasons = [
+            (self.draining, "the shard is draining"),
+            (!self.joined, "the shard is not registered with a coordinator"),
+            (self.height.is_none(), "the shard holds no state"),
+        ];
+        reasons.iter().filter(|(holds, _)| *holds).map(|(_, reason)| (*reason).to_owned()).collect()
+    }
+}
+
 /// The node's side of what the session reports.
 #[derive(Debug)]
 struct Introduction {

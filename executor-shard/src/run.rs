@@ -17,11 +17,12 @@ use net::channel;
 use net::connections::ConnectionLimits;
 use net::identity::{Door, Expect, Roles, Security, ServerArgs, TlsArgs};
 use net::limits::PeerLimits;
-use net::serve::{Bound, Health};
+use net::serve::{Bound, Health, SHARD_SERVICE};
 use net::wire::{FleetClient, NodeIdentity, shard_service};
 use tasks::descriptors::raise_open_files;
 use tasks::harden::{Sandbox, harden};
 use tasks::launch::{ParentWatch, stop_asked};
+use tasks::manager;
 use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tasks::telemetry::TelemetryArgs;
 use tonic::service::Routes;
@@ -182,7 +183,10 @@ pub async fn run(args: ShardArgs) -> anyhow::Result<Exit> {
         }
     };
     let grace = Duration::from_secs(args.grace);
+    // Slots that are stuck are the coordinator's to judge; this only shows that tasks still run.
+    manager::serves(&supervisor.handle(), || true);
     let outcome = supervisor.run_until_stopped(asked).await;
+    manager::stops();
     // If the parent has ended, finishing the work is pointless.
     let mut patience = DRAIN_WITHIN;
     let finish = !matches!(outcome, Outcome::Failed(_) | Outcome::Stopped(StopReason::ParentGone));
@@ -249,7 +253,9 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
         None => Replica::default(),
     };
     let node = ShardNode::start(config.clone(), coordinator, Arc::new(replica), faults, supervisor);
-    let (health, _reporter) = Health::new();
+    let health = Health::new();
+    let status = Arc::clone(&node);
+    health.follow(SHARD_SERVICE, move || status.status().unready().is_empty(), supervisor);
     let stop = supervisor.shutdown_token();
     let routes = Routes::new(shard_service(Arc::clone(&node) as _, identity, config.token, stop.clone()));
     supervisor.spawn_critical("server", bound.serve(routes, health, stop));

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tasks::supervise::SupervisorHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::http::{Response, StatusCode};
@@ -11,7 +12,9 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::service::{InterceptorLayer, Routes};
 use tonic::transport::Server;
 use tonic::{Code, Request, Status};
-use tonic_health::server::HealthReporter;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
 use tower::util::MapResponseLayer;
 
 use crate::calls::CallLayer;
@@ -84,7 +87,7 @@ pub enum ServeError {
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let bound = Bound::bind("127.0.0.1:0".parse()?).await?;
 /// assert_ne!(bound.address().port(), 0);
-/// let (health, _reporter) = Health::new();
+/// let health = Health::new();
 /// let stop = CancellationToken::new();
 /// stop.cancel(); // a program does this when it has been asked to stop
 /// bound.serve(Routes::default(), health, stop).await?;
@@ -141,25 +144,30 @@ impl Bound {
         stop: CancellationToken,
     ) -> Result<(), ServeError> {
         let Self { listener, address, door, limits } = self;
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::v1::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .map_err(|error| ServeError::Reflection(error.to_string()))?;
+        let described = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(proto::v1::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let failed = |error: tonic_reflection::server::Error| ServeError::Reflection(error.to_string());
+        // Python's client still asks for the older version.
+        let (reflection, older) =
+            (described().build_v1().map_err(failed)?, described().build_v1alpha().map_err(failed)?);
         // Where peers have identities, only operators see what there is to call. Where they have none, only this
         // machine does.
         let reveals = door.recognises_peers() || address.ip().is_loopback();
-        let reflection = InterceptedService::new(reflection, |request: Request<()>| {
-            allowed(&request, Roles::OPERATOR).map(|_| request)
-        });
+        let operators = |request: Request<()>| allowed(&request, Roles::OPERATOR).map(|_| request);
+        let (reflection, older) =
+            (InterceptedService::new(reflection, operators), InterceptedService::new(older, operators));
         let (age, incoming) = (limits.age, connections(listener, door, limits));
         let server = limited(age)
             .layer(CallLayer::default())
             .layer(unfinished::layer())
             .layer(InterceptorLayer::new(introduce))
             .add_routes(routes)
-            .add_service(health.service)
+            .add_service(health.service())
             .add_optional_service(reveals.then_some(reflection))
+            .add_optional_service(reveals.then_some(older))
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         until_overdue(server, address, stop).await
     }
@@ -231,25 +239,99 @@ async fn overdue(stop: CancellationToken) {
     tokio::time::sleep(GRACE).await;
 }
 
-/// The `grpc.health.v1` service of one server. It reports "serving" until its reporter changes that.
-#[derive(Debug)]
+/// The service of a coordinator for clients, in `grpc.health.v1`.
+pub const BLOCKS_SERVICE: &str = proto::v1::blocks_server::SERVICE_NAME;
+
+/// The service of a shard, in `grpc.health.v1`.
+pub const SHARD_SERVICE: &str = proto::v1::executor_shard_server::SERVICE_NAME;
+
+/// How often a process is asked whether it can do its work.
+const READY_EVERY: Duration = Duration::from_secs(1);
+
+/// What `grpc.health.v1` says of a process: that it serves, and for a service that is [followed](Health::follow),
+/// whether it can do its work.
+#[derive(Debug, Clone)]
 pub struct Health {
-    service: tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>,
+    reporter: HealthReporter,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { reporter: HealthReporter::new() }
+    }
 }
 
 impl Health {
-    /// Creates a health service that reports "serving" for the whole server, and the reporter that changes
-    /// the status.
+    /// Says that the process serves.
     #[must_use]
-    pub fn new() -> (Self, HealthReporter) {
-        let reporter = HealthReporter::new();
-        let service = tonic_health::server::HealthService::from_health_reporter(reporter.clone());
-        (
-            Self {
-                service: tonic_health::pb::health_server::HealthServer::new(service)
-                    .max_decoding_message_size(MAX_HEALTH_BYTES),
-            },
-            reporter,
-        )
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says from now on whether the service of this name, with its package, can do its work: what `ready` answers, asked
+    /// each second. `ready` may block; while it does, the last answer stands.
+    pub fn follow(
+        &self,
+        service: &'static str,
+        ready: impl Fn() -> bool + Clone + Send + Sync + 'static,
+        supervisor: &SupervisorHandle,
+    ) {
+        let (reporter, stop) = (self.reporter.clone(), supervisor.shutdown_token());
+        supervisor.spawn_critical("health", async move {
+            let following = async {
+                loop {
+                    let ready = tokio::task::spawn_blocking(ready.clone()).await?;
+                    let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+                    reporter.set_service_status(service, status).await;
+                    tokio::time::sleep(READY_EVERY).await;
+                }
+            };
+            stop.run_until_cancelled(following).await.unwrap_or(Ok::<(), tokio::task::JoinError>(()))
+        });
+    }
+
+    fn service(&self) -> HealthServer<HealthService> {
+        HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
+            .max_decoding_message_size(MAX_HEALTH_BYTES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tasks::supervise::Supervisor;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_server::Health as _;
+
+    use super::*;
+
+    async fn says(health: &Health, service: &str) -> Option<i32> {
+        let asked = HealthCheckRequest { service: service.into() };
+        let service = HealthService::from_health_reporter(health.reporter.clone());
+        service.check(Request::new(asked)).await.ok().map(|answer| answer.get_ref().status)
+    }
+
+    #[tokio::test]
+    async fn the_health_of_a_service_is_whether_it_can_do_its_work_and_that_of_the_process_is_not() {
+        let (serving, not) = (Some(1), Some(2));
+        let (health, ready) = (Health::new(), Arc::new(AtomicBool::new(false)));
+        assert_eq!((says(&health, "").await, says(&health, BLOCKS_SERVICE).await), (serving, None));
+        let supervisor = Supervisor::new("test");
+        let asked = Arc::clone(&ready);
+        health.follow(BLOCKS_SERVICE, move || asked.load(Ordering::Acquire), &supervisor.handle());
+        for (is, wanted) in [(false, not), (true, serving), (false, not)] {
+            ready.store(is, Ordering::Release);
+            let told = async {
+                while says(&health, BLOCKS_SERVICE).await != wanted {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(READY_EVERY * 20, told).await.unwrap();
+            assert_eq!(says(&health, "").await, serving);
+        }
     }
 }

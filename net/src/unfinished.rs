@@ -279,7 +279,7 @@ mod tests {
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let url = format!("http://{}", bound.address());
         let stop = CancellationToken::new();
-        let (health, _reporter) = Health::new();
+        let health = Health::new();
         let server = tokio::spawn(bound.serve(Routes::default(), health, stop.clone()));
         let (limits, security) = (PeerLimits::default(), Security::default());
         let mut channel = channel::connect(&url, &limits, &security, Expect::Coordinator).await.unwrap();

@@ -3,8 +3,10 @@
 //! | page | expectation |
 //! |---|---|
 //! | `/livez`, `/readyz` | a coordinator without a shard lives and is not ready; the same for a shard without a coordinator |
-//! | `/metrics` | exactly the tables of docs/monitoring.md, with the numbers that the client was told |
-//! | `/events` | a killed shard is told at once |
+//! | `/metrics` | exactly the tables of docs/monitoring.md, with the numbers of the client's report |
+//! | `/events` | names a killed shard at once |
+//! | `/` | a page for browsers that needs nothing from elsewhere, a list for programs |
+//! | `/blocks/N/trace` | the work of a shard that dies, and who did it |
 //! | `/status`, `/blocks`, `/config`, `/debug/tasks` | what the command line shows |
 //! | all | with tokens, only for readers; the last two only for operators |
 
@@ -36,19 +38,27 @@ impl Pages {
         Ok(Self { address: address.context("no address")?, token: None })
     }
 
-    fn ask(&self, path: &str) -> Result<TcpStream> {
+    fn ask(&self, path: &str, accept: &str) -> Result<TcpStream> {
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(within(30)))?;
         let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
         let token = token.unwrap_or_default();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{token}Connection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n{token}Connection: close\r\n\r\n"
+        )?;
         Ok(stream)
     }
 
     /// A page's status and body.
     fn get(&self, path: &str) -> Result<(u16, String)> {
+        self.get_as(path, "*/*")
+    }
+
+    /// The same for a caller who accepts these types.
+    fn get_as(&self, path: &str, accept: &str) -> Result<(u16, String)> {
         let mut text = String::new();
-        self.ask(path)?.read_to_string(&mut text)?;
+        self.ask(path, accept)?.read_to_string(&mut text)?;
         let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("no answer: {text}"))?;
         let status = head.split(' ').nth(1).context("no status")?.parse()?;
         Ok((status, body.to_owned()))
@@ -157,7 +167,7 @@ fn a_fleet_tells_how_it_is() -> Result<()> {
         ensure!(pages.exported()? == documented(&["Every process", "Coordinator"])?);
         ensure!(own.exported()? == documented(&["Every process", "Shard"])?);
         // The stream of events begins with its headers; what comes later is new.
-        let mut events = BufReader::new(pages.ask("/events")?).lines();
+        let mut events = BufReader::new(pages.ask("/events", "text/event-stream")?).lines();
         events.by_ref().find(|line| line.as_ref().is_ok_and(String::is_empty)).context("no headers")??;
         first.process.kill()?;
         let lost = events.find(|line| line.as_ref().is_ok_and(|line| line.contains("shard_lost")));
@@ -168,6 +178,89 @@ fn a_fleet_tells_how_it_is() -> Result<()> {
         ensure!(pages.metric("shardexec_ready")? == 0.0);
         let (_, text) = pages.get("/metrics")?;
         ensure!(!text.contains("shard=\"1\""), "a lost shard leaves no gauge behind:\n{text}");
+        Ok(())
+    })
+}
+
+/// A shard dies with work of a block: the trace shows its try, why it ended, and an arrow to the shard that did it.
+#[test]
+fn a_trace_shows_who_did_the_work_of_a_dead_shard() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(4)?;
+        let (coordinator, pages) = coordinator(scene, &chain, &[])?;
+        let url = coordinator.url();
+        let dies = ["--allow-faults", "--fault", "exit@3"];
+        let _shards = [Shard::start(scene, 1, &url, &dies)?, Shard::start(scene, 2, &url, &[])?];
+        coordinator.wait_ready(&[1, 2])?;
+        coordinator.submit_all(scene, &chain)?;
+        let mut drawn = (0, 0);
+        for block in 1..=chain.blocks() {
+            let trace = pages.json(&format!("/blocks/{block}/trace"))?;
+            let events = trace["traceEvents"].as_array().context("no events")?;
+            let named = |name: &str| events.iter().any(|event| event["name"] == name && event["ph"] == "X");
+            for stage in ["recover", "execute", "roots", "commit"] {
+                ensure!(named(stage), "block {block} has no stage {stage}: {trace:#}");
+            }
+            ensure!(events.iter().any(|event| event["cat"] == "used"), "no work was done: {trace:#}");
+            ensure!(
+                trace["otherData"]["began_unix_ms"].as_u64().is_some_and(|began| began > 1_700_000_000_000)
+            );
+            let lost = |event: &&Value| event["cat"] == "lost" && event["pid"] == 2;
+            drawn.0 += events.iter().filter(lost).count();
+            let arrows = |event: &&Value| event["ph"] == "f" && event["pid"] == 3;
+            drawn.1 += events.iter().filter(arrows).count();
+        }
+        ensure!(drawn.0 > 0 && drawn.1 >= drawn.0, "lost tries and arrows to shard 2: {drawn:?}");
+        ensure!(pages.get("/blocks/99/trace")?.0 == 404);
+        Ok(())
+    })
+}
+
+/// What follows `before` in the text up to the next character that is none of a name.
+fn names<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    text.match_indices(before).map(move |(at, _)| {
+        let name = text.get(at..).unwrap_or_default();
+        name.split(|letter| !is_name(letter)).next().unwrap_or_default()
+    })
+}
+
+#[test]
+fn alerts_and_dashboard_name_metrics_that_exist() -> Result<()> {
+    let tables = documented(&["Every process", "With TLS", "Coordinator", "Shard"])?;
+    let known: BTreeSet<&str> = tables.iter().map(|(name, _)| &**name).collect();
+    for text in [
+        include_str!("../../docs/prometheus/alerts.yml"),
+        include_str!("../../docs/prometheus/tests.yml"),
+        include_str!("../../docs/prometheus/dashboard.json"),
+    ] {
+        let used: BTreeSet<&str> = names(text, "shardexec_").collect();
+        ensure!(used.len() > 5, "{used:?}");
+        for name in used {
+            let parts = ["_bucket", "_sum", "_count"];
+            let whole = parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
+            ensure!(known.contains(whole), "{name} is not a metric of docs/monitoring.md");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_page_for_people_needs_nothing_from_elsewhere() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(1)?;
+        let (_coordinator, pages) = coordinator(scene, &chain, &[])?;
+        let (_, list) = pages.get("/")?;
+        ensure!(list.contains("/readyz"), "{list}");
+        let (status, page) = pages.get_as("/", "text/html,application/xhtml+xml")?;
+        ensure!(status == 200 && page.starts_with("<!doctype html>"), "{status} {page}");
+        let outside = page.replace("http://www.w3.org/2000/svg", "");
+        ensure!(!outside.contains("http://") && !outside.contains("https://") && !outside.contains("//cdn"));
+        // All that peers may have written is set as text.
+        ensure!(!page.contains("innerHTML") && !page.contains("insertAdjacentHTML"));
+        for path in ["/readyz", "/status", "/blocks", "/events"] {
+            ensure!(page.contains(&format!("'{path}'")), "the page does not read {path}");
+        }
         Ok(())
     })
 }
@@ -232,7 +325,7 @@ fn a_watcher_does_not_hold_up_the_end() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(2)?;
         let (mut coordinator, pages) = coordinator(scene, &chain, &[])?;
-        let mut events = BufReader::new(pages.ask("/events")?).lines();
+        let mut events = BufReader::new(pages.ask("/events", "text/event-stream")?).lines();
         events.by_ref().find(|line| line.as_ref().is_ok_and(String::is_empty)).context("no headers")??;
         coordinator.process.signal(shard_tests::Signal::Term)?;
         let code = coordinator.process.exit_code(Duration::from_secs(30).max(within(10)))?;

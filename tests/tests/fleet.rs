@@ -15,6 +15,7 @@
 //! | blocks in flight | a shard is killed and restarted | it joins with a new incarnation and takes part |
 //! | blocks in flight | SIGSTOP of a shard | lost after the limit, every block verified; rejoins at SIGCONT |
 //! | blocks in flight | SIGTERM of a shard | it drains and exits 0, every block verified |
+//! | blocks in flight | an operator drains a shard | it leaves and exits 75, every block verified |
 //! | two shards, one id | – | the newcomer exits 1 with the reason, the first goes on |
 
 use anyhow::{Result, ensure};
@@ -228,6 +229,23 @@ fn a_shard_asked_to_stop_drains_and_exits_cleanly_while_blocks_go_on() -> Result
         let log = coordinator.process.stderr()?;
         ensure!(!log.contains("shard_lost"), "a drained shard counts as lost");
         ensure!(coordinator.process.exited()?.is_none());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_shard_that_an_operator_drains_leaves_for_its_supervisor_while_blocks_go_on() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(LONG)?;
+        let (coordinator, mut shards) = Coordinator::with_shards(scene, &chain, &[], 3)?;
+        let mut client = coordinator.begin_and_wait(scene, &chain, DURING)?;
+        coordinator.ask(&["drain", "2"], &[])?;
+        let code = shards[1].process.exit_code(within(15))?;
+        ensure!(code == 75, "the shard ended with {code}, which starts it again");
+        coordinator.check_submitted(&chain, &mut client)?;
+        coordinator.wait_ready(&[1, 3])?;
+        let log = coordinator.process.stderr()?;
+        ensure!(!log.contains("shard_lost") && log.contains("has asked it to leave"), "{log}");
         Ok(())
     })
 }

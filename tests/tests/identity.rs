@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | certificates everywhere, SIGKILL of a shard | client | every block verified |
 //! | a service with TLS | plain text; TLS without a certificate; another authority; another role | each refused, with the reason |
+//! | a service without TLS | TLS | refused, with the reason on both sides |
 //! | a service with TLS | a shard with another shard's, a client's, or no certificate | it does not start, or does not join |
 //! | a running service | a certificate that is revoked | refused from then on, without a restart |
 //! | a running service | certificates that are renewed | everything goes on |
@@ -180,11 +181,30 @@ fn a_service_with_tls_refuses_strangers_and_other_roles() -> Result<()> {
         };
         parked(&client)?.refused(&["needs the role operator", "client/ci"])?;
         parked(&operator)?.succeeded("parked list")?;
+        let drain = |shard: &str, options: &[String]| {
+            run(scene, &[&["drain", shard, "--coordinator", &url][..], &strs(options)].concat())
+        };
+        drain("1", &client)?.refused(&["needs the role operator", "client/ci"])?;
+        drain("9", &operator)?.refused(&["there is no shard 9"])?;
 
         let said = coordinator.process.stderr()?;
         for reason in ["does not speak TLS", "not of an authority in --tls-ca"] {
             ensure!(said.contains(reason), "{reason:?} is not in the coordinator's log");
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_service_without_tls_names_who_speaks_it() -> Result<()> {
+    scenario(|scene| {
+        let (chain, certs) = (Chain::of(2)?, Certs::with(scene, &ROLES)?);
+        let coordinator = Coordinator::start(scene, &chain, &[])?;
+        let client = certs.options("client/ci")?;
+        status(scene, &https(&coordinator), &client)?.refused(&["the other side does not speak TLS"])?;
+        let said = coordinator.process.stderr()?;
+        ensure!(said.contains("the other side speaks TLS, and this side does not"), "{said}");
+        status(scene, &coordinator.url(), &[])?.succeeded("status")?;
         Ok(())
     })
 }
@@ -329,7 +349,7 @@ fn a_token_is_enough_over_tls_and_stays_secret() -> Result<()> {
         wait_ready(scene, &url, &client, &[1])?;
         let ended = submit(scene, &url, &client, &chain.rlp())?.ended(within(60))?.succeeded("submit")?;
         ended.report()?.check_verified(chain.blocks())?;
-        // Without the authority the token would be shown to whoever answers.
+        // Without the authority the token would go to any process at that address.
         status(scene, &url, &token)?.refused(&["--tls-ca"])?;
         status(scene, &url, &authority)?.refused(&["--token-file"])?;
         let other = Certs::init(scene, "other")?;

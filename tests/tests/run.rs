@@ -6,6 +6,7 @@
 //! | all recorded blocks, 3 shards | `--kill 1@N` | reassigned, every block verified, shard restarted |
 //! | a generated chain | – | no shard is reported lost |
 //! | a generated chain | `--kill 2@4` | as above, including state roots |
+//! | a generated chain | `--kill 2@4`, `--trace` | the trace has the lost try and its heir |
 //! | a generated chain, one shard | `--kill 1@3`: no shard is left | restarted, every block verified |
 //! | a generated chain | several kills, also during one block | each happens, every block verified |
 //! | a shard or block that does not exist | `--kill 9@1`, `1@99` | a clear error |
@@ -116,6 +117,28 @@ fn a_run_that_loses_no_shard_reports_none_lost() -> Result<()> {
         let chain = Chain::of(8)?;
         let (_, said) = run_chain(scene, &chain, &["--shards", "3"])?;
         ensure!(!said.contains("lost") && !said.contains("LOST"), "shards count as lost: {said}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_trace_of_a_run_shows_a_killed_shard_and_its_heir() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(8)?;
+        let file = scene.path("trace.json");
+        let flags = ["--shards", "3", "--kill", "2@4", "--trace", file.to_str().context("not UTF-8")?];
+        run_chain(scene, &chain, &flags)?;
+        let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+        let events = trace["traceEvents"].as_array().context("no events")?;
+        let blocks = trace["otherData"]["blocks"].as_array().context("no blocks")?;
+        ensure!(blocks.len() == chain.blocks(), "{blocks:?}");
+        let lost = events.iter().find(|event| event["cat"] == "lost").context("no try was lost")?;
+        ensure!(lost["pid"] == 3, "shard 2 was killed: {lost}");
+        let heir = |event: &&serde_json::Value| {
+            event["cat"] == "used" && event["args"]["work"] == lost["args"]["work"] && event["pid"] != 3
+        };
+        ensure!(events.iter().any(|event| heir(&event)), "its work was done by another shard");
+        ensure!(events.iter().any(|event| event["ph"] == "f"), "an arrow leads there");
         Ok(())
     })
 }

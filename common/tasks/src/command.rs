@@ -23,10 +23,23 @@ pub fn ended(program: &str, result: anyhow::Result<Exit>) -> Exit {
         Ok(exit) => exit,
         Err(error) if OutputError::is_closed(&error) => Exit::OutputClosed,
         Err(error) => {
-            tell!("{program}: {error:#}");
+            tell!("{program}: {}", line_of(&error));
             if error.is::<BadCommandLine>() { Exit::BadCommandLine } else { Exit::Failed }
         }
     }
+}
+
+/// The error and its causes on one line, without the causes that an error before them already names.
+fn line_of(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&format!(": {cause}")) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 /// Runs a command on a runtime of its own. Tasks that are still running when the command has ended are
@@ -49,6 +62,20 @@ pub fn block_on<T>(program: &str, command: impl Future<Output = anyhow::Result<T
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the file cannot be opened: {0}. Create it")]
+    struct NamesItsCause(#[source] std::io::Error);
+
+    #[test]
+    fn each_cause_is_named_once() {
+        let named = NamesItsCause(std::io::Error::other("no such file"));
+        let error = anyhow::Error::new(named).context("the options are incomplete");
+        let line = line_of(&error);
+        assert_eq!(line, "the options are incomplete: the file cannot be opened: no such file. Create it");
+        let unnamed = anyhow::anyhow!("no such file").context("the genesis cannot be read").context("it ends");
+        assert_eq!(line_of(&unnamed), "it ends: the genesis cannot be read: no such file");
+    }
 
     #[test]
     fn errors_have_the_codes_that_the_help_names() {

@@ -84,7 +84,7 @@ impl Scheduler {
             let holders = work.holders();
             let wanted = Wanted { holders: &holders, ..Wanted::of(work, turn.now(), &self.limits, barred) };
             let mut chosen = self.shards.choose(&wanted);
-            if chosen.is_some() && work.is_overdue() {
+            if chosen.is_some() && work.is_overdue() && !self.waits_too_long(work, turn.now()) {
                 let mut barred = self.shards.little_tried(&wanted);
                 barred.extend(wanted.barred);
                 chosen = self.shards.choose(&Wanted { barred: &barred, ..wanted });

@@ -245,6 +245,15 @@ impl Shard {
         self.watches.values().any(|watch| watch.current.as_ref() == Some(assignment))
     }
 
+    /// Whether heartbeats show a slot at this assignment, for no longer than the transaction's gas allows.
+    pub(super) fn is_busy_with(&self, assignment: &AssignmentId, limits: &ScheduleLimits) -> bool {
+        let held = self.outstanding.get(assignment);
+        self.watches.values().any(|watch| {
+            let still = self.beat_at.saturating_sub(watch.since);
+            watch.current.as_ref() == Some(assignment) && still <= watch.longest(held, limits)
+        })
+    }
+
     /// The assignments that the process may have begun: those that its heartbeats named, and the oldest ones,
     /// one for each slot, because its queue is in order of arrival.
     pub(super) fn started(&self) -> Vec<AssignmentId> {
@@ -278,6 +287,9 @@ impl Shard {
 /// The number of heartbeats in a row after which a shard that shows nothing in flight counts as idle. A
 /// single one may have been sent before the last command arrived.
 const QUIET_BEATS: u32 = 2;
+
+/// More results than this say nothing more of a shard. Half as many are enough to be trusted with overdue work.
+const MANY_RESULTS: u64 = 32;
 
 /// What else a shard may do beside a piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -388,11 +400,13 @@ impl Shards {
     }
 
     /// Those of the shards that could take the work, now or when they have room, that have brought less than half as
-    /// many results as the one that has brought most. They are no help for work that is overdue: they may be silent too.
+    /// many results as the one that has brought most, and few in all. They are no help for work that is overdue: they
+    /// may be silent too.
     pub(super) fn little_tried(&self, wanted: &Wanted<'_>) -> BTreeSet<ShardId> {
         let able = || self.alive.iter().filter(|(id, shard)| wanted.fits(**id, shard));
-        let most = able().map(|(_, shard)| shard.results).max().unwrap_or_default();
-        able().filter(|(_, shard)| shard.results < most / 2).map(|(id, _)| *id).collect()
+        let results = |shard: &Shard| shard.results.min(MANY_RESULTS);
+        let most = able().map(|(_, shard)| results(shard)).max().unwrap_or_default();
+        able().filter(|(_, shard)| results(shard) < most / 2).map(|(id, _)| *id).collect()
     }
 
     /// The shard that could take work now and has the fewest outstanding assignments per slot. Excludes

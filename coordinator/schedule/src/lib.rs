@@ -40,6 +40,8 @@ mod quarantine;
 pub mod replicas;
 mod round;
 mod rounds;
+#[cfg(test)]
+mod silence_tests;
 mod strikes;
 mod suspects;
 #[cfg(test)]

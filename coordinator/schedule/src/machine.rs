@@ -147,7 +147,7 @@ impl Scheduler {
 
     /// Restores which shards an earlier coordinator has seen do sound work.
     pub fn restore_proven(&mut self, shards: impl IntoIterator<Item = ShardId>) {
-        shards.into_iter().for_each(|shard| self.strikes.proves(shard));
+        self.strikes.restore_proven(shards);
     }
 
     /// The shards that have done sound work, if they have changed since the last call.
@@ -242,7 +242,10 @@ impl Scheduler {
             return;
         }
         self.retract(shard, incarnation);
-        self.strikes.arrived(shard, self.shards.alive.keys().copied(), &self.limits, turn.now());
+        let others = self.shards.alive.keys().copied();
+        for newcomer in self.strikes.arrived(shard, others, &self.limits, turn.now()) {
+            self.take_back(newcomer, turn);
+        }
         self.shards.alive.insert(shard, Shard::new(incarnation, slots, turn.now()));
         turn.order(Command::Admitted(shard));
         turn.order(Command::Sync(shard));

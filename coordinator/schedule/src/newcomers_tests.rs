@@ -286,6 +286,26 @@ fn shards_that_are_late_and_answer_stay_trusted() {
     assert!((1..=11).all(|shard| !scheduler.is_quarantined(ShardId(shard))));
 }
 
+/// If no shard answers, the machine or the work may be the cause. The scheduler then trusts all shards as before.
+#[test]
+fn a_fleet_that_is_silent_as_a_whole_keeps_its_trust() {
+    let mut scheduler = scheduler();
+    scheduler.restore_proven((1..=2).map(ShardId));
+    (1..=2).for_each(|shard| join(&mut scheduler, shard, 1));
+    for block in 0..20 {
+        let (round, begins) = (10 + u64::from(block), 20_000 * (10 + u64::from(block)));
+        admit(&mut scheduler, begins, round, &[10 + 2 * block, 11 + 2 * block]);
+        for at in (begins..begins + 19_000).step_by(20) {
+            (1..=2).for_each(|shard| drop(beat(&mut scheduler, at, shard)));
+            scheduler.handle(ms(at), Event::Tick);
+        }
+        scheduler.handle(ms(begins + 19_000), Event::Abandon { round: RoundId(round) });
+        scheduler.audit().unwrap();
+    }
+    let trusted = |shard| !scheduler.is_newcomer(ShardId(shard)) && !scheduler.is_quarantined(ShardId(shard));
+    assert!((1..=2).all(trusted));
+}
+
 /// Lets a shard be heard.
 fn beat(scheduler: &mut Scheduler, at: u64, shard: u32) -> Vec<Command> {
     let (shard, incarnation) = (ShardId(shard), Incarnation(u64::from(shard)));

@@ -19,12 +19,16 @@ use super::fleet::{Shard, Shards};
 use super::machine::Scheduler;
 use super::medians::Medians;
 use super::never::never;
+use super::strikes::Lateness;
 use super::turn::Turn;
-use super::work::Work;
+use super::work::{Live, Work};
 use super::{Command, ScheduleLimits, WorkItem};
 
 /// The scheduler gives up an assignment of a shard that stands still after this many times its limit.
 const GIVEN_UP_AFTER: u32 = 3;
+
+/// Overdue work goes to any other shard after this many times its limit.
+const HELP_WITHIN: u32 = 3;
 
 impl Medians {
     /// The time at which another shard must get this work too; `None` if it is not assigned to exactly one
@@ -61,6 +65,12 @@ impl Medians {
 impl Scheduler {
     fn overdue_at(&self, work: &Work) -> Option<Duration> {
         self.medians.overdue_at(work, &self.shards, &self.limits)
+    }
+
+    /// Whether another shard should have taken this overdue work long ago, and none has that is known to be well.
+    pub(super) fn waits_too_long(&self, work: &Work, now: Duration) -> bool {
+        let patience = self.medians.limit(work.item(), &self.limits) * HELP_WITHIN;
+        work.live().iter().all(|live| now.saturating_sub(live.since) > patience)
     }
 
     /// Notes the time since which slots should run what they hold: a shard starts work in the order it was
@@ -121,21 +131,22 @@ impl Scheduler {
                 never!("overdue work {id} is not known");
                 continue;
             };
-            let given_at = work.live().first().map(|live| live.since);
-            let holder = work.becomes_overdue();
-            let Some((id, shard)) = holder.and_then(|id| Some((id, self.shards.alive.get_mut(&id)?))) else {
-                continue;
-            };
-            // What it already held when it was last late says nothing more of it.
-            if given_at.is_some_and(|at| at >= shard.late_at) {
+            let base = work.item().base;
+            let Some(Live { assignment, since, .. }) = work.becomes_overdue() else { continue };
+            let Some(shard) = self.shards.alive.get_mut(&assignment.shard) else { continue };
+            // What it already held when it was last late says nothing more of it, nor does what only waits there
+            // for a slot.
+            if since >= shard.late_at && shard.begun.contains_key(&assignment) {
+                let busy = shard.is_busy_with(&assignment, &self.limits);
+                let lateness = if busy { Lateness::Busy } else { Lateness::Silent };
                 shard.late_at = turn.now();
-                late.push(id);
+                late.push((assignment.shard, base, lateness));
             }
             // The late shard gets no new work for a while.
             shard.late_until = turn.now() + self.limits.lost_after;
         }
-        for shard in late {
-            self.doubt(shard, turn);
+        for (shard, base, lateness) in late {
+            self.doubt(shard, base, lateness, turn);
         }
         for assignment in self.hopeless(turn.now()) {
             self.give_away(&assignment, turn);

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use common::id::{AssignmentId, ShardId, WorkId};
+use common::id::{AssignmentId, ShardId, StateRef, WorkId};
 
 use super::Command;
 use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
 use super::never::never;
 use super::round::Round;
-use super::strikes::Due;
+use super::strikes::{Due, Lateness};
 use super::turn::Turn;
 use super::work::Work;
 
@@ -22,7 +22,7 @@ enum Stake {
     Copy,
     /// The shard that holds the work is late, so the result may be needed.
     Late,
-    /// No other shard can do the work, so the result is needed.
+    /// No other shard can do the work, at all or for a while, so the result is needed.
     Free,
 }
 
@@ -66,20 +66,22 @@ impl Scheduler {
         self.take_back(shard, turn);
     }
 
-    /// Notes that the shard is late with its work. If it was late too often in a row and has not answered, it must
-    /// prove itself like a newcomer, as long as there are others for the work.
-    pub(super) fn doubt(&mut self, shard: ShardId, turn: &mut Turn) {
-        let quarantined = self.strikes.quarantined();
-        let in_time = |(id, known): (&ShardId, &Shard)| {
-            *id != shard
-                && !quarantined.contains(id)
-                && known.is_in_service()
-                && known.late_until <= turn.now()
-        };
-        if !self.shards.alive.iter().any(in_time) {
+    /// Notes that the shard is late with work on this base. If it was late too often in a row and has not answered, it
+    /// must prove itself like a newcomer, as long as there are others that can do the work.
+    pub(super) fn doubt(
+        &mut self,
+        shard: ShardId,
+        base: Option<StateRef>,
+        lateness: Lateness,
+        turn: &mut Turn,
+    ) {
+        let mut barred = self.strikes.quarantined();
+        barred.insert(shard);
+        let others = Wanted::with_base(base, turn.now(), &self.limits, &barred);
+        if !self.shards.alive.iter().any(|(id, known)| others.fits(*id, known)) {
             return;
         }
-        if let Some(record) = self.strikes.late(shard, &self.limits, turn.now()) {
+        if let Some(record) = self.strikes.late(shard, lateness, &self.limits, turn.now()) {
             let reason = "was late with its work several times and has not answered: it must prove itself";
             turn.order(Command::Strikes { shard, record, reason: reason.to_owned() });
             self.take_back(shard, turn);
@@ -99,7 +101,7 @@ impl Scheduler {
     }
 
     /// Takes back all assignments of a quarantined shard; other shards get the work.
-    fn take_back(&mut self, shard: ShardId, turn: &mut Turn) {
+    pub(super) fn take_back(&mut self, shard: ShardId, turn: &mut Turn) {
         let held = self.shards.alive.get(&shard);
         let held: Vec<AssignmentId> =
             held.map_or_else(Vec::new, |known| known.outstanding.keys().copied().collect());
@@ -187,7 +189,7 @@ impl Scheduler {
         if due.is_empty() {
             return;
         }
-        let mut pieces = self.probation_pieces(round);
+        let mut pieces = self.probation_pieces(round, turn.now());
         for Due { shard, in_vain } in due {
             if pieces.is_empty() {
                 return;
@@ -205,10 +207,13 @@ impl Scheduler {
     }
 
     /// The pieces of the round that a shard may do as its probation.
-    fn probation_pieces(&self, round: &Round) -> Vec<(WorkId, Stake)> {
+    fn probation_pieces(&self, round: &Round, now: Duration) -> Vec<(WorkId, Stake)> {
         let quarantined = self.strikes.quarantined();
         let cannot = |id: &ShardId, shard: &Shard| quarantined.contains(id) || !shard.is_in_service();
         let alone = self.shards.alive.iter().all(|(id, shard)| cannot(id, shard));
+        // A shard at another state is usually on its way to this one.
+        let patience = self.limits.lost_after;
+        let waits = round.stranded_since().is_some_and(|since| now.saturating_sub(since) > patience);
         let on_probation = self.strikes.on_probation();
         let stake = |work: &Work| {
             if work.is_suspect() || work.first().is_some() || on_probation.contains(&work.id()) {
@@ -216,7 +221,7 @@ impl Scheduler {
             }
             let has_tries = work.tries() < self.limits.max_attempts;
             match work.live() {
-                [] => (alone && has_tries).then_some(Stake::Free),
+                [] => ((alone || waits) && has_tries).then_some(Stake::Free),
                 [only] if quarantined.contains(&only.assignment.shard) => None,
                 // No shard outside of quarantine has taken it, although it is overdue.
                 [_] if work.is_overdue() => has_tries.then_some(Stake::Late),

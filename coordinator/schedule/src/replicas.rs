@@ -64,7 +64,7 @@ pub enum ReplicaCommand {
     AtTarget {
         /// The shard that has reached the target.
         shard: ShardId,
-        /// Whether it held no known state before.
+        /// Whether it is there for the first time since its state was not known.
         fresh: bool,
     },
     /// The replica's content is not what it should be. It gets no work until it has been synced.
@@ -79,6 +79,8 @@ pub enum ReplicaCommand {
 struct Follower {
     incarnation: Incarnation,
     state: Option<StateSummary>,
+    /// It has been at the target since its state was last not known.
+    arrived: bool,
     /// A sync or a delta is in flight.
     moving: bool,
     /// After a failed sync the shard rests: no sync starts before this time.
@@ -89,6 +91,13 @@ struct Follower {
     trouble: Option<String>,
     /// Heartbeats in a row that name another state than `state`.
     mismatches: u32,
+}
+
+impl Follower {
+    /// What it holds is not known any more.
+    fn forget(&mut self) {
+        (self.state, self.arrived) = (None, false);
+    }
 }
 
 /// The replicas of the fleet.
@@ -154,6 +163,7 @@ impl Replicas {
         let follower = Follower {
             incarnation,
             state: None,
+            arrived: false,
             moving: false,
             rests_until: Duration::ZERO,
             failures: 0,
@@ -193,7 +203,7 @@ impl Replicas {
     /// Notes that a shard rejected work because it does not hold its base: what it holds is not known.
     pub fn doubt(&mut self, now: Duration, shard: ShardId) -> Vec<ReplicaCommand> {
         if let Some(follower) = self.followers.get_mut(&shard) {
-            follower.state = None;
+            follower.forget();
         }
         self.sync(now, shard).into_iter().collect()
     }
@@ -212,14 +222,15 @@ impl Replicas {
         let held = match answer {
             Ok(held) => held,
             Err(reason) => {
-                follower.state = None;
+                follower.forget();
                 follower.failures = follower.failures.saturating_add(1);
                 follower.rests_until = now + pause * follower.failures.min(MOST_PAUSES);
                 follower.trouble = Some(reason);
                 return vec![ReplicaCommand::Holds { shard, incarnation, state: None }];
             }
         };
-        let fresh = follower.state.replace(held).is_none();
+        follower.state = Some(held);
+        let fresh = target == Some(held) && !std::mem::replace(&mut follower.arrived, true);
         follower.failures = 0;
         follower.trouble = None;
         follower.mismatches = 0;
@@ -283,7 +294,7 @@ impl Replicas {
 
     fn diverge(&mut self, shard: ShardId, incarnation: Incarnation) -> Vec<ReplicaCommand> {
         if let Some(follower) = self.of(shard, incarnation) {
-            follower.state = None;
+            follower.forget();
         }
         vec![ReplicaCommand::Holds { shard, incarnation, state: None }, ReplicaCommand::Diverged { shard }]
     }
@@ -339,6 +350,24 @@ mod tests {
         assert_eq!(replicas.advance(ms(3), at(2).state, at(3)), []);
         let commands = replicas.reached(ms(4), SHARD, INCARNATION, Ok(at(2)));
         assert_eq!(commands, [holds(Some(at(2))), sync(3)]);
+    }
+
+    #[test]
+    fn a_shard_arrives_once_also_if_the_target_moves_meanwhile() {
+        let mut replicas = synced();
+        assert_eq!(replicas.doubt(ms(2), SHARD), [sync(1)]);
+        assert_eq!(replicas.advance(ms(3), at(1).state, at(2)), []);
+        assert_eq!(replicas.reached(ms(4), SHARD, INCARNATION, Ok(at(1))), [holds(Some(at(1))), sync(2)]);
+        let arrives = |fresh| ReplicaCommand::AtTarget { shard: SHARD, fresh };
+        assert_eq!(
+            replicas.reached(ms(5), SHARD, INCARNATION, Ok(at(2))),
+            [holds(Some(at(2))), arrives(true)]
+        );
+        replicas.advance(ms(6), at(2).state, at(3));
+        assert_eq!(
+            replicas.reached(ms(7), SHARD, INCARNATION, Ok(at(3))),
+            [holds(Some(at(3))), arrives(false)]
+        );
     }
 
     #[test]

@@ -27,8 +27,26 @@ const MOST_PROVEN: usize = 4096;
 /// The most shards against which there are records. Ids cost nothing, so the lightest record makes room.
 pub const MOST_RECORDS: usize = 4096;
 
-/// A shard that was late so often in a row, without an answer, must prove itself again.
-const MOST_UNANSWERED: u32 = 3;
+/// What heartbeats say of a shard that is late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lateness {
+    /// No slot is at the work, or one for longer than the gas of its transaction allows.
+    Silent,
+    /// A slot is at the work. The transaction may be slow, or the shard only claims it.
+    Busy,
+}
+
+impl Lateness {
+    const fn weight(self) -> u32 {
+        match self {
+            Self::Silent => 4,
+            Self::Busy => 1,
+        }
+    }
+}
+
+/// A shard whose lateness in a row, without an answer, has this weight must prove itself again.
+const MOST_UNANSWERED: u32 = 3 * Lateness::Silent.weight();
 
 /// The assignment with which a shard in quarantine must prove itself.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +81,7 @@ struct Standing {
     in_vain: bool,
     /// It is in quarantine only because it has not done any sound work yet.
     newcomer: bool,
-    /// How often in a row it was late with its work and brought no result meanwhile, in all its incarnations.
+    /// The weight of its lateness in a row without a result between, in all its incarnations.
     unanswered: u32,
 }
 
@@ -167,6 +185,8 @@ pub(super) struct Strikes {
     /// The shards that have done sound work.
     proven: BTreeSet<ShardId>,
     proven_changed: bool,
+    /// An earlier coordinator has seen shards do sound work, and none of them has joined yet.
+    awaited: bool,
 }
 
 impl Strikes {
@@ -202,21 +222,44 @@ impl Strikes {
         }
     }
 
-    /// Notes that a shard has joined. It is a newcomer if it has never done sound work and one of `others` has.
+    /// Notes that a shard has joined. It is a newcomer if it has never done sound work and one of `others` has. The
+    /// first one to join that an earlier coordinator has seen do sound work makes newcomers of those others that have
+    /// done none: when they joined, the scheduler could not tell strangers from others. Returns them.
     pub(super) fn arrived(
         &mut self,
         shard: ShardId,
-        mut others: impl Iterator<Item = ShardId>,
+        others: impl Iterator<Item = ShardId>,
         limits: &ScheduleLimits,
         now: Duration,
-    ) {
-        if self.proven.contains(&shard) || !others.any(|other| self.proven.contains(&other)) {
-            return;
+    ) -> Vec<ShardId> {
+        let (proven, mut unproven): (Vec<_>, Vec<_>) = others.partition(|other| self.proven.contains(other));
+        if self.proven.contains(&shard) {
+            if !std::mem::take(&mut self.awaited) {
+                return Vec::new();
+            }
+            unproven.retain(|unproven| self.must_prove_itself(*unproven, limits, now));
+            return unproven;
         }
+        if !proven.is_empty() {
+            self.must_prove_itself(shard, limits, now);
+        }
+        Vec::new()
+    }
+
+    /// Makes the shard a newcomer. Returns false if it is in quarantine anyway.
+    fn must_prove_itself(&mut self, shard: ShardId, limits: &ScheduleLimits, now: Duration) -> bool {
         let standing = self.faded(shard, limits, now);
-        if standing.quarantined_until.is_none() {
+        let free = standing.quarantined_until.is_none();
+        if free {
             (standing.newcomer, standing.quarantined_until) = (true, Some(now));
         }
+        free
+    }
+
+    /// Restores which shards an earlier coordinator has seen do sound work.
+    pub(super) fn restore_proven(&mut self, shards: impl IntoIterator<Item = ShardId>) {
+        shards.into_iter().for_each(|shard| self.proves(shard));
+        self.awaited = !self.proven.is_empty();
     }
 
     /// Forgets a newcomer that has left without any work: ids cost nothing, and each would leave a record.
@@ -245,11 +288,12 @@ impl Strikes {
     pub(super) fn late(
         &mut self,
         shard: ShardId,
+        lateness: Lateness,
         limits: &ScheduleLimits,
         now: Duration,
     ) -> Option<StrikeRecord> {
         let standing = self.faded(shard, limits, now);
-        standing.unanswered = standing.unanswered.saturating_add(1);
+        standing.unanswered = standing.unanswered.saturating_add(lateness.weight());
         if standing.unanswered < MOST_UNANSWERED || standing.quarantined_until.is_some() {
             return None;
         }
@@ -436,10 +480,11 @@ impl Strikes {
         standing.in_vain = passed.is_none() && probation.delivered.is_some();
         match passed {
             Some(true) => {
-                standing.newcomer = false;
-                standing.strikes = 0;
-                standing.quarantines = 0;
-                standing.quarantined_until = None;
+                // What a newcomer has to prove is no answer to what was found wrong before.
+                if !newcomer {
+                    (standing.strikes, standing.quarantines) = (0, 0);
+                }
+                (standing.newcomer, standing.quarantined_until) = (false, None);
             }
             Some(false) => standing.quarantine(limits, now),
             None => {}
@@ -449,5 +494,39 @@ impl Strikes {
             self.proves(shard);
         }
         Some(ProbationEnd { assignment: probation.assignment, record, newcomer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::id::{Attempt, Epoch, Incarnation};
+
+    use super::*;
+
+    #[test]
+    fn only_silence_without_a_result_between_makes_a_newcomer() {
+        let (mut strikes, limits, shard) = (Strikes::default(), ScheduleLimits::default(), ShardId(1));
+        for (lateness, most) in [(Lateness::Silent, 3), (Lateness::Busy, 12)] {
+            let mut is_late = || strikes.late(shard, lateness, &limits, Duration::ZERO).is_some();
+            assert!((1..most).all(|_| !is_late()), "{lateness:?}");
+            strikes.answers(shard);
+            let mut is_late = || strikes.late(shard, lateness, &limits, Duration::ZERO).is_some();
+            assert!((1..most).all(|_| !is_late()) && is_late(), "{lateness:?}");
+            assert!(strikes.is_newcomer(shard));
+            strikes = Strikes::default();
+        }
+    }
+
+    #[test]
+    fn a_newcomer_that_proves_itself_keeps_its_strikes() {
+        let (mut strikes, limits, shard) = (Strikes::default(), ScheduleLimits::default(), ShardId(1));
+        strikes.add(shard, u32::MAX, &limits, Duration::ZERO);
+        while strikes.late(shard, Lateness::Silent, &limits, Duration::ZERO).is_none() {}
+        let (work, incarnation, attempt) = (WorkId::default(), Incarnation(1), Attempt(1));
+        let assignment = AssignmentId { work, shard, incarnation, attempt, epoch: Epoch::first() };
+        strikes.begin_probation(assignment, false, Duration::ZERO);
+        let ended = strikes.end_probation(shard, Some(true), &limits, Duration::ZERO);
+        assert_eq!(ended.map(|ended| ended.record.strikes), Some(1));
+        assert!(!strikes.is_quarantined(shard));
     }
 }

@@ -47,7 +47,7 @@ pub(super) struct Work {
     live: Vec<Live>,
     /// The last assignment that brought no result, until another shard gets the work.
     lost_by: Option<AssignmentId>,
-    /// Another shard must get the work too.
+    /// The only assignment takes too long: another shard must get the work too.
     overdue: bool,
     /// The result that the scheduler uses while the work waits to be verified.
     first: Option<First>,
@@ -259,7 +259,7 @@ impl Work {
         if let Some(position) = self.live.iter().position(|live| live.assignment == *assignment) {
             self.live.swap_remove(position);
             if self.live.is_empty() {
-                self.lost_by = Some(*assignment);
+                (self.lost_by, self.overdue) = (Some(*assignment), false);
             }
         }
     }
@@ -280,10 +280,10 @@ impl Work {
         *self.hopeless_to.get_or_insert(shard) != shard
     }
 
-    /// The only assignment takes too long. Returns the shard that has it.
-    pub(super) fn becomes_overdue(&mut self) -> Option<ShardId> {
+    /// The only assignment takes too long. Returns it.
+    pub(super) fn becomes_overdue(&mut self) -> Option<Live> {
         self.overdue = true;
-        self.live.first().map(|live| live.assignment.shard)
+        self.live.first().copied()
     }
 
     /// No shard may get the work before this time.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 use common::block::{EncodedBlock, MAX_BLOCK_BYTES};
+use common::id::ShardId;
 use net::budget::Budget;
 use net::identity::{Account, Role, Roles, account, allowed};
 use net::limits::{BLOCKS_IN_FLIGHT, MAX_CALL_BYTES, MAX_MESSAGE_BYTES};
@@ -218,6 +219,27 @@ impl Blocks for Service {
             return Err(Status::permission_denied("the secret is not this coordinator's"));
         }
         Ok(Response::new(v1::StepDownReply {}))
+    }
+
+    async fn drain_shard(
+        &self,
+        request: Request<v1::DrainShardRequest>,
+    ) -> Result<Response<v1::DrainShardReply>, Status> {
+        let operator = allowed(&request, Roles::OPERATOR)?;
+        let shard = ShardId(request.get_ref().shard);
+        let fleet = self.fleet.clone();
+        match on_thread(move || fleet.drain(shard)).await? {
+            Ok(true) => {
+                let by = operator.map_or_else(|| "an operator".into(), |role| role.to_string());
+                let text = format!("{by} has asked it to leave");
+                self.fleet.announce_shard(EventKind::ShardDraining, shard, None, text);
+                Ok(Response::new(v1::DrainShardReply {}))
+            }
+            Ok(false) => {
+                Err(Status::not_found(format!("there is no shard {shard}; see `coordinator status`")))
+            }
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {

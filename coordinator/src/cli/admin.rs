@@ -34,19 +34,24 @@ impl Served {
     }
 }
 
+/// Why a coordinator cannot execute blocks now; empty if it can.
+pub(super) fn unready(chain: &ChainHandle, fleet: &Fleet) -> Vec<String> {
+    if chain.is_stopping() {
+        return vec!["the coordinator is stopping".into()];
+    }
+    match fleet.shards() {
+        Err(error) => vec![error.to_string()],
+        Ok(shards) if shards.iter().any(|shard| shard.ready) => Vec::new(),
+        Ok(shards) if shards.is_empty() => vec!["no shard has joined".into()],
+        Ok(shards) => {
+            vec![format!("none of {} shards holds the current state and takes work", shards.len())]
+        }
+    }
+}
+
 impl Subject for Served {
     fn unready(&self) -> Vec<String> {
-        if self.chain.is_stopping() {
-            return vec!["the coordinator is stopping".into()];
-        }
-        match self.fleet.shards() {
-            Err(error) => vec![error.to_string()],
-            Ok(shards) if shards.iter().any(|shard| shard.ready) => Vec::new(),
-            Ok(shards) if shards.is_empty() => vec!["no shard has joined".into()],
-            Ok(shards) => {
-                vec![format!("none of {} shards holds the current state and takes work", shards.len())]
-            }
-        }
+        unready(&self.chain, &self.fleet)
     }
 
     fn status(&self) -> Result<Value, String> {
@@ -75,6 +80,14 @@ impl Subject for Served {
 
     fn block(&self, number: u64) -> Option<Value> {
         self.chain.recent().block(number)
+    }
+
+    fn trace(&self, number: u64) -> Option<Value> {
+        self.fleet.trace(number)
+    }
+
+    fn home(&self) -> Option<&'static str> {
+        Some(include_str!("cockpit.html"))
     }
 
     fn events(&self) -> Option<BoxStream<'static, Value>> {

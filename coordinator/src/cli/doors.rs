@@ -151,15 +151,17 @@ impl Listeners {
     }
 
     /// Serves the routes on every address until shutdown.
-    pub fn serve(self, routes: &Routes, supervisor: &SupervisorHandle) {
+    pub fn serve(self, routes: &Routes, health: &Health, supervisor: &SupervisorHandle) {
         let named = [("clients-server", self.clients), ("operators-server", self.operators)];
         let others = named.into_iter().filter_map(|(name, bound)| bound.map(|bound| (name, bound)));
         for (name, bound) in std::iter::once(("server", self.main)).chain(others) {
-            let (health, _reporter) = Health::new();
             if name != "server" {
                 tracing::info!(address = %bound.address(), "{name}: serving");
             }
-            supervisor.spawn_critical(name, bound.serve(routes.clone(), health, supervisor.shutdown_token()));
+            supervisor.spawn_critical(
+                name,
+                bound.serve(routes.clone(), health.clone(), supervisor.shutdown_token()),
+            );
         }
     }
 }

@@ -186,7 +186,7 @@ impl Crew {
     ) -> anyhow::Result<Option<Children>> {
         let address = bound.as_ref().map(Bound::address);
         if let Some(bound) = bound {
-            let (health, _reporter) = Health::new();
+            let health = Health::new();
             supervisor.spawn_critical("server", bound.serve(routes, health, supervisor.shutdown_token()));
         }
         match (self.place, address) {

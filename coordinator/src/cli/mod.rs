@@ -9,6 +9,7 @@ mod certs;
 mod children;
 mod client;
 mod doors;
+mod drain;
 mod export;
 pub mod fleet;
 pub mod import;
@@ -34,6 +35,7 @@ use tasks::harden::harden;
 use moved::{Moved, MovedFlags};
 
 pub use certs::{CertsArgs, CertsCommand};
+pub use drain::DrainArgs;
 pub use export::{ExportArgs, UnwindArgs};
 pub use fleet::FleetArgs;
 pub use import::ImportArgs;
@@ -85,6 +87,9 @@ pub enum Command {
     /// List, retry or discard blocks that wait for an operator because they kill, or seem to kill, their
     /// shards
     Parked(ParkedArgs),
+    /// Have a shard finish what it holds and leave, for example before its machine is serviced. It exits with
+    /// code 75, after which a supervisor may start it again
+    Drain(DrainArgs),
     /// Make certificates for the processes of a fleet and its clients
     Certs(CertsArgs),
     /// Now `lab blocktest`
@@ -109,6 +114,7 @@ enum Service {
     Submit(SubmitArgs),
     Status(StatusArgs),
     Parked(ParkedArgs),
+    Drain(DrainArgs),
 }
 
 impl Cli {
@@ -142,6 +148,7 @@ impl Cli {
             Command::Submit(args) => Service::Submit(args),
             Command::Status(args) => Service::Status(args),
             Command::Parked(args) => Service::Parked(args),
+            Command::Drain(args) => Service::Drain(args),
         };
         if let Service::Serve(args) = &command
             && args.hardened
@@ -156,6 +163,7 @@ impl Cli {
                 Service::Submit(args) => submit::submit(args).await,
                 Service::Status(args) => status::status(args).await,
                 Service::Parked(args) => parked::parked(args).await,
+                Service::Drain(args) => drain::drain(args).await,
             }
         })
     }

@@ -63,6 +63,10 @@ pub struct RunArgs {
     /// Print every event of the fleet when it happens
     #[arg(long)]
     pub timeline: bool,
+
+    /// Write how the last 64 blocks were executed to this file, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -202,8 +206,21 @@ impl FileRun {
         let done = self.blocks(&mut report);
         self.bar.finish_and_clear();
         let verified = report.finish()?;
+        let traced = self.write_trace();
         done?;
+        traced?;
         Ok(if verified { Exit::Clean } else { Exit::Failed })
+    }
+
+    /// Writes how the latest blocks were executed, if that was asked for.
+    fn write_trace(&self) -> anyhow::Result<()> {
+        let Some(file) = &self.args.trace else { return Ok(()) };
+        let RunEngine::Fleet { fleet, .. } = &self.engine else {
+            bail!("--trace: the baseline has no shards whose work could be shown");
+        };
+        let trace = fleet.trace_all().context("--trace: no block was executed")?;
+        std::fs::write(file, trace.to_string())
+            .with_context(|| format!("{} cannot be written", file.display()))
     }
 
     fn blocks(&mut self, report: &mut Report) -> anyhow::Result<()> {

@@ -10,12 +10,14 @@ use common::id::Epoch;
 use net::admin::{AdminArgs, BoundAdmin};
 use net::identity::Security;
 use net::limits::PeerLimits;
+use net::serve::{BLOCKS_SERVICE, Health};
 use net::wire::fleet_service;
 use tasks::launch::{ParentWatch, stop_asked};
+use tasks::manager;
 use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tonic::service::Routes;
 
-use super::admin::Served;
+use super::admin::{Served, unready};
 use super::doors::{DoorArgs, ListenerArgs, Listeners};
 use super::fleet::{self, DetectionArgs, ExecuteArgs, reachable};
 use super::take_over::take_over;
@@ -223,7 +225,9 @@ fn start(
         let served = Served::new(handle.clone(), fleet.clone(), args.data_dir.as_ref(), args.config());
         admin.serve("coordinator", &COORDINATOR_METRICS, served, supervisor)?;
     }
-    listeners.serve(&routes.routes(), supervisor);
+    let (health, (of_chain, of_fleet)) = (Health::new(), (handle.clone(), fleet.clone()));
+    health.follow(BLOCKS_SERVICE, move || unready(&of_chain, &of_fleet).is_empty(), supervisor);
+    listeners.serve(&routes.routes(), &health, supervisor);
     tracing::info!(
         %address, epoch = %epoch, chain = ledger.spec().chain_id, head = %ledger.head().summary().state, "serving"
     );
@@ -249,6 +253,8 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let held = Arc::downgrade(&ledger);
     let Service { fleet, chain, step_down } =
         start(&args, (listeners, admin), (ledger, epoch), security, &supervisor.handle())?;
+    let driver = fleet.clone();
+    manager::serves(&supervisor.handle(), move || driver.shards().is_ok());
     let asked = async {
         tokio::select! {
             reason = stop_asked(&mut signals, &parent) => reason,
@@ -259,6 +265,7 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
         }
     };
     let outcome = supervisor.run_until_stopped(asked).await;
+    manager::stops();
     let (mut exit, mut patience) = (Exit::Clean, DRAIN_WITHIN);
     if matches!(outcome, Outcome::Stopped(_)) {
         // First the block in flight, then the parts it needs. The block no longer waits for shards to come.

@@ -282,6 +282,7 @@ impl BlockExecutor {
             let began = Instant::now();
             let verified = verify(&run, finished);
             run.stats.roots = began.elapsed();
+            self.fleet.trace_stage(block, "roots", began);
             verified
         });
         let (finished, tip) = match outcome {
@@ -316,6 +317,7 @@ impl BlockExecutor {
         let began = Instant::now();
         let senders = self.recover(run, referee, begun, slots)?;
         run.stats.recovery = began.elapsed();
+        self.fleet.trace_stage(block, "recover", began);
         let began = Instant::now();
         let sub_blocks = planner::plan(self.options.plan, &block.transactions, &senders, slots);
         run.stats.sub_blocks = u32::try_from(sub_blocks.len()).unwrap_or(u32::MAX);
@@ -352,6 +354,7 @@ impl BlockExecutor {
         // The remaining transactions have no result from a shard.
         advance(&mut validator, &senders, &mut outcomes, &vec![true; block.transactions.len()])?;
         run.stats.execution = began.elapsed();
+        self.fleet.trace_stage(block, "execute", began);
         Ok(validator.finish()?)
     }
 

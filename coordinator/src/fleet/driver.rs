@@ -21,6 +21,7 @@ use super::event::{EventKind, publish};
 use super::link::{LINK_QUEUE, Link, LinkCommand, run_link};
 use super::message::{Beat, LinkId, Message};
 use super::round::{Abandoned, HeldRound, RoundEvent, RoundEvents, RoundRequest, work_item};
+use super::trace::Ended;
 use super::waiting::{Waiter, Waiting};
 use super::{FleetError, Shared};
 use schedule::replicas::{ReplicaCommand, ReplicaLimits, Replicas};
@@ -120,6 +121,11 @@ impl Driver {
                 self.scheduler.restore_proven(proven);
             }
             Message::WaitNoLonger => self.scheduler.wait_no_longer(),
+            Message::Drain(shard, reply) => {
+                let incarnation = self.links.get(&shard).map(|link| link.incarnation);
+                incarnation.into_iter().for_each(|incarnation| self.dismiss(shard, incarnation));
+                let _ = reply.send(incarnation.is_some());
+            }
             Message::Shards(reply) => {
                 let _ = reply.send(self.views());
             }
@@ -145,12 +151,21 @@ impl Driver {
 
     /// Gives the scheduler an event and carries out its commands.
     pub(super) fn handle(&mut self, now: Duration, event: Event) {
+        if let Event::Failed { assignment, reason, .. } = &event {
+            self.shared.trace.ended(now, assignment, Ended::Failed(reason.clone()));
+        }
+        let commands = self.decide(now, event);
+        commands.into_iter().for_each(|command| self.obey(command));
+    }
+
+    /// The scheduler's commands that follow from the event.
+    fn decide(&mut self, now: Duration, event: Event) -> Vec<Command> {
         let commands = self.scheduler.handle(now, event);
         // Before anybody hears of the result that has proven a shard, and stores what is known of shards.
         if let Some(proven) = self.scheduler.changed_proven() {
             self.shared.record.lock().proven.clone_from(proven);
         }
-        commands.into_iter().for_each(|command| self.obey(command));
+        commands
     }
 
     fn event(&mut self, at: Duration, event: Event) {
@@ -290,7 +305,7 @@ impl Driver {
         let item = |(id, spec): &(WorkId, Sealed<_>)| work_item(*id, spec, &gas, verify.contains(id));
         let items = work.iter().map(item).collect();
         let work = work.into_iter().collect();
-        self.rounds.insert(round, HeldRound { height, work, gas, events });
+        self.rounds.insert(round, HeldRound { height, block, work, gas, events });
         self.handle(now, Event::Admit { round, block, work: items });
     }
 
@@ -316,8 +331,10 @@ impl Driver {
                     // The result comes from a shard within this process: it was never encoded.
                     digest = outcome_digest(Ok(output)).ok();
                 }
-                let commands = self.scheduler.handle(now, Event::Result { assignment, digest });
+                let commands = self.decide(now, Event::Result { assignment, digest });
                 let used = commands.contains(&Command::Use(assignment));
+                let ended = if used { Ended::Used } else { Ended::NotNeeded };
+                self.shared.trace.ended(now, &assignment, ended);
                 if used {
                     tracing::debug!(%assignment, "a result is used");
                     if let Some(link) = self.link(assignment.shard, assignment.incarnation) {

@@ -142,7 +142,7 @@ mod tests {
         let stop = CancellationToken::new();
         let token = token.unwrap_or(register.token);
         let service = shard_service(Arc::new(Idle), identity, token, stop.clone());
-        let (health, _reporter) = Health::new();
+        let health = Health::new();
         let serving = tokio::spawn(bound.serve(Routes::new(service), health, stop.clone()));
         let cause = cause_of(&register, &FleetOptions::default()).await;
         stop.cancel();

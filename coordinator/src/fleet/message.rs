@@ -69,6 +69,8 @@ pub(super) enum Message {
     Restore(FleetRecord),
     /// Rounds without shards must fail at once from now on.
     WaitNoLonger,
+    /// A shard must finish what it holds and leave; the reply says whether there is such a shard.
+    Drain(ShardId, Sender<bool>),
     /// The caller wants the state of all shards.
     Shards(Sender<Vec<ShardView>>),
     /// The caller wants a reply once `wanted` shards hold the current state, until `until`.

@@ -17,6 +17,7 @@ mod probe;
 mod readiness;
 mod round;
 mod snapshot;
+mod trace;
 mod waiting;
 mod world;
 
@@ -46,6 +47,7 @@ use members::Members;
 use message::{Beat, Message};
 use round::RoundEvents;
 use schedule::{MOST_RECORDS, ScheduleLimits, StrikeRecord};
+use trace::TraceLog;
 
 pub use event::{EventKind, FleetEvent};
 pub use probe::Probe;
@@ -169,6 +171,8 @@ struct Shared {
     /// The deltas sent to shards beyond the world's newest state, oldest first.
     route: Mutex<Vec<Arc<Delta>>>,
     events: broadcast::Sender<FleetEvent>,
+    /// How the latest blocks were executed.
+    trace: TraceLog,
     /// The first damage that was found in the ledger, if any.
     damage: OnceLock<String>,
     probe: Option<Arc<dyn Probe>>,
@@ -294,6 +298,7 @@ impl Fleet {
             world: RwLock::default(),
             route: Mutex::default(),
             events,
+            trace: TraceLog::default(),
             damage: OnceLock::new(),
             probe,
             supervisor: supervisor.clone(),
@@ -480,6 +485,16 @@ impl Fleet {
     /// [`FleetError`] if the driver cannot be reached.
     pub fn wait_no_longer(&self) -> Result<(), FleetError> {
         self.shared.send(Message::WaitNoLonger)
+    }
+
+    /// Asks a shard to finish what it holds and to leave. Returns whether there is such a shard.
+    ///
+    /// # Errors
+    /// [`FleetError`] if the driver does not answer.
+    pub fn drain(&self, shard: ShardId) -> Result<bool, FleetError> {
+        let (reply, answer) = bounded(1);
+        self.shared.send(Message::Drain(shard, reply))?;
+        answer.recv_timeout(Duration::from_secs(5)).map_err(|_| FleetError::Ended)
     }
 
     /// The state of every live shard.

@@ -10,6 +10,7 @@ use super::event::{EventKind, publish};
 use super::link::LinkCommand;
 use super::message::Message;
 use super::round::{RoundEvent, singles, work_item};
+use super::trace::Ended;
 use schedule::{Command, Event, LossCause, StrikeRecord};
 
 impl Driver {
@@ -19,6 +20,7 @@ impl Driver {
             Command::Ignore(assignment) => tracing::debug!(%assignment, "a result was not needed"),
             Command::Dispatch(assignment) => self.dispatch(assignment),
             Command::Cancel(assignment) => {
+                self.shared.trace.ended(self.shared.now(), &assignment, Ended::NotNeeded);
                 self.command(assignment.shard, assignment.incarnation, LinkCommand::Cancel(assignment));
             }
             Command::Sync(shard) => {
@@ -76,11 +78,14 @@ impl Driver {
         let local = self.shared.local.lock().get(&shard).cloned();
         match local {
             Some(node) => node.renew_slots(),
-            None => {
-                self.command(shard, incarnation, LinkCommand::Drain);
-                self.handle(self.shared.now(), Event::Draining { shard, incarnation });
-            }
+            None => self.dismiss(shard, incarnation),
         }
+    }
+
+    /// Asks a shard to finish what it holds and to leave.
+    pub(super) fn dismiss(&mut self, shard: ShardId, incarnation: Incarnation) {
+        self.command(shard, incarnation, LinkCommand::Drain);
+        self.handle(self.shared.now(), Event::Draining { shard, incarnation });
     }
 
     fn alarm(&self, shard: Option<ShardId>, text: String) {
@@ -159,6 +164,7 @@ impl Driver {
         if let Some(probe) = &self.shared.probe {
             probe.lost(shard);
         }
+        self.shared.trace.lost(self.shared.now(), shard, incarnation, &reason);
         let kind = if link.draining { EventKind::ShardLeft } else { EventKind::ShardLost };
         publish(&self.shared, kind, Some(shard), None, reason);
     }
@@ -178,12 +184,14 @@ impl Driver {
     }
 
     fn dispatch(&mut self, assignment: AssignmentId) {
-        let Some(spec) = self.rounds.values().find_map(|round| round.work.get(&assignment.work)).cloned()
+        let held = self.rounds.values().find_map(|round| Some((round, round.work.get(&assignment.work)?)));
+        let Some((round, spec)) = held.map(|(round, spec)| ((round.height, round.block), spec.clone()))
         else {
             return;
         };
         tracing::debug!(%assignment, transactions = spec.indices.len(), "dispatched");
         self.shared.members.assign(assignment);
+        self.shared.trace.sent(self.shared.now(), round, assignment, &spec);
         let command = ExecuteBlock { assignment, spec };
         let (shard, incarnation) = (assignment.shard, assignment.incarnation);
         self.command(shard, incarnation, LinkCommand::Execute(Box::new(command)));

@@ -86,6 +86,8 @@ pub struct Abandoned {
 #[derive(Debug)]
 pub(super) struct HeldRound {
     pub(super) height: u64,
+    /// The hash of its block.
+    pub(super) block: B256,
     pub(super) work: HashMap<WorkId, Sealed<WorkSpec>>,
     pub(super) gas: Arc<[u64]>,
     pub(super) events: RoundEvents,

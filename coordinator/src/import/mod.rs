@@ -251,7 +251,7 @@ impl Importer {
                 return Err(error);
             }
         };
-        self.adopt(&head, &parent, verified).map(Some)
+        self.adopt(block, &head, &parent, verified).map(Some)
     }
 
     /// Announces the block that probably comes after the next one. The shards may recover its senders while
@@ -309,7 +309,13 @@ impl Importer {
 
     /// Makes a verified block the head, or stores it as a side block: if the chain is heavier, or if the
     /// block's branch would take back more blocks than it may.
-    fn adopt(&self, head: &Arc<Tip>, parent: &Tip, verified: Verified) -> Result<Imported, ExecuteError> {
+    fn adopt(
+        &self,
+        block: &Block,
+        head: &Arc<Tip>,
+        parent: &Tip,
+        verified: Verified,
+    ) -> Result<Imported, ExecuteError> {
         let Verified { tip, finished, stats, .. } = verified;
         let forward = parent.summary() == head.summary();
         let common = tip.way_there().map(|delta| delta.to.height.0).min().unwrap_or_default();
@@ -329,6 +335,7 @@ impl Importer {
             return Err(error.into());
         }
         let stats = BlockStats { commit: began.elapsed(), ..stats };
+        self.fleet.trace_stage(block, "commit", began);
         self.lead(tip.delta().into_iter())?;
         let place = if forward { Placement::Head } else { Placement::Reorganised(back) };
         Ok(Imported { place, tip, finished, stats })

@@ -145,7 +145,7 @@ mod tests {
         let collector = Arc::new(Collector::default());
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let url = format!("http://{}", bound.address());
-        let (health, _reporter) = Health::new();
+        let health = Health::new();
         let stop = CancellationToken::new();
         let routes = Routes::new(fleet_service(
             Arc::clone(&collector) as _,

@@ -11,11 +11,14 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use tasks::supervise::{SupervisorHandle, TaskState};
 use tokio_util::sync::CancellationToken;
 
+use crate::identity::Expiry;
+
 /// The buckets of times, in seconds: from a tenth of a millisecond to half a minute.
 const TIMES: [f64; 17] =
     [0.0001, 0.000_3, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0];
 
-/// The interval in which samples of histograms are put into their buckets if nobody scrapes.
+/// How often the process sorts new samples of histograms into their buckets. A scrape does the same; without scrapes
+/// the samples would pile up.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// How a metric changes.
@@ -55,11 +58,23 @@ pub const PROCESS: [Metric; 4] = [
 ];
 
 /// What a process with TLS measures besides.
-pub const WITH_TLS: [Metric; 1] = [metric(
-    Kind::Gauge,
-    "shardexec_certificate_expiry_seconds",
-    "When the certificate of the process expires, in seconds since 1970",
-)];
+pub const WITH_TLS: [Metric; 2] = [
+    metric(
+        Kind::Gauge,
+        "shardexec_certificate_expiry_seconds",
+        "When the certificate of the process expires, in seconds since 1970",
+    ),
+    metric(
+        Kind::Gauge,
+        "shardexec_authority_expiry_seconds",
+        "When the first of the trusted authorities expires, in seconds since 1970",
+    ),
+];
+
+/// Seconds since 1970.
+fn unix_seconds(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
 
 /// The metrics cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -104,10 +119,10 @@ impl Metrics {
     ///
     /// # Errors
     /// [`MetricsError`] if the recorder of the gauges cannot be built.
-    pub fn text(
+    pub(crate) fn text(
         &self,
         ready: bool,
-        expires: Option<SystemTime>,
+        expiry: Option<Expiry>,
         measure: impl FnOnce(),
     ) -> Result<String, MetricsError> {
         let recorder = builder()?.build_recorder();
@@ -121,8 +136,9 @@ impl Metrics {
                     .filter(|metric| metric.kind == Kind::Gauge),
             );
             self.measure_process(ready);
-            if let Some(expires) = expires.and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
-                gauge!("shardexec_certificate_expiry_seconds").set(expires.as_secs_f64());
+            if let Some(Expiry { certificate, authority }) = expiry {
+                gauge!("shardexec_certificate_expiry_seconds").set(unix_seconds(certificate));
+                gauge!("shardexec_authority_expiry_seconds").set(unix_seconds(authority));
             }
             measure();
         });

@@ -55,6 +55,16 @@ pub trait Subject: Send + Sync + 'static {
         None
     }
 
+    /// How one of its recent blocks was executed, in the *Trace Event Format* of Chrome.
+    fn trace(&self, _number: u64) -> Option<Value> {
+        None
+    }
+
+    /// The root page for people, as HTML that needs nothing but the other pages; `None` if it has none.
+    fn home(&self) -> Option<&'static str> {
+        None
+    }
+
     /// What happens from now on; `None` if it tells no events.
     fn events(&self) -> Option<BoxStream<'static, Value>> {
         None

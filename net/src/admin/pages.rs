@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Json, Response};
@@ -22,17 +22,21 @@ use crate::identity::{Roles, allowed_by};
 /// The interval in which a quiet stream of events shows that it is alive.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
 
-/// What the root page says.
+/// What the root page says to programs, and where there is no page for people.
 const INDEX: &str = "\
 /livez        whether the process lives
 /readyz       whether it can do its work, and why not
 /metrics      its metrics, for Prometheus
 /status       its status
 /events       what happens, from now on (server-sent events)
-/blocks       the latest blocks; /blocks/N for one
+/blocks       the latest blocks; /blocks/N for one, /blocks/N/trace for Perfetto
 /config       its options
 /debug/tasks  its tasks and threads
 ";
+
+/// What a page for people may do: nothing but run its own script and read the other pages.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+                      img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Who may read the pages.
 const READERS: Roles = Roles::READER.or(Roles::CLIENT).or(Roles::OPERATOR);
@@ -44,13 +48,14 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/debug/tasks", get(tasks))
         .layer(from_fn(|request, next| admit(Roles::OPERATOR, request, next)));
     Router::new()
-        .route("/", get(|| async { INDEX }))
+        .route("/", get(home))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/events", get(events))
         .route("/blocks", get(blocks))
         .route("/blocks/{number}", get(block))
+        .route("/blocks/{number}/trace", get(trace))
         .layer(from_fn(|request, next| admit(READERS, request, next)))
         .merge(operators)
         // Whether the process lives reveals nothing that an open port does not.
@@ -90,6 +95,19 @@ impl Admin {
     }
 }
 
+/// The page for people, if a browser asks.
+async fn home(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let asked = accepted.is_some_and(|accept| accept.contains("text/html"));
+    match admin.subject.home().filter(|_| asked) {
+        Some(page) => {
+            let kind = (header::CONTENT_TYPE, "text/html; charset=utf-8");
+            ([kind, (header::CONTENT_SECURITY_POLICY, POLICY)], page).into_response()
+        }
+        None => INDEX.into_response(),
+    }
+}
+
 async fn live(State(admin): State<Admin>) -> Response {
     let failed = |task: &TaskStatus| task.state == TaskState::Failed;
     match admin.supervisor.status().into_iter().find(failed) {
@@ -115,7 +133,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
 async fn metrics(State(admin): State<Admin>) -> Response {
     let made = admin.page(|admin| {
         let ready = admin.subject.unready().is_empty();
-        admin.metrics.text(ready, admin.door.expires(), || admin.subject.measure())
+        admin.metrics.text(ready, admin.door.expiry(), || admin.subject.measure())
     });
     match made.await {
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
@@ -156,8 +174,16 @@ async fn blocks(State(admin): State<Admin>) -> Response {
 }
 
 async fn block(State(admin): State<Admin>, Path(number): Path<u64>) -> Response {
-    match admin.page(move |admin| admin.subject.block(number)).await {
-        Ok(Some(block)) => Json(block).into_response(),
+    of_block(number, admin.page(move |admin| admin.subject.block(number)).await)
+}
+
+async fn trace(State(admin): State<Admin>, Path(number): Path<u64>) -> Response {
+    of_block(number, admin.page(move |admin| admin.subject.trace(number)).await)
+}
+
+fn of_block(number: u64, page: Result<Option<Value>, Box<Response>>) -> Response {
+    match page {
+        Ok(Some(page)) => Json(page).into_response(),
         Ok(None) => {
             let text = format!("block {number} is not among the latest blocks: see /blocks\n");
             (StatusCode::NOT_FOUND, text).into_response()

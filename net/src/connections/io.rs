@@ -22,6 +22,13 @@ use crate::identity::{Account, Credentials, Peer};
 /// A certificate is judged again when this time has passed: it may have expired.
 const JUDGE_EVERY: Duration = Duration::from_secs(60);
 
+/// The first byte of a TLS handshake. No HTTP begins with it.
+const TLS_HANDSHAKE: u8 = 22;
+
+/// Why a connection without TLS is closed at its first byte.
+const SPEAKS_TLS: &str =
+    "the other side speaks TLS, and this side does not (--tls-cert, --tls-key, --tls-ca)";
+
 /// A connection to a server.
 pub(crate) struct Connection {
     bytes: Bytes,
@@ -37,7 +44,11 @@ pub(crate) struct Connection {
 }
 
 enum Bytes {
-    Plain(TcpStream),
+    Plain {
+        stream: TcpStream,
+        /// Nothing has been read yet.
+        is_new: bool,
+    },
     Encrypted(Box<TlsStream<TcpStream>>),
 }
 
@@ -73,7 +84,7 @@ impl ConnectionInfo {
 
 impl Connection {
     pub(super) fn plain(stream: TcpStream, peer: Peer, entry: Entry) -> Self {
-        Self::new(Bytes::Plain(stream), peer, entry, None)
+        Self::new(Bytes::Plain { stream, is_new: true }, peer, entry, None)
     }
 
     /// An encrypted connection whose chain was judged with this version of the credentials.
@@ -159,7 +170,19 @@ impl AsyncRead for Connection {
         let this = self.get_mut();
         this.check(cx)?;
         match &mut this.bytes {
-            Bytes::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Bytes::Plain { stream, is_new } => {
+                let before = buffer.filled().len();
+                let read = Pin::new(stream).poll_read(cx, buffer);
+                let first = buffer.filled().get(before);
+                if *is_new && first.is_some() {
+                    *is_new = false;
+                    if first == Some(&TLS_HANDSHAKE) {
+                        this.peer.note_refusal(SPEAKS_TLS);
+                        return Poll::Ready(Err(ErrorKind::InvalidData.into()));
+                    }
+                }
+                read
+            }
             Bytes::Encrypted(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
@@ -170,7 +193,7 @@ impl AsyncWrite for Connection {
         let this = self.get_mut();
         this.check(cx)?;
         match &mut this.bytes {
-            Bytes::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Bytes::Plain { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
             Bytes::Encrypted(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -183,14 +206,14 @@ impl AsyncWrite for Connection {
         let this = self.get_mut();
         this.check(cx)?;
         match &mut this.bytes {
-            Bytes::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Bytes::Plain { stream, .. } => Pin::new(stream).poll_write_vectored(cx, slices),
             Bytes::Encrypted(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.bytes {
-            Bytes::Plain(stream) => stream.is_write_vectored(),
+            Bytes::Plain { stream, .. } => stream.is_write_vectored(),
             Bytes::Encrypted(stream) => stream.is_write_vectored(),
         }
     }
@@ -199,14 +222,14 @@ impl AsyncWrite for Connection {
         let this = self.get_mut();
         this.check(cx)?;
         match &mut this.bytes {
-            Bytes::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Bytes::Plain { stream, .. } => Pin::new(stream).poll_flush(cx),
             Bytes::Encrypted(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().bytes {
-            Bytes::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Bytes::Plain { stream, .. } => Pin::new(stream).poll_shutdown(cx),
             Bytes::Encrypted(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

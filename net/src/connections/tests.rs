@@ -211,6 +211,32 @@ async fn plain_text_and_old_versions_are_named() {
 }
 
 #[tokio::test]
+async fn a_client_that_speaks_tls_to_a_server_without_is_closed_at_its_first_byte() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut taken = Box::pin(connections(listener, Door::default(), ConnectionLimits::default()));
+    for (first, closed) in [(22, true), (b'P', false)] {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut server = taken.next().await.unwrap().unwrap();
+        client.write_all(&[first, 22, 3, 1]).await.unwrap();
+        let read = server.read(&mut [0; 2]).await;
+        assert_eq!(
+            read.map_err(|error| error.kind()),
+            if closed { Err(ErrorKind::InvalidData) } else { Ok(2) }
+        );
+        // Only the first byte tells.
+        assert!(closed || server.read(&mut [0; 2]).await.is_ok());
+    }
+}
+
+#[test]
+fn the_end_of_an_authority_is_known_apart_from_that_of_its_certificates() {
+    let credentials = Authority::new().credentials("shard/1");
+    let expiry = credentials.expiry();
+    assert!(expiry.authority > expiry.certificate, "the test's authority lasts for long: {expiry:?}");
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_speak_tls_is_named() {
     let client = Authority::new().credentials("shard/1");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

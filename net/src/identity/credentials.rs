@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::{Material, TlsFiles, certificates, revocations_of};
 use super::role::{Identity, Role, Roles};
-use super::trust::{Details, Expect, Side, Trust, TrustError};
+use super::trust::{Details, Expect, Side, Trust, TrustError, Validity};
 use super::verify::{Clients, Server};
 use super::{CredentialError, tokens::Token};
 
@@ -41,7 +41,18 @@ const WARN_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 struct Loaded {
     material: Material,
     own: Details,
+    /// For how long the authority is valid that expires first.
+    authorities: Option<Validity>,
     trust: Arc<Trust>,
+}
+
+/// When what a process shows and trusts expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expiry {
+    /// Its own certificate.
+    pub(crate) certificate: SystemTime,
+    /// The first of the authorities that it trusts.
+    pub(crate) authority: SystemTime,
 }
 
 /// A process's certificate, key and trust.
@@ -129,29 +140,36 @@ impl Credentials {
         self.warn_of_expiry(warned);
     }
 
-    /// When this process's certificate expires.
-    pub(super) fn expires(&self) -> SystemTime {
-        self.now().own.expires
+    /// When this process's certificate, and the first of the authorities, expire.
+    pub(crate) fn expiry(&self) -> Expiry {
+        let loaded = self.now();
+        let certificate = loaded.own.expires;
+        Expiry { certificate, authority: loaded.authorities.map_or(certificate, |first| first.expires) }
     }
 
     fn warn_of_expiry(&self, warned: &mut Option<Instant>) {
         if warned.is_some_and(|at| at.elapsed() <= WARN_EVERY) {
             return;
         }
-        let own = &self.now().own;
-        let lifetime = own.expires.duration_since(own.begins).unwrap_or_default();
-        let (certificate, identity) = (self.files.certificate.display(), &own.identity);
-        match own.expires.duration_since(SystemTime::now()) {
-            Ok(left) if left > lifetime / WARN_SHARE => return,
-            Ok(left) => tracing::warn!(
-                %certificate, %identity, hours = left.as_secs() / 3600,
-                "this process's certificate expires soon: renew it"
-            ),
-            Err(_) => {
-                tracing::error!(%certificate, %identity, "this process's certificate has expired: renew it")
+        let (loaded, now) = (self.now(), SystemTime::now());
+        let Details { identity, begins, expires, .. } = &loaded.own;
+        let own = Validity { begins: *begins, expires: *expires }.nearly_ended(WARN_SHARE, now);
+        if let Some(left) = own {
+            let (certificate, hours) = (self.files.certificate.display(), left.as_secs() / 3600);
+            if left.is_zero() {
+                tracing::error!(%certificate, %identity, "this process's certificate has expired: renew it");
+            } else {
+                tracing::warn!(%certificate, %identity, hours, "this process's certificate expires soon: renew it");
             }
         }
-        *warned = Some(Instant::now());
+        let authority = loaded.authorities.and_then(|first| first.nearly_ended(WARN_SHARE, now));
+        if let Some(left) = authority {
+            let (authorities, hours) = (self.files.authorities.display(), left.as_secs() / 3600);
+            tracing::warn!(%authorities, hours, "an authority expires soon: after that its certificates are refused");
+        }
+        if own.or(authority).is_some() {
+            *warned = Some(Instant::now());
+        }
     }
 
     fn now(&self) -> Arc<Loaded> {
@@ -231,7 +249,8 @@ impl Loaded {
             None => return Err(own(TrustError::Nameless)),
         };
         let trust = Arc::new(Trust::new(&details.identity.fleet, &material)?);
-        let loaded = Self { material, own: details, trust };
+        let authorities = Validity::soonest(&material.authorities);
+        let loaded = Self { material, own: details, authorities, trust };
         loaded.check_key(files)?;
         Ok(loaded)
     }

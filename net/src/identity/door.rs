@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use common::message::Caller;
 use parking_lot::{Mutex, RwLock};
@@ -13,7 +13,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Status};
 
 use super::CredentialError;
-use super::credentials::{Credentials, watch};
+use super::credentials::{Credentials, Expiry, watch};
 use super::role::{Identity, Role, Roles};
 use super::tokens::Tokens;
 use crate::calls::Activity;
@@ -87,9 +87,9 @@ impl Door {
         self.tls.as_ref()
     }
 
-    /// When this process's own certificate expires; `None` without TLS.
-    pub(crate) fn expires(&self) -> Option<SystemTime> {
-        self.tls.as_ref().map(|credentials| credentials.expires())
+    /// When what this process shows and trusts expires; `None` without TLS.
+    pub(crate) fn expiry(&self) -> Option<Expiry> {
+        self.tls.as_ref().map(|credentials| credentials.expiry())
     }
 
     /// Whether some peers have identities: certificates or tokens.
@@ -199,6 +199,13 @@ impl Peer {
                 tracing::warn!(address = %self.address, reason = status.message(), hidden, "a call was refused");
             }
         })
+    }
+
+    /// Notes that the peer's connection was closed, for a reason that its owner should know.
+    pub(crate) fn note_refusal(&self, reason: &str) {
+        if let Some(hidden) = self.door.refusals.lock().now() {
+            tracing::warn!(address = %self.address, reason, hidden, "a connection was refused");
+        }
     }
 
     fn role_of(&self, metadata: &MetadataMap, roles: Roles) -> Result<Option<Role>, Status> {

@@ -106,17 +106,47 @@ fn contents(path: &Path, file: File) -> Result<Vec<u8>, CredentialError> {
 
 #[cfg(unix)]
 fn check_private(path: &Path, file: &File) -> Result<(), CredentialError> {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::MetadataExt as _;
 
     let unreadable = |source| CredentialError::Unreadable { path: path.to_owned(), source };
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    let metadata = file.metadata().map_err(unreadable)?;
+    let mode = metadata.mode() & 0o777;
+    if !is_private(mode, metadata.uid()) {
         return Err(CredentialError::Exposed { path: path.to_owned(), mode });
     }
     Ok(())
 }
 
+/// Whether a file with this mode is private: only its owner can read and write it. The group may read a file of root,
+/// because an administrator gives a file to the user of one service in that way, and Kubernetes mounts secrets so.
+#[cfg(unix)]
+fn is_private(mode: u32, owner: u32) -> bool {
+    let shared = if owner == 0 { 0o040 } else { 0 };
+    mode & 0o077 & !shared == 0
+}
+
 #[cfg(not(unix))]
 fn check_private(_: &Path, _: &File) -> Result<(), CredentialError> {
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_owner_reads_a_private_file_or_the_group_of_one_that_root_owns() {
+        let (root, user) = (0, 1000);
+        for (mode, of_root, of_user) in [
+            (0o400, true, true),
+            (0o600, true, true),
+            (0o440, true, false),
+            (0o640, true, false),
+            (0o660, false, false),
+            (0o644, false, false),
+            (0o604, false, false),
+        ] {
+            assert_eq!((is_private(mode, root), is_private(mode, user)), (of_root, of_user), "{mode:o}");
+        }
+    }
 }

@@ -22,8 +22,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use args::{ClientArgs, ListenArgs, ServerArgs, TlsArgs};
-pub(crate) use credentials::ClientTls;
 pub use credentials::{Authorities, Credentials, Security};
+pub(crate) use credentials::{ClientTls, Expiry};
 pub(crate) use door::{AUTHORIZATION, BEARER, allowed_by, household};
 pub use door::{Account, Door, Peer, account, allowed, origin};
 pub use files::TlsFiles;
@@ -47,7 +47,8 @@ pub enum CredentialError {
     Exposed {
         /// The file with the secret: a private key or tokens.
         path: PathBuf,
-        /// The permission bits of the file. Those of group and others must all be zero.
+        /// The permission bits of the file. Those of group and others must all be zero; the group may read what root
+        /// owns.
         mode: u32,
     },
     /// A file is not the PEM that it should be.

@@ -182,8 +182,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "d".repeat(32)).unwrap();
         assert!(Token::read(file.path()).is_ok());
-        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
         let error = Token::read(file.path()).unwrap_err().to_string();
-        assert!(error.contains("0640") && error.contains("chmod 600"), "{error}");
+        assert!(error.contains("0644") && error.contains("chmod 600"), "{error}");
     }
 }

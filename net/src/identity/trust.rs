@@ -155,6 +155,38 @@ impl Expect {
     }
 }
 
+/// The time for which a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Validity {
+    pub(super) begins: SystemTime,
+    /// The last time at which it is valid.
+    pub(super) expires: SystemTime,
+}
+
+impl Validity {
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let time = |seconds: i64| {
+            let since = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+            SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
+        };
+        let validity = certificate.validity();
+        Self { begins: time(validity.not_before.timestamp()), expires: time(validity.not_after.timestamp()) }
+    }
+
+    /// That of the certificate that expires first. Malformed ones do not count, and no authority may be.
+    pub(super) fn soonest(certificates: &[CertificateDer<'_>]) -> Option<Self> {
+        let parsed = certificates.iter().filter_map(|one| X509Certificate::from_der(one).ok());
+        parsed.map(|(_, parsed)| Self::of(&parsed)).min_by_key(|validity| validity.expires)
+    }
+
+    /// What is left of it, if that is less than this share; zero if it has ended.
+    pub(super) fn nearly_ended(&self, share: u32, now: SystemTime) -> Option<Duration> {
+        let lifetime = self.expires.duration_since(self.begins).unwrap_or_default();
+        let left = self.expires.duration_since(now).unwrap_or_default();
+        (left <= lifetime / share).then_some(left)
+    }
+}
+
 /// What a certificate states about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Details {
@@ -199,16 +231,8 @@ impl Details {
         if uris.next().is_some() {
             return Err(TrustError::SeveralNames);
         }
-        let time = |seconds: i64| {
-            let since = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-            SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
-        };
-        let validity = parsed.validity();
-        Ok(Self {
-            identity: name.parse()?,
-            serial: parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
-            begins: time(validity.not_before.timestamp()),
-            expires: time(validity.not_after.timestamp()),
-        })
+        let Validity { begins, expires } = Validity::of(&parsed);
+        let serial = parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { identity: name.parse()?, serial, begins, expires })
     }
 }

@@ -120,7 +120,7 @@ impl Server {
         let (stop, endpoint) = (CancellationToken::new(), Arc::new(Parity::default()));
         let routes =
             Routes::new(fleet_service(Arc::clone(&endpoint) as _, Arc::clone(&endpoint) as _, stop.clone()));
-        let (health, _reporter) = Health::new();
+        let health = Health::new();
         let task = tokio::spawn(bound.serve(routes, health, stop.clone()));
         Self { endpoint, address, stop, task }
     }

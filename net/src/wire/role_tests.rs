@@ -113,7 +113,7 @@ impl Server {
         let door = Door::new(Some(credentials), None).unwrap();
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap()).await.unwrap().behind(door);
         let (address, stop) = (bound.address(), CancellationToken::new());
-        let (health, _reporter) = Health::new();
+        let health = Health::new();
         let task = tokio::spawn(bound.serve(routes(stop.clone()), health, stop.clone()));
         Self { address, stop, task }
     }

@@ -24,10 +24,10 @@ pub fn reason(status: &Status) -> String {
 /// The metadata key under which a refusal says when to call again, in milliseconds (gRPC A6, *Pushback*).
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// How long a peer should wait that was refused for want of room.
+/// How long a caller should wait after a refusal because there was no room.
 const ROOM_WITHIN: Duration = Duration::from_secs(1);
 
-/// Refuses a call for now, and says after what time it may be made again.
+/// Refuses a call because a limit is reached. The caller may repeat the call after this time.
 #[must_use]
 pub fn exhausted(text: impl Into<String>, again_after: Duration) -> Status {
     let mut status = Status::resource_exhausted(text);
@@ -40,7 +40,7 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// Refuses a call for now for want of room.
+/// Refuses a call because there is no room for it. The caller may repeat the call after [`ROOM_WITHIN`].
 pub(crate) fn no_room(text: impl Into<String>) -> Status {
     exhausted(text, ROOM_WITHIN)
 }

@@ -47,7 +47,7 @@ struct Scene {
 }
 
 async fn serve(routes: Routes, bound: Bound, supervisor: &SupervisorHandle) -> String {
-    let (address, (health, _reporter)) = (bound.address().to_string(), Health::new());
+    let (address, health) = (bound.address().to_string(), Health::new());
     supervisor.spawn_critical("server", bound.serve(routes, health, supervisor.shutdown_token()));
     address
 }

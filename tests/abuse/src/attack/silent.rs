@@ -102,7 +102,7 @@ async fn join(target: &Target, shard: ShardId, supervisor: &SupervisorHandle) ->
     let node = ShardNode::start(config, Arc::new(coordinator), replica, faults, supervisor);
     let (stop, proven) = (supervisor.shutdown_token(), AtomicBool::new(false));
     let service = shard_service(Arc::new(Silent { shard: node, proven }), identity, token, stop.clone());
-    let (health, _reporter) = Health::new();
+    let health = Health::new();
     supervisor.spawn_critical("server", bound.serve(Routes::new(service), health, stop));
     Ok(())
 }
