@@ -73,7 +73,8 @@ mod tests {
         let error = anyhow::Error::new(named).context("the options are incomplete");
         let line = line_of(&error);
         assert_eq!(line, "the options are incomplete: the file cannot be opened: no such file. Create it");
-        let unnamed = anyhow::anyhow!("no such file").context("the genesis cannot be read").context("it ends");
+        let unnamed =
+            anyhow::anyhow!("no such file").context("the genesis cannot be read").context("it ends");
         assert_eq!(line_of(&unnamed), "it ends: the genesis cannot be read: no such file");
     }
 
