@@ -11,6 +11,8 @@ pub mod budget;
 mod calls;
 pub mod channel;
 pub mod connections;
+#[cfg(test)]
+mod flood_tests;
 pub mod identity;
 pub mod limits;
 pub mod retry;

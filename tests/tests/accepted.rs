@@ -6,6 +6,7 @@
 //! | accepted blocks, no shard yet | SIGTERM of the coordinator | the same, and it exits 0 |
 //! | blocks submitted twice, and out of order | – | each is executed once |
 //! | a block that is first at too many starts | SIGKILL of each coordinator | parked; retry or discard work |
+//! | an operator parks an accepted block | SIGKILL of the coordinator | it and what follows wait until retried |
 //! | a data directory that is in use | `--take-over` | the holder steps down and exits 0 |
 //! | a data directory whose holder hangs | SIGSTOP, `--take-over` | holder killed, its blocks executed |
 
@@ -76,6 +77,42 @@ fn blocks_that_are_submitted_again_are_executed_once() -> Result<()> {
         let log = coordinator.process.stderr()?;
         ensure!(!log.contains("ERROR"), "{log}");
         Ok(())
+    })
+}
+
+#[test]
+fn an_operator_can_park_an_accepted_block() -> Result<()> {
+    const PARKED: usize = 4;
+    scenario(|scene| {
+        let chain = Chain::of(BLOCKS)?;
+        let mut coordinator = start(scene, &chain, &[])?;
+        let file = chain.rlp().display().to_string();
+        let accepted = coordinator.ask(&["submit", "--no-wait", "--json"], &[&file])?;
+        let row = accepted.lines().nth(PARKED - 1).context("too few blocks were accepted")?;
+        let block: Value = serde_json::from_str(row)?;
+        ensure!(field(&block, "number") == PARKED, "{block}");
+        let add = |coordinator: &Coordinator, hash: &str| {
+            coordinator.ask(&["parked", "add", "--reason", "wait for the new build"], &[hash])
+        };
+        add(&coordinator, hash(&block)?)?;
+        let again = add(&coordinator, hash(&block)?).err().context("it was parked twice")?;
+        ensure!(format!("{again:#}").contains("is parked already"), "{again:#}");
+        let unknown = add(&coordinator, &format!("0x{}", "12".repeat(32))).err().context("unknown")?;
+        ensure!(format!("{unknown:#}").contains("is not accepted"), "{unknown:#}");
+        coordinator.process.kill()?;
+
+        let coordinator = start(scene, &chain, &[])?;
+        let listed: Value = serde_json::from_str(&coordinator.ask(&["parked", "list", "--json"], &[])?)?;
+        let reason = "parked by an operator: wait for the new build";
+        ensure!(field(&listed, "reason") == reason && field(&listed, "number") == PARKED, "{listed}");
+        let _shards = Shard::start_all(scene, 2, &coordinator.url())?;
+        coordinator.wait_status(within(30), "all blocks before the parked one are committed", |status| {
+            status.head == PARKED as u64 - 1
+                && status.accepted == (BLOCKS - PARKED) as u64
+                && status.parked == 1
+        })?;
+        coordinator.ask(&["parked", "retry"], &[hash(&block)?])?;
+        wait_committed(&coordinator)
     })
 }
 

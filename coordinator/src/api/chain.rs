@@ -86,6 +86,15 @@ impl ChainHandle {
         self.desk.as_ref().map(|desk| desk.parked()).unwrap_or_default()
     }
 
+    /// Parks an accepted block that has not been executed yet, and returns its number. The change is durable when
+    /// this returns.
+    ///
+    /// # Errors
+    /// [`ParkedError`] if the block does not wait for its execution, or if the ledger fails.
+    pub fn park(&self, hash: &B256, reason: String) -> Result<u64, ParkedError> {
+        self.desk.as_ref().ok_or(ParkedError::NotAccepted(*hash))?.hold(hash, reason)
+    }
+
     /// Retries a parked block. The change is durable when this returns.
     ///
     /// # Errors

@@ -145,6 +145,15 @@ pub enum ParkedError {
     /// No parked block has this hash.
     #[error("block {0} is not parked; see `coordinator parked list`")]
     NotParked(B256),
+    /// No accepted block has this hash.
+    #[error("block {0} is not accepted, or has ended; `coordinator submit` says what became of it")]
+    NotAccepted(B256),
+    /// The block is being executed.
+    #[error("block {0} is being executed; it can be parked if it fails, or stop the coordinator first")]
+    UnderWay(B256),
+    /// The block is parked already.
+    #[error("block {0} is parked already; see `coordinator parked list`")]
+    Already(B256),
     /// The ledger cannot be read or written.
     #[error("{0}")]
     Ledger(String),

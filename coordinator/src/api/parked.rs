@@ -1,13 +1,14 @@
-//! An operator's actions on blocks that wait: list, retry and discard. They include orphans, which wait
+//! An operator's actions on blocks that wait: park, list, retry and discard. They include orphans, which wait
 //! for a parent that was not submitted.
 
 use std::time::Duration;
 
 use alloy_primitives::B256;
 
-use super::desk::Desk;
+use super::desk::{Desk, unix_now};
 use super::outcome::ParkedError;
 use ledger::{Ledger, LedgerError, Parked};
+use schedule::intake::NotHeld;
 
 /// A block that waits for an operator: shards died at it, or its verification failed.
 #[derive(Debug, Clone)]
@@ -42,6 +43,27 @@ impl Desk {
             .collect();
         parked.sort_by_key(|parked| (parked.number, parked.hash));
         parked
+    }
+
+    /// Parks an accepted block that has not been executed yet, and returns its number. The change is durable when
+    /// this returns.
+    pub(super) fn hold(&self, hash: &B256, reason: String) -> Result<u64, ParkedError> {
+        let mut state = self.state();
+        // From here on the chain thread does not begin it.
+        state.intake.hold(hash).map_err(|why| match why {
+            NotHeld::Unknown => ParkedError::NotAccepted(*hash),
+            NotHeld::UnderWay => ParkedError::UnderWay(*hash),
+            NotHeld::Parked => ParkedError::Already(*hash),
+        })?;
+        let number = state.blocks.get(hash).map_or(0, |block| block.header.number);
+        drop(state);
+        let parked = Parked { index: None, convicted: false, reason, at: unix_now() };
+        self.park(hash, parked).map_err(|error| {
+            self.state().intake.retry(hash);
+            ParkedError::Ledger(error.to_string())
+        })?;
+        self.wake();
+        Ok(number)
     }
 
     /// Retries a parked block at its old position. The change is durable when this returns.

@@ -30,6 +30,9 @@ use schedule::intake::Client;
 /// The largest block that a client may submit, in bytes.
 pub const MAX_BLOCK_PAYLOAD: usize = MAX_BLOCK_BYTES;
 
+/// The longest reason that an operator may give for parking a block, in bytes.
+const MAX_REASON: usize = 1024;
+
 /// The metadata key of a status that may be retried, possibly against another process. Its value is the
 /// reason.
 pub const RETRY: &str = "shardexec-retry";
@@ -134,13 +137,19 @@ fn not_taken(error: SubmitError) -> Status {
     }
 }
 
-fn parked_hash(request: &v1::ParkedRequest) -> Result<B256, Status> {
-    B256::try_from(request.hash.as_ref()).map_err(|_| Status::invalid_argument("hash: it is not 32 bytes"))
+fn hash_of(bytes: &[u8]) -> Result<B256, Status> {
+    B256::try_from(bytes).map_err(|_| Status::invalid_argument("hash: it is not 32 bytes"))
+}
+
+/// Who has called, for people.
+fn operator_of(role: Option<Role>) -> String {
+    role.map_or_else(|| "an operator".into(), |role| role.to_string())
 }
 
 fn not_parked(error: ParkedError) -> Status {
     match error {
-        ParkedError::NotParked(_) => Status::not_found(error.to_string()),
+        ParkedError::UnderWay(_) | ParkedError::Already(_) => Status::failed_precondition(error.to_string()),
+        ParkedError::NotParked(_) | ParkedError::NotAccepted(_) => Status::not_found(error.to_string()),
         ParkedError::Ledger(_) => Status::internal(error.to_string()),
     }
 }
@@ -188,12 +197,32 @@ impl Blocks for Service {
         Ok(Response::new(v1::ListParkedReply { blocks }))
     }
 
+    async fn park_block(
+        &self,
+        request: Request<v1::ParkRequest>,
+    ) -> Result<Response<v1::ParkedReply>, Status> {
+        let operator = operator_of(allowed(&request, Roles::OPERATOR)?);
+        let v1::ParkRequest { hash, reason } = request.into_inner();
+        let (hash, chain) = (hash_of(&hash)?, self.chain.clone());
+        if reason.len() > MAX_REASON || reason.chars().any(char::is_control) {
+            return Err(Status::invalid_argument("reason: it is longer than 1 KiB, or not on one line"));
+        }
+        let reason = match reason.is_empty() {
+            true => format!("parked by {operator}"),
+            false => format!("parked by {operator}: {reason}"),
+        };
+        let text = format!("{hash}: {reason}");
+        let number = on_thread(move || chain.park(&hash, reason)).await?.map_err(not_parked)?;
+        self.fleet.announce(EventKind::BlockParked, Some(number), text);
+        Ok(Response::new(v1::ParkedReply {}))
+    }
+
     async fn retry_parked(
         &self,
         request: Request<v1::ParkedRequest>,
     ) -> Result<Response<v1::ParkedReply>, Status> {
         allowed(&request, Roles::OPERATOR)?;
-        let hash = parked_hash(request.get_ref())?;
+        let hash = hash_of(&request.get_ref().hash)?;
         let chain = self.chain.clone();
         on_thread(move || chain.retry(&hash)).await?.map_err(not_parked)?;
         Ok(Response::new(v1::ParkedReply {}))
@@ -204,7 +233,7 @@ impl Blocks for Service {
         request: Request<v1::ParkedRequest>,
     ) -> Result<Response<v1::ParkedReply>, Status> {
         allowed(&request, Roles::OPERATOR)?;
-        let hash = parked_hash(request.get_ref())?;
+        let hash = hash_of(&request.get_ref().hash)?;
         let chain = self.chain.clone();
         on_thread(move || chain.discard(&hash)).await?.map_err(not_parked)?;
         Ok(Response::new(v1::ParkedReply {}))
@@ -230,8 +259,7 @@ impl Blocks for Service {
         let fleet = self.fleet.clone();
         match on_thread(move || fleet.drain(shard)).await? {
             Ok(true) => {
-                let by = operator.map_or_else(|| "an operator".into(), |role| role.to_string());
-                let text = format!("{by} has asked it to leave");
+                let text = format!("{} has asked it to leave", operator_of(operator));
                 self.fleet.announce_shard(EventKind::ShardDraining, shard, None, text);
                 Ok(Response::new(v1::DrainShardReply {}))
             }

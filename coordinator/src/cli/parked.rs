@@ -1,4 +1,4 @@
-//! `coordinator parked`: lists, retries and discards blocks that wait for an operator.
+//! `coordinator parked`: parks, lists, retries and discards blocks that wait for an operator.
 
 use alloy_primitives::{B256, hex};
 use clap::{Args, Subcommand};
@@ -32,13 +32,22 @@ pub enum ParkedCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Park an accepted block before it is executed: it and its descendants wait
+    Add {
+        /// The block and the coordinator
+        #[command(flatten)]
+        block: Box<OneBlock>,
+        /// Why, for others who list the parked blocks
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        reason: String,
+    },
     /// Retry a block, after a new build was rolled out or if the fault was not the block's
     Retry(Box<OneBlock>),
     /// Discard a block: it is removed from the accepted blocks, and its descendants wait for it
     Discard(Box<OneBlock>),
 }
 
-/// The block to retry or discard.
+/// The block to park, retry or discard.
 #[derive(Debug, Clone, Args)]
 pub struct OneBlock {
     /// The coordinator to call.
@@ -50,10 +59,16 @@ pub struct OneBlock {
     pub hash: B256,
 }
 
-/// Lists, retries or discards parked blocks at a running coordinator.
+/// Parks a block, or lists, retries or discards parked blocks at a running coordinator.
 pub(super) async fn parked(args: ParkedArgs) -> anyhow::Result<Exit> {
     match args.command {
         ParkedCommand::List { target, json } => list(&target, json).await?,
+        ParkedCommand::Add { block, reason } => {
+            let OneBlock { target, hash } = *block;
+            let request = v1::ParkRequest { hash: hash.to_vec().into(), reason };
+            connect(&target).await?.park_block(request).await.map_err(told)?;
+            tell_as_program!("block {hash} is parked");
+        }
         ParkedCommand::Retry(block) => {
             let OneBlock { target, hash } = *block;
             let request = v1::ParkedRequest { hash: hash.to_vec().into() };

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::calls::Activity;
-use crate::identity::household;
+use crate::identity::{Identity, household};
 
 /// The number of open files that are kept for databases, connections to shards and everything else.
 const RESERVE: usize = 256;
@@ -22,6 +22,8 @@ pub struct ConnectionLimits {
     /// Connections of one IPv4 address or one IPv6 network of 64 bits, whatever their ports. Those that are being
     /// closed do not count.
     pub per_address: usize,
+    /// Connections of one identity, wherever they come from. It is known after the TLS handshake.
+    pub per_identity: usize,
     /// Of those that have made no call yet.
     pub silent: usize,
     /// How long a connection may be silent.
@@ -40,6 +42,7 @@ impl Default for ConnectionLimits {
         Self {
             total: 4096,
             per_address: 1024,
+            per_identity: 256,
             silent: 256,
             first_call: Duration::from_secs(10),
             idle: Duration::from_secs(600),
@@ -69,6 +72,7 @@ impl ConnectionLimits {
         Self {
             total: self.total.min(free),
             per_address: self.per_address.min(free / 2),
+            per_identity: self.per_identity.min(free / 2),
             silent: self.silent.min(free / 4),
             ..self
         }
@@ -79,6 +83,8 @@ impl ConnectionLimits {
 #[derive(Debug)]
 struct Row {
     address: IpAddr,
+    /// `None` before the TLS handshake, and for a peer without a certificate.
+    identity: Option<Arc<Identity>>,
     close: CancellationToken,
     activity: Arc<Activity>,
 }
@@ -103,14 +109,14 @@ impl Book {
             return None;
         }
         if of_address >= self.limits.per_address
-            && !self.close_oldest_silent(Some(address))
-            && !self.close_most_idle(Some(address))
+            && !self.close_oldest_silent(|row| row.address == address)
+            && !self.close_most_idle(|row| row.address == address)
         {
             return None;
         }
         if self.silent.len() + self.used.len() >= self.limits.total
             && !self.close_a_silent_one()
-            && !self.close_most_idle(None)
+            && !self.close_most_idle(|_| true)
         {
             return None;
         }
@@ -120,14 +126,32 @@ impl Book {
         let (number, close, activity) = (self.next, CancellationToken::new(), Arc::<Activity>::default());
         self.next += 1;
         *self.per_address.entry(address).or_default() += 1;
-        self.silent.insert(number, Row { address, close: close.clone(), activity: Arc::clone(&activity) });
+        let row = Row { address, identity: None, close: close.clone(), activity: Arc::clone(&activity) };
+        self.silent.insert(number, row);
         Some((number, close, activity))
     }
 
-    /// Closes the connection in use that has been idle for the longest time, of an address or of all, if that is
-    /// long enough. Returns whether there was one.
-    fn close_most_idle(&mut self, of: Option<IpAddr>) -> bool {
-        let rows = self.used.iter().filter(|(_, row)| of.is_none_or(|address| row.address == address));
+    /// Notes whose connection this is; returns whether it may stay. If the identity has as many connections as it
+    /// may have, its oldest silent one makes room, or its most idle one.
+    fn identify(&mut self, number: u64, identity: &Arc<Identity>) -> bool {
+        let is_its = |row: &Row| row.identity.as_ref() == Some(identity);
+        let its = self.silent.values().chain(self.used.values()).filter(|row| is_its(row)).count();
+        if its >= self.limits.per_identity
+            && !self.close_oldest_silent(is_its)
+            && !self.close_most_idle(is_its)
+        {
+            return false;
+        }
+        if let Some(row) = self.silent.get_mut(&number).or_else(|| self.used.get_mut(&number)) {
+            row.identity = Some(Arc::clone(identity));
+        }
+        true
+    }
+
+    /// Closes the connection in use that has been idle for the longest time, of those that `counts` names, if that
+    /// is long enough. Returns whether there was one.
+    fn close_most_idle(&mut self, counts: impl Fn(&Row) -> bool) -> bool {
+        let rows = self.used.iter().filter(|(_, row)| counts(row));
         let idle = rows.filter_map(|(number, row)| Some((row.activity.idle()?, *number)));
         match idle.max() {
             Some((idle, number)) if idle >= self.limits.spare_after => {
@@ -146,10 +170,9 @@ impl Book {
         self.closing.insert(number, row);
     }
 
-    /// Closes the oldest silent connection of an address, or of all. Returns whether there was one.
-    fn close_oldest_silent(&mut self, of: Option<IpAddr>) -> bool {
-        let mut silent =
-            self.silent.iter().filter(|(_, row)| of.is_none_or(|address| row.address == address));
+    /// Closes the oldest silent connection of those that `counts` names. Returns whether there was one.
+    fn close_oldest_silent(&mut self, counts: impl Fn(&Row) -> bool) -> bool {
+        let mut silent = self.silent.iter().filter(|(_, row)| counts(row));
         let Some(number) = silent.next().map(|(number, _)| *number) else { return false };
         if let Some(row) = self.silent.remove(&number) {
             self.close(number, row);
@@ -168,7 +191,7 @@ impl Book {
         let most = counts.values().copied().max().unwrap_or_default();
         let crowd = self.silent.values().find(|row| counts.get(&row.address) == Some(&most));
         let Some(address) = crowd.map(|row| row.address) else { return false };
-        self.close_oldest_silent(Some(address))
+        self.close_oldest_silent(|row| row.address == address)
     }
 
     /// Moves a connection from the silent ones to those in use; returns whether it is one of these now.
@@ -241,6 +264,11 @@ impl Entry {
         self.book.0.lock().heard(self.number)
     }
 
+    /// Notes whose connection this is. Returns whether the identity may have one more.
+    pub(super) fn identify(&self, identity: &Arc<Identity>) -> bool {
+        self.book.0.lock().identify(self.number, identity)
+    }
+
     /// What the calls of the connection show of it.
     pub(super) fn activity(&self) -> &Arc<Activity> {
         &self.activity
@@ -284,6 +312,10 @@ mod tests {
         SharedBook::new(ConnectionLimits { total, per_address, silent, ..ConnectionLimits::default() })
     }
 
+    fn identity(role: &str) -> Arc<Identity> {
+        Arc::new(Identity { fleet: "test".into(), role: role.parse().unwrap() })
+    }
+
     fn is_closed(entry: &Entry) -> bool {
         entry.close.is_cancelled()
     }
@@ -315,6 +347,26 @@ mod tests {
         third.heard();
         assert!(book.admit(address(1)).is_none());
         assert!(book.admit(address(2)).is_some());
+    }
+
+    #[test]
+    fn one_identity_cannot_take_all_connections_from_many_addresses() {
+        let limits = ConnectionLimits { per_identity: 2, ..ConnectionLimits::default() };
+        let book = SharedBook::new(limits);
+        let (ann, bob) = (identity("client/ann"), identity("client/bob"));
+        let of = |last, identity: &Arc<Identity>| {
+            let entry = book.admit(address(last)).unwrap();
+            entry.identify(identity).then_some(entry)
+        };
+        let (first, second) = (of(1, &ann).unwrap(), of(2, &ann).unwrap());
+        assert!(second.heard());
+        let third = of(3, &ann).unwrap();
+        assert!(is_closed(&first) && !is_closed(&second), "its own silent one has to go");
+        assert!(third.heard());
+        assert!(of(4, &ann).is_none(), "both have been in use a moment ago");
+        assert!(of(4, &bob).is_some());
+        drop(second);
+        assert!(of(5, &ann).is_some());
     }
 
     #[test]
@@ -394,6 +446,7 @@ mod tests {
     fn limits_leave_descriptors_for_the_rest() {
         let limits = ConnectionLimits::default().within(1024);
         assert_eq!((limits.total, limits.per_address, limits.silent), (768, 384, 192));
+        assert_eq!(ConnectionLimits::default().within(300).per_identity, 37);
         assert_eq!(ConnectionLimits::default().within(1 << 20), ConnectionLimits::default());
         assert!(ConnectionLimits::default().within(1).total > 0);
     }

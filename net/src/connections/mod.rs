@@ -204,7 +204,12 @@ async fn handshake(
         true => None,
         false => {
             let identity = credentials.identify_client(&chain).map_err(|error| refused(error.to_string()))?;
-            Some(Arc::new(identity))
+            let identity = Arc::new(identity);
+            if !entry.identify(&identity) {
+                let reason = "has as many connections as it may have, and all of them are in use";
+                return Err(refused(format!("{identity} {reason}")));
+            }
+            Some(identity)
         }
     };
     let peer = Peer::new(address, identity, door, Arc::clone(entry.activity()));

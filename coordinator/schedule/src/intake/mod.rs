@@ -90,6 +90,17 @@ pub enum Start {
     Park(B256, u32),
 }
 
+/// Why a block cannot be parked for an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotHeld {
+    /// It is not accepted, or has ended.
+    Unknown,
+    /// It is being executed.
+    UnderWay,
+    /// It is parked already.
+    Parked,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Reserved,
@@ -399,6 +410,22 @@ impl Intake {
         let Some(entry) = self.entries.get_mut(hash) else { return false };
         entry.standing = Standing::Parked;
         true
+    }
+
+    /// Parks a block that waits for its turn or its parent, as an operator wants it.
+    ///
+    /// # Errors
+    /// [`NotHeld`] if it does not wait; then nothing changes.
+    pub fn hold(&mut self, hash: &B256) -> Result<(), NotHeld> {
+        let entry = self.entries.get_mut(hash).ok_or(NotHeld::Unknown)?;
+        match entry.standing {
+            Standing::Waiting { .. } | Standing::Orphan => entry.standing = Standing::Parked,
+            // It is not journaled yet, so it is not accepted.
+            Standing::Reserved => return Err(NotHeld::Unknown),
+            Standing::UnderWay => return Err(NotHeld::UnderWay),
+            Standing::Parked => return Err(NotHeld::Parked),
+        }
+        Ok(())
     }
 
     /// Lets a parked block run again, in its old place. Returns false if it is not parked.

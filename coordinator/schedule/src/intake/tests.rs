@@ -78,6 +78,24 @@ fn a_parked_block_holds_up_its_descendants_and_no_other_block() {
 }
 
 #[test]
+fn an_operator_can_hold_a_block_that_waits_and_no_other() {
+    let mut intake = Intake::default();
+    accept(&mut intake, 1, 0);
+    accept(&mut intake, 2, 1);
+    assert!(matches!(offer(&mut intake, block(3, 2)), Ok(Offer::Fresh(_))));
+    assert_eq!(intake.hold(&hash(3)), Err(NotHeld::Unknown), "it is not in the journal yet");
+    assert_eq!(intake.hold(&hash(9)), Err(NotHeld::Unknown));
+    assert_eq!(intake.next(NOW, &HEAD), Some(hash(1)));
+    assert_eq!(intake.hold(&hash(1)), Err(NotHeld::UnderWay));
+    assert_eq!(intake.hold(&hash(2)), Ok(()));
+    assert_eq!(intake.hold(&hash(2)), Err(NotHeld::Parked));
+    intake.ended(&hash(1));
+    assert_eq!(intake.next(NOW, &HEAD), None);
+    assert!(intake.retry(&hash(2)));
+    assert_eq!(intake.next(NOW, &HEAD), Some(hash(2)));
+}
+
+#[test]
 fn descendants_of_a_discarded_block_are_tried() {
     let mut intake = Intake::default();
     accept(&mut intake, 1, 0);

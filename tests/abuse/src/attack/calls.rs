@@ -18,8 +18,13 @@ const HALF_BLOCKS: usize = 128;
 const ANNOUNCED: u64 = 15 << 20;
 const SENT: usize = 14;
 
-/// Tasks that ask for the status.
-const GREEDY: usize = 64;
+/// Clients that ask for the status without end, each on a connection of its own, and how long one of them waits that
+/// is refused.
+const GREEDY: usize = 1_000;
+const GREEDY_PAUSE: Duration = Duration::from_millis(10);
+
+/// The time between the first calls of two of them: a server closes the oldest of too many silent connections.
+const GREEDY_STEP: Duration = Duration::from_millis(1);
 
 /// Streams that are not read.
 const EVENTS: usize = 1_000;
@@ -48,10 +53,20 @@ pub(super) async fn half_blocks(target: &Target) -> Result<()> {
 }
 
 pub(super) async fn greedy_status(target: &Target) -> Result<()> {
-    let channel = endpoint(&target.coordinator)?.connect_lazy();
+    let endpoint = endpoint(&target.coordinator)?;
+    let next = std::cell::Cell::new(0);
     many(GREEDY, || {
-        let mut client = BlocksClient::new(channel.clone());
-        async move { while answer(client.status(StatusRequest {}).await).is_some() {} }
+        let mut client = BlocksClient::new(endpoint.connect_lazy());
+        next.set(next.get() + 1);
+        let begins = GREEDY_STEP * next.get();
+        async move {
+            tokio::time::sleep(begins).await;
+            loop {
+                if answer(client.status(StatusRequest {}).await).is_none() {
+                    tokio::time::sleep(GREEDY_PAUSE).await;
+                }
+            }
+        }
     })
     .await
 }

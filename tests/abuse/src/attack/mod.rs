@@ -27,7 +27,7 @@ pub(crate) enum Attack {
     HalfMessages,
     /// 128 blocks of 15 MiB are announced, and 14 MiB of each are sent.
     HalfBlocks,
-    /// 64 tasks that ask for the status without a pause.
+    /// 1,000 clients that ask for the status without a pause.
     GreedyStatus,
     /// 64 tasks that give up each call at once (rapid reset).
     RapidReset,

@@ -1,5 +1,6 @@
 //! The targets: for each door, valid inputs and the decoder that stands behind it.
 
+mod certificates;
 mod files;
 mod messages;
 mod texts;
@@ -65,6 +66,7 @@ pub fn all(folder: &Path) -> Result<Vec<Target>> {
     let mut targets = messages::targets();
     targets.extend(values::targets(&chain)?);
     targets.extend(files::targets(&chain, folder)?);
+    targets.extend(certificates::targets(folder));
     targets.extend(texts::targets());
     Ok(targets)
 }
