@@ -39,6 +39,8 @@ make_archive() {
         cargo_home=${CARGO_HOME:-$HOME/.cargo}
         export RUSTFLAGS="--remap-path-prefix=$from=/source --remap-path-prefix=$cargo_home=/cargo"
         export CFLAGS="-ffile-prefix-map=$from=/source -ffile-prefix-map=$cargo_home=/cargo"
+        SHARDEXEC_COMMIT=$(git rev-parse HEAD)
+        export SHARDEXEC_COMMIT
         cargo build --locked --release -p coordinator -p executor-shard --bins
         mkdir -p "$stage/bin"
         cp target/release/coordinator target/release/executor-shard "$stage/bin/"

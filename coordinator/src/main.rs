@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use coordinator::cli::Cli;
+use tasks::options;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    Cli::parse().run().into()
+    options::parse::<Cli>().map_or_else(|exit| exit, Cli::run).into()
 }

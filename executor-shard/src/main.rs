@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use executor_shard::run::{ShardArgs, run};
 use tasks::supervise::Exit;
-use tasks::{command, telemetry};
+use tasks::{command, options, telemetry};
 
 /// The program's name in messages.
 const PROGRAM: &str = "executor-shard";
@@ -14,7 +13,7 @@ const PROGRAM: &str = "executor-shard";
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    command::ended(PROGRAM, start(ShardArgs::parse())).into()
+    options::parse().map_or_else(|exit| exit, |args| command::ended(PROGRAM, start(args))).into()
 }
 
 fn start(args: ShardArgs) -> anyhow::Result<Exit> {

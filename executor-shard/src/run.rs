@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use common::endpoint::CoordinatorEndpoint;
 use common::id::{Incarnation, ShardId};
+use common::message::PROTOCOL_VERSION;
 use common::token::SessionToken;
 use net::admin::AdminArgs;
 use net::channel;
@@ -23,6 +24,7 @@ use tasks::descriptors::raise_open_files;
 use tasks::harden::{Sandbox, harden};
 use tasks::launch::{ParentWatch, stop_asked};
 use tasks::manager;
+use tasks::options::seconds;
 use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tasks::telemetry::TelemetryArgs;
 use tonic::service::Routes;
@@ -39,6 +41,18 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// The files that connections to the administration may take.
 const ADMIN_FILES: u64 = 256;
 
+/// What `--version` prints: all that decides whether two processes understand each other, and what they were built
+/// from. `scripts/release.sh` records the commit.
+#[must_use]
+pub fn long_version() -> String {
+    format!(
+        "{}\ncommit: {}\nprofile: {}\nengine: {ENGINE_VERSION}\nprotocol: {PROTOCOL_VERSION}",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("SHARDEXEC_COMMIT").unwrap_or("not recorded"),
+        if cfg!(debug_assertions) { "debug" } else { "release" },
+    )
+}
+
 /// Executes sub-blocks of Ethereum blocks for a coordinator.
 ///
 /// It joins the coordinator's fleet, holds a replica of the state, and executes the work that the
@@ -48,7 +62,7 @@ const ADMIN_FILES: u64 = 256;
 /// Exit codes: 0 stopped cleanly, 1 failed or rejected by the coordinator, 2 bad command line, 3
 /// stopped before all work was finished, 75 asked by the coordinator to leave (start it again).
 #[derive(Debug, Clone, Parser)]
-#[command(version, name = "executor-shard")]
+#[command(version, long_version = long_version(), name = "executor-shard")]
 pub struct ShardArgs {
     /// This shard's number, unique in its fleet.
     #[arg(long, value_name = "N")]
@@ -102,7 +116,7 @@ pub struct ShardArgs {
     pub allow_faults: bool,
 
     /// How long SIGTERM waits for accepted work to finish.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = seconds(0..=86_400))]
     pub grace: u64,
 
     /// Write the bound address to this file once the shard serves on it.

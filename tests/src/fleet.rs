@@ -74,6 +74,8 @@ pub struct ShardState {
     pub quarantined: bool,
     /// The height of the state that its replica holds.
     pub height: u64,
+    /// The number of its slots.
+    pub slots: u64,
     /// The number of its results that were used.
     pub results: u64,
     /// The longest time without a heartbeat since it joined, in milliseconds.
@@ -461,6 +463,7 @@ impl ShardState {
             state: text(value, "state")?,
             quarantined: value.get("quarantined").and_then(Value::as_bool).context("no quarantined")?,
             height: number(value, "height")?,
+            slots: number(value, "slots")?,
             results: number(value, "results")?,
             longest_gap_ms: number(value, "longest_gap_ms")?,
         })

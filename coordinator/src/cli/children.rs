@@ -17,6 +17,7 @@ use common::id::ShardId;
 use executor_shard::fault::PlannedFault;
 use net::backoff::{BackoffPolicy, Delays};
 use tasks::launch::PARENT_PIPE_FLAG;
+use tasks::options::clear_variables;
 use tasks::supervise::SupervisorHandle;
 use tasks::telemetry::TelemetryArgs;
 use tokio::process::{Child, Command};
@@ -125,6 +126,9 @@ fn binary_name() -> String {
 
 fn spawn(shard: ShardId, options: &ChildOptions) -> anyhow::Result<Child> {
     let mut command = Command::new(&options.binary);
+    clear_variables(|name| {
+        command.env_remove(name);
+    });
     command
         .arg("--shard-id")
         .arg(shard.to_string())

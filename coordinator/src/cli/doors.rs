@@ -15,6 +15,7 @@ use net::connections::ConnectionLimits;
 use net::identity::{Door, Roles, Security, ServerArgs, Token};
 use net::serve::{Bound, Health};
 use tasks::descriptors::raise_open_files;
+use tasks::options::seconds;
 use tasks::supervise::SupervisorHandle;
 use tonic::service::Routes;
 
@@ -40,7 +41,7 @@ pub struct DoorArgs {
     pub shard_network: Vec<IpNet>,
 
     /// How old a connection becomes before its peer is asked for a new one [default: 3600]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds(1..=604_800))]
     pub connection_age: Option<u64>,
 }
 

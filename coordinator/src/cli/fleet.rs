@@ -15,6 +15,7 @@ use executor_shard::node::NodeConfig;
 use net::connections::ConnectionLimits;
 use net::serve::{Bound, Health};
 use tasks::descriptors::raise_open_files;
+use tasks::options::millis;
 use tasks::supervise::SupervisorHandle;
 use tasks::telemetry::TelemetryArgs;
 use tonic::service::Routes;
@@ -95,7 +96,7 @@ fn production_plan(text: &str) -> Result<Plan, String> {
 #[derive(Debug, Clone, Copy, Args)]
 pub struct DetectionArgs {
     /// How long a slot may make no progress beyond the time that its transaction's gas allows
-    #[arg(long, value_name = "MS", hide = true)]
+    #[arg(long, value_name = "MS", hide = true, value_parser = millis(0..=86_400_000))]
     pub stuck_after_ms: Option<u64>,
 
     /// The lowest gas per second that any valid transaction is assumed to burn

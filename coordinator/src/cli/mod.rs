@@ -14,6 +14,7 @@ mod export;
 pub mod fleet;
 pub mod import;
 mod kills;
+mod manual;
 mod moved;
 mod parked;
 mod report;
@@ -29,6 +30,7 @@ use clap::{Parser, Subcommand};
 use tasks::supervise::Exit;
 use tasks::telemetry::{self, TelemetryArgs};
 
+use executor_shard::run::long_version;
 use tasks::command;
 use tasks::harden::harden;
 
@@ -54,7 +56,7 @@ pub use verify::VerifyArgs;
 /// Exit codes: 0 all blocks verified or stopped cleanly, 1 a failure (see the message), 2 bad command
 /// line, 3 stopped before all work was finished, 141 standard output was closed by its reader.
 #[derive(Debug, Parser)]
-#[command(version, name = "coordinator")]
+#[command(version, long_version = long_version(), name = "coordinator")]
 pub struct Cli {
     /// The command to run.
     #[command(subcommand)]
@@ -92,6 +94,10 @@ pub enum Command {
     Drain(DrainArgs),
     /// Make certificates for the processes of a fleet and its clients
     Certs(CertsArgs),
+    /// Print the completions of `coordinator` and `executor-shard` for a shell
+    Completions(manual::CompletionsArgs),
+    /// Write the manual pages of `coordinator` and `executor-shard` to a folder
+    Man(manual::ManArgs),
     /// Now `lab blocktest`
     #[command(hide = true, disable_help_flag = true)]
     Blocktest(Moved),
@@ -138,6 +144,8 @@ impl Cli {
             Command::Unwind(args) => return export::unwind(&args),
             Command::Verify(args) => return verify::verify(&args),
             Command::Certs(args) => return certs::certs(&args),
+            Command::Completions(args) => return manual::completions(&args),
+            Command::Man(args) => return manual::man(&args),
             Command::Blocktest(_) => return moved::refuse("blocktest"),
             Command::Generate(_) => return moved::refuse("generate"),
             Command::Fuzz(_) => return moved::refuse("fuzz"),

@@ -14,6 +14,7 @@ use net::serve::{BLOCKS_SERVICE, Health};
 use net::wire::fleet_service;
 use tasks::launch::{ParentWatch, stop_asked};
 use tasks::manager;
+use tasks::options::{millis, seconds};
 use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tonic::service::Routes;
 
@@ -68,15 +69,15 @@ pub struct ServeArgs {
     pub when_no_shards: NoShards,
 
     /// How long a block waits for a shard if there is none
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = seconds(0..=86_400))]
     pub no_shard_wait: u64,
 
     /// The interval of the shards' heartbeats and of the pings to them
-    #[arg(long, value_name = "MS", default_value_t = 100, help_heading = "Failure detection")]
+    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = millis(0..=3_600_000), help_heading = "Failure detection")]
     pub heartbeat_ms: u64,
 
     /// The silence after which a shard is lost
-    #[arg(long, value_name = "MS", default_value_t = 1000, help_heading = "Failure detection")]
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = millis(0..=3_600_000), help_heading = "Failure detection")]
     pub lost_after_ms: u64,
 
     /// Limits of failure detection that tests shorten.
@@ -84,7 +85,7 @@ pub struct ServeArgs {
     pub detection: DetectionArgs,
 
     /// How long SIGTERM waits for the block in flight
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = seconds(0..=86_400))]
     pub grace: u64,
 
     /// How many blocks of the chain a heavier branch may take back: none, any, or a number. A branch that would
@@ -102,6 +103,7 @@ pub struct ServeArgs {
         long,
         value_name = "SECONDS",
         default_value_t = 25,
+        value_parser = seconds(0..=86_400),
         requires = "take_over",
         help_heading = "Taking over"
     )]

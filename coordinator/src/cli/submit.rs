@@ -20,6 +20,7 @@ use super::run::complaint;
 use crate::input::{ChainReader, InputError};
 use tasks::console::millis;
 use tasks::console::{print_json, tell_as_program};
+use tasks::options::seconds;
 
 /// Options of `coordinator submit`.
 #[derive(Debug, Clone, Args)]
@@ -38,7 +39,7 @@ pub struct SubmitArgs {
 
     /// How long to wait for a coordinator that is busy, restarting or replaced; blocks without an answer
     /// are submitted again
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = seconds(0..=86_400))]
     pub retry_for: u64,
 
     /// Print one JSON object per block, and a last one with "summary": true
