@@ -24,7 +24,7 @@ use tasks::descriptors::raise_open_files;
 use tasks::harden::{Sandbox, harden};
 use tasks::launch::{ParentWatch, stop_asked};
 use tasks::manager;
-use tasks::options::seconds;
+use tasks::options::{reload_on_hangup, seconds};
 use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tasks::telemetry::TelemetryArgs;
 use tonic::service::Routes;
@@ -181,6 +181,9 @@ pub async fn run(args: ShardArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("executor-shard");
+    reload_on_hangup(&supervisor.handle(), |args: &ShardArgs| {
+        args.telemetry.log.clone().unwrap_or_default()
+    })?;
     let node = start(&args, &supervisor.handle()).await?;
     let (left, dismissed) = (node.left(), node.dismissed());
     let was_dismissed = dismissed.clone();

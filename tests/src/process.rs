@@ -29,6 +29,8 @@ pub enum Signal {
     Continue,
     /// SIGINT, as from Ctrl-C.
     Interrupt,
+    /// SIGHUP: asks it to read its options again.
+    Hangup,
 }
 
 impl Signal {
@@ -39,6 +41,7 @@ impl Signal {
             Self::Stop => "-STOP",
             Self::Continue => "-CONT",
             Self::Interrupt => "-INT",
+            Self::Hangup => "-HUP",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | an option in several places | the command line goes before the environment, and that before the file |
 //! | a service whose options are all in a file | it serves, and shards with variables join it |
+//! | the log filter in the file changes, SIGHUP | it holds; a file that is wrong changes nothing |
 //! | a value that is wrong, in each place | exit code 2; option, value, bound and place are named |
 //! | variables that a shard's options would have | they do not reach the shards that `run` starts |
 //! | `completions`, `man`, `--version` | what shells, `man` and people need |
@@ -72,6 +73,40 @@ fn a_service_takes_its_options_from_a_file_and_a_shard_from_variables() -> Resul
             process.signal(Signal::Term)?;
             process.ended(within(30))?.succeeded("the end")?;
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_service_takes_its_log_filter_again_at_sighup() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(1)?;
+        let (genesis, address) = (chain.genesis(), scene.path("address"));
+        let write = |log: &str| {
+            scene.write(
+                "shards.toml",
+                format!(
+                    "[coordinator.serve]\ngenesis = {genesis:?}\nlisten = '127.0.0.1:0'\n\
+                     address-file = {address:?}\nlog = '{log}'\n"
+                ),
+            )
+        };
+        let file = write("error")?;
+        let line = ["--config", utf8(&file)?, "serve"];
+        let mut service = Process::start(scene, "service", Binary::Coordinator, line)?;
+        wait_until(within(30), "the service serves", || Ok(address.exists()))?;
+        ensure!(!service.stderr()?.contains("INFO"), "{}", service.stderr()?);
+        let mut hangup = |wanted: &str| {
+            service.signal(Signal::Hangup)?;
+            wait_until(within(30), wanted, || Ok(service.stderr()?.contains(wanted)))
+        };
+        write("info")?;
+        hangup("the options were read again log=\"info\"")?;
+        write("loud")?;
+        hangup("the former ones count on")?;
+        service.signal(Signal::Term)?;
+        service.ended(within(30))?.succeeded("the end")?;
+        ensure!(service.stderr()?.contains("asked to stop"), "the filter of before does not hold");
         Ok(())
     })
 }

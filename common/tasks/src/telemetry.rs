@@ -12,6 +12,7 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use clap::{Args, ValueEnum};
 use common::panic::panic_message;
@@ -22,11 +23,14 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::console;
 
 const DEFAULT_FILTER: &str = "info";
+
+/// The filter of this process, once logging is set up.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// The options for logging, the same for every process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -121,6 +125,9 @@ pub enum TelemetryError {
         /// The message of the parser, `EnvFilter` of `tracing-subscriber`.
         reason: String,
     },
+    /// The filter of a process whose logging is not set up cannot be changed.
+    #[error("logging is not set up")]
+    NotInitialised,
     /// This process has already set up logging; the first setup remains in force.
     #[error("logging is set up already")]
     AlreadyInitialised,
@@ -153,10 +160,21 @@ pub fn init(args: &TelemetryArgs, process: &'static str) -> Result<(), Telemetry
             layer.with_ansi(false).fmt_fields(JsonFields::new()).event_format(Named::json(process)).boxed()
         }
     };
+    let (filter, handle) = reload::Layer::new(filter);
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
     subscriber.try_init().map_err(|_| TelemetryError::AlreadyInitialised)?;
+    let _ = FILTER.set(handle);
     std::panic::set_hook(Box::new(report_panic));
     Ok(())
+}
+
+/// Changes what is logged from now on.
+///
+/// # Errors
+/// [`TelemetryError`] if the filter is rejected, or logging was not set up.
+pub fn set_filter(filter: &LogFilter) -> Result<(), TelemetryError> {
+    let handle = FILTER.get().ok_or(TelemetryError::NotInitialised)?;
+    handle.reload(filter.compile()?).map_err(|_| TelemetryError::NotInitialised)
 }
 
 /// The panic hook. A panic here would abort the process, so no code here may panic.

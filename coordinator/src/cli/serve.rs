@@ -14,10 +14,11 @@ use net::serve::{BLOCKS_SERVICE, Health};
 use net::wire::fleet_service;
 use tasks::launch::{ParentWatch, stop_asked};
 use tasks::manager;
-use tasks::options::{millis, seconds};
+use tasks::options::{millis, reload_on_hangup, seconds};
 use tasks::supervise::{Exit, Outcome, Signals, StopReason, Supervisor, SupervisorHandle};
 use tonic::service::Routes;
 
+use super::Cli;
 use super::admin::{Served, unready};
 use super::doors::{DoorArgs, ListenerArgs, Listeners};
 use super::fleet::{self, DetectionArgs, ExecuteArgs, reachable};
@@ -241,6 +242,7 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("coordinator");
+    reload_on_hangup(&supervisor.handle(), |cli: &Cli| cli.telemetry.log.clone().unwrap_or_default())?;
     let (door, security) = args.doors.open(args.listen, &supervisor.handle())?;
     // First the ledger: its holder may hold the address too.
     let (ledger, epoch) = tokio::select! {

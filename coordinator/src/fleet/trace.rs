@@ -77,7 +77,7 @@ struct Stage {
 }
 
 /// How one block was executed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct BlockTrace {
     height: u64,
     hash: B256,
@@ -188,9 +188,10 @@ impl TraceLog {
     /// The blocks that `wanted` picks as a trace in the *Trace Event Format* of Chrome, which Perfetto opens.
     /// `None` if there is none. Its times count from `began_unix_ms`, in milliseconds since 1970.
     fn chrome(&self, began_unix_ms: u64, wanted: impl Fn(&BlockTrace) -> bool) -> Option<Value> {
-        let traces = self.0.lock();
-        let blocks: Vec<&BlockTrace> = traces.blocks.iter().filter(|block| wanted(block)).collect();
-        let row = |block: &&BlockTrace| json!({ "block": block.height, "hash": block.hash, "omitted_tries": block.omitted });
+        // A copy: the driver waits for the lock with every result.
+        let blocks: Vec<BlockTrace> =
+            self.0.lock().blocks.iter().filter(|block| wanted(block)).cloned().collect();
+        let row = |block: &BlockTrace| json!({ "block": block.height, "hash": block.hash, "omitted_tries": block.omitted });
         let rows: Vec<Value> = blocks.iter().map(row).collect();
         (!blocks.is_empty()).then(|| {
             json!({
@@ -231,7 +232,7 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-fn events(blocks: &[&BlockTrace]) -> Vec<Value> {
+fn events(blocks: &[BlockTrace]) -> Vec<Value> {
     let mut events = vec![process(COORDINATOR, "coordinator")];
     for block in blocks {
         for Stage { name, began, ended } in &block.stages {

@@ -8,12 +8,13 @@
 mod dump;
 mod duration;
 mod file;
+mod hangup;
 mod place;
 #[cfg(test)]
 mod tests;
 
-use std::env;
 use std::ffi::{OsStr, OsString};
+use std::{env, fmt};
 
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue};
@@ -25,6 +26,7 @@ use file::{FileError, Settings};
 use place::Place;
 
 pub use duration::{millis, seconds};
+pub use hangup::reload_on_hangup;
 
 /// What a variable of the environment begins with.
 const PREFIX: &str = "SHARDS_";
@@ -98,6 +100,16 @@ impl Refused {
                 tell!("error: {error}");
                 Exit::BadCommandLine
             }
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(error, None) => write!(f, "{error}"),
+            Self::Line(error, Some(source)) => write!(f, "{error}{source}"),
+            Self::File(error) => write!(f, "{error}"),
         }
     }
 }
