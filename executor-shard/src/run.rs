@@ -233,8 +233,9 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
     let door = Door::new(credentials.clone(), None)?;
     supervisor.spawn_critical("door", door.clone().watch(supervisor.shutdown_token()));
     let connections = ConnectionLimits::default().within(raise_open_files());
-    let admin =
-        args.admin.bind(&door, ConnectionLimits::default().within(ADMIN_FILES), &args.server.listen).await?;
+    let (pages, listen) = (ConnectionLimits::default().within(ADMIN_FILES), &args.server.listen);
+    let measured = ("executor-shard", &SHARD_METRICS[..]);
+    let admin = args.admin.bind(&door, pages, listen, measured, supervisor).await?;
     let bound = Bound::bind(args.listen).await?.behind(door).limited(connections);
     let address = bound.address();
     if args.advertise.is_none() && address.ip().is_unspecified() {
@@ -281,7 +282,7 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
     }
     if let Some(admin) = admin {
         let joined = Joined::new(Arc::clone(&node), args.config());
-        admin.serve("executor-shard", &SHARD_METRICS, joined, supervisor)?;
+        admin.serve(joined, supervisor);
     }
     tracing::info!(
         shard = %config.shard, incarnation = config.incarnation.0, %address, threads = config.slots,

@@ -72,14 +72,15 @@ async function main() {
   const seen = Date.now() - began;
   await wide.screenshot({ path: path.join(shots, 'cockpit-during.png'), fullPage: true });
   await wide.waitForFunction(() => document.getElementById('trouble').textContent.includes('Shard 1 was lost'));
-  assert(seen < 2_000, `a killed shard is shown after ${seen} ms`);
+  // The page learns of it by an event. The usual time is some tenths of a second; the limit leaves room for a busy machine.
+  assert(seen < 10_000, `a killed shard is shown after ${seen} ms`);
 
-  // The block with the loss has a red bar, and an arrow to the heir; by keyboard alone.
+  // The block with the loss has a red bar, and an arrow to the shard that did its work; by keyboard alone.
   const show = wide.locator('#trouble li', { hasText: 'Shard 3 was lost' }).locator('button').first();
   await show.focus();
   await wide.keyboard.press('Enter');
   await wide.waitForSelector('#waterfall rect.lost');
-  assert(await wide.locator('#waterfall path.flow').count() > 0, 'no arrow to the heir');
+  assert(await wide.locator('#waterfall path.flow').count() > 0, 'no arrow to the shard that did its work');
   const told = await wide.locator('#tries').textContent();
   assert(told.includes('lost: '), `the table does not say what was lost: ${told}`);
   await wide.waitForFunction(() => document.querySelector('#blocks tbody tr')?.textContent.startsWith('60'));
@@ -99,6 +100,12 @@ async function main() {
   await browser.close();
 }
 
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP']) {
+  process.on(signal, () => {
+    for (const child of children) child.kill('SIGKILL');
+    process.exit(1);
+  });
+}
 main().then(() => 0, (error) => {
   console.error(error);
   for (const name of fs.readdirSync(folder).filter((name) => name.endsWith('.log'))) {

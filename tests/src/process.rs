@@ -218,9 +218,14 @@ impl Process {
         let name = scene.fresh_name(name);
         let (stdout, stderr) = (scene.path(&format!("{name}.out")), scene.path(&format!("{name}.log")));
         let file = File::create(&stdout)?;
+        // Each of them is an option of the binary.
+        for (variable, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SHARDS_"))
+        {
+            command.env_remove(variable);
+        }
         let mut child = command
             .args(arguments)
-            .env_remove("SHARDS_LOG")
             .env_remove("EXECUTOR_SHARD_BIN")
             .envs(environment.iter().copied())
             .stdin(Stdio::piped())

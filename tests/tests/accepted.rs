@@ -99,6 +99,11 @@ fn an_operator_can_park_an_accepted_block() -> Result<()> {
         ensure!(format!("{again:#}").contains("is parked already"), "{again:#}");
         let unknown = add(&coordinator, &format!("0x{}", "12".repeat(32))).err().context("unknown")?;
         ensure!(format!("{unknown:#}").contains("is not accepted"), "{unknown:#}");
+        for reason in ["two\nlines".to_owned(), "x".repeat(1_025)] {
+            let line = ["parked", "add", "--reason", reason.as_str()];
+            let refused = coordinator.ask(&line, &[hash(&block)?]).err().context("the reason was taken")?;
+            ensure!(format!("{refused:#}").contains("longer than 1 KiB, or not on one line"), "{refused:#}");
+        }
         coordinator.process.kill()?;
 
         let coordinator = start(scene, &chain, &[])?;

@@ -151,11 +151,16 @@ fn a_fleet_tells_how_it_is() -> Result<()> {
         ensure!(pages.metric("shardexec_gas_total")? == gas as f64);
         ensure!(pages.metric("shardexec_block_seconds_count")? == blocks);
         ensure!(pages.metric("shardexec_head_height")? == blocks);
-        ensure!(pages.metric("shardexec_shards{state=\"ready\"}")? == 1.0);
+        // The shard gets what the last block has changed after the client has its answer.
+        wait_until(within(20), "the shard is ready after the last block", || {
+            Ok(pages.metric("shardexec_shards{state=\"ready\"}")? == 1.0)
+        })?;
         ensure!(pages.metric("shardexec_ready")? == 1.0);
         let worked = own.metric("shardexec_work_transactions_total{kind=\"execute\"}")?;
         ensure!(worked >= transactions as f64, "{worked} of {transactions} transactions");
-        ensure!(own.metric("shardexec_deltas_total")? == blocks);
+        wait_until(within(20), "the shard has every delta", || {
+            Ok(own.metric("shardexec_deltas_total")? == blocks)
+        })?;
         let head = pages.json(&format!("/blocks/{}", chain.blocks()))?;
         ensure!(head["gas_used"] == pages.json("/blocks")?[0]["gas_used"], "{head}");
         ensure!(pages.get("/blocks/4711")?.0 == 404 && pages.get("/nonsense")?.0 == 404);
@@ -324,12 +329,54 @@ fn an_address_of_other_machines_needs_tls() -> Result<()> {
 fn a_watcher_does_not_hold_up_the_end() -> Result<()> {
     scenario(|scene| {
         let chain = Chain::of(2)?;
-        let (mut coordinator, pages) = coordinator(scene, &chain, &[])?;
+        let (mut coordinator, pages) = coordinator(scene, &chain, &["--log", "debug"])?;
         let mut events = BufReader::new(pages.ask("/events", "text/event-stream")?).lines();
         events.by_ref().find(|line| line.as_ref().is_ok_and(String::is_empty)).context("no headers")??;
         coordinator.process.signal(shard_tests::Signal::Term)?;
         let code = coordinator.process.exit_code(Duration::from_secs(30).max(within(10)))?;
         ensure!(code == 0, "exit code {code}");
+        let log = coordinator.process.stderr()?;
+        // The server ends open connections after a while; the watcher's must have ended by itself.
+        ensure!(log.contains("DEBUG"), "the log does not show what would be missing:\n{log}");
+        ensure!(!log.contains("peers did not close their connections in time"), "{log}");
         Ok(())
+    })
+}
+
+/// Blocks are counted each time they are parked, also by an operator, and the coordinator says when it is stopping.
+#[test]
+fn parked_blocks_are_counted() -> Result<()> {
+    scenario(|scene| {
+        let chain = Chain::of(3)?;
+        let (coordinator, pages) = coordinator(scene, &chain, &[])?;
+        let counted =
+            |outcome: &str| pages.metric(&format!("shardexec_blocks_total{{outcome=\"{outcome}\"}}"));
+        for outcome in ["committed", "aside", "refused", "parked"] {
+            ensure!(counted(outcome)? == 0.0, "{outcome} does not begin at zero");
+        }
+        let file = chain.rlp().display().to_string();
+        let accepted = coordinator.ask(&["submit", "--no-wait", "--json"], &[&file])?;
+        let row: Value =
+            serde_json::from_str(accepted.lines().nth(1).context("too few blocks were accepted")?)?;
+        let hash = row["hash"].as_str().context("no hash")?;
+        coordinator.ask(&["parked", "add"], &[hash])?;
+        ensure!(counted("parked")? == 1.0, "the block that an operator has parked is not counted");
+        let _shard = Shard::start(scene, 1, &coordinator.url(), &[])?;
+        let committed = |blocks: f64| move || Ok(counted("committed")? == blocks);
+        wait_until(within(30), "the first block is committed", committed(1.0))?;
+        coordinator.ask(&["parked", "retry"], &[hash])?;
+        wait_until(within(30), "all blocks are committed", committed(3.0))?;
+        ensure!(counted("parked")? == 1.0 && counted("refused")? == 0.0);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_coordinator_that_executes_alone_is_ready_without_shards() -> Result<()> {
+    scenario(|scene| {
+        let (chain, line) = (Chain::of(2)?, ["--when-no-shards", "local", "--no-shard-wait", "1"]);
+        let (coordinator, pages) = coordinator(scene, &chain, &line)?;
+        pages.wait_ready(true, "")?;
+        coordinator.submit_all(scene, &chain).map(drop)
     })
 }

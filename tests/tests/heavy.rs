@@ -97,7 +97,7 @@ fn a_slot_that_finishes_after_all_returns_to_service() -> Result<()> {
         let told = |words: &[&str]| coordinator.process.wait_told(within(30), began, words);
         told(&["is stuck and gets no more work; 1 left", "event=alarm shard=1"])?;
         told(&["moves again, and gets work again", "event=slot_returned shard=1"])?;
-        told(&["moves again; 0 strikes", "shard=1"])?;
+        told(&["moves again; 0 strikes", "event=shard_cleared shard=1"])?;
         coordinator.wait_ready(&[1]).map(drop)
     })
 }

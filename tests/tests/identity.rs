@@ -181,6 +181,12 @@ fn a_service_with_tls_refuses_strangers_and_other_roles() -> Result<()> {
         };
         parked(&client)?.refused(&["needs the role operator", "client/ci"])?;
         parked(&operator)?.succeeded("parked list")?;
+        let park = |options: &[String]| {
+            let hash = format!("0x{}", "12".repeat(32));
+            run(scene, &[&["parked", "add", &hash, "--coordinator", &url][..], &strs(options)].concat())
+        };
+        park(&client)?.refused(&["needs the role operator", "client/ci"])?;
+        park(&operator)?.refused(&["is not accepted"])?;
         let drain = |shard: &str, options: &[String]| {
             run(scene, &[&["drain", shard, "--coordinator", &url][..], &strs(options)].concat())
         };

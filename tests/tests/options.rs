@@ -61,7 +61,9 @@ fn a_service_takes_its_options_from_a_file_and_a_shard_from_variables() -> Resul
         let file = scene.write("shards.toml", text)?;
         let line = ["--config", utf8(&file)?, "serve"];
         let mut service = Process::start(scene, "service", Binary::Coordinator, line)?;
-        wait_until(within(30), "the service serves", || Ok(address.exists()))?;
+        wait_until(within(30), "the service serves", || {
+            Ok(std::fs::read_to_string(&address).is_ok_and(|text| text.ends_with('\n')))
+        })?;
         let url = format!("http://{}", std::fs::read_to_string(&address)?.trim());
         let variables =
             [("SHARDS_COORDINATOR", url.as_str()), ("SHARDS_SHARD_ID", "7"), ("SHARDS_THREADS", "2")];
@@ -94,7 +96,9 @@ fn a_service_takes_its_log_filter_again_at_sighup() -> Result<()> {
         let file = write("error")?;
         let line = ["--config", utf8(&file)?, "serve"];
         let mut service = Process::start(scene, "service", Binary::Coordinator, line)?;
-        wait_until(within(30), "the service serves", || Ok(address.exists()))?;
+        wait_until(within(30), "the service serves", || {
+            Ok(std::fs::read_to_string(&address).is_ok_and(|text| text.ends_with('\n')))
+        })?;
         ensure!(!service.stderr()?.contains("INFO"), "{}", service.stderr()?);
         let mut hangup = |wanted: &str| {
             service.signal(Signal::Hangup)?;
@@ -166,7 +170,7 @@ fn shards_that_a_command_starts_take_nothing_from_its_variables() -> Result<()> 
 }
 
 #[test]
-fn shells_and_people_are_told_what_there_is() -> Result<()> {
+fn completions_and_manual_pages_name_all_commands() -> Result<()> {
     scenario(|scene| {
         for shell in ["bash", "zsh", "fish"] {
             let (code, said, _) = ended(scene, &["completions", shell], &[])?;

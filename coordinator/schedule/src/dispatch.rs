@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use common::id::{AssignmentId, RoundId, ShardId, WorkId};
 
-use super::Command;
 use super::evidence::Suspicion;
 use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
@@ -13,6 +12,7 @@ use super::never::never;
 use super::round::{Control, Round};
 use super::turn::Turn;
 use super::work::{First, Work};
+use super::{Command, NoShards};
 
 /// The outcome of the search for a shard that can verify work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,11 +53,25 @@ impl Scheduler {
             let moving = standstill.moves || round.open().iter().any(live) || round.is_cutting_any();
             // A stuck shard soon moves again or restarts.
             let stuck = |shard: &Shard| !shard.draining && shard.state.is_some() && shard.is_stuck();
-            let moving = moving || self.shards.alive.values().any(stuck);
+            let moving = moving
+                || self.shards.alive.values().any(stuck)
+                || self.will_be_tried(round, &barred, turn.now());
             // A round is stranded if its work waits while none of it is in flight.
             round.note_standstill(standstill.waits && !moving, standstill.unverified && !moving, turn.now());
         }
         self.rounds = rounds;
+    }
+
+    /// Whether the policy is to fail without shards, and a shard that rests or is late will take work of the round. With
+    /// the other policies such a shard has long had its rest when the wait for shards is over.
+    fn will_be_tried(&self, round: &Round, barred: &BTreeSet<ShardId>, now: Duration) -> bool {
+        let waiting = |id: &&WorkId| self.work.get(id).is_some_and(|work| !work.is_assigned());
+        let Some(work) = round.open().iter().find(waiting).and_then(|id| self.work.get(id)) else {
+            return false;
+        };
+        let wanted = Wanted::of(work, now, &self.limits, barred);
+        let rests = |(id, shard): (&ShardId, &Shard)| shard.rests_longer(now) && wanted.suits(*id, shard);
+        self.limits.when_no_shards == NoShards::Fail && self.shards.alive.iter().any(rests)
     }
 
     fn dispatch_round(

@@ -210,6 +210,17 @@ pub enum Event {
     Tick,
 }
 
+/// What a change of a shard's strikes says of the shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StrikeChange {
+    /// It has done wrong, or one of its slots stands still.
+    Struck,
+    /// It was late several times and must prove itself. Nothing shows that it is wrong.
+    Doubted,
+    /// It has proven itself, or its slot moves again.
+    Cleared,
+}
+
 /// An output of the scheduler: what its driver must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -300,6 +311,8 @@ pub enum Command {
         shard: ShardId,
         /// The whole record after the change. It replaces the one that was kept.
         record: StrikeRecord,
+        /// Whether the change is bad news.
+        change: StrikeChange,
         /// Why they changed, for the log.
         reason: String,
     },

@@ -201,6 +201,11 @@ impl Shard {
         returned
     }
 
+    /// Whether the shard gets no work for now, after a refusal or because it is late.
+    pub(super) fn rests_longer(&self, now: Duration) -> bool {
+        self.rests_until > now || self.late_until > now
+    }
+
     /// Whether the shard holds a state and is not about to leave.
     pub(super) fn is_in_service(&self) -> bool {
         !self.draining && self.state.is_some()
@@ -354,8 +359,7 @@ impl<'a> Wanted<'a> {
 impl Wanted<'_> {
     /// Whether the shard could take the work now if it held nothing else.
     pub(super) fn fits(&self, id: ShardId, shard: &Shard) -> bool {
-        let rested = shard.rests_until <= self.now && shard.late_until <= self.now;
-        rested && !shard.is_stuck() && self.suits(id, shard)
+        !shard.rests_longer(self.now) && !shard.is_stuck() && self.suits(id, shard)
     }
 
     /// Whether the shard could take the work sooner or later.

@@ -54,7 +54,7 @@ mod work;
 
 pub use audit::{StateClass, Transition};
 pub use common::strikes::StrikeRecord;
-pub use event::{AssignmentFault, Command, Event, LossCause, WorkClass, WorkItem};
+pub use event::{AssignmentFault, Command, Event, LossCause, StrikeChange, WorkClass, WorkItem};
 pub use failure::{FailCause, RoundFailure};
 pub use limits::{NoShards, ScheduleLimits};
 pub use machine::{Counters, Scheduler};

@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 
-use super::tests::{base, dispatched, item, join, ms, scheduler};
-use super::{AssignmentFault, Command, Event, LossCause, MOST_RECORDS, Scheduler, StrikeRecord, WorkItem};
+use super::tests::{EPOCH, base, dispatched, item, join, ms, scheduler};
+use super::{
+    AssignmentFault, Command, Event, FailCause, LossCause, MOST_RECORDS, NoShards, ScheduleLimits, Scheduler,
+    StrikeRecord, WorkItem,
+};
 
 const DIGEST: Option<B256> = Some(B256::repeat_byte(1));
 
@@ -69,6 +72,32 @@ fn one_shard_that_calls_work_invalid_ends_no_round() {
     let second = dispatched(&commands)[0];
     assert_ne!(second.shard, first.shard, "another shard is asked");
     assert!(gives_up(&invalid(&mut scheduler, 3, second)), "two shards agree");
+}
+
+#[test]
+fn the_only_shard_may_try_all_attempts_even_if_nobody_waits_for_shards() {
+    let limits = ScheduleLimits { when_no_shards: NoShards::Fail, ..ScheduleLimits::default() };
+    let mut scheduler = Scheduler::new(EPOCH, limits, ms(0));
+    join(&mut scheduler, 1, 1);
+    let mut open = admit(&mut scheduler, 1, 1, &[1]);
+    let (mut tries, mut end) = (0, None);
+    for at in (10..60_000).step_by(10) {
+        let (shard, incarnation, slots) = (ShardId(1), Incarnation(1), Vec::new());
+        let beat = Event::Heartbeat { shard, incarnation, slots, queued: 0 };
+        let mut commands = scheduler.handle(ms(at), beat);
+        commands.extend(scheduler.handle(ms(at), Event::Tick));
+        open.extend(dispatched(&commands));
+        for sent in std::mem::take(&mut open) {
+            tries += 1;
+            commands.extend(invalid(&mut scheduler, at, sent));
+        }
+        let failure = |command: Command| match command {
+            Command::Fail { failure, .. } => Some(failure.cause),
+            _ => None,
+        };
+        end = end.or(commands.into_iter().find_map(failure));
+    }
+    assert_eq!((end, tries), (Some(FailCause::Spent), limits.max_attempts));
 }
 
 #[test]

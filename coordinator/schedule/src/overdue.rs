@@ -2,9 +2,10 @@
 //!
 //! An assignment is overdue by the running median of its work's kind, scaled by its cost and counted from
 //! when a slot should have begun it. What waits behind overdue work is overdue with it. First, the scheduler
-//! assigns the work to another shard too, one that has brought many results, and the late shard gets no new work until it answers or its heartbeats
-//! show it idle, or for a while. If that happens again and again and it never answers, it must prove itself like a
-//! newcomer. If the whole shard stands still for longer, the scheduler gives up the assignment.
+//! assigns the work to another shard too, one with many results. The late shard gets no new work until it answers,
+//! its heartbeats show it idle, or a time limit has passed. If that happens several times and it never answers, it
+//! must prove itself like a newcomer. If the whole shard stands still for longer, the scheduler gives up the
+//! assignment.
 //!
 //! A slot stands still while one transaction runs, and valid transactions may run for minutes. Heartbeats
 //! name the transaction's gas, and the slot is not stuck while that gas may last at the slowest rate. After

@@ -7,6 +7,7 @@ use alloy_primitives::B256;
 use common::id::{AssignmentId, ShardId, StateRef, WorkId};
 
 use super::Command;
+use super::event::StrikeChange;
 use super::fleet::{Company, Shard, Wanted};
 use super::machine::Scheduler;
 use super::never::never;
@@ -40,7 +41,7 @@ impl Scheduler {
 
     fn strike_up_to(&mut self, most: u32, shard: ShardId, reason: String, turn: &mut Turn) {
         let struck = self.strikes.add(shard, most, &self.limits, turn.now());
-        turn.order(Command::Strikes { shard, record: struck.record, reason });
+        turn.order(Command::Strikes { shard, record: struck.record, change: StrikeChange::Struck, reason });
         if struck.caught {
             self.counters.quarantines += 1;
             self.take_back(shard, turn);
@@ -50,14 +51,14 @@ impl Scheduler {
     /// Takes back the strike for a slot that stood still and moves again.
     pub(super) fn forgive(&mut self, shard: ShardId, reason: String, turn: &mut Turn) {
         if let Some(record) = self.strikes.forgive(shard) {
-            turn.order(Command::Strikes { shard, record, reason });
+            turn.order(Command::Strikes { shard, record, change: StrikeChange::Cleared, reason });
         }
     }
 
     /// Quarantines a shard that trusted execution has found wrong.
     pub(super) fn condemn(&mut self, shard: ShardId, reason: String, turn: &mut Turn) {
         let struck = self.strikes.condemn(shard, &self.limits, turn.now());
-        turn.order(Command::Strikes { shard, record: struck.record, reason });
+        turn.order(Command::Strikes { shard, record: struck.record, change: StrikeChange::Struck, reason });
         self.counters.quarantines += u64::from(struck.caught);
         if let Some(probation) = struck.probation {
             self.forget(&probation);
@@ -83,7 +84,8 @@ impl Scheduler {
         }
         if let Some(record) = self.strikes.late(shard, lateness, &self.limits, turn.now()) {
             let reason = "was late with its work several times and has not answered: it must prove itself";
-            turn.order(Command::Strikes { shard, record, reason: reason.to_owned() });
+            let change = StrikeChange::Doubted;
+            turn.order(Command::Strikes { shard, record, change, reason: reason.to_owned() });
             self.take_back(shard, turn);
         }
     }
@@ -172,16 +174,19 @@ impl Scheduler {
             return;
         }
         self.counters.released += u64::from(passed);
-        let reason = if passed { "passed its probation" } else { "failed its probation" };
-        turn.order(Command::Strikes { shard, record: ended.record, reason: reason.to_owned() });
+        let (change, reason) = match passed {
+            true => (StrikeChange::Cleared, "passed its probation"),
+            false => (StrikeChange::Struck, "failed its probation"),
+        };
+        turn.order(Command::Strikes { shard, record: ended.record, change, reason: reason.to_owned() });
     }
 
     /// Gives each shard whose quarantine is over, and each newcomer, one piece of work that another shard holds
     /// too. There may be many such shards, and each piece goes to one of them.
     ///
-    /// The shard's own result counts in two cases, and trusted code or the other shard verifies it: no other
-    /// shard can do work at all, or the one that holds the piece is late, none else has room, and the shard has
-    /// done its last piece in vain.
+    /// The shard's own result counts if no other shard can do work at all. It also counts if the shard that holds the
+    /// piece is late, no other has room, and this one has done its last piece in vain. Trusted code or the other shard
+    /// verifies such a result.
     pub(super) fn dispatch_probations(&mut self, round: &Round, turn: &mut Turn) {
         let alive = &self.shards.alive;
         let due: Vec<Due> =

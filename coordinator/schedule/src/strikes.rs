@@ -480,7 +480,7 @@ impl Strikes {
         standing.in_vain = passed.is_none() && probation.delivered.is_some();
         match passed {
             Some(true) => {
-                // What a newcomer has to prove is no answer to what was found wrong before.
+                // A newcomer's probation does not clear the strikes that it had before.
                 if !newcomer {
                     (standing.strikes, standing.quarantines) = (0, 0);
                 }

@@ -5,7 +5,9 @@ use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, WorkId};
 
 use super::tests::{ROUND, base, dispatched, item, join, ms, scheduler};
-use super::{AssignmentFault, Command, Event, FailCause, LossCause, Scheduler, StrikeRecord, WorkItem};
+use super::{
+    AssignmentFault, Command, Event, FailCause, LossCause, Scheduler, StrikeChange, StrikeRecord, WorkItem,
+};
 
 const RIGHT: B256 = B256::repeat_byte(1);
 const WRONG: B256 = B256::repeat_byte(2);
@@ -238,7 +240,10 @@ fn a_shard_that_trusted_execution_finds_wrong_is_in_quarantine_at_once() {
     let blame = Event::Blame { shard: ShardId(1), reason: "wrong".into() };
     let commands = scheduler.handle(ms(7), blame);
     let record = StrikeRecord { strikes: 3, quarantines: 1, quarantined: true };
-    assert_eq!(commands[0], Command::Strikes { shard: ShardId(1), record, reason: "wrong".into() });
+    assert_eq!(
+        commands[0],
+        Command::Strikes { shard: ShardId(1), record, change: StrikeChange::Struck, reason: "wrong".into() }
+    );
     assert!(scheduler.is_quarantined(ShardId(1)));
     // Another shard gets what it holds, and its late results do not count.
     assert_eq!(dispatched(&commands)[0].work, sent[1].work);

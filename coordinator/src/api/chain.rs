@@ -6,11 +6,10 @@ use std::sync::Arc;
 use alloy_primitives::B256;
 use common::block::{CheckedBlock, EncodedBlock};
 use crossbeam_channel::{Receiver, bounded};
-use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Desk, LOOK, Submissions, Ticket, unix_now};
-use super::metrics::{Ending, block_ended};
+use super::metrics::{Ending, block_kept};
 use super::outcome::{BlockOutcome, ParkedError, SubmitError};
 use super::parked::ParkedBlock;
 use super::recent::RecentBlocks;
@@ -37,8 +36,6 @@ pub enum ChainError {
 /// The counts of a running chain.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ChainStatus {
-    /// The number of assignments that moved to another shard.
-    pub reassigned: u64,
     /// The number of accepted blocks that have neither ended nor been parked.
     pub accepted: usize,
     /// The number of blocks that wait for an operator.
@@ -50,7 +47,6 @@ pub struct ChainStatus {
 pub struct ChainHandle {
     /// `None` if the blocks come from files.
     desk: Option<Arc<Desk>>,
-    reassigned: Arc<Mutex<u64>>,
     ledger: Arc<Ledger>,
     recent: RecentBlocks,
     /// Cancelled once no more blocks are taken and the block in flight is done.
@@ -64,12 +60,7 @@ impl ChainHandle {
     pub fn importing(ledger: Arc<Ledger>) -> Self {
         let idle = CancellationToken::new();
         idle.cancel();
-        Self { desk: None, reassigned: Arc::default(), ledger, recent: RecentBlocks::default(), idle }
-    }
-
-    /// Adds to the number of assignments that moved to another shard.
-    pub fn count_reassigned(&self, count: u32) {
-        *self.reassigned.lock() += u64::from(count);
+        Self { desk: None, ledger, recent: RecentBlocks::default(), idle }
     }
 
     /// Submits a client's block. Acceptance and outcome come later. Dropping the ticket does not stop the block.
@@ -123,9 +114,8 @@ impl ChainHandle {
     /// The current counts.
     #[must_use]
     pub fn status(&self) -> ChainStatus {
-        let reassigned = *self.reassigned.lock();
         let (accepted, parked) = self.desk.as_ref().map(|desk| desk.counts()).unwrap_or_default();
-        ChainStatus { reassigned, accepted, parked }
+        ChainStatus { accepted, parked }
     }
 
     /// Whether the chain takes no more blocks because the process stops.
@@ -190,7 +180,6 @@ impl Chain {
         let desk = Arc::new(desk);
         let handle = ChainHandle {
             desk: Some(Arc::clone(&desk)),
-            reassigned: Arc::default(),
             ledger,
             recent: RecentBlocks::default(),
             idle: CancellationToken::new(),
@@ -269,10 +258,10 @@ impl Chain {
                 let parked = Parked { index: among.one(), convicted, reason: text.clone(), at: unix_now() };
                 self.desk.park(&block.hash, parked)?;
                 announce_parked(&self.importer, number, block.hash, &text);
-                self.ended(outcome.parked(text), Ending::Parked);
+                self.handle.recent.add(outcome.parked(text));
             }
             Err(error) if error.may_pass() => {
-                self.importer.fleet().announce(EventKind::Alarm, Some(number), error.to_string());
+                self.importer.fleet().announce(EventKind::BlockPostponed, Some(number), error.to_string());
                 outcome = outcome.failed(format!("{error}; it stays accepted, and is tried again"));
                 self.desk.postponed(Some(&outcome), &block.hash);
             }
@@ -286,21 +275,20 @@ impl Chain {
                 let parked = Parked { index: None, convicted: false, reason: reason.clone(), at: unix_now() };
                 self.desk.park(&block.hash, parked)?;
                 announce_parked(&self.importer, number, block.hash, &reason);
-                self.ended(outcome.parked(reason), Ending::Parked);
+                self.handle.recent.add(outcome.parked(reason));
             }
             Err(error) => {
                 let kind = EventKind::BlockRefused;
                 self.importer.fleet().announce(kind, Some(number), error.to_string());
                 let outcome = outcome.refused(error.to_string());
                 self.desk.refused(&outcome)?;
-                self.ended(outcome, Ending::Refused);
+                self.handle.recent.add(outcome);
             }
         }
         Ok(())
     }
 
     fn imported(&self, outcome: BlockOutcome, imported: &Imported) -> Result<(), ChainError> {
-        self.handle.count_reassigned(imported.stats.reassigned);
         let (kind, how) = match imported.place {
             Placement::Head | Placement::Executed => (EventKind::BlockCommitted, String::new()),
             Placement::Reorganised(back) => {
@@ -314,13 +302,12 @@ impl Chain {
             format!("{transactions} transactions, {gas_used} gas in {ms} ms, {again} executed again{how}");
         self.importer.fleet().announce(kind, Some(outcome.number), text);
         self.desk.committed(outcome.clone());
-        self.ended(outcome, if kind == EventKind::SideBlockKept { Ending::Aside } else { Ending::Committed });
-        Ok(())
-    }
-
-    fn ended(&self, outcome: BlockOutcome, ending: Ending) {
-        block_ended(&outcome, ending);
+        block_kept(
+            &outcome,
+            if kind == EventKind::SideBlockKept { Ending::Aside } else { Ending::Committed },
+        );
         self.handle.recent.add(outcome);
+        Ok(())
     }
 }
 

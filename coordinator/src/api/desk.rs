@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::{Ending, blocks_ended};
 use super::outcome::{Acceptance, BlockOutcome, SubmitError};
 use super::state::State;
 use ledger::{Ledger, LedgerError, Parked};
@@ -334,6 +335,7 @@ impl Desk {
     pub(super) fn refused(&self, outcome: &BlockOutcome) -> Result<(), LedgerError> {
         let descendants = self.state().intake.descendants(&outcome.hash);
         self.ledger.end_accepted(std::iter::once(&outcome.hash).chain(&descendants))?;
+        blocks_ended(Ending::Refused, 1 + descendants.len());
         let reason = outcome.error.clone().unwrap_or_default();
         let mut state = self.state();
         state.intake.ended(&outcome.hash);
@@ -366,7 +368,7 @@ impl Desk {
         if !self.state().intake.orphaned(&outcome.hash) {
             let reason = format!("{reason}; then retry this block, or discard it");
             let parked = Parked { index: None, convicted: false, reason, at: unix_now() };
-            return self.park(&outcome.hash, parked);
+            return self.park(&outcome.hash, parked).map(drop);
         }
         let mut state = self.state();
         state.tell(&outcome.clone().failed(format!("{reason}; it stays accepted, and waits for its parent")));
@@ -391,13 +393,17 @@ impl Desk {
         }
     }
 
-    /// Parks a block: the block and its descendants wait for an operator.
-    pub(super) fn park(&self, hash: &B256, parked: Parked) -> Result<(), LedgerError> {
+    /// Parks a block: the block and its descendants wait for an operator. Returns whether it was still accepted.
+    pub(super) fn park(&self, hash: &B256, parked: Parked) -> Result<bool, LedgerError> {
         let record = parked.clone();
         self.ledger.change_accepted(hash, |accepted| accepted.parked = Some(record))?;
         let mut state = self.state();
-        state.intake.park(hash);
+        if !state.intake.park(hash) {
+            state.parked.remove(hash);
+            return Ok(false);
+        }
         state.parked.insert(*hash, parked);
+        blocks_ended(Ending::Parked, 1);
         let mut held = vec![*hash];
         held.extend(state.intake.descendants(hash));
         for hash in held {
@@ -405,7 +411,7 @@ impl Desk {
             let Some(block) = state.blocks.get(&hash).cloned() else { continue };
             state.tell(&BlockOutcome::new(&block, self.ledger.spec()).parked(reason));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The number of accepted blocks that wait, and the number of parked ones.

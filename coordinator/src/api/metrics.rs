@@ -8,7 +8,11 @@ use super::outcome::BlockOutcome;
 
 /// The metrics of a coordinator, besides those of every process.
 pub const COORDINATOR_METRICS: [Metric; 22] = [
-    metric(Kind::Counter, "shardexec_blocks_total", "Blocks that have ended, by outcome"),
+    metric(
+        Kind::Counter,
+        "shardexec_blocks_total",
+        "Blocks that have ended, by outcome; a block that is parked has not ended and counts again later",
+    ),
     metric(Kind::Counter, "shardexec_transactions_total", "Transactions of verified blocks"),
     metric(Kind::Counter, "shardexec_gas_total", "Gas used by verified blocks"),
     metric(Kind::Histogram, "shardexec_block_seconds", "Time from a block's turn to its durable result"),
@@ -62,6 +66,8 @@ pub(super) enum Ending {
 }
 
 impl Ending {
+    const ALL: [Self; 4] = [Self::Committed, Self::Aside, Self::Refused, Self::Parked];
+
     const fn name(self) -> &'static str {
         match self {
             Self::Committed => "committed",
@@ -72,14 +78,15 @@ impl Ending {
     }
 }
 
-/// Counts a block that has ended.
-pub(super) fn block_ended(outcome: &BlockOutcome, ending: Ending) {
-    counter!("shardexec_blocks_total", "outcome" => ending.name()).increment(1);
+/// Counts blocks.
+pub(super) fn blocks_ended(ending: Ending, blocks: usize) {
+    counter!("shardexec_blocks_total", "outcome" => ending.name()).increment(blocks as u64);
+}
+
+/// Counts a block that was executed and kept.
+pub(super) fn block_kept(outcome: &BlockOutcome, ending: Ending) {
+    blocks_ended(ending, 1);
     let stats = &outcome.stats;
-    counter!("shardexec_reassigned_total").increment(u64::from(stats.reassigned));
-    if matches!(ending, Ending::Refused | Ending::Parked) {
-        return;
-    }
     counter!("shardexec_transactions_total").increment(outcome.transactions as u64);
     counter!("shardexec_gas_total").increment(outcome.gas_used);
     counter!("shardexec_sub_blocks_total").increment(u64::from(stats.sub_blocks));
@@ -94,6 +101,14 @@ pub(super) fn block_ended(outcome: &BlockOutcome, ending: Ending) {
     ];
     for (stage, time) in stages {
         histogram!("shardexec_block_stage_seconds", "stage" => stage).record(time.as_secs_f64());
+    }
+}
+
+/// Begins the counters of rare events at zero: one that was not seen at zero has no increase at its first step.
+pub fn count_from_zero() {
+    counter!("shardexec_reassigned_total").increment(0);
+    for ending in Ending::ALL {
+        counter!("shardexec_blocks_total", "outcome" => ending.name()).increment(0);
     }
 }
 

@@ -17,7 +17,7 @@ mod step_down;
 
 pub use chain::{Chain, ChainError, ChainHandle, ChainStatus, IntakeThread};
 pub use desk::Ticket;
-pub use metrics::{COORDINATOR_METRICS, set_gauges};
+pub use metrics::{COORDINATOR_METRICS, count_from_zero, set_gauges};
 pub use outcome::{Acceptance, BlockOutcome, ParkedError, Roots, SubmitError};
 pub use parked::ParkedBlock;
 pub use recent::RecentBlocks;

@@ -146,10 +146,10 @@ pub enum ParkedError {
     #[error("block {0} is not parked; see `coordinator parked list`")]
     NotParked(B256),
     /// No accepted block has this hash.
-    #[error("block {0} is not accepted, or has ended; `coordinator submit` says what became of it")]
+    #[error("block {0} is not accepted, or has ended; `coordinator submit` tells how it ended")]
     NotAccepted(B256),
     /// The block is being executed.
-    #[error("block {0} is being executed; it can be parked if it fails, or stop the coordinator first")]
+    #[error("block {0} is being executed; park it if it fails, or stop the coordinator first")]
     UnderWay(B256),
     /// The block is parked already.
     #[error("block {0} is parked already; see `coordinator parked list`")]

@@ -10,7 +10,7 @@ use super::outcome::ParkedError;
 use ledger::{Ledger, LedgerError, Parked};
 use schedule::intake::NotHeld;
 
-/// A block that waits for an operator: shards died at it, or its verification failed.
+/// A block that waits for an operator: shards died at it, its verification failed, or an operator has parked it.
 #[derive(Debug, Clone)]
 pub struct ParkedBlock {
     /// The block's number, as in its header.
@@ -56,14 +56,23 @@ impl Desk {
             NotHeld::Parked => ParkedError::Already(*hash),
         })?;
         let number = state.blocks.get(hash).map_or(0, |block| block.header.number);
-        drop(state);
         let parked = Parked { index: None, convicted: false, reason, at: unix_now() };
-        self.park(hash, parked).map_err(|error| {
-            self.state().intake.retry(hash);
-            ParkedError::Ledger(error.to_string())
-        })?;
-        self.wake();
-        Ok(number)
+        // A client that submits it meanwhile learns that it is parked, and does not have it tried.
+        state.parked.insert(*hash, parked.clone());
+        drop(state);
+        match self.park(hash, parked) {
+            Ok(true) => Ok(number),
+            // Its parent was refused meanwhile, and it with it.
+            Ok(false) => Err(ParkedError::NotAccepted(*hash)),
+            Err(error) => {
+                let mut state = self.state();
+                state.parked.remove(hash);
+                state.intake.retry(hash);
+                drop(state);
+                self.wake();
+                Err(ParkedError::Ledger(error.to_string()))
+            }
+        }
     }
 
     /// Retries a parked block at its old position. The change is durable when this returns.

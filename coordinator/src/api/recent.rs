@@ -1,4 +1,4 @@
-//! The outcomes of the latest blocks, for those who look at a running coordinator.
+//! The outcomes of the latest blocks, for the pages of a running coordinator.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

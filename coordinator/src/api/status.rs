@@ -24,7 +24,7 @@ pub fn status(chain: &ChainHandle, fleet: &Fleet) -> Result<v1::StatusReply, Fle
         head: Some(summary_message(head)),
         state_root: committed.state_root().map(|root| root.to_vec().into()).unwrap_or_default(),
         blocks: committed.blocks(),
-        reassigned: counts.reassigned,
+        reassigned: fleet.reassigned(),
         accepted: u32::try_from(counts.accepted).unwrap_or(u32::MAX),
         parked: u32::try_from(counts.parked).unwrap_or(u32::MAX),
         shards: shards.into_iter().map(|shard| shard_status(shard, head)).collect(),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::api::{ChainHandle, set_gauges, status, status_json};
-use crate::fleet::{Fleet, FleetEvent};
+use crate::fleet::{Fleet, FleetEvent, ShardView};
 
 /// A serving coordinator.
 #[derive(Debug)]
@@ -36,12 +36,19 @@ impl Served {
 
 /// Why a coordinator cannot execute blocks now; empty if it can.
 pub(super) fn unready(chain: &ChainHandle, fleet: &Fleet) -> Vec<String> {
+    let head = chain.ledger().head().summary().state.height.0;
+    // After each block a shard is behind for a moment, until its delta has arrived.
+    let follows = |shard: &ShardView| {
+        let near = shard.state.is_some_and(|state| state.height.0.saturating_add(1) >= head);
+        near && !shard.draining && !shard.quarantined
+    };
     if chain.is_stopping() {
         return vec!["the coordinator is stopping".into()];
     }
     match fleet.shards() {
         Err(error) => vec![error.to_string()],
-        Ok(shards) if shards.iter().any(|shard| shard.ready) => Vec::new(),
+        Ok(_) if fleet.executes_alone() => Vec::new(),
+        Ok(shards) if shards.iter().any(|shard| shard.ready || follows(shard)) => Vec::new(),
         Ok(shards) if shards.is_empty() => vec!["no shard has joined".into()],
         Ok(shards) => {
             vec![format!("none of {} shards holds the current state and takes work", shards.len())]

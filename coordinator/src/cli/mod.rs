@@ -86,8 +86,8 @@ pub enum Command {
     Submit(SubmitArgs),
     /// Show the status of a running coordinator and its shards
     Status(StatusArgs),
-    /// List, retry or discard blocks that wait for an operator because they kill, or seem to kill, their
-    /// shards
+    /// Park an accepted block, or list, retry or discard blocks that wait for an operator, for example because
+    /// they kill, or seem to kill, their shards
     Parked(ParkedArgs),
     /// Have a shard finish what it holds and leave, for example before its machine is serviced. It exits with
     /// code 75, after which a supervisor may start it again

@@ -37,7 +37,7 @@ pub enum ParkedCommand {
         /// The block and the coordinator
         #[command(flatten)]
         block: Box<OneBlock>,
-        /// Why, for others who list the parked blocks
+        /// The reason, which `parked list` shows
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         reason: String,
     },

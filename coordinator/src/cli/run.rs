@@ -95,6 +95,9 @@ pub async fn run(
             );
         }
     }
+    if baseline.is_some() && args.trace.is_some() {
+        bail!("--trace: the baseline has no shards whose work could be shown");
+    }
     let cases = Cases::open(&args.inputs, args.genesis.as_deref())?;
     if let Some(count) = cases.known_count()
         && let Some(kill) = args.kill.iter().find(|kill| kill.block > count)
@@ -215,9 +218,7 @@ impl FileRun {
     /// Writes how the latest blocks were executed, if that was asked for.
     fn write_trace(&self) -> anyhow::Result<()> {
         let Some(file) = &self.args.trace else { return Ok(()) };
-        let RunEngine::Fleet { fleet, .. } = &self.engine else {
-            bail!("--trace: the baseline has no shards whose work could be shown");
-        };
+        let RunEngine::Fleet { fleet, .. } = &self.engine else { return Ok(()) };
         let trace = fleet.trace_all().context("--trace: no block was executed")?;
         std::fs::write(file, trace.to_string())
             .with_context(|| format!("{} cannot be written", file.display()))

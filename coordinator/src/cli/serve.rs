@@ -23,7 +23,7 @@ use super::admin::{Served, unready};
 use super::doors::{DoorArgs, ListenerArgs, Listeners};
 use super::fleet::{self, DetectionArgs, ExecuteArgs, reachable};
 use super::take_over::take_over;
-use crate::api::{COORDINATOR_METRICS, Chain, ChainHandle, StepDown, blocks_service};
+use crate::api::{COORDINATOR_METRICS, Chain, ChainHandle, StepDown, blocks_service, count_from_zero};
 use crate::execute::BlockExecutor;
 use crate::fleet::{Fleet, FleetOptions};
 use crate::import::{ForkChoice, Importer, ReorgLimit};
@@ -52,7 +52,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub listeners: ListenerArgs,
 
-    /// Where the coordinator tells how it is.
+    /// The administration: pages with health, metrics and status
     #[command(flatten)]
     pub admin: AdminArgs,
 
@@ -226,7 +226,7 @@ fn start(
     }
     if let Some(admin) = admin {
         let served = Served::new(handle.clone(), fleet.clone(), args.data_dir.as_ref(), args.config());
-        admin.serve("coordinator", &COORDINATOR_METRICS, served, supervisor)?;
+        admin.serve(served, supervisor);
     }
     let (health, (of_chain, of_fleet)) = (Health::new(), (handle.clone(), fleet.clone()));
     health.follow(BLOCKS_SERVICE, move || unready(&of_chain, &of_fleet).is_empty(), supervisor);
@@ -253,7 +253,11 @@ pub(super) async fn serve(args: ServeArgs) -> anyhow::Result<Exit> {
         }
     };
     let listeners = args.listeners.bind(args.listen, &door, &args.doors).await?;
-    let admin = args.admin.bind(&door, args.doors.limits(ADMIN_FILES), &args.doors.server.listen).await?;
+    // Before the chain begins: what the journal holds counts as well.
+    let (pages, listen) = (args.doors.limits(ADMIN_FILES), &args.doors.server.listen);
+    let measured = ("coordinator", &COORDINATOR_METRICS[..]);
+    let admin = args.admin.bind(&door, pages, listen, measured, &supervisor.handle()).await?;
+    count_from_zero();
     let held = Arc::downgrade(&ledger);
     let Service { fleet, chain, step_down } =
         start(&args, (listeners, admin), (ledger, epoch), security, &supervisor.handle())?;

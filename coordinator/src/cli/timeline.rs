@@ -37,6 +37,8 @@ fn is_loud(kind: EventKind) -> bool {
         EventKind::ShardLost
             | EventKind::PlannedKill
             | EventKind::Waiting
+            | EventKind::ShardDoubted
+            | EventKind::BlockPostponed
             | EventKind::Alarm
             | EventKind::BlockRefused
     )
@@ -54,11 +56,14 @@ fn line(event: &FleetEvent) -> String {
         EventKind::ShardDraining => "drains:",
         EventKind::ShardLeft => "left:",
         EventKind::SlotReturned => "works again:",
+        EventKind::ShardDoubted => "is doubted:",
+        EventKind::ShardCleared => "is cleared:",
         EventKind::PlannedKill => "is sent SIGKILL:",
         EventKind::Reassigned => "had work that is reassigned:",
         EventKind::BlockCommitted => "verified:",
         EventKind::SideBlockKept => "side block:",
         EventKind::BlockRefused => "refused:",
+        EventKind::BlockPostponed => "postponed:",
         EventKind::BlockParked => "PARKED:",
         EventKind::Waiting => "WAITING:",
         EventKind::Alarm => "ALARM:",

@@ -168,7 +168,7 @@ impl Driver {
         commands
     }
 
-    fn event(&mut self, at: Duration, event: Event) {
+    pub(super) fn event(&mut self, at: Duration, event: Event) {
         match &event {
             Event::Draining { shard, incarnation } => {
                 if let Some(link) = self.link(*shard, *incarnation).filter(|link| !link.draining) {

@@ -22,6 +22,10 @@ pub enum EventKind {
     ShardLeft,
     /// A slot that stood still moves again.
     SlotReturned,
+    /// A shard was late several times and must prove itself.
+    ShardDoubted,
+    /// A shard has proven itself, or a strike for a slot that stood still is taken back.
+    ShardCleared,
     /// A probe killed a shard, as planned.
     PlannedKill,
     /// Another shard got the work of a shard.
@@ -32,6 +36,8 @@ pub enum EventKind {
     SideBlockKept,
     /// The coordinator rejected a block.
     BlockRefused,
+    /// A block could not be executed now: it stays accepted, and is tried again.
+    BlockPostponed,
     /// A block waits for an operator: it kills, or seems to kill, the process that executes it.
     BlockParked,
     /// Too few shards hold the current state; the text says why.
@@ -51,11 +57,14 @@ impl EventKind {
             Self::ShardDraining => "shard_draining",
             Self::ShardLeft => "shard_left",
             Self::SlotReturned => "slot_returned",
+            Self::ShardDoubted => "shard_doubted",
+            Self::ShardCleared => "shard_cleared",
             Self::PlannedKill => "planned_kill",
             Self::Reassigned => "reassigned",
             Self::BlockCommitted => "block_committed",
             Self::SideBlockKept => "block_aside",
             Self::BlockRefused => "block_refused",
+            Self::BlockPostponed => "block_postponed",
             Self::BlockParked => "block_parked",
             Self::Waiting => "waiting",
             Self::Alarm => "alarm",
@@ -97,7 +106,7 @@ pub(super) fn publish(
         EventKind::Alarm | EventKind::BlockParked => {
             tracing::error!(event = %kind, shard = number, block, "{text}")
         }
-        EventKind::Waiting | EventKind::ShardLost => {
+        EventKind::Waiting | EventKind::ShardLost | EventKind::ShardDoubted | EventKind::BlockPostponed => {
             tracing::warn!(event = %kind, shard = number, block, "{text}");
         }
         EventKind::Reassigned => {

@@ -73,9 +73,16 @@ impl Drop for Link {
     }
 }
 
+/// How often the link asks a shard to drain.
+const DRAIN_TRIES: u32 = 4;
+
+/// The time between two of these calls.
+const DRAIN_PAUSE: Duration = Duration::from_millis(500);
+
 /// The outcome of a call to the shard.
 enum Done {
     Executed(Box<(AssignmentId, Result<(), PeerError>)>),
+    Drained(Result<(), PeerError>),
     Quiet,
 }
 
@@ -160,9 +167,14 @@ async fn serve(
             biased;
             error = &mut gone => return error,
             Some(done) = calls.join_next() => {
-                if let Ok(Done::Executed(done)) = done {
-                    let (assignment, answer) = *done;
-                    executed(shared, assignment, answer);
+                match done {
+                    Ok(Done::Executed(done)) => {
+                        let (assignment, answer) = *done;
+                        executed(shared, assignment, answer);
+                    }
+                    // Without the request it would stay in the fleet for ever, without work.
+                    Ok(Done::Drained(Err(error))) => return error,
+                    Ok(Done::Drained(Ok(())) | Done::Quiet) | Err(_) => {}
                 }
                 continue;
             }
@@ -222,9 +234,20 @@ async fn cancel(endpoint: Arc<dyn ShardEndpoint>, assignment: AssignmentId) -> D
 }
 
 async fn drain(endpoint: Arc<dyn ShardEndpoint>, epoch: Epoch) -> Done {
-    // If the request is lost the shard stays, without work.
-    let _ = endpoint.drain(epoch).await;
-    Done::Quiet
+    let mut tries = 1;
+    loop {
+        match endpoint.drain(epoch).await {
+            Err(_) if tries < DRAIN_TRIES => {
+                tries += 1;
+                tokio::time::sleep(DRAIN_PAUSE).await;
+            }
+            Err(error) => {
+                let text = format!("does not take the request to leave: {}", error.reason());
+                return Done::Drained(Err(PeerError::Unreachable(text)));
+            }
+            Ok(()) => return Done::Drained(Ok(())),
+        }
+    }
 }
 
 /// Sends one assignment, and waits until the shard has taken or refused it.
@@ -258,5 +281,66 @@ fn tell(shared: &Arc<Shared>, event: Event) {
 fn send(shared: &Arc<Shared>, message: Message) {
     if let Err(error) = shared.send(message) {
         tracing::error!(%error, "a link cannot report");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+
+    /// A shard that fails so many calls to drain before it takes one.
+    #[derive(Debug)]
+    struct Reluctant(AtomicU32);
+
+    fn busy<T>() -> Result<T, PeerError> {
+        Err(PeerError::Overloaded("another call".into()))
+    }
+
+    #[async_trait]
+    impl ShardEndpoint for Reluctant {
+        async fn execute(&self, _: ExecuteBlock) -> Result<(), PeerError> {
+            busy()
+        }
+
+        async fn put_delta(&self, _: Epoch, _: Sealed<Delta>) -> Result<StateSummary, PeerError> {
+            busy()
+        }
+
+        async fn sync(&self, _: Epoch, _: StateSummary) -> Result<StateSummary, PeerError> {
+            busy()
+        }
+
+        async fn cancel(&self, _: AssignmentId) -> Result<(), PeerError> {
+            busy()
+        }
+
+        async fn drain(&self, _: Epoch) -> Result<(), PeerError> {
+            let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            left.map_or(Ok(()), |_| Err(PeerError::Unreachable("no answer".into())))
+        }
+
+        async fn gone(&self) -> PeerError {
+            std::future::pending().await
+        }
+    }
+
+    async fn asked(failures: u32) -> Result<(), PeerError> {
+        let shard = Arc::new(Reluctant(AtomicU32::new(failures)));
+        match drain(shard, Epoch::first()).await {
+            Done::Drained(answer) => answer,
+            Done::Executed(_) | Done::Quiet => panic!("another call has ended"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_call_to_drain_is_repeated_and_the_shard_is_not_kept_without_work() {
+        asked(0).await.unwrap();
+        asked(DRAIN_TRIES - 1).await.unwrap();
+        let error = asked(DRAIN_TRIES).await.unwrap_err();
+        assert!(error.to_string().contains("does not take the request to leave: "), "{error}");
     }
 }

@@ -22,6 +22,7 @@ mod waiting;
 mod world;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ use endpoint::FleetEndpoint;
 use members::Members;
 use message::{Beat, Message};
 use round::RoundEvents;
-use schedule::{MOST_RECORDS, ScheduleLimits, StrikeRecord};
+use schedule::{MOST_RECORDS, NoShards, ScheduleLimits, StrikeRecord};
 use trace::TraceLog;
 
 pub use event::{EventKind, FleetEvent};
@@ -173,6 +174,8 @@ struct Shared {
     events: broadcast::Sender<FleetEvent>,
     /// How the latest blocks were executed.
     trace: TraceLog,
+    /// How often work went to another shard.
+    reassigned: AtomicU64,
     /// The first damage that was found in the ledger, if any.
     damage: OnceLock<String>,
     probe: Option<Arc<dyn Probe>>,
@@ -299,6 +302,7 @@ impl Fleet {
             route: Mutex::default(),
             events,
             trace: TraceLog::default(),
+            reassigned: AtomicU64::new(0),
             damage: OnceLock::new(),
             probe,
             supervisor: supervisor.clone(),
@@ -371,6 +375,18 @@ impl Fleet {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<FleetEvent> {
         self.shared.events.subscribe()
+    }
+
+    /// Whether the coordinator executes blocks itself when there is no shard.
+    #[must_use]
+    pub fn executes_alone(&self) -> bool {
+        self.shared.options.schedule.when_no_shards == NoShards::Local
+    }
+
+    /// How often work of a lost or late shard went to another one, since the fleet started.
+    #[must_use]
+    pub fn reassigned(&self) -> u64 {
+        self.shared.reassigned.load(Ordering::Relaxed)
     }
 
     /// Publishes an event that happened outside of the fleet.

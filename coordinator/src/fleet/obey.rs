@@ -1,5 +1,7 @@
 //! Carries out the scheduler's commands.
 
+use std::sync::atomic::Ordering;
+
 use alloy_primitives::B256;
 use common::id::{AssignmentId, Incarnation, RoundId, ShardId, TxRange, WorkId};
 use common::sealed::Sealed;
@@ -11,7 +13,7 @@ use super::link::LinkCommand;
 use super::message::Message;
 use super::round::{RoundEvent, singles, work_item};
 use super::trace::Ended;
-use schedule::{Command, Event, LossCause, StrikeRecord};
+use schedule::{Command, Event, LossCause, StrikeChange, StrikeRecord};
 
 impl Driver {
     pub(super) fn obey(&mut self, command: Command) {
@@ -28,6 +30,8 @@ impl Driver {
                 self.follow(commands, None);
             }
             Command::Reassigned { work, round, from } => {
+                self.shared.reassigned.fetch_add(1, Ordering::Relaxed);
+                metrics::counter!("shardexec_reassigned_total").increment(1);
                 if let Some(round) = self.rounds.get(&round) {
                     let text = format!("work {work} goes to another shard");
                     publish(&self.shared, EventKind::Reassigned, Some(from), Some(round.height), text);
@@ -68,7 +72,9 @@ impl Driver {
                 let text = format!("its slot {slot} moves again, and gets work again");
                 publish(&self.shared, EventKind::SlotReturned, Some(shard), None, text);
             }
-            Command::Strikes { shard, record, reason } => self.struck(shard, None, record, &reason),
+            Command::Strikes { shard, record, change, reason } => {
+                self.struck((shard, None), record, change, &reason)
+            }
         }
     }
 
@@ -85,18 +91,29 @@ impl Driver {
     /// Asks a shard to finish what it holds and to leave.
     pub(super) fn dismiss(&mut self, shard: ShardId, incarnation: Incarnation) {
         self.command(shard, incarnation, LinkCommand::Drain);
-        self.handle(self.shared.now(), Event::Draining { shard, incarnation });
+        self.event(self.shared.now(), Event::Draining { shard, incarnation });
     }
 
     fn alarm(&self, shard: Option<ShardId>, text: String) {
         publish(&self.shared, EventKind::Alarm, shard, None, text);
     }
 
-    fn struck(&mut self, shard: ShardId, block: Option<u64>, record: StrikeRecord, reason: &str) {
+    fn struck(
+        &mut self,
+        (shard, block): (ShardId, Option<u64>),
+        record: StrikeRecord,
+        change: StrikeChange,
+        reason: &str,
+    ) {
         self.shared.keep_strikes(shard, record);
         let state = if record.quarantined { ", in quarantine" } else { "" };
         let text = format!("{reason}; {} strikes{state}", record.strikes);
-        publish(&self.shared, EventKind::Alarm, Some(shard), block, text);
+        let kind = match change {
+            StrikeChange::Struck => EventKind::Alarm,
+            StrikeChange::Doubted => EventKind::ShardDoubted,
+            StrikeChange::Cleared => EventKind::ShardCleared,
+        };
+        publish(&self.shared, kind, Some(shard), block, text);
     }
 
     /// Quarantines a shard that trusted execution has found wrong. The alarm names shard and block.
@@ -104,8 +121,8 @@ impl Driver {
         let now = self.shared.now();
         for command in self.scheduler.handle(now, Event::Blame { shard, reason }) {
             match command {
-                Command::Strikes { shard: named, record, reason } if named == shard => {
-                    self.struck(shard, Some(block), record, &reason);
+                Command::Strikes { shard: named, record, change, reason } if named == shard => {
+                    self.struck((shard, Some(block)), record, change, &reason);
                 }
                 other => self.obey(other),
             }

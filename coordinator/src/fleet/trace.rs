@@ -22,6 +22,9 @@ const BLOCKS: usize = 64;
 /// transactions has more.
 const TRIES: usize = 1_024;
 
+/// The most stages that are kept of one block. A block that is executed once has four.
+const STAGES: usize = 64;
+
 /// The process number of the coordinator in a trace. A shard has its id plus one.
 const COORDINATOR: u64 = 0;
 
@@ -181,6 +184,10 @@ impl TraceLog {
         ended: Duration,
     ) {
         if let Some(block) = self.0.lock().block(height, hash) {
+            // A block that is tried again and again has its latest stages.
+            if block.stages.len() >= STAGES {
+                block.stages.remove(0);
+            }
             block.stages.push(Stage { name, began, ended });
         }
     }
@@ -371,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_shard_is_drawn_with_an_arrow_to_its_heir() {
+    fn a_lost_shard_is_drawn_with_an_arrow_to_the_shard_that_did_its_work() {
         let log = TraceLog::default();
         log.stage(BLOCK, "recover", ms(1), ms(4));
         log.sent(ms(1), BLOCK, assignment(1, 1, 1), &spec(0));

@@ -124,18 +124,22 @@ pub struct AdminArgs {
 pub struct BoundAdmin {
     bound: Bound,
     door: Door,
+    metrics: Metrics,
 }
 
 impl AdminArgs {
-    /// Binds the address, if there is one. Other addresses than loopback need TLS or `--insecure`, as `listen` says.
+    /// Binds the address, if there is one, and begins to keep the metrics of `table` and those of every process. Other
+    /// addresses than loopback need TLS or `--insecure`, as `listen` says.
     ///
     /// # Errors
-    /// If the address is refused or cannot be bound.
+    /// If the address is refused or cannot be bound, or if the process keeps its metrics already.
     pub async fn bind(
         &self,
         door: &Door,
         limits: ConnectionLimits,
         listen: &ListenArgs,
+        (program, table): (&'static str, &'static [Metric]),
+        supervisor: &SupervisorHandle,
     ) -> Result<Option<BoundAdmin>, AdminError> {
         let Some(address) = self.admin else { return Ok(None) };
         listen.check(address, door.credentials().is_some())?;
@@ -144,7 +148,8 @@ impl AdminArgs {
             std::fs::write(path, format!("admin {}\n", bound.address()))
                 .map_err(|source| AdminError::AddressFile { path: path.clone(), source })?;
         }
-        Ok(Some(BoundAdmin { bound, door: door.clone() }))
+        let metrics = Metrics::install(program, table, supervisor)?;
+        Ok(Some(BoundAdmin { bound, door: door.clone(), metrics }))
     }
 }
 
@@ -177,21 +182,10 @@ impl BoundAdmin {
         self.bound.address()
     }
 
-    /// Serves the pages of `subject` until shutdown, and keeps the metrics of `table` and those of every process.
-    ///
-    /// # Errors
-    /// [`AdminError`] if the process keeps its metrics already.
-    pub fn serve(
-        self,
-        program: &'static str,
-        table: &'static [Metric],
-        subject: Arc<dyn Subject>,
-        supervisor: &SupervisorHandle,
-    ) -> Result<(), AdminError> {
-        let metrics = Metrics::install(program, table, supervisor)?;
-        let pages = Admin::new(subject, metrics, self.door, supervisor.clone()).routes();
+    /// Serves the pages of `subject` until shutdown.
+    pub fn serve(self, subject: Arc<dyn Subject>, supervisor: &SupervisorHandle) {
+        let pages = Admin::new(subject, self.metrics, self.door, supervisor.clone()).routes();
         tracing::info!(address = %self.bound.address(), "administration: serving");
         supervisor.spawn_critical("admin-server", self.bound.serve_pages(pages, supervisor.shutdown_token()));
-        Ok(())
     }
 }

@@ -148,7 +148,6 @@ struct Setting {
     args: ImportArgs,
     fleet: Fleet,
     importer: Importer,
-    chain: ChainHandle,
     wanted: usize,
     /// Held to the end; tasks of their own watch the processes.
     children: Option<Children>,
@@ -199,7 +198,7 @@ async fn start(
     let chain = ChainHandle::importing(ledger);
     let mut routes = Routes::builder();
     routes.add_service(fleet_service(fleet.endpoint(), fleet.admission(), supervisor.shutdown_token()));
-    routes.add_service(blocks_service(chain.clone(), fleet.clone(), StepDown::never()));
+    routes.add_service(blocks_service(chain, fleet.clone(), StepDown::never()));
     let wanted = crew.count();
     let address = bound.as_ref().map(Bound::address);
     let children = crew.start(&fleet, bound, routes.routes(), supervisor)?;
@@ -207,12 +206,12 @@ async fn start(
         std::fs::write(file, format!("{address}\n"))
             .with_context(|| format!("{} cannot be written", file.display()))?;
     }
-    Ok(Setting { args, fleet, importer, chain, wanted, children })
+    Ok(Setting { args, fleet, importer, wanted, children })
 }
 
 impl Setting {
     fn job(self, bar: ProgressBar, stop: CancellationToken) -> FileImport {
-        let tally = Tally::new(self.args.json, bar, self.chain.clone(), stop.clone());
+        let tally = Tally::new(self.args.json, bar, stop.clone());
         FileImport { setting: self, tally, stop }
     }
 }

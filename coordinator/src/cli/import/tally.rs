@@ -7,7 +7,6 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::head_of;
-use crate::api::ChainHandle;
 use crate::import::{Durable, ImportCount, Placement};
 use ledger::Ledger;
 use tasks::console::millis;
@@ -68,7 +67,6 @@ struct Summary {
 pub(super) struct Tally {
     json: bool,
     bar: ProgressBar,
-    chain: ChainHandle,
     stop: CancellationToken,
     began: Instant,
     count: ImportCount,
@@ -80,11 +78,10 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(json: bool, bar: ProgressBar, chain: ChainHandle, stop: CancellationToken) -> Self {
+    pub(super) fn new(json: bool, bar: ProgressBar, stop: CancellationToken) -> Self {
         Self {
             json,
             bar,
-            chain,
             stop,
             began: Instant::now(),
             count: ImportCount::default(),
@@ -117,7 +114,6 @@ impl Tally {
         self.gas += gas;
         self.reassigned += u64::from(stats.reassigned);
         self.reexecuted += u64::from(stats.reexecuted);
-        self.chain.count_reassigned(stats.reassigned);
         let (blocks, mgas) = self.rates();
         let (number, height) = (self.count.imported, state.height);
         self.bar.set_message(format!(
