@@ -12,7 +12,7 @@ if [ $# -eq 0 ]; then
     set -- "$data"/mainnet/*.json.gz
 fi
 cargo build --locked --release -p coordinator -p executor-shard -p lab
-bin=target/release
+bin=${CARGO_TARGET_DIR:-target}/release
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 

@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 blocks=12 txs=1200 victim=2 at=6
-out=target/demo
-bin=target/release
+out=${CARGO_TARGET_DIR:-target}/demo
+bin=${CARGO_TARGET_DIR:-target}/release
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 [ -t 1 ] || say() { printf '\n%s\n' "$*"; }

@@ -7,7 +7,8 @@
 #   SHARDS_TEST_ALL=1 scripts/integration.sh      every plan on all recorded blocks, not on nine
 #
 # SHARDS_TEST_DATA names the folder of the recorded blocks (default: ../shared/data); tests that need
-# it are skipped where it is missing, with a word on standard error, and fail where CI=true. SHARDS_BIN_DIR has tests use the binaries in that folder.
+# it are skipped where it is missing, with a word on standard error, and fail where CI=true. SHARDS_BIN_DIR has tests use
+# the binaries in that folder.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -21,12 +22,12 @@ mkdir -p -- "$SHARDS_TEST_LOGS"
 
 if [[ -z ${SHARDS_BIN_DIR:-} ]]; then
     echo "== building coordinator, executor-shard and lab"
-    cargo build --release --bin coordinator --bin executor-shard --bin lab
+    cargo build --locked --release --bin coordinator --bin executor-shard --bin lab
 fi
 
 echo "== multi-process tests"
 began=$SECONDS
-if ! cargo test --release -p shard-tests --no-fail-fast -- "$@"; then
+if ! cargo test --locked --release -p shard-tests --no-fail-fast -- "$@"; then
     echo "== FAILED after $((SECONDS - began)) s; the logs of the failed tests are in $SHARDS_TEST_LOGS" >&2
     exit 1
 fi

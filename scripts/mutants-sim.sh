@@ -29,14 +29,21 @@ missed=0
 for patch in "${patches[@]}"; do
     name=$(basename "$patch" .patch)
     seeds=$(sed -n 's/^Found within \([0-9]*\) seeds\.$/\1/p' "$patch")
+    [ -n "$seeds" ] || { echo "$patch: its second line is not \"Found within N seeds.\"" >&2 && exit 2; }
     fresh_tree
     (cd "$tree" && patch -s -p1 <"$patch" && cargo build --quiet --locked --release -p lab "${quick[@]}")
     if report=$("$CARGO_TARGET_DIR/release/lab" simulate --seeds "$seeds" --json 2>/dev/null); then
         printf '%-32s NOT FOUND in %s seeds\n' "$name" "$seeds"
         missed=$((missed + 1))
     else
-        first=$(sed -n 's/.*"failing_seeds":\[\([0-9]*\).*/\1/p' <<<"$report")
-        printf '%-32s found at seed %s (within %s)\n' "$name" "${first:-unknown}" "$seeds"
+        first=$(sed -n 's/.*"failing_seeds":\[\([0-9][0-9]*\).*/\1/p' <<<"$report")
+        # A simulator that does not run finds nothing.
+        if [ -z "$first" ]; then
+            printf '%-32s NOT RUN: the simulator failed without a failing seed\n' "$name"
+            missed=$((missed + 1))
+            continue
+        fi
+        printf '%-32s found at seed %s (within %s)\n' "$name" "$first" "$seeds"
     fi
 done
 [ "$missed" -eq 0 ]

@@ -9,8 +9,8 @@ use common::endpoint::{CoordinatorEndpoint, PeerError, SnapshotStream};
 use common::id::{Incarnation, ShardId, StateRef};
 use common::message::{SnapshotHeader, SnapshotPart, SnapshotRequest, StateSummary};
 use futures_util::StreamExt;
-use net::bounded::BoundedExecutor;
 
+use crate::change::Change;
 use crate::replica::Replica;
 use engine::StateError;
 
@@ -25,7 +25,7 @@ const PART_WITHIN: Duration = Duration::from_secs(90);
 pub(crate) async fn fetch_state(
     coordinator: &dyn CoordinatorEndpoint,
     replica: &Arc<Replica>,
-    blocking: &BoundedExecutor,
+    change: &Change,
     (shard, incarnation): (ShardId, Incarnation),
     target: StateRef,
 ) -> Result<StateSummary, PeerError> {
@@ -38,11 +38,11 @@ pub(crate) async fn fetch_state(
             SnapshotPart::Delta(last) => {
                 let delta = Arc::new(joined(begun.take(), last)?);
                 let replica = Arc::clone(replica);
-                let applied = blocking.run(move || replica.apply(&delta)).await?;
+                let applied = change.run(move || replica.apply(&delta)).await?;
                 applied.map_err(|error| PeerError::Protocol(error.to_string()))?;
             }
             SnapshotPart::Header(header) => {
-                return whole_state(parts, replica, blocking, *header).await;
+                return whole_state(parts, replica, change, *header).await;
             }
             SnapshotPart::End => {
                 let held = replica.summary();
@@ -68,13 +68,13 @@ fn joined(begun: Option<Delta>, part: Arc<Delta>) -> Result<Delta, PeerError> {
 async fn whole_state(
     mut parts: SnapshotStream,
     replica: &Arc<Replica>,
-    blocking: &BoundedExecutor,
+    change: &Change,
     header: SnapshotHeader,
 ) -> Result<StateSummary, PeerError> {
     let failed = |error: StateError| PeerError::Protocol(error.to_string());
     let SnapshotHeader { summary, spec, ancestors } = header;
     let filled = Arc::clone(replica);
-    let mut filling = blocking.run(move || filled.begin_filling(ancestors)).await?.map_err(failed)?;
+    let mut filling = change.run(move || filled.begin_filling(ancestors)).await?.map_err(failed)?;
     loop {
         let chunk = match next(&mut parts).await? {
             SnapshotPart::Chunk(chunk) => chunk,
@@ -83,7 +83,7 @@ async fn whole_state(
                 return Err(PeerError::Protocol("a snapshot has chunks and an end".into()));
             }
         };
-        let taken = blocking.run(move || filling.take(chunk).map(|()| filling)).await?;
+        let taken = change.run(move || filling.take(chunk).map(|()| filling)).await?;
         filling = taken.map_err(failed)?;
     }
     if filling.digest() != summary.digest {
@@ -93,7 +93,7 @@ async fn whole_state(
         )));
     }
     let replica = Arc::clone(replica);
-    let held = blocking.run(move || replica.finish_filling(summary, spec, filling)).await?;
+    let held = change.run(move || replica.finish_filling(summary, spec, filling)).await?;
     held.map(|()| summary).map_err(failed)
 }
 

@@ -5,6 +5,7 @@
 //! moment.
 
 pub mod admin;
+mod change;
 pub mod fault;
 mod fetch;
 pub mod node;

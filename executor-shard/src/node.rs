@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tasks::supervise::SupervisorHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::change::Change;
 use crate::fault::Faults;
 use crate::fetch::fetch_state;
 use crate::replica::{Replica, ReplicaError};
@@ -106,7 +107,8 @@ pub struct ShardNode {
     session: SessionHandle,
     coordinator: Arc<dyn CoordinatorEndpoint>,
     cancels: Arc<Mutex<BTreeMap<AssignmentId, Arc<AtomicBool>>>>,
-    syncing: tokio::sync::Mutex<()>,
+    /// Held while the replica changes; see [`Change`].
+    changing: Arc<tokio::sync::Mutex<()>>,
     faults: Arc<Faults>,
     blocking: BoundedExecutor,
     /// Cancelled once the coordinator has asked this shard to leave.
@@ -184,7 +186,7 @@ impl SessionOptions for Introduction {
             shard: self.config.shard,
             incarnation: self.config.incarnation,
             epoch: epoch?,
-            state: self.faults.told(self.replica.summary()),
+            state: self.faults.reported_state(self.replica.summary()),
             slots: self.slots.progress(),
             queued: u32::try_from(self.slots.queued()).unwrap_or(u32::MAX),
             outbox: u32::try_from(outbox).unwrap_or(u32::MAX),
@@ -259,7 +261,7 @@ impl ShardNode {
             session,
             coordinator,
             cancels,
-            syncing: tokio::sync::Mutex::default(),
+            changing: Arc::default(),
             faults,
             blocking: BoundedExecutor::new("shard state", BLOCKING_AT_ONCE),
             dismissed: CancellationToken::new(),
@@ -367,10 +369,10 @@ impl ShardEndpoint for ShardNode {
 
     async fn put_delta(&self, epoch: Epoch, delta: Sealed<Delta>) -> Result<StateSummary, PeerError> {
         self.check_epoch(epoch)?;
-        let _guard = self.syncing.lock().await;
+        let change = Change::begin(&self.changing, &self.blocking).await;
         let replica = Arc::clone(&self.replica);
         let wanted = delta.from;
-        match self.blocking.run(move || replica.apply(delta.value())).await? {
+        match change.run(move || replica.apply(delta.value())).await? {
             Ok(summary) => {
                 metrics::counter!("shardexec_deltas_total").increment(1);
                 Ok(summary)
@@ -387,14 +389,14 @@ impl ShardEndpoint for ShardNode {
 
     async fn sync(&self, epoch: Epoch, target: StateSummary) -> Result<StateSummary, PeerError> {
         self.check_epoch(epoch)?;
-        let _guard = self.syncing.lock().await;
+        let change = Change::begin(&self.changing, &self.blocking).await;
         self.faults.mend();
         if self.replica.summary() == Some(target) {
             return Ok(target);
         }
         let who = (self.config.shard, self.config.incarnation);
         let coordinator = self.coordinator.as_ref();
-        let summary = fetch_state(coordinator, &self.replica, &self.blocking, who, target.state).await?;
+        let summary = fetch_state(coordinator, &self.replica, &change, who, target.state).await?;
         tracing::info!(state = %summary.state, "the replica holds another state");
         Ok(summary)
     }

@@ -184,7 +184,15 @@ pub async fn run(args: ShardArgs) -> anyhow::Result<Exit> {
     reload_on_hangup(&supervisor.handle(), |args: &ShardArgs| {
         args.telemetry.log.clone().unwrap_or_default()
     })?;
-    let node = start(&args, &supervisor.handle()).await?;
+    // To open a large replica may take long.
+    let handle = supervisor.handle();
+    let node = tokio::select! {
+        node = start(&args, &handle) => node?,
+        reason = stop_asked(&mut signals, &parent) => {
+            tracing::info!(%reason, "asked to stop before the shard served");
+            return Ok(Exit::Clean);
+        }
+    };
     let (left, dismissed) = (node.left(), node.dismissed());
     let was_dismissed = dismissed.clone();
     // A drain that the coordinator asked for also ends the process within the grace time, because a stuck

@@ -43,8 +43,11 @@ pub struct PeerLimits {
     pub connect: Duration,
     /// The longest time to wait for the answer to a small command.
     pub call: Duration,
-    /// The longest time that a transfer (block, delta, result, sync) may take.
+    /// The longest time that a transfer (block, delta, result) may take.
     pub transfer: Duration,
+    /// The longest time in which a shard fetches a state. The shard itself limits the time of each part, and pings show
+    /// whether it lives, so this limit only has to be longer than any state takes.
+    pub sync: Duration,
     /// The interval between pings, and between heartbeats.
     pub beat: Duration,
     /// The silence after which a peer counts as lost.
@@ -57,6 +60,7 @@ impl Default for PeerLimits {
             connect: Duration::from_secs(2),
             call: Duration::from_secs(5),
             transfer: Duration::from_secs(120),
+            sync: Duration::from_secs(6 * 3_600),
             beat: Duration::from_millis(100),
             lost_after: Duration::from_secs(1),
         }
@@ -89,6 +93,7 @@ impl PeerLimits {
             ("the connect timeout", self.connect),
             ("the call timeout", self.call),
             ("the transfer timeout", self.transfer),
+            ("the sync timeout", self.sync),
             ("the heartbeat interval", self.beat),
         ] {
             if value.is_zero() {

@@ -55,7 +55,7 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address is in use, or does not belong to this machine.
-    #[error("cannot listen on {address}: {source}; choose another --listen address")]
+    #[error("cannot listen on {address}: {source}; choose another address, or port 0 for any free port")]
     Bind {
         /// The address that was requested. Its port may be 0.
         address: SocketAddr,

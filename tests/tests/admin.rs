@@ -39,13 +39,17 @@ impl Pages {
     }
 
     fn ask(&self, path: &str, accept: &str) -> Result<TcpStream> {
+        self.ask_as("localhost", path, accept)
+    }
+
+    fn ask_as(&self, host: &str, path: &str, accept: &str) -> Result<TcpStream> {
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_read_timeout(Some(within(30)))?;
         let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
         let token = token.unwrap_or_default();
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n{token}Connection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\n{token}Connection: close\r\n\r\n"
         )?;
         Ok(stream)
     }
@@ -139,6 +143,10 @@ fn a_fleet_tells_how_it_is() -> Result<()> {
         let data = data.to_str().context("not UTF-8")?;
         let (coordinator, pages) = coordinator(scene, &chain, &["--data-dir", data])?;
         ensure!(pages.get("/livez")? == (200, "ok\n".into()));
+        // A page of another host whose name leads to this machine reads nothing.
+        let mut refused = String::new();
+        pages.ask_as("example.org", "/config", "*/*")?.read_to_string(&mut refused)?;
+        ensure!(refused.starts_with("HTTP/1.1 421 "), "{refused}");
         pages.wait_ready(false, "no shard has joined")?;
         let (mut first, own) = shard(scene, 1, &coordinator.url())?;
         own.wait_ready(true, "")?;

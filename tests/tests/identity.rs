@@ -483,7 +483,12 @@ fn hardened_processes_do_their_work() -> Result<()> {
         wait_ready(scene, &url, &client, &[1, 2])?;
         for process in shards.iter().map(|shard| &shard.process).chain([&coordinator.process]) {
             let told = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", process.pid()));
-            ensure!(told("status")?.contains("NoNewPrivs:\t1"), "{} may get privileges", process.name());
+            for task in std::fs::read_dir(format!("/proc/{}/task", process.pid()))? {
+                let (task, name) = (task?.path(), process.name());
+                let thread = std::fs::read_to_string(task.join("comm"))?;
+                let status = std::fs::read_to_string(task.join("status"))?;
+                ensure!(status.contains("NoNewPrivs:\t1"), "thread {thread} of {name} may get privileges");
+            }
             let limits = told("limits")?;
             let core =
                 limits.lines().find(|line| line.starts_with("Max core file size")).context("no limit")?;

@@ -48,6 +48,7 @@ fn line_of(error: &anyhow::Error) -> String {
 /// # Errors
 /// The command's error, or that the runtime cannot be started.
 pub fn block_on<T>(program: &str, command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    crate::allocator::start_threads();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(MAX_IO_THREADS))

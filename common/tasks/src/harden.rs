@@ -2,9 +2,9 @@
 //! does not need.
 //!
 //! The restrictions hold for the calling thread and the threads that it starts, so they are taken before there are
-//! others. The sandbox is Linux's Landlock; where the kernel lacks it, or parts of it, the rest still holds.
+//! others, those of the allocator included. The sandbox is Linux's Landlock; where the kernel lacks it, or parts of it, the rest still holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, NetPort, Ruleset, RulesetAttr as _,
@@ -16,8 +16,11 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 const NEWEST: ABI = ABI::V5;
 
 /// What every process reads: name resolution, libraries, what it is told about itself.
-const SYSTEM: [&str; 7] =
-    ["/etc", "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/proc/self", "/sys/fs/cgroup"];
+const SYSTEM: [&str; 8] =
+    ["/etc", "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/proc/self", "/proc/stat", "/sys/fs/cgroup"];
+
+/// The list of name servers. It may be a link to a file elsewhere, which is replaced when they change.
+const RESOLVER: &str = "/etc/resolv.conf";
 
 /// What a process may still do.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +67,9 @@ pub fn harden(sandbox: Option<&Sandbox>) -> Result<bool, HardenError> {
 
 fn restrict(sandbox: &Sandbox) -> Result<bool, RulesetError> {
     let (all, read) = (AccessFs::from_all(NEWEST), AccessFs::from_read(NEWEST));
-    let readable = SYSTEM.iter().map(PathBuf::from).chain(sandbox.read.iter().cloned());
+    let resolver = std::fs::canonicalize(RESOLVER).ok();
+    let resolver = resolver.and_then(|file| file.parent().map(Path::to_owned));
+    let readable = SYSTEM.iter().map(PathBuf::from).chain(sandbox.read.iter().cloned()).chain(resolver);
     let ports = sandbox.connect.iter().map(|port| Ok(NetPort::new(*port, AccessNet::ConnectTcp)));
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)

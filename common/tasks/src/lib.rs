@@ -4,6 +4,7 @@
 //!
 //! The crate knows nothing of blocks or shards. Of the workspace's crates it depends only on `common`.
 
+pub mod allocator;
 pub mod command;
 pub mod console;
 pub mod descriptors;

@@ -5,6 +5,7 @@ use net::admin::{Kind, Metric, metric};
 use proto::v1;
 
 use super::outcome::BlockOutcome;
+use crate::fleet::EventKind;
 
 /// The metrics of a coordinator, besides those of every process.
 pub const COORDINATOR_METRICS: [Metric; 22] = [
@@ -107,6 +108,9 @@ pub(super) fn block_kept(outcome: &BlockOutcome, ending: Ending) {
 /// Begins the counters of rare events at zero: one that was not seen at zero has no increase at its first step.
 pub fn count_from_zero() {
     counter!("shardexec_reassigned_total").increment(0);
+    for kind in EventKind::ALL {
+        counter!("shardexec_events_total", "kind" => kind.name()).increment(0);
+    }
     for ending in Ending::ALL {
         counter!("shardexec_blocks_total", "outcome" => ending.name()).increment(0);
     }

@@ -47,6 +47,27 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// All kinds.
+    pub const ALL: [Self; 17] = [
+        Self::ShardJoined,
+        Self::ShardSynced,
+        Self::ShardLost,
+        Self::ShardDraining,
+        Self::ShardLeft,
+        Self::SlotReturned,
+        Self::ShardDoubted,
+        Self::ShardCleared,
+        Self::PlannedKill,
+        Self::Reassigned,
+        Self::BlockCommitted,
+        Self::SideBlockKept,
+        Self::BlockRefused,
+        Self::BlockPostponed,
+        Self::BlockParked,
+        Self::Waiting,
+        Self::Alarm,
+    ];
+
     /// The kind's name, as watchers and metrics get it.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -203,7 +203,7 @@ impl Faults {
     }
 
     /// The state to report in a heartbeat, given the state that the replica holds.
-    pub(crate) fn told(&self, held: Option<StateSummary>) -> Option<StateSummary> {
+    pub(crate) fn reported_state(&self, held: Option<StateSummary>) -> Option<StateSummary> {
         if !self.diverged.load(Ordering::Relaxed) {
             return held;
         }
@@ -394,11 +394,11 @@ mod tests {
         let faults = Faults::default();
         let base = work(1, &[], WorkKind::Recover).base;
         let held = Some(StateSummary { state: base, digest: U256::ZERO });
-        assert_eq!(faults.told(held), held);
+        assert_eq!(faults.reported_state(held), held);
         faults.diverge();
-        assert_ne!(faults.told(held), held);
+        assert_ne!(faults.reported_state(held), held);
         faults.mend();
-        assert_eq!(faults.told(held), held);
+        assert_eq!(faults.reported_state(held), held);
     }
 
     #[test]

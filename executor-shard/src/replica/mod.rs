@@ -182,7 +182,19 @@ impl Replica {
         let Some(held) = guard.as_mut().filter(|held| held.summary.state == delta.from) else {
             return Err(ReplicaError::NotAtBase { at, from: delta.from });
         };
-        let digest = held.view.consequence(held.summary.digest, &delta.accounts)?.digest;
+        let consequence = || held.view.consequence(held.summary.digest, &delta.accounts);
+        let consequence = match &self.stored {
+            None => consequence(),
+            Some(stored) => stored.guarded(consequence),
+        };
+        let digest = match consequence {
+            Ok(consequence) => consequence.digest,
+            Err(error) => {
+                *guard = None;
+                self.tell(None);
+                return Err(error.into());
+            }
+        };
         if digest != delta.digest {
             *guard = None;
             self.tell(None);

@@ -1,21 +1,23 @@
 //! The database in which a shard with its own folder stores its state. After a restart the shard needs
 //! only a few deltas instead of a snapshot.
 //!
-//! The database is a copy of the coordinator's data. If anything is wrong with it, the shard deletes it
-//! and fetches the state again. So only every few commits are made durable.
+//! The database is a copy of the coordinator's data. If its content is wrong, the shard deletes it and fetches the state
+//! again. So only every few commits are made durable. A file that cannot be read is not wrong: that is an error.
 
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::account::Delta;
 use common::chain_spec::ChainSpec;
 use common::codec;
 use common::message::{SnapshotChunk, StateSummary};
 use common::panic::panic_message;
+use parking_lot::RwLock;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition, WriteTransaction};
 
 use engine::StateError;
@@ -65,15 +67,36 @@ pub enum StoredError {
 /// The database of one replica.
 #[derive(Debug)]
 pub(super) struct Stored {
-    database: Database,
+    path: PathBuf,
+    /// Another one once the first was found damaged.
+    database: RwLock<Database>,
     cache: Arc<StateCache>,
     applied: AtomicU64,
+    /// Its pages are not what was written: it is used no more, and [`Stored::clear`] begins another one.
+    damaged: AtomicBool,
 }
 
 /// Why an existing database cannot be used.
+#[derive(Debug)]
 enum Unusable {
     Locked,
+    Unreadable(std::io::Error),
     Damaged(String),
+}
+
+impl From<redb::DatabaseError> for Unusable {
+    fn from(error: redb::DatabaseError) -> Self {
+        match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => Self::Locked,
+            // redb reports with these kinds what it finds in a file; other errors are the system's.
+            redb::DatabaseError::Storage(redb::StorageError::Io(error))
+                if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+            {
+                Self::Unreadable(error)
+            }
+            error => Self::Damaged(error.to_string()),
+        }
+    }
 }
 
 /// Opens the database, or creates it.
@@ -110,24 +133,27 @@ impl Stored {
         match contained(|| Self::existing(&path)) {
             Ok(found) => Ok(found),
             Err(Unusable::Locked) => Err(StoredError::Locked(path)),
+            Err(Unusable::Unreadable(source)) => Err(StoredError::Io { path, source }),
             Err(Unusable::Damaged(reason)) => {
                 tracing::warn!(reason, path = %path.display(), "the replica's database is unusable; a new one is created");
                 std::fs::remove_file(&path).map_err(io(&path))?;
-                Ok((Self::on(build(&path).map_err(storage_error)?), None))
+                Ok((Self::on(&path, build(&path).map_err(storage_error)?), None))
             }
         }
     }
 
-    fn on(database: Database) -> Self {
-        let cache = Arc::new(StateCache::new(CACHED_ACCOUNTS));
-        Self { database, cache, applied: AtomicU64::new(0) }
+    fn on(path: &Path, database: Database) -> Self {
+        Self {
+            path: path.to_owned(),
+            database: RwLock::new(database),
+            cache: Arc::new(StateCache::new(CACHED_ACCOUNTS)),
+            applied: AtomicU64::new(0),
+            damaged: AtomicBool::new(false),
+        }
     }
 
     fn existing(path: &Path) -> Result<(Self, Option<Found>), Unusable> {
-        let stored = Self::on(build(path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => Unusable::Locked,
-            error => Unusable::Damaged(error.to_string()),
-        })?);
+        let stored = Self::on(path, build(path)?);
         let damaged = |error: StateError| Unusable::Damaged(error.to_string());
         let found = match stored.held().map_err(damaged)? {
             Some(held) => Some((held, stored.view().map_err(damaged)?)),
@@ -137,7 +163,7 @@ impl Stored {
     }
 
     fn held(&self) -> Result<Option<Held>, StateError> {
-        let transaction = self.database.begin_read().map_err(storage_error)?;
+        let transaction = self.database.read().begin_read().map_err(storage_error)?;
         let meta = match transaction.open_table(META) {
             Ok(meta) => meta,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -156,9 +182,24 @@ impl Stored {
     }
 
     fn view_of(&self, version: u64) -> Result<ReplicaView, StateError> {
-        let transaction = self.database.begin_read().map_err(storage_error)?;
+        let transaction = self.database.read().begin_read().map_err(storage_error)?;
         let state = DiskState::open(&transaction, version, Arc::clone(&self.cache))?;
         Ok(ReplicaView::new(Base::Disk(Arc::new(state))))
+    }
+
+    /// Reads or writes the database. A panic of redb, which trusts the structure of its pages, shows that they are
+    /// damaged.
+    pub(super) fn guarded<T>(&self, access: impl FnOnce() -> Result<T, StateError>) -> Result<T, StateError> {
+        // After a panic a transaction may still be open, and the next one would wait for its end.
+        if self.damaged.load(Ordering::Acquire) {
+            return Err(StateError::Storage("the database is damaged".into()));
+        }
+        catch_unwind(AssertUnwindSafe(access)).unwrap_or_else(|panic| {
+            self.damaged.store(true, Ordering::Release);
+            let reason = panic_message(panic.as_ref());
+            tracing::error!(reason, path = %self.path.display(), "the replica's database is damaged");
+            Err(StateError::Storage(format!("the database is damaged ({reason})")))
+        })
     }
 
     fn write(
@@ -166,7 +207,15 @@ impl Stored {
         durable: bool,
         change: impl FnOnce(&WriteTransaction) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
-        let mut transaction = self.database.begin_write().map_err(storage_error)?;
+        self.guarded(|| self.write_soundly(durable, change))
+    }
+
+    fn write_soundly(
+        &self,
+        durable: bool,
+        change: impl FnOnce(&WriteTransaction) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        let mut transaction = self.database.read().begin_write().map_err(storage_error)?;
         let durability = if durable { Durability::Immediate } else { Durability::None };
         transaction.set_durability(durability).map_err(storage_error)?;
         change(&transaction)?;
@@ -190,12 +239,26 @@ impl Stored {
 
     /// Deletes the whole state: a snapshot follows.
     pub(super) fn clear(&self) -> Result<(), StateError> {
+        if self.damaged.load(Ordering::Acquire) {
+            self.begin_anew()?;
+        }
         self.write(false, |transaction| {
             transaction.delete_table(META).map_err(storage_error)?;
             StateWriter::clear(transaction)?;
             StateWriter::open(transaction).map(drop)
         })?;
         self.cache.forget();
+        Ok(())
+    }
+
+    /// Replaces a damaged database by an empty one. Views of the former one keep its file open until they end.
+    fn begin_anew(&self) -> Result<(), StateError> {
+        let mut database = self.database.write();
+        std::fs::remove_file(&self.path)
+            .map_err(|error| StateError::Storage(format!("{}: {error}", self.path.display())))?;
+        *database = build(&self.path).map_err(storage_error)?;
+        self.damaged.store(false, Ordering::Release);
+        tracing::warn!(path = %self.path.display(), "the replica's database was damaged; a new one is created");
         Ok(())
     }
 

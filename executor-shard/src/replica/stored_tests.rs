@@ -208,3 +208,33 @@ fn damaged_pages_never_keep_a_shard_from_starting() {
     }
     assert!(begun_anew > 0, "no damage was noticed");
 }
+
+#[test]
+fn a_database_that_cannot_be_opened_is_kept() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("replica.redb");
+    // A link to itself cannot be opened, not even by root, and is not damaged.
+    symlink(&file, &file).unwrap();
+    let error = Replica::open(folder.path()).unwrap_err();
+    assert!(matches!(error, StoredError::Io { .. }), "{error}");
+    assert!(file.symlink_metadata().is_ok(), "it was deleted");
+}
+
+#[test]
+fn a_database_that_is_damaged_later_is_replaced_at_the_next_snapshot() {
+    let folder = tempfile::tempdir().unwrap();
+    let (chunk, mut shadow) = snapshot();
+    let replica = Replica::open(folder.path()).unwrap();
+    let whole = fill(&replica, &chunk, shadow.digest());
+    let held = replica.view(state_ref(1)).unwrap();
+    let stored = replica.stored.as_ref().unwrap();
+    stored.guarded::<()>(|| panic!("a page is not what was written")).unwrap_err();
+    let digest = shadow.digest();
+    assert!(replica.apply(&delta(&mut shadow, 1)).is_err());
+    assert_eq!(replica.summary(), None, "it holds a state that it cannot move");
+    assert_eq!(fill(&replica, &chunk, digest), whole);
+    assert_equal(&replica.view(state_ref(1)).unwrap(), &held);
+    drop((replica, held));
+    assert_eq!(Replica::open(folder.path()).unwrap().summary(), Some(whole));
+}

@@ -26,6 +26,15 @@ fn job(number: u8) -> PreparedWork {
     PreparedWork { assignment, spec: Sealed::new(spec), chain, view: None, cancelled: Arc::default() }
 }
 
+/// Waits for a condition.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_stuck_thread_loses_its_slot_and_still_delivers() {
     let (sender, reports) = bounded(8);
@@ -40,22 +49,14 @@ fn a_stuck_thread_loses_its_slot_and_still_delivers() {
     let (slow, next) = (job(1), job(2));
     let names = [slow.assignment, next.assignment];
     slots.offer(slow).unwrap();
-    while slots.progress().iter().all(|slot| slot.current.is_none()) {
-        std::thread::yield_now();
-    }
+    until("the slot is at work", || slots.progress().iter().any(|slot| slot.current.is_some()));
     slots.renew();
-    while slots.progress().iter().any(|slot| slot.current.is_some()) {
-        std::thread::yield_now();
-    }
+    until("the slot has a new thread", || slots.progress().iter().all(|slot| slot.current.is_none()));
     assert_eq!(slots.queued(), 1, "the process is not idle while the old thread works");
     slots.offer(next).unwrap();
     let order = [reports.recv_timeout(SOON).unwrap(), reports.recv_timeout(SOON).unwrap()];
     assert_eq!(order, [names[1], names[0]], "the new thread does not wait for the old one");
-    let deadline = std::time::Instant::now() + SOON;
-    while slots.queued() > 0 {
-        assert!(std::time::Instant::now() < deadline, "the old thread's work still counts");
-        std::thread::yield_now();
-    }
+    until("the old thread's work no longer counts", || slots.queued() == 0);
     slots.close();
     threads.join().unwrap().unwrap();
 }
@@ -81,9 +82,7 @@ fn closing_takes(fault: &str, cancel: bool) -> Duration {
     let job = job(1);
     job.cancelled.store(cancel, Ordering::Relaxed);
     slots.offer(job).unwrap();
-    while slots.progress().iter().all(|slot| slot.current.is_none()) {
-        std::thread::yield_now();
-    }
+    until("the slot is at work", || slots.progress().iter().any(|slot| slot.current.is_some()));
     let began = Instant::now();
     slots.close();
     threads.join().unwrap().unwrap();

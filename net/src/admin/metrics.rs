@@ -173,7 +173,7 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
     PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &TIMES)
 }
 
-/// Says what metrics are. Counters without labels begin at 0, so that they can be seen from the start.
+/// Gives the recorder the kind and the help of each metric.
 fn describe<'a>(metrics: impl Iterator<Item = &'a Metric>) {
     for Metric { name, kind, help } in metrics {
         let unit = if name.ends_with("_seconds") { Unit::Seconds } else { Unit::Count };

@@ -79,6 +79,8 @@ pub struct Admin {
     supervisor: SupervisorHandle,
     door: Door,
     blocking: BoundedExecutor,
+    /// Whether only processes of this machine reach the pages, and nothing shows who they are.
+    is_local: bool,
 }
 
 impl std::fmt::Debug for Admin {
@@ -97,7 +99,15 @@ impl Admin {
         supervisor: SupervisorHandle,
     ) -> Self {
         let blocking = BoundedExecutor::new("administration", PAGES_AT_ONCE);
-        Self { subject, metrics, supervisor, door, blocking }
+        Self { subject, metrics, supervisor, door, blocking, is_local: false }
+    }
+
+    /// Refuses requests that name another host than this machine, if nothing else shows who asks. A browser sends such
+    /// requests for a page of another host whose name leads to this machine (*DNS rebinding*).
+    #[must_use]
+    pub fn at(mut self, address: SocketAddr) -> Self {
+        self.is_local = address.ip().is_loopback() && !self.door.recognises_peers();
+        self
     }
 
     /// The pages as routes for [`crate::serve::Bound::serve_pages`].
@@ -184,7 +194,8 @@ impl BoundAdmin {
 
     /// Serves the pages of `subject` until shutdown.
     pub fn serve(self, subject: Arc<dyn Subject>, supervisor: &SupervisorHandle) {
-        let pages = Admin::new(subject, self.metrics, self.door, supervisor.clone()).routes();
+        let pages = Admin::new(subject, self.metrics, self.door, supervisor.clone());
+        let pages = pages.at(self.bound.address()).routes();
         tracing::info!(address = %self.bound.address(), "administration: serving");
         supervisor.spawn_critical("admin-server", self.bound.serve_pages(pages, supervisor.shutdown_token()));
     }

@@ -1,12 +1,14 @@
 //! The pages, by path.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Json, Response};
 use axum::routing::get;
@@ -61,7 +63,27 @@ pub(super) fn router(admin: Admin) -> Router {
         // Whether the process lives reveals nothing that an open port does not.
         .route("/livez", get(live))
         .fallback(|| async { (StatusCode::NOT_FOUND, INDEX) })
+        .layer(from_fn_with_state(admin.clone(), only_this_machine))
         .with_state(admin)
+}
+
+/// Refuses requests for another host, where only this machine is meant: see [`Admin::at`].
+async fn only_this_machine(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let named = named.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    if admin.is_local && !named.is_some_and(is_this_machine) {
+        let text = "these pages are for this machine: ask for its address or for localhost\n";
+        return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
+    }
+    next.run(request).await
+}
+
+/// Whether a host with or without a port is an address or `localhost`, which no name server decides.
+fn is_this_machine(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host();
+    let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    literal.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
 }
 
 /// Lets callers with one of `roles` pass, by certificate or token.
@@ -168,7 +190,7 @@ async fn tasks(State(admin): State<Admin>) -> Json<Value> {
 async fn blocks(State(admin): State<Admin>) -> Response {
     match admin.page(|admin| admin.subject.blocks()).await {
         Ok(Some(blocks)) => Json(blocks).into_response(),
-        Ok(None) => (StatusCode::NOT_FOUND, "this process tells of no blocks\n").into_response(),
+        Ok(None) => (StatusCode::NOT_FOUND, "this process keeps no blocks\n").into_response(),
         Err(response) => *response,
     }
 }
@@ -201,4 +223,21 @@ async fn events(State(admin): State<Admin>) -> Response {
     let events = events.take_until(stop.cancelled_owned());
     let events = events.map(|event| Ok::<_, Infallible>(Event::default().data(event.to_string())));
     Sse::new(events).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_a_name_server_decides_are_not_this_machine() {
+        for own in ["127.0.0.1:7780", "127.0.0.1", "localhost:1", "LOCALHOST", "[::1]:7780", "[::1]"] {
+            assert!(is_this_machine(own), "{own}");
+        }
+        for other in
+            ["example.org", "example.org:7780", "localhost.example.org", "127.0.0.1.example.org", "", "a b"]
+        {
+            assert!(!is_this_machine(other), "{other}");
+        }
+    }
 }

@@ -224,7 +224,7 @@ pub(crate) fn explained(error: &std::io::Error) -> String {
         Some(rustls::Error::InvalidMessage(_)) => "the other side does not speak TLS".into(),
         Some(rustls::Error::NoCertificatesPresented) => "it has shown no certificate".into(),
         Some(rustls::Error::PeerIncompatible(_)) => "it does not speak TLS 1.3".into(),
-        Some(rustls::Error::AlertReceived(alert)) => told(*alert),
+        Some(rustls::Error::AlertReceived(alert)) => alert_reason(*alert),
         Some(rustls::Error::InvalidCertificate(reason)) => match reason {
             CertificateError::Other(other) => other.to_string(),
             CertificateError::Expired => "its certificate has expired".into(),
@@ -237,8 +237,8 @@ pub(crate) fn explained(error: &std::io::Error) -> String {
     }
 }
 
-/// What the other side says by an alert.
-fn told(alert: AlertDescription) -> String {
+/// What an alert of the other side means.
+fn alert_reason(alert: AlertDescription) -> String {
     let reason = match alert {
         AlertDescription::CertificateExpired => "this side's certificate has expired, or is not valid yet",
         AlertDescription::CertificateRevoked => "this side's certificate was revoked",

@@ -46,6 +46,15 @@ struct Loaded {
     trust: Arc<Trust>,
 }
 
+/// When the log was last told of credentials that an operator must look at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Warned {
+    /// Of changed files that cannot be used.
+    unusable: Option<Instant>,
+    /// Of a certificate or an authority that expires soon.
+    expiry: Option<Instant>,
+}
+
 /// When what a process shows and trusts expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expiry {
@@ -121,23 +130,23 @@ impl Credentials {
         Ok(true)
     }
 
-    /// Reads changed files again, and warns of a certificate that expires soon. `warned` is when it last did.
-    pub(super) fn look(&self, warned: &mut Option<Instant>) {
+    /// Reads changed files again, and warns of those that cannot be used and of a certificate that expires soon.
+    pub(super) fn look(&self, warned: &mut Warned) {
         match self.reload() {
             Ok(false) => {}
             Ok(true) => {
-                *warned = None;
+                *warned = Warned::default();
                 let own = &self.now().own;
                 tracing::info!(identity = %own.identity, serial = own.serial, "the certificates were read again");
             }
             Err(error) => {
-                if warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
-                    *warned = Some(Instant::now());
+                if warned.unusable.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+                    warned.unusable = Some(Instant::now());
                     tracing::warn!(%error, "the certificates have changed and cannot be used: the former ones count on");
                 }
             }
         }
-        self.warn_of_expiry(warned);
+        self.warn_of_expiry(&mut warned.expiry);
     }
 
     /// When this process's certificate, and the first of the authorities, expire.

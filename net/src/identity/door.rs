@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use common::message::Caller;
 use parking_lot::{Mutex, RwLock};
@@ -13,7 +12,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Status};
 
 use super::CredentialError;
-use super::credentials::{Credentials, Expiry, watch};
+use super::credentials::{Credentials, Expiry, Warned, watch};
 use super::role::{Identity, Role, Roles};
 use super::tokens::Tokens;
 use crate::calls::Activity;
@@ -107,7 +106,7 @@ impl Door {
     /// # Errors
     /// [`JoinError`] if looking at the files has panicked.
     pub async fn watch(self, stop: CancellationToken) -> Result<(), JoinError> {
-        let mut warned: (Option<Instant>, bool) = (None, false);
+        let mut warned = (Warned::default(), false);
         watch(stop, move || {
             if let Some(credentials) = &self.tls {
                 credentials.look(&mut warned.0);

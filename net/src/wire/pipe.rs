@@ -190,8 +190,8 @@ impl<R> Stream for Calls<R> {
 pub(super) type Answers<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 
 /// The server's end: answers the payloads of a stream one after another, counted on an account, until the peer
-/// ends it or `stop` is cancelled. `admit` sees each header before the rest of its payload is received. A damaged payload gets an
-/// answer like any other. If an error leaves it open where the next payload begins, the stream ends with it.
+/// ends it or `stop` is cancelled. `admit` sees each header before the rest of its payload is received. A damaged
+/// payload gets an answer like any other. If an error leaves it open where the next payload begins, the stream ends with it.
 pub(super) fn answer_each<R, F>(
     chunks: Streaming<PayloadChunk>,
     limit: usize,

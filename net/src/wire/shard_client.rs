@@ -127,7 +127,7 @@ impl ShardEndpoint for ShardClient {
     async fn sync(&self, epoch: Epoch, target: StateSummary) -> Result<StateSummary, PeerError> {
         let request = v1::SyncRequest { epoch: Some(epoch_to(epoch)), target: Some(summary_to(target)) };
         let mut client = self.client.clone();
-        state_reached(within(self.limits.transfer, client.sync(request)).await?)
+        state_reached(within(self.limits.sync, client.sync(request)).await?)
     }
 
     async fn cancel(&self, assignment: AssignmentId) -> Result<(), PeerError> {

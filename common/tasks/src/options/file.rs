@@ -27,6 +27,8 @@ pub(super) enum FileError {
     Size { path: PathBuf },
     #[error("{}: it is not TOML: {reason}", path.display())]
     Syntax { path: PathBuf, reason: String },
+    #[error("{}: `{program}` is no table but of type {found}; write [{program}]", path.display())]
+    Program { path: PathBuf, program: String, found: &'static str },
     #[error("{}: {table} has no {what} `{key}`{hint}", path.display())]
     Unknown { path: PathBuf, table: String, what: &'static str, key: String, hint: String },
     #[error(
@@ -40,8 +42,17 @@ pub(super) enum FileError {
 #[derive(Debug)]
 pub(super) struct Settings {
     path: PathBuf,
-    /// Options, and the arguments that they are on a command line.
-    options: Vec<(String, Vec<String>)>,
+    options: Vec<Setting>,
+}
+
+/// What a file says of one option.
+#[derive(Debug, Clone)]
+pub(super) struct Setting {
+    pub(super) long: String,
+    /// The table that says it, for example `[coordinator.serve]`.
+    pub(super) table: String,
+    /// The arguments that it is on a command line.
+    pub(super) arguments: Vec<String>,
 }
 
 impl Settings {
@@ -68,9 +79,8 @@ impl Settings {
         &self.path
     }
 
-    /// The options, and the arguments that they are on a command line.
-    pub(super) fn options(&self) -> impl Iterator<Item = (&str, &[String])> {
-        self.options.iter().map(|(long, arguments)| (long.as_str(), arguments.as_slice()))
+    pub(super) fn options(&self) -> &[Setting] {
+        &self.options
     }
 }
 
@@ -80,12 +90,16 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn options(&self, file: &Table, program: &Command) -> Result<Vec<(String, Vec<String>)>, FileError> {
+    fn options(&self, file: &Table, program: &Command) -> Result<Vec<Setting>, FileError> {
         if let Some(key) = file.keys().find(|key| !PROGRAMS.contains(&key.as_str())) {
             return Err(self.unknown("the file".into(), "program", key, PROGRAMS.into_iter()));
         }
         let (mut command, mut name, mut options) = (program, self.place.program.clone(), Vec::new());
         let mut table = file.get(&self.place.program);
+        if let Some(value) = table.filter(|value| !value.is_table()) {
+            let found = value.type_str();
+            return Err(FileError::Program { path: self.path.to_owned(), program: name, found });
+        }
         let mut deeper = self.place.names.iter();
         loop {
             let next = deeper.next();
@@ -107,8 +121,8 @@ impl Reader<'_> {
                     found,
                 })?;
                 // What a command's own table says goes before what its program's does.
-                options.retain(|(long, _)| long != key);
-                options.push((key.clone(), arguments));
+                options.retain(|setting: &Setting| setting.long != *key);
+                options.push(Setting { long: key.clone(), table: format!("[{name}]"), arguments });
             }
             let Some(next) = next else { break };
             (table, name) = (entries.get(next), format!("{name}.{next}"));

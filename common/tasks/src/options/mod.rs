@@ -1,9 +1,9 @@
 //! The options of a program: from its command line, from variables of the environment, and from a file, in this order
 //! of precedence.
 //!
-//! clap alone knows which options there are and what they may be. This module gives each of them a variable, and puts
-//! what a file says on the command line, unless one of the others says it. Options that help does not show are only for
-//! the command line.
+//! clap alone knows which options there are and what they may be. This module gives each of them a variable. It adds
+//! an option of the file to the command line if neither the command line nor the environment has it. Options that help
+//! does not show are only for the command line.
 
 mod dump;
 mod duration;
@@ -128,14 +128,15 @@ fn read<P: CommandFactory + FromArgMatches>(mut line: Vec<OsString>) -> Result<R
     let mut from_file = Vec::new();
     if let Some(settings) = &settings {
         let said = |long: &str| place.says(&line, long) || env::var_os(variable(long)).is_some();
-        from_file = settings.options().filter(|(long, _)| !said(long)).collect();
+        from_file = settings.options().iter().filter(|setting| !said(&setting.long)).collect();
         let more: Vec<OsString> =
-            from_file.iter().flat_map(|(_, arguments)| arguments.iter().map(OsString::from)).collect();
+            from_file.iter().flat_map(|setting| setting.arguments.iter().map(OsString::from)).collect();
         line.splice(place.end..place.end, more);
     }
-    let source = |long: &str| match &settings {
-        Some(settings) if from_file.iter().any(|(of_file, _)| *of_file == long) => {
-            Some(format!("{} of {}", place.table(), settings.path().display()))
+    let of_file = |long: &str| from_file.iter().find(|setting| setting.long == long);
+    let source = |long: &str| match (&settings, of_file(long)) {
+        (Some(settings), Some(setting)) => {
+            Some(format!("{} of {}", setting.table, settings.path().display()))
         }
         _ if place.says(&line, long) => None,
         _ => env::var_os(variable(long)).map(|_| variable(long)),
@@ -155,8 +156,8 @@ fn read<P: CommandFactory + FromArgMatches>(mut line: Vec<OsString>) -> Result<R
 /// The option that an error is about.
 fn named(error: &clap::Error) -> Option<String> {
     let ContextValue::String(argument) = error.get(ContextKind::InvalidArg)? else { return None };
-    let (long, _) = argument.strip_prefix("--")?.split_once(' ')?;
-    Some(long.to_owned())
+    let option = argument.strip_prefix("--")?;
+    Some(option.split_once(' ').map_or(option, |(long, _)| long).to_owned())
 }
 
 /// The variable of an option.

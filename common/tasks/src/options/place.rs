@@ -45,9 +45,8 @@ impl Place {
                 names.push(next.get_name().to_owned());
                 options.retain(|option| option.is_global);
                 options.extend(known(next, true));
-            } else if options
-                .iter()
-                .any(|option| !option.is_flag && *argument == *format!("--{}", option.long))
+            } else if *argument == *format!("--{CONFIG}")
+                || options.iter().any(|option| !option.is_flag && *argument == *format!("--{}", option.long))
             {
                 // The next argument is the option's value.
                 rest.next();

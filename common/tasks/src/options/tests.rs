@@ -144,16 +144,23 @@ fn what_a_file_may_not_say_is_named_with_its_place() {
         &["2000", "1..=8", "`threads` is from [coordinator.serve] of"],
     );
     says("[coordinator.serve", &["it is not TOML", "line 1"]);
+    says("coordinator = 5", &["`coordinator` is no table but of type integer; write [coordinator]"]);
     let none = read::<Line>(["coordinator", "--config", "/no/such", "serve"].map(OsString::from).into());
     let Err(Refused::File(error)) = none else { panic!("a file that is not there was read") };
     assert!(error.to_string().contains("/no/such: it cannot be read"), "{error}");
 }
 
 #[test]
+fn the_name_of_the_file_is_no_command() {
+    let line = ["coordinator", "--config", "certs", "serve"].map(OsString::from);
+    assert_eq!(Place::of(&with_sources(Line::command()), &line).names, ["serve"]);
+}
+
+#[test]
 fn a_dump_can_be_read_again_and_names_every_source() {
     let Read::Dump(text) = with(FILE, "serve --threads 2 --dump-config").unwrap() else { panic!("no dump") };
     for line in [
-        "log = \"warn\" # [coordinator.serve] of",
+        "log = \"warn\" # [coordinator] of",
         "listen = \"10.0.0.1:7700\" # [coordinator.serve] of",
         "threads = 2 # the command line",
         "hardened = true # [coordinator.serve] of",

@@ -50,7 +50,7 @@ pub enum Action {
 pub enum Accepted {
     /// The command is new: the shard must execute it.
     New,
-    /// The command is a repetition: its work runs or is done.
+    /// The command is a repetition: its work has been accepted and is not finished.
     Already,
 }
 

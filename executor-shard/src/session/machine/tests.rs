@@ -77,7 +77,7 @@ fn commands_of_an_older_epoch_are_refused() {
 }
 
 #[test]
-fn commands_for_another_life_are_refused() {
+fn commands_for_another_incarnation_are_refused() {
     let mut session = joined();
     let mut other = assignment(1);
     other.incarnation = Incarnation(4);
