@@ -19,7 +19,7 @@ use crate::work::{WorkFailure, WorkOutput};
 
 /// The version of the protocol between coordinator and shards. The coordinator rejects a peer of
 /// another version with a message that names both versions.
-pub const PROTOCOL_VERSION: u32 = 9;
+pub const PROTOCOL_VERSION: u32 = 10;
 
 /// The state that a replica holds, with its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

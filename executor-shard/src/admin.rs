@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::node::ShardNode;
 
 /// The metrics of a shard, besides those of every process.
-pub const SHARD_METRICS: [Metric; 13] = [
+pub const SHARD_METRICS: [Metric; 15] = [
     metric(
         Kind::Counter,
         "shardexec_work_total",
@@ -32,6 +32,16 @@ pub const SHARD_METRICS: [Metric; 13] = [
     metric(Kind::Gauge, "shardexec_queued_work", "Accepted work without a slot"),
     metric(Kind::Gauge, "shardexec_undelivered_results", "Results that the coordinator has not confirmed"),
     metric(Kind::Gauge, "shardexec_replica_height", "The block after which the replica holds the state"),
+    metric(
+        Kind::Counter,
+        "shardexec_peer_requests_total",
+        "Heartbeats to the coordinator, by kind and outcome",
+    ),
+    metric(
+        Kind::Gauge,
+        "shardexec_coordinator_rtt_seconds",
+        "Time in which the coordinator has answered that share of the latest heartbeats",
+    ),
     metric(Kind::Gauge, "shardexec_draining", "Whether the shard takes no new work"),
 ];
 
@@ -81,11 +91,16 @@ impl Subject for Joined {
 
     fn status(&self) -> Result<Value, String> {
         let status = self.node.status();
+        let (times, ms) = (status.coordinator.times, |time: Duration| time.as_secs_f64() * 1e3);
         Ok(json!({
             "shard": status.shard.0, "incarnation": status.incarnation.0, "joined": status.joined,
             "epoch": status.epoch, "draining": status.draining, "height": status.height,
             "slots": status.slots, "busy": status.busy, "queued": status.queued,
             "undelivered": status.undelivered,
+            "coordinator": {
+                "rtt_ms": times.map(|times| ms(times.median)), "rtt_p99_ms": times.map(|times| ms(times.p99)),
+                "failures_in_a_row": status.coordinator.failures_in_a_row,
+            },
         }))
     }
 
@@ -95,6 +110,11 @@ impl Subject for Joined {
 
     fn measure(&self) {
         let status = self.node.status();
+        if let Some(times) = status.coordinator.times {
+            for (quantile, time) in [("0.5", times.median), ("0.99", times.p99)] {
+                gauge!("shardexec_coordinator_rtt_seconds", "quantile" => quantile).set(time.as_secs_f64());
+            }
+        }
         gauge!("shardexec_joined").set(if status.joined { 1.0 } else { 0.0 });
         gauge!("shardexec_draining").set(if status.draining { 1.0 } else { 0.0 });
         gauge!("shardexec_epoch").set(status.epoch.unwrap_or_default() as f64);

@@ -16,6 +16,7 @@ use common::token::SessionToken;
 use common::work::{ExecuteBlock, WorkKind};
 use net::backoff::BackoffPolicy;
 use net::bounded::BoundedExecutor;
+use net::monitor::Health;
 use parking_lot::Mutex;
 use tasks::supervise::SupervisorHandle;
 use tokio_util::sync::CancellationToken;
@@ -138,6 +139,8 @@ pub struct NodeStatus {
     pub queued: usize,
     /// The number of results that are not delivered yet.
     pub undelivered: usize,
+    /// How the coordinator answers heartbeats.
+    pub coordinator: Health,
 }
 
 impl NodeStatus {
@@ -296,6 +299,7 @@ impl ShardNode {
             busy: progress.iter().filter(|slot| slot.current.is_some()).count(),
             queued: self.slots.queued(),
             undelivered,
+            coordinator: self.session.coordinator_health(),
         }
     }
 

@@ -18,6 +18,7 @@ use net::channel;
 use net::connections::ConnectionLimits;
 use net::identity::{Door, Expect, Roles, Security, ServerArgs, TlsArgs};
 use net::limits::PeerLimits;
+use net::monitor::Vitals;
 use net::serve::{Bound, Health, SHARD_SERVICE};
 use net::wire::{FleetClient, NodeIdentity, shard_service};
 use tasks::descriptors::raise_open_files;
@@ -178,6 +179,7 @@ impl ShardArgs {
 /// # Errors
 /// An error if the shard cannot start.
 pub async fn run(args: ShardArgs) -> anyhow::Result<Exit> {
+    Vitals::begin();
     let mut signals = Signals::new()?;
     let parent = ParentWatch::start_if(args.exit_with_parent)?;
     let supervisor = Supervisor::new("executor-shard");
@@ -273,6 +275,7 @@ async fn start(args: &ShardArgs, supervisor: &SupervisorHandle) -> anyhow::Resul
         slots: config.slots,
         build: NodeConfig::build().to_owned(),
         engine: ENGINE_VERSION.to_owned(),
+        folder: args.data_dir.clone(),
     };
     let replica = match args.data_dir.clone() {
         Some(folder) => tokio::task::spawn_blocking(move || Replica::open(&folder)).await??,

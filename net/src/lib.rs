@@ -15,6 +15,7 @@ pub mod connections;
 mod flood_tests;
 pub mod identity;
 pub mod limits;
+pub mod monitor;
 pub mod retry;
 pub mod serve;
 mod unfinished;

@@ -174,6 +174,17 @@ fn a_fleet_tells_how_it_is() -> Result<()> {
         ensure!(pages.get("/blocks/4711")?.0 == 404 && pages.get("/nonsense")?.0 == 404);
         let shown: Value = serde_json::from_str(&coordinator.ask(&["status", "--json"], &[])?)?;
         ensure!(pages.json("/status")?["state_root"] == shown["state_root"], "{shown}");
+        let shard = &pages.json("/status")?["shards"][0];
+        ensure!(
+            shard["rtt_ms"].as_f64() > Some(0.0) && shard["rtt_p99_ms"].as_f64() >= shard["rtt_ms"].as_f64(),
+            "{shard}"
+        );
+        ensure!(
+            shard["node"]["memory_bytes"].as_u64() > Some(1 << 20) && shard["failures_in_a_row"] == 0,
+            "{shard}"
+        );
+        let shard = own.json("/status")?;
+        ensure!(shard["coordinator"]["rtt_ms"].as_f64() > Some(0.0), "{shard}");
         ensure!(pages.json("/config")?["heartbeat_ms"] == 100);
         let tasks = pages.json("/debug/tasks")?.to_string();
         ensure!(tasks.contains("fleet-driver") && tasks.contains("admin-server"), "{tasks}");

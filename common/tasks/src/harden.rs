@@ -16,8 +16,17 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 const NEWEST: ABI = ABI::V5;
 
 /// What every process reads: name resolution, libraries, what it is told about itself.
-const SYSTEM: [&str; 8] =
-    ["/etc", "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/proc/self", "/proc/stat", "/sys/fs/cgroup"];
+const SYSTEM: [&str; 9] = [
+    "/etc",
+    "/usr/lib",
+    "/usr/lib64",
+    "/lib",
+    "/lib64",
+    "/proc/self",
+    "/proc/stat",
+    "/proc/loadavg",
+    "/sys/fs/cgroup",
+];
 
 /// The list of name servers. It may be a link to a file elsewhere, which is replaced when they change.
 const RESOLVER: &str = "/etc/resolv.conf";

@@ -8,7 +8,7 @@ use super::outcome::BlockOutcome;
 use crate::fleet::EventKind;
 
 /// The metrics of a coordinator, besides those of every process.
-pub const COORDINATOR_METRICS: [Metric; 22] = [
+pub const COORDINATOR_METRICS: [Metric; 26] = [
     metric(
         Kind::Counter,
         "shardexec_blocks_total",
@@ -49,6 +49,22 @@ pub const COORDINATOR_METRICS: [Metric; 22] = [
         Kind::Gauge,
         "shardexec_shard_longest_heartbeat_gap_seconds",
         "The longest time without a heartbeat since a shard joined",
+    ),
+    metric(
+        Kind::Counter,
+        "shardexec_peer_requests_total",
+        "Pings and requests for node information to shards, by kind and outcome",
+    ),
+    metric(
+        Kind::Gauge,
+        "shardexec_shard_rtt_seconds",
+        "Time in which a shard has answered that share of the latest pings",
+    ),
+    metric(Kind::Gauge, "shardexec_shard_memory_bytes", "Memory of a shard's process, as it says"),
+    metric(
+        Kind::Gauge,
+        "shardexec_shard_failures_in_a_row",
+        "Requests for its node information in a row that a shard has not answered",
     ),
     metric(
         Kind::Gauge,
@@ -136,6 +152,14 @@ pub fn set_gauges(status: &v1::StatusReply) {
         gauge!("shardexec_shard_lag_blocks", &label).set(head.saturating_sub(shard.height) as f64);
         let gap = f64::from(shard.longest_gap_ms) / 1e3;
         gauge!("shardexec_shard_longest_heartbeat_gap_seconds", &label).set(gap);
+        gauge!("shardexec_shard_failures_in_a_row", &label).set(shard.failures_in_a_row as f64);
+        for (quantile, ms) in [("0.5", shard.rtt_ms), ("0.99", shard.rtt_p99_ms)] {
+            let labels = [("shard", shard.shard.to_string()), ("quantile", quantile.to_owned())];
+            ms.into_iter().for_each(|ms| gauge!("shardexec_shard_rtt_seconds", &labels).set(ms / 1e3));
+        }
+        if let Some(memory) = shard.node.as_ref().and_then(|node| node.memory_bytes) {
+            gauge!("shardexec_shard_memory_bytes", &label).set(memory as f64);
+        }
     }
 }
 

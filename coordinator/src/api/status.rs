@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::chain::ChainHandle;
 use crate::fleet::{Fleet, FleetError, ShardView};
-use common::message::StateSummary;
+use common::id::{Incarnation, ShardId};
+use common::message::{PROTOCOL_VERSION, StateSummary};
+use net::monitor::NodeReport;
 
 /// The status of the chain and its fleet. It waits for the fleet's driver.
 ///
@@ -51,6 +53,31 @@ fn shard_status(shard: ShardView, head: StateSummary) -> v1::ShardStatus {
         results: shard.results,
         longest_gap_ms: u32::try_from(shard.longest_gap.as_millis()).unwrap_or(u32::MAX),
         height: shard.state.map_or(0, |state| state.height.0),
+        rtt_ms: shard.peer.latency.times.map(|times| times.median.as_secs_f64() * 1e3),
+        rtt_p99_ms: shard.peer.latency.times.map(|times| times.p99.as_secs_f64() * 1e3),
+        failures_in_a_row: shard.peer.node.failures_in_a_row,
+        node: shard.peer.report.map(|report| node_info(shard.shard, shard.incarnation, shard.slots, report)),
+    }
+}
+
+fn node_info(
+    shard: ShardId,
+    incarnation: Incarnation,
+    slots: u16,
+    NodeReport { build, engine, vitals }: NodeReport,
+) -> v1::NodeInfoReply {
+    v1::NodeInfoReply {
+        protocol: PROTOCOL_VERSION,
+        build,
+        engine,
+        shard: shard.0,
+        incarnation: incarnation.0,
+        slots: u32::from(slots),
+        uptime_ms: u64::try_from(vitals.uptime.as_millis()).unwrap_or(u64::MAX),
+        memory_bytes: vitals.memory,
+        threads: vitals.threads,
+        load: vitals.load,
+        disk_free_bytes: vitals.disk_free,
     }
 }
 
@@ -73,6 +100,16 @@ fn shard_json(shard: &v1::ShardStatus) -> Value {
         "shard": shard.shard, "incarnation": shard.incarnation, "state": shard.state, "synced": shard.synced,
         "height": shard.height, "slots": shard.slots, "outstanding": shard.outstanding,
         "results": shard.results, "address": shard.address, "quarantined": shard.quarantined,
-        "longest_gap_ms": shard.longest_gap_ms,
+        "longest_gap_ms": shard.longest_gap_ms, "rtt_ms": shard.rtt_ms, "rtt_p99_ms": shard.rtt_p99_ms,
+        "failures_in_a_row": shard.failures_in_a_row, "node": shard.node.as_ref().map(node_json),
+    })
+}
+
+fn node_json(node: &v1::NodeInfoReply) -> Value {
+    // A load has two digits, as the system tells it; as 64 bits it would have noise behind them.
+    let load = node.load.map(|load| (f64::from(load) * 100.0).round() / 100.0);
+    json!({
+        "build": node.build, "engine": node.engine, "uptime_ms": node.uptime_ms, "memory_bytes": node.memory_bytes,
+        "threads": node.threads, "load": load, "disk_free_bytes": node.disk_free_bytes,
     })
 }

@@ -71,9 +71,12 @@ fn print_status(
         "outstanding",
         "results",
         "longest gap",
+        "rtt",
+        "memory",
         "address",
     ]);
     for shard in &status.shards {
+        let memory = shard.node.as_ref().and_then(|node| node.memory_bytes);
         table.add_row([
             shard.shard.to_string(),
             shard.state.clone(),
@@ -82,6 +85,8 @@ fn print_status(
             shard.outstanding.to_string(),
             shard.results.to_string(),
             format!("{} ms", shard.longest_gap_ms),
+            shard.rtt_ms.map_or_else(String::new, |ms| format!("{ms:.1} ms")),
+            memory.map_or_else(String::new, |bytes| format!("{} MB", bytes / 1_000_000)),
             shard.address.clone(),
         ]);
     }

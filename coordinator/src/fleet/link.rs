@@ -124,19 +124,24 @@ pub(super) async fn run_link(
     send(&shared, Message::LinkEnded { link: id, cause, reason: reason.to_string() });
 }
 
-async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEndpoint>, PeerError> {
+/// The shard's end, and the client of a shard in another process.
+async fn connect(
+    shared: &Shared,
+    register: &Register,
+) -> Result<(Arc<dyn ShardEndpoint>, Option<Arc<ShardClient>>), PeerError> {
     if register.advertise.is_empty() {
         let local = shared.local.lock();
         return local
             .get(&register.shard)
             .cloned()
-            .map(|node| node as Arc<dyn ShardEndpoint>)
+            .map(|node| (node as Arc<dyn ShardEndpoint>, None))
             .ok_or_else(|| PeerError::Refused("no such shard in this process".into()));
     }
     let FleetOptions { peer, security, .. } = &shared.options;
     let expected = Expect::Shard(register.shard);
     let channel = channel::connect(&register.advertise, peer, security, expected).await?;
     let client = ShardClient::new(channel, shared.options.peer, register.token);
+    let client = client.tracked(shared.peers.tracker(register.shard));
     let info = client.node_info().await?;
     if info.shard != register.shard.0 || info.incarnation != register.incarnation.0 {
         return Err(PeerError::Refused(format!(
@@ -144,7 +149,18 @@ async fn connect(shared: &Shared, register: &Register) -> Result<Arc<dyn ShardEn
             register.advertise, info.shard
         )));
     }
-    Ok(Arc::new(client))
+    let client = Arc::new(client);
+    Ok((Arc::clone(&client) as Arc<dyn ShardEndpoint>, Some(client)))
+}
+
+/// Watches how the shard's process does; ends only with a reason to let it go.
+async fn watch(shared: &Shared, client: Option<Arc<ShardClient>>, register: &Register) -> PeerError {
+    // A shard within this process does as this process does.
+    let Some(client) = client else { return std::future::pending().await };
+    match shared.peers.watch(&client, register.shard, register.incarnation).await {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
 }
 
 /// Talks to the shard; returns why it is gone.
@@ -155,11 +171,18 @@ async fn serve(
     commands: &mut mpsc::Receiver<LinkCommand>,
     calls: &mut JoinSet<Done>,
 ) -> PeerError {
-    let endpoint = match connect(shared, register).await {
-        Ok(endpoint) => endpoint,
+    let (endpoint, client) = match connect(shared, register).await {
+        Ok(connected) => connected,
         Err(error) => return error,
     };
-    let gone = endpoint.gone();
+    // The shard's end, or a reason to let it go.
+    let gone = async {
+        tokio::select! {
+            biased;
+            error = endpoint.gone() => error,
+            error = watch(shared, client, register) => error,
+        }
+    };
     tokio::pin!(gone);
     loop {
         // The shard's end comes first: errors that follow from its death are not its answers.

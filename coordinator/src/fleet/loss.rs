@@ -138,6 +138,7 @@ mod tests {
             slots: 1,
             build: String::new(),
             engine: String::new(),
+            folder: None,
         };
         let stop = CancellationToken::new();
         let token = token.unwrap_or(register.token);

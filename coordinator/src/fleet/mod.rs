@@ -12,6 +12,7 @@ mod loss;
 mod members;
 mod message;
 mod obey;
+mod peers;
 mod place;
 mod probe;
 mod readiness;
@@ -46,11 +47,13 @@ use driver::Driver;
 use endpoint::FleetEndpoint;
 use members::Members;
 use message::{Beat, Message};
+use peers::Peers;
 use round::RoundEvents;
 use schedule::{MOST_RECORDS, NoShards, ScheduleLimits, StrikeRecord};
 use trace::TraceLog;
 
 pub use event::{EventKind, FleetEvent};
+pub use peers::PeerView;
 pub use probe::Probe;
 pub use round::{Abandoned, RoundEvent, RoundFailure, RoundRequest};
 pub use world::{Version, World, WorldError};
@@ -148,6 +151,8 @@ pub struct ShardView {
     pub results: u64,
     /// The longest time without a heartbeat since it joined.
     pub longest_gap: Duration,
+    /// How it answers, and what it has told of itself.
+    pub peer: PeerView,
 }
 
 /// The state that links, endpoint and driver share.
@@ -165,6 +170,8 @@ struct Shared {
     beats: Mutex<HashMap<ShardId, Beat>>,
     /// What is known of each shard; the driver keeps it up to date.
     record: Mutex<FleetRecord>,
+    /// How each shard answers.
+    peers: Peers,
     /// Shards within this process.
     local: Mutex<HashMap<ShardId, Arc<ShardNode>>>,
     /// The world that the coordinator executes on.
@@ -297,6 +304,7 @@ impl Fleet {
             joined: Mutex::default(),
             beats: Mutex::default(),
             record: Mutex::default(),
+            peers: Peers::default(),
             local: Mutex::default(),
             world: RwLock::default(),
             route: Mutex::default(),

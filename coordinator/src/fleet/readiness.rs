@@ -88,6 +88,7 @@ impl Driver {
                 outstanding: self.scheduler.outstanding(*shard),
                 results: link.results,
                 longest_gap: link.longest_gap,
+                peer: self.shared.peers.view(*shard),
             })
             .collect();
         views.sort_by_key(|view| view.shard);

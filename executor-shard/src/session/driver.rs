@@ -11,6 +11,7 @@ use common::id::AssignmentId;
 use common::message::{
     Draining, Heartbeat, Leave, Refusal, Register, Registered, ResultReceipt, SubmitResult,
 };
+use net::monitor::{Health, Kind, Tracker};
 use net::retry::EntryId;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -49,6 +50,8 @@ struct Shared {
     changed: Notify,
     started: Instant,
     left: CancellationToken,
+    /// How the coordinator answers.
+    tracker: Tracker,
 }
 
 impl SessionHandle {
@@ -61,6 +64,7 @@ impl SessionHandle {
             changed: Notify::new(),
             started: Instant::now(),
             left: CancellationToken::new(),
+            tracker: Tracker::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -71,6 +75,12 @@ impl SessionHandle {
 
     fn now(&self) -> Duration {
         self.shared.started.elapsed()
+    }
+
+    /// How the coordinator answers heartbeats, over all connections.
+    #[must_use]
+    pub fn coordinator_health(&self) -> Health {
+        self.shared.tracker.health(Kind::Latency)
     }
 
     /// Reads from the machine under its lock.
@@ -222,9 +232,15 @@ fn start(
         }
         Action::Heartbeat => {
             let heartbeat = options.heartbeat();
+            let (tracker, limit) = (handle.shared.tracker.clone(), handle.shared.config.lost_after);
             calls.spawn(async move {
                 let Some(heartbeat) = heartbeat else { return Done::Heartbeat(Ok(())) };
-                Done::Heartbeat(coordinator.heartbeat(heartbeat).await)
+                let request = tracker.begin(Kind::Latency);
+                let answer = coordinator.heartbeat(heartbeat).await;
+                if let Some(request) = request {
+                    request.end_with(&answer, limit);
+                }
+                Done::Heartbeat(answer)
             });
         }
         Action::Submit(entry, result) => {

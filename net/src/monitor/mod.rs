@@ -6,14 +6,18 @@
 //!
 //! The tracker only counts. Liveness is decided by pings and heartbeats, and trust by the scheduler.
 
+mod vitals;
 mod window;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::endpoint::PeerError;
 use parking_lot::Mutex;
 
 use window::Window;
+
+pub use vitals::{NodeReport, Vitals};
 
 /// What is asked of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +80,17 @@ impl Outcome {
         }
     }
 
+    /// How a request with this answer has ended, after `took`; `limit` is the longest time to wait for an answer.
+    #[must_use]
+    pub fn of<T>(answer: &Result<T, PeerError>, took: Duration, limit: Duration) -> Self {
+        match answer {
+            Ok(_) => Self::Answered,
+            Err(PeerError::Protocol(_)) => Self::Wrong,
+            Err(PeerError::Unreachable(_)) if took >= limit => Self::TimedOut,
+            Err(_) => Self::Failed,
+        }
+    }
+
     const fn place(self) -> usize {
         match self {
             Self::Answered => 0,
@@ -118,7 +133,7 @@ pub struct Times {
 }
 
 #[derive(Debug, Default)]
-struct Ledger {
+struct Record {
     in_flight: bool,
     health: Health,
     window: Window,
@@ -126,51 +141,51 @@ struct Ledger {
 
 /// The requests to one peer.
 #[derive(Debug, Clone, Default)]
-pub struct Tracker(Arc<[Mutex<Ledger>; Kind::ALL.len()]>);
+pub struct Tracker(Arc<[Mutex<Record>; Kind::ALL.len()]>);
 
 impl Tracker {
     /// Begins a request; `None` while another one of its kind is in flight.
     #[must_use]
     pub fn begin(&self, kind: Kind) -> Option<InFlight> {
-        let mut ledger = self.ledger(kind)?.lock();
-        if ledger.in_flight {
+        let mut record = self.record(kind)?.lock();
+        if record.in_flight {
             return None;
         }
-        ledger.in_flight = true;
-        drop(ledger);
+        record.in_flight = true;
+        drop(record);
         Some(InFlight { tracker: self.clone(), kind, began: Instant::now(), ended: false })
     }
 
     /// What is known of this kind of request.
     #[must_use]
     pub fn health(&self, kind: Kind) -> Health {
-        let Some(ledger) = self.ledger(kind) else { return Health::default() };
-        let ledger = ledger.lock();
-        Health { times: ledger.window.times(), ..ledger.health }
+        let Some(record) = self.record(kind) else { return Health::default() };
+        let record = record.lock();
+        Health { times: record.window.times(), ..record.health }
     }
 
-    fn ledger(&self, kind: Kind) -> Option<&Mutex<Ledger>> {
+    fn record(&self, kind: Kind) -> Option<&Mutex<Record>> {
         self.0.get(kind.place())
     }
 
     fn count(&self, kind: Kind, outcome: Outcome, took: Duration) {
         metrics::counter!("shardexec_peer_requests_total", "kind" => kind.name(), "outcome" => outcome.name())
             .increment(1);
-        let Some(ledger) = self.ledger(kind) else { return };
-        let mut ledger = ledger.lock();
-        if let Some(count) = ledger.health.counts.get_mut(outcome.place()) {
+        let Some(record) = self.record(kind) else { return };
+        let mut record = record.lock();
+        if let Some(count) = record.health.counts.get_mut(outcome.place()) {
             *count += 1;
         }
         match outcome {
             Outcome::Answered => {
-                ledger.health.failures_in_a_row = 0;
-                ledger.window.add(took);
+                record.health.failures_in_a_row = 0;
+                record.window.add(took);
             }
-            Outcome::Wrong | Outcome::Failed | Outcome::TimedOut => ledger.health.failures_in_a_row += 1,
+            Outcome::Wrong | Outcome::Failed | Outcome::TimedOut => record.health.failures_in_a_row += 1,
             Outcome::GivenUp => {}
         }
         // With the count, in one step: nobody begins the next request before this one is counted.
-        ledger.in_flight = false;
+        record.in_flight = false;
     }
 }
 
@@ -185,6 +200,12 @@ pub struct InFlight {
 }
 
 impl InFlight {
+    /// The request has ended with this answer; `limit` is the longest time to wait for one.
+    pub fn end_with<T>(self, answer: &Result<T, PeerError>, limit: Duration) {
+        let outcome = Outcome::of(answer, self.began.elapsed(), limit);
+        self.end(outcome);
+    }
+
     /// The request has ended.
     pub fn end(mut self, outcome: Outcome) {
         self.ended = true;

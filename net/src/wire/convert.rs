@@ -16,6 +16,8 @@ use prost::bytes::Bytes;
 use proto::v1;
 use tonic::Status;
 
+use crate::monitor::{NodeReport, Vitals};
+
 /// A field of a message is missing or has the wrong size.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("field {0} is missing or malformed")]
@@ -118,6 +120,18 @@ pub(super) fn register_to(register: Register) -> v1::RegisterRequest {
     }
 }
 
+/// What a shard tells of itself. Texts are cut, and on one line.
+pub(super) fn report_from(info: v1::NodeInfoReply) -> NodeReport {
+    let vitals = Vitals {
+        uptime: Duration::from_millis(info.uptime_ms),
+        memory: info.memory_bytes,
+        threads: info.threads,
+        load: info.load.filter(|load| load.is_finite()),
+        disk_free: info.disk_free_bytes,
+    };
+    NodeReport { build: explanation(&info.build), engine: explanation(&info.engine), vitals }
+}
+
 /// The longest explanation, in characters, that a peer may give.
 const MAX_REASON: usize = 1024;
 
@@ -185,6 +199,8 @@ pub(super) fn heartbeat_to(heartbeat: Heartbeat) -> v1::HeartbeatRequest {
         slots: heartbeat.slots.into_iter().map(progress_to).collect(),
         queued: heartbeat.queued,
         outbox: heartbeat.outbox,
+        // The client counts.
+        sequence: 0,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The gRPC client through which a shard calls its coordinator.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use common::codec;
@@ -27,6 +28,8 @@ use crate::limits::{MAX_MESSAGE_BYTES, MAX_RESULT_BYTES, PeerLimits};
 pub struct FleetClient {
     client: Client<TokenChannel>,
     limits: PeerLimits,
+    /// The number of the last heartbeat.
+    heartbeats: Arc<AtomicU64>,
     /// The stream of results.
     results: Pipe<v1::SubmitReply>,
 }
@@ -45,7 +48,7 @@ impl FleetClient {
         let client = Client::with_interceptor(channel, Attached(token))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, limits, results: Pipe::default() }
+        Self { client, limits, heartbeats: Arc::default(), results: Pipe::default() }
     }
 }
 
@@ -59,7 +62,13 @@ impl CoordinatorEndpoint for FleetClient {
 
     async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<(), PeerError> {
         let mut client = self.client.clone();
-        within(self.limits.lost_after, client.heartbeat(heartbeat_to(heartbeat))).await.map(|_| ())
+        let sequence = self.heartbeats.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let request = v1::HeartbeatRequest { sequence, ..heartbeat_to(heartbeat) };
+        let reply = within(self.limits.lost_after, client.heartbeat(request)).await?;
+        if reply.sequence != sequence {
+            return Err(PeerError::Protocol("the coordinator answers another heartbeat".into()));
+        }
+        Ok(())
     }
 
     async fn submit_result(&self, result: Arc<SubmitResult>) -> Result<ResultReceipt, PeerError> {

@@ -170,8 +170,9 @@ impl Fleet for Service {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         self.check(&caller, request.shard, request.incarnation)?;
+        let sequence = request.sequence;
         let heartbeat = heartbeat_from(request)?;
-        answer(self.endpoint.heartbeat(heartbeat).await.map(|()| v1::HeartbeatReply {}))
+        answer(self.endpoint.heartbeat(heartbeat).await.map(|()| v1::HeartbeatReply { sequence }))
     }
 
     async fn submit_results(

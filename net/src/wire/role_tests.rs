@@ -212,6 +212,7 @@ async fn only_a_coordinator_commands_a_shard_even_with_its_token() {
         slots: 1,
         build: String::new(),
         engine: String::new(),
+        folder: None,
     };
     let routes = |stop| Routes::new(shard_service(Arc::new(Reached), identity, token, stop));
     let server = Server::start(authority.credentials("shard/1"), routes).await;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use common::account::Delta;
 use common::codec::{self, CodecError};
 use common::endpoint::{PeerError, ShardEndpoint};
-use common::id::{AssignmentId, Epoch};
+use common::id::{AssignmentId, Epoch, Incarnation};
 use common::message::{Refusal, StateSummary};
 use common::sealed::Sealed;
 use common::token::SessionToken;
@@ -20,14 +20,15 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Response, Status, Streaming};
 
-use super::convert::{assignment_to, epoch_to, explanation, summary_from, summary_to};
+use super::convert::{assignment_to, epoch_to, explanation, report_from, summary_from, summary_to};
 use super::payload::chunks;
 use super::pipe::Pipe;
 use super::status::{from_failure, from_status};
 use super::token::{Attached, TokenChannel};
 use crate::limits::{MAX_MESSAGE_BYTES, PeerLimits};
+use crate::monitor::{Kind, NodeReport, Tracker};
 
 /// The factor by which an idle shard's pings are further apart, as far as the lost limit allows.
 const IDLE_PINGS: u32 = 3;
@@ -41,6 +42,8 @@ pub struct ShardClient {
     used_at: Arc<Mutex<Option<Instant>>>,
     /// The stream of deltas.
     deltas: Pipe<v1::StateReply>,
+    /// How the shard answers.
+    tracker: Tracker,
 }
 
 impl ShardClient {
@@ -50,16 +53,38 @@ impl ShardClient {
         let client = ExecutorShardClient::with_interceptor(channel, Attached(token))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { client, limits, used_at: Arc::default(), deltas: Pipe::default() }
+        Self { client, limits, used_at: Arc::default(), deltas: Pipe::default(), tracker: Tracker::default() }
     }
 
-    /// Asks the shard for its identity.
+    /// Counts pings and requests for node information in `tracker`.
+    #[must_use]
+    pub fn tracked(mut self, tracker: Tracker) -> Self {
+        self.tracker = tracker;
+        self
+    }
+
+    /// Asks the shard who it is, and how its process does.
     ///
     /// # Errors
     /// [`PeerError`] if the shard does not answer.
     pub async fn node_info(&self) -> Result<v1::NodeInfoReply, PeerError> {
         let mut client = self.client.clone();
         within(self.limits.call, client.node_info(v1::NodeInfoRequest {})).await
+    }
+
+    /// Asks the shard how its process does, and counts how it answers. `None` if it has another request of this kind to
+    /// answer.
+    ///
+    /// # Errors
+    /// [`PeerError`] if the shard does not answer; [`PeerError::Protocol`] if another process does.
+    pub async fn monitor(&self, incarnation: Incarnation) -> Option<Result<NodeReport, PeerError>> {
+        let request = self.tracker.begin(Kind::Node)?;
+        let answer = self.node_info().await.and_then(|info| match info.incarnation == incarnation.0 {
+            true => Ok(report_from(info)),
+            false => Err(PeerError::Protocol("another process answers".into())),
+        });
+        request.end_with(&answer, self.limits.call);
+        Some(answer)
     }
 }
 
@@ -168,36 +193,50 @@ impl ShardClient {
         let (pings, queue) = mpsc::channel(1);
         let mut client = self.client.clone();
         let first = v1::PingMessage { sequence: 0 };
-        let ended = || PeerError::Unreachable("the ping stream ended".into());
-        pings.send(first).await.map_err(|_| ended())?;
+        pings.send(first).await.map_err(|_| stream_ended())?;
         let call = client.ping(ReceiverStream::new(queue));
         let mut pongs = within(self.limits.lost_after, call).await?;
         let mut sequence = 0u64;
         loop {
-            let silence = PeerError::Unreachable(format!("no pong for {:?}", self.limits.lost_after));
-            let answer = match timeout(self.limits.lost_after, pongs.message()).await {
-                // If this process itself was suspended, the pong may already be there unread.
-                Err(_) => timeout(self.limits.beat, pongs.message()).await,
-                answer => answer,
-            };
-            match answer {
-                Err(_) => return Err(silence),
-                Ok(Err(status)) => return Err(from_status(&status)),
-                Ok(Ok(None)) => return Err(ended()),
-                Ok(Ok(Some(pong))) if pong.sequence != sequence => {
-                    return Err(PeerError::Protocol("a pong answers no ping".into()));
-                }
-                Ok(Ok(Some(_))) => {}
+            // An earlier connection to this shard may still wait for an answer.
+            let request = self.tracker.begin(Kind::Latency);
+            let answer = self.pong(&mut pongs, sequence).await;
+            if let Some(request) = request {
+                request.end_with(&answer, self.limits.lost_after);
             }
+            answer?;
             // Watches the stream between two pings too: its end must be noticed at once.
             let pause = Instant::now() + self.pause();
             match tokio::time::timeout_at(pause, pongs.message()).await {
                 Err(_) => {}
                 Ok(Err(status)) => return Err(from_status(&status)),
-                Ok(Ok(_)) => return Err(ended()),
+                Ok(Ok(_)) => return Err(stream_ended()),
             }
             sequence += 1;
-            pings.send(v1::PingMessage { sequence }).await.map_err(|_| ended())?;
+            pings.send(v1::PingMessage { sequence }).await.map_err(|_| stream_ended())?;
         }
     }
+
+    /// Waits for the answer to a ping.
+    async fn pong(&self, pongs: &mut Streaming<v1::PingMessage>, sequence: u64) -> Result<(), PeerError> {
+        let PeerLimits { beat, lost_after, .. } = self.limits;
+        let answer = match timeout(lost_after, pongs.message()).await {
+            // If this process itself was suspended, the pong may already be there unread.
+            Err(_) => timeout(beat, pongs.message()).await,
+            answer => answer,
+        };
+        match answer {
+            Err(_) => Err(PeerError::Unreachable(format!("no pong for {lost_after:?}"))),
+            Ok(Err(status)) => Err(from_status(&status)),
+            Ok(Ok(None)) => Err(stream_ended()),
+            Ok(Ok(Some(pong))) if pong.sequence != sequence => {
+                Err(PeerError::Protocol("a pong answers no ping".into()))
+            }
+            Ok(Ok(Some(_))) => Ok(()),
+        }
+    }
+}
+
+fn stream_ended() -> PeerError {
+    PeerError::Unreachable("the ping stream ended".into())
 }

@@ -1,5 +1,6 @@
 //! The gRPC service through which a coordinator calls a shard's endpoint.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use alloy_primitives::B256;
@@ -29,6 +30,7 @@ use crate::limits::{
     COMMANDS_IN_FLIGHT, DECODE_AT_ONCE, DECODE_INLINE_BYTES, MAX_CALL_BYTES, MAX_MESSAGE_BYTES,
     MAX_PAYLOAD_BYTES,
 };
+use crate::monitor::Vitals;
 
 /// A shard's identity, returned by the `NodeInfo` call.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub struct NodeIdentity {
     pub build: String,
     /// The version of its engine.
     pub engine: String,
+    /// Where it keeps its replica; `None` if that is in memory.
+    pub folder: Option<PathBuf>,
 }
 
 /// The gRPC service over a shard's endpoint, for callers that know `token`. Its streams of deltas end when `stop`
@@ -53,11 +57,12 @@ pub fn shard_service(
     token: SessionToken,
     stop: CancellationToken,
 ) -> InterceptedService<ExecutorShardServer<impl ExecutorShard>, Demanded> {
+    let vitals = BoundedExecutor::new("node information", 1);
     let (decoding, budget) = (
         BoundedExecutor::new("command decoding", DECODE_AT_ONCE),
         Budget::new("commands", COMMANDS_IN_FLIGHT),
     );
-    let service = ExecutorShardServer::new(Service { endpoint, identity, decoding, budget, stop })
+    let service = ExecutorShardServer::new(Service { endpoint, identity, decoding, vitals, budget, stop })
         .max_decoding_message_size(MAX_CALL_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     InterceptedService::new(service, Demanded(token))
@@ -68,6 +73,8 @@ struct Service {
     endpoint: Arc<dyn ShardEndpoint>,
     identity: NodeIdentity,
     decoding: BoundedExecutor,
+    /// Asks the system how this process does; a file system may not answer, and that must hold up nothing else.
+    vitals: BoundedExecutor,
     budget: Budget,
     /// Ends the streams of deltas.
     stop: CancellationToken,
@@ -199,6 +206,10 @@ impl ExecutorShard for Service {
         _: Request<v1::NodeInfoRequest>,
     ) -> Result<Response<v1::NodeInfoReply>, Status> {
         let identity = self.identity.clone();
+        // A file system may not answer.
+        let folder = identity.folder;
+        let vitals = self.vitals.run(move || Vitals::now(folder.as_deref())).await;
+        let vitals = vitals.map_err(|error| to_status(&error))?;
         Ok(Response::new(v1::NodeInfoReply {
             protocol: PROTOCOL_VERSION,
             build: identity.build,
@@ -206,6 +217,11 @@ impl ExecutorShard for Service {
             shard: identity.shard.0,
             incarnation: identity.incarnation.0,
             slots: u32::from(identity.slots),
+            uptime_ms: u64::try_from(vitals.uptime.as_millis()).unwrap_or(u64::MAX),
+            memory_bytes: vitals.memory,
+            threads: vitals.threads,
+            load: vitals.load,
+            disk_free_bytes: vitals.disk_free,
         }))
     }
 }

@@ -102,6 +102,7 @@ impl Scene {
             slots: 1,
             build: "test".into(),
             engine: ENGINE_VERSION.into(),
+            folder: None,
         };
         let shard = serve(Routes::new(shard_service(node, identity, token, stop)), bound, supervisor).await;
         let executor = BlockExecutor::new(fleet.clone(), ExecuteOptions::default());

@@ -143,6 +143,7 @@ fn heavy_beat(shard: u32, incarnation: u64, slots: u32) -> HeartbeatRequest {
         slots: (0..slots).map(slot).collect(),
         queued: u32::MAX,
         outbox: u32::MAX,
+        sequence: 0,
     }
 }
 

@@ -96,6 +96,7 @@ async fn join(target: &Target, shard: ShardId, supervisor: &SupervisorHandle) ->
         slots: SLOTS,
         build: NodeConfig::build().to_owned(),
         engine: ENGINE_VERSION.to_owned(),
+        folder: None,
     };
     let coordinator = FleetClient::new(endpoint(&target.coordinator)?.connect_lazy(), limits, token);
     let (replica, faults) = (Arc::new(Replica::default()), Arc::new(Faults::default()));
